@@ -1,0 +1,20 @@
+"""The only room that knows axes: +x right, +y down, +z forward for cameras, +y up for the world."""
+
+from lgm.cameras.cameras import Cameras
+from lgm.cameras.rays import pixel_rays, plucker_rays
+from lgm.cameras.trajectories import (
+    CANONICAL_AZIMUTHS_DEG,
+    canonicalise,
+    orbit_poses,
+    spiral_angles,
+)
+
+__all__ = [
+    "CANONICAL_AZIMUTHS_DEG",
+    "Cameras",
+    "canonicalise",
+    "orbit_poses",
+    "pixel_rays",
+    "plucker_rays",
+    "spiral_angles",
+]

@@ -1,0 +1,41 @@
+"""Axes, converted once, here.
+
+Inside the project a camera is camera-to-world in OpenCV axes: +x right, +y down, +z forward;
+the world has +y up. Other programs differ in two ways, and each has one function:
+
+* camera axes: OpenGL and Blender look along -z with +y up;
+* world axes: Blender and most scans have +z up.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def _diagonal(like: Tensor) -> Tensor:
+    return torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=like.dtype, device=like.device)
+
+
+def opengl_to_opencv(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
+    """Turn the camera's own axes from OpenGL's to OpenCV's; the world stays."""
+    return c2w * _diagonal(c2w)
+
+
+def opencv_to_opengl(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
+    """Turn the camera's own axes from OpenCV's to OpenGL's; the world stays."""
+    return c2w * _diagonal(c2w)
+
+
+def z_up_to_y_up(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
+    """Turn the world from +z up (Blender) to +y up; the camera's own axes stay.
+
+    A point (x, y, z) of the Blender world lies at (x, z, -y) of ours.
+    """
+    turn = c2w.new_tensor([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    return turn @ c2w
+
+
+def y_up_to_z_up(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
+    """Turn the world from +y up to +z up (Blender); the inverse of `z_up_to_y_up`."""
+    turn = c2w.new_tensor([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    return turn @ c2w

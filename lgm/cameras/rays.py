@@ -1,0 +1,29 @@
+"""Rays through pixel centres, and their Plücker coordinates."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lgm.cameras.cameras import Cameras
+
+
+def pixel_rays(
+    cameras: Cameras, height: int, width: int
+) -> tuple[Float[Tensor, "*batch 3 H W"], Float[Tensor, "*batch 3 H W"]]:
+    """Origins and unit directions, in the world, of the ray through the centre of each pixel."""
+    c2w, K_norm = cameras.c2w, cameras.K_norm
+    u = (torch.arange(width, dtype=c2w.dtype, device=c2w.device) + 0.5) / width
+    v = (torch.arange(height, dtype=c2w.dtype, device=c2w.device) + 0.5) / height
+    v, u = torch.meshgrid(v, u, indexing="ij")
+    pixels = torch.stack([u, v, torch.ones_like(u)]).flatten(1)  # [3, H*W]
+    directions = c2w[..., :3, :3] @ torch.linalg.inv(K_norm) @ pixels  # [*, 3, H*W]
+    directions = torch.nn.functional.normalize(directions, dim=-2).unflatten(-1, (height, width))
+    origins = c2w[..., :3, 3, None, None].expand_as(directions)
+    return origins, directions
+
+
+def plucker_rays(cameras: Cameras, height: int, width: int) -> Float[Tensor, "*batch 6 H W"]:
+    """Plücker coordinates (origin × direction, direction) of each pixel's ray, as LGM takes them."""
+    origins, directions = pixel_rays(cameras, height, width)
+    moments = torch.linalg.cross(origins, directions, dim=-3)
+    return torch.cat([moments, directions], dim=-3)

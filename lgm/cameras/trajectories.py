@@ -1,0 +1,70 @@
+"""Where to stand: orbits, the spiral over the sphere, and the network's canonical frame."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lgm.cameras.conventions import opengl_to_opencv
+
+GOLDEN_ANGLE_DEG = 180.0 * (3.0 - math.sqrt(5.0))
+CANONICAL_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
+
+
+def orbit_poses(
+    elevation_deg: Float[Tensor, "*batch"] | list[float],
+    azimuth_deg: Float[Tensor, "*batch"] | list[float],
+    radius: float | Tensor = 1.5,
+) -> Float[Tensor, "*batch 4 4"]:
+    """Camera-to-world poses that look at the origin with the world's +y upwards in the picture.
+
+    elevation_deg: positive is above the object (the original program has it the other way round).
+    azimuth_deg: 0 stands on +z, 90 on +x.
+    """
+    elevation = torch.deg2rad(_double(elevation_deg))
+    azimuth = torch.deg2rad(_double(azimuth_deg))
+    elevation, azimuth = torch.broadcast_tensors(elevation, azimuth)
+    backward = torch.stack(
+        [elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], dim=-1
+    )
+    # From azimuth alone, so that the camera straight above or below still has a right-hand side.
+    right = torch.stack([azimuth.cos(), torch.zeros_like(azimuth), -azimuth.sin()], dim=-1)
+    up = torch.linalg.cross(backward, right)
+    center = backward * torch.as_tensor(radius, dtype=torch.float64)[..., None]
+    c2w = torch.zeros(*azimuth.shape, 4, 4, dtype=torch.float64)
+    c2w[..., :3, :] = torch.stack([right, up, backward, center], dim=-1)
+    c2w[..., 3, 3] = 1.0
+    return opengl_to_opencv(c2w).float()
+
+
+def spiral_angles(
+    num_views: int, max_elevation_deg: float = 85.0
+) -> tuple[Float[Tensor, " V"], Float[Tensor, " V"]]:
+    """Elevations and azimuths in degrees of a spiral from the top of the sphere to its bottom.
+
+    Equal steps in sin(elevation) give every patch of the sphere the same number of views; turning
+    by the golden angle keeps neighbours apart (Vogel's spiral).
+    """
+    if num_views < 1:
+        raise ValueError(f"num_views={num_views} must be at least 1")
+    top = math.sin(math.radians(max_elevation_deg))
+    heights = torch.linspace(top, -top, num_views, dtype=torch.float64)
+    azimuth = (torch.arange(num_views, dtype=torch.float64) * GOLDEN_ANGLE_DEG) % 360
+    return torch.rad2deg(torch.asin(heights)), azimuth
+
+
+def canonicalise(
+    c2w: Float[Tensor, "*batch V 4 4"],
+    reference: Float[Tensor, "*batch 4 4"],
+    radius: float = 1.5,
+) -> Float[Tensor, "*batch V 4 4"]:
+    """Move the world rigidly so that the camera `reference` stands at (0, 0, radius), looking at
+    the origin: the frame that the network works in."""
+    home = opengl_to_opencv(torch.eye(4, dtype=c2w.dtype, device=c2w.device))
+    home[2, 3] = radius
+    return home @ torch.linalg.inv(reference)[..., None, :, :] @ c2w
+
+
+def _double(angles: Tensor | list[float]) -> Tensor:
+    return torch.as_tensor(angles, dtype=torch.float64)

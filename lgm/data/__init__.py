@@ -1,0 +1,1 @@
+"""From tar shards of rendered objects to batches on the device."""

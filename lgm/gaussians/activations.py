@@ -1,0 +1,51 @@
+"""From the network's 14 raw channels to Gaussians, as LGM defines them."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lgm.gaussians.gaussians import Gaussians
+
+Rotation = Literal["fixed", "legacy"]
+ROTATIONS = ("fixed", "legacy")
+
+SCALE_FACTOR = 0.1  # scales are 0.1 * softplus(raw): a raw zero is a Gaussian of 0.07
+
+
+def activate(raw: Float[Tensor, "B N 14"], rotation: Rotation = "fixed") -> Gaussians:
+    """Activate raw Gaussians (order: position 3, opacity 1, scale 3, rotation 4, rgb 3) in float32.
+
+    rotation: "fixed" normalises the four numbers of each quaternion. "legacy" is for weights that
+        were trained before the original's fix of 2024-04-03, which divided each of the four
+        components by its norm over *all* Gaussians of the scene.
+    """
+    means, opacities, scales, quats, colors = raw.float().split([3, 1, 3, 4, 3], dim=-1)
+    if rotation == "fixed":
+        quats = F.normalize(quats, dim=-1)
+    elif rotation == "legacy":
+        quats = _legacy_quats(quats)
+    else:
+        raise ValueError(f"rotation={rotation!r} is not one of {', '.join(ROTATIONS)}")
+    return Gaussians(
+        means=means.clamp(-1, 1),
+        quats=quats,
+        scales=SCALE_FACTOR * F.softplus(scales),
+        opacities=torch.sigmoid(opacities)[..., 0],
+        # tanh, not sigmoid: the released weights were trained with it.
+        colors=0.5 * torch.tanh(colors) + 0.5,
+    )
+
+
+def _legacy_quats(raw: Float[Tensor, "B N 4"]) -> Float[Tensor, "B N 4"]:
+    """Unit quaternions for the rotation that the original's rasterizer made of legacy output.
+
+    There `q` is normalised over all N Gaussians, so |q| is about 1/sqrt(N), and the rasterizer
+    took it as it was: R = I + 2w[v]x + O(|v|²) with q = (w, v), next to no rotation. The
+    unit quaternion of that R is (1, w·v), normalised; what it leaves out is of the order |v|².
+    """
+    q = F.normalize(raw, dim=1)
+    w, v = q[..., :1], q[..., 1:]
+    return F.normalize(torch.cat([torch.ones_like(w), w * v], dim=-1), dim=-1)

@@ -1,0 +1,28 @@
+"""The one interface of every renderer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from lgm.cameras import Cameras
+from lgm.gaussians import Gaussians
+from lgm.types import RenderOutput
+
+
+class Renderer(ABC):
+    """Draws all views of all scenes in one call, differentiably, in float32 (float64 stays float64)."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        gaussians: Gaussians,
+        cameras: Cameras,
+        height: int,
+        width: int,
+        background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    ) -> RenderOutput:
+        """Render Gaussians of B scenes from cameras [B, V].
+
+        background: rgb in 0..1, for all pictures ([3]) or one a picture ([B, V, 3]).
+        """

@@ -1,0 +1,79 @@
+"""What passes between rooms.
+
+Letters in shapes: B scenes, V views, N Gaussians a scene, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from lgm.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Views:
+    """Pictures and where they were taken from.
+
+    As the loader makes them, pictures are uint8 with straight (not premultiplied) colour; after
+    `lgm.data.prepare` they are float32 in 0..1, composited over the background.
+
+    view_ids: the views' numbers in their shard.
+    """
+
+    images: Shaped[Tensor, "B V 3 H W"]
+    alphas: Shaped[Tensor, "B V 1 H W"]
+    cameras: Cameras
+    view_ids: Int[Tensor, "B V"]
+
+    @property
+    def num_views(self) -> int:
+        return self.images.shape[1]
+
+    def to(self, *args: Any, **kwargs: Any) -> Views:
+        return Views(
+            images=self.images.to(*args, **kwargs),
+            alphas=self.alphas.to(*args, **kwargs),
+            cameras=self.cameras.to(*args, **kwargs),
+            view_ids=self.view_ids.to(*args, **kwargs),
+        )
+
+    def pin_memory(self) -> Views:
+        return Views(
+            images=self.images.pin_memory(),
+            alphas=self.alphas.pin_memory(),
+            cameras=self.cameras.pin_memory(),
+            view_ids=self.view_ids.pin_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B objects: the views that the network sees and the views that it is measured on."""
+
+    input: Views
+    target: Views
+    uids: tuple[str, ...]
+
+    def to(self, *args: Any, **kwargs: Any) -> Batch:
+        return Batch(self.input.to(*args, **kwargs), self.target.to(*args, **kwargs), self.uids)
+
+    def pin_memory(self) -> Batch:
+        return Batch(self.input.pin_memory(), self.target.pin_memory(), self.uids)
+
+
+@dataclass(frozen=True)
+class RenderOutput:
+    """What a renderer makes of Gaussians and cameras.
+
+    images: over the background, not clamped.
+    alphas: coverage, 0 to 1.
+    depths: alpha-weighted sum of the distance along the camera's axis (not divided by alpha).
+    """
+
+    images: Float[Tensor, "B V 3 H W"]
+    alphas: Float[Tensor, "B V 1 H W"]
+    depths: Float[Tensor, "B V 1 H W"]
