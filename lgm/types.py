@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from lgm.cameras import Cameras
+from lgm.gaussians import Gaussians
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,15 @@ class RenderOutput:
     images: Float[Tensor, "B V 3 H W"]
     alphas: Float[Tensor, "B V 1 H W"]
     depths: Float[Tensor, "B V 1 H W"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network made of a batch, and how that looks from the batch's target views.
+
+    batch: as prepared on the device (float pictures over the background, canonical frame).
+    """
+
+    batch: Batch
+    gaussians: Gaussians
+    render: RenderOutput
