@@ -1,0 +1,19 @@
+"""What training and evaluation hang their pictures, files and numbers on."""
+
+from lgm.callbacks.checkpoint import LastCheckpoint
+from lgm.callbacks.export import ExportPly
+from lgm.callbacks.images import ImageGrid
+from lgm.callbacks.measure import Measure
+from lgm.callbacks.progress import StepProgress
+from lgm.callbacks.report import Report
+from lgm.callbacks.throughput import Throughput
+
+__all__ = [
+    "ExportPly",
+    "ImageGrid",
+    "LastCheckpoint",
+    "Measure",
+    "Report",
+    "StepProgress",
+    "Throughput",
+]

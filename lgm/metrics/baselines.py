@@ -1,0 +1,46 @@
+"""Predictions that need no training: a network that does not beat them has learned nothing.
+
+White is strong in PSNR on small objects, the nearest input view on objects that look alike from all
+sides; a number without them beside it says little.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lgm.cameras import Cameras
+from lgm.types import Batch
+
+
+def white(batch: Batch) -> Float[Tensor, "B V 3 H W"]:
+    """The empty picture, for each target view of a prepared batch."""
+    return torch.ones_like(batch.target.images, dtype=torch.float32)
+
+
+def nearest_input(batch: Batch) -> Float[Tensor, "B V 3 H W"]:
+    """For each target view of a prepared batch, the input view that looks most nearly the same way,
+    resized to the target's size."""
+    height, width = batch.target.images.shape[-2:]
+    images = batch.input.images.float()
+    batch_size, num_inputs = images.shape[:2]
+    if images.shape[-2:] != (height, width):
+        images = F.interpolate(
+            images.flatten(0, 1), size=(height, width), mode="bilinear", align_corners=False, antialias=True
+        ).unflatten(0, (batch_size, num_inputs))
+    index = nearest_input_index(batch.input.cameras, batch.target.cameras)
+    scene = torch.arange(batch_size, device=images.device)[:, None]
+    return images[scene, index].clone()
+
+
+def nearest_input_index(inputs: Cameras, targets: Cameras) -> Int[Tensor, "B V"]:
+    """Which input camera's viewing direction is nearest in angle, for each target camera."""
+    cosines = torch.einsum("bti,bvi->btv", _forward(targets), _forward(inputs))
+    # Halfway between two views rounding decides, differently on each device: let the first win.
+    return cosines.mul(1e4).round().argmax(dim=-1)
+
+
+def _forward(cameras: Cameras) -> Float[Tensor, "B V 3"]:
+    return F.normalize(cameras.c2w[..., :3, 2].float(), dim=-1)
