@@ -1,0 +1,7 @@
+"""Gaussians and cameras to pictures: one interface, several back ends."""
+
+from lgm.rendering.base import Renderer
+from lgm.rendering.choice import make_renderer
+from lgm.rendering.torch_backend import TorchRenderer
+
+__all__ = ["Renderer", "TorchRenderer", "make_renderer"]

@@ -1,0 +1,193 @@
+"""Blend each tile's splats front to back, with an analytic backward that recomputes alphas.
+
+All tiles advance together, a block of splats at a time; tiles whose list has ended or whose pixels
+are all opaque drop out. A block is [T tiles, K splats, P pixels], about `max_pairs` numbers, and
+nothing of that size outlives it: memory is bounded, in the backward too.
+
+With a_k = min(0.99, exp(l_k)) (0 below 1/255), T_k = Π_{j<k} (1 - a_j) and w_k = a_k T_k, the
+output is Σ_k w_k f_k. For a cotangent g and v_k = f_k · g,
+
+    dL/da_k = T_k v_k - (Σ_{j>k} w_j v_j) / (1 - a_k),
+
+and da_k/dl_k = exp(l_k), the cap notwithstanding: the published rasterizer lets gradients pass it.
+The sum over j > k is the total, known from the output, less what has been passed so far, so that
+the backward too runs front to back and stops where the forward did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lgm.rendering.exponents import exponents, exponents_backward
+from lgm.rendering.precision import full_precision_matmul
+from lgm.rendering.tiles import MIN_ALPHA, TileLists
+
+MAX_ALPHA = 0.99
+MIN_TRANSMITTANCE = 1e-4
+# Columns of a splat's row: x, y, conic_xx, conic_xy, conic_yy, log(opacity) | r, g, b, depth.
+NUM_SHAPE, NUM_FEATURES = 6, 4
+# Longer blocks would mostly draw on pixels that are opaque already, shorter ones are overhead.
+_MIN_SPLATS_A_BLOCK = 32
+# exp of less lies far under 1/255, and exp of much less is a denormal number, which is slow.
+_LOG_ZERO = -20.0
+
+
+def blend(rows: Float[Tensor, "M 10"], lists: TileLists, max_pairs: int) -> Float[Tensor, "tiles 5 P"]:
+    """Σ w · (r, g, b, depth, 1) at every pixel of every tile, over nothing.
+
+    rows: x, y, conic_xx, conic_xy, conic_yy, log(opacity), r, g, b, depth of every splat.
+    """
+    return _Blend.apply(rows, lists, max_pairs)
+
+
+class _Blend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, lists: TileLists, max_pairs: int) -> Tensor:
+        output = rows.new_zeros(lists.counts.numel(), NUM_FEATURES + 1, lists.tile_size**2)
+        with full_precision_matmul():
+            for block in _walk(rows, lists, max_pairs):
+                output[block.tiles] += block.features.transpose(1, 2) @ block.weights
+        ctx.save_for_backward(rows, output)
+        ctx.lists, ctx.max_pairs = lists, max_pairs
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        rows, output = ctx.saved_tensors
+        # One more row, for the places that no splat fills.
+        grad_rows = rows.new_zeros(rows.shape[0] + 1, rows.shape[1])
+        behind = (grad_output * output).sum(1)  # Σ w v of the splats still to come, [tiles, P]
+        with full_precision_matmul():
+            for block in _walk(rows, ctx.lists, ctx.max_pairs):
+                grad = grad_output[block.tiles]  # [T, 5, P]
+                grad_features = block.weights @ grad.transpose(1, 2)
+                grad_logits = _logit_gradients(block, block.features @ grad, behind)
+                grad_shape = exponents_backward(block.shape, grad_logits.flatten(0, 1))
+                grad_block = torch.cat([grad_shape, grad_features.flatten(0, 1)[:, :-1]], dim=1)
+                grad_rows.index_add_(0, block.splats, grad_block)
+        return grad_rows[:-1], None, None
+
+
+@dataclass(frozen=True)
+class _Block:
+    """T tiles and their next K splats; the memory is the consumer's to overwrite.
+
+    splats: rows of the splats; one past the last row where a list has ended.
+    shape: the splats' first six columns, centres relative to the tile's.
+    weights: alpha times the transmittance in front of the splat.
+    excess: exp(logit) / MAX_ALPHA, at least 1; None where no opacity exceeds the cap.
+    """
+
+    tiles: Tensor  # [T]
+    splats: Tensor  # [T*K]
+    shape: Tensor  # [T*K, 6]
+    features: Tensor  # [T, K, 5]
+    alphas: Tensor  # [T, K, P]
+    weights: Tensor  # [T, K, P]
+    excess: Tensor | None  # [T, K, P]
+
+
+def _walk(rows: Tensor, lists: TileLists, max_pairs: int) -> Iterator[_Block]:
+    """All tiles' lists, front to back, until they end or every pixel is opaque."""
+    num_pixels = lists.tile_size**2
+    table = _with_empty_row(rows)
+    capped = bool((rows[:, NUM_SHAPE - 1] > math.log(MAX_ALPHA)).any())
+    transmittance = rows.new_ones(lists.counts.numel(), num_pixels)
+    left, tiles = lists.counts.sort(descending=True)  # similar lengths share a block: little padding
+    tiles, left = tiles[left > 0], left[left > 0]
+    passed = 0
+    while tiles.numel():
+        num_splats = max(_MIN_SPLATS_A_BLOCK, max_pairs // (tiles.numel() * num_pixels))
+        tiles_a_block = max(1, max_pairs // (num_splats * num_pixels))
+        for some, some_left in zip(tiles.split(tiles_a_block), left.split(tiles_a_block), strict=True):
+            length = min(num_splats, int(some_left[0]))
+            yield _block(table, lists, some, passed, length, transmittance, capped)
+        passed, left = passed + num_splats, left - num_splats
+        alive = (left > 0) & (transmittance[tiles].amax(1) > 0)
+        tiles, left = tiles[alive], left[alive]
+
+
+def _block(
+    table: Tensor,
+    lists: TileLists,
+    tiles: Tensor,
+    passed: int,
+    length: int,
+    transmittance: Tensor,
+    capped: bool,
+) -> _Block:
+    """The next `length` splats of some tiles; moves the tiles' transmittance past them."""
+    splats = _next_splats(lists, tiles, passed, length, empty=table.shape[0] - 1)
+    gathered = table.index_select(0, splats.flatten())
+    shape, features = gathered[:, :NUM_SHAPE], gathered[:, NUM_SHAPE:]
+    shape[:, :2] -= _tile_centers(lists, tiles, shape).repeat_interleave(length, dim=0)
+    logits = exponents(shape, lists.tile_size).unflatten(0, (-1, length))  # [T, K, P]
+    excess = (logits - math.log(MAX_ALPHA)).clamp_(0, 80).exp_() if capped else None
+    alphas = logits.clamp_(_LOG_ZERO, math.log(MAX_ALPHA)).exp_()
+    alphas = torch.threshold_(alphas, MIN_ALPHA, 0)
+    weights, transmittance[tiles] = _weights(alphas, transmittance[tiles])
+    return _Block(
+        tiles, splats.flatten(), shape, features.unflatten(0, (-1, length)), alphas, weights, excess
+    )
+
+
+def _weights(alphas: Tensor, entering: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights [T, K, P] and the transmittance [T, P] that leaves, 0 where the pixel has stopped.
+
+    A pixel stops before the splat that would bring it under MIN_TRANSMITTANCE: that splat's alpha,
+    and all behind it, become 0.
+    """
+    through = 1 - alphas
+    through[:, 0] *= entering
+    through = through.cumprod(1)  # behind each splat
+    weights = torch.empty_like(alphas)
+    torch.mul(alphas[:, 0], entering, out=weights[:, 0])
+    torch.mul(alphas[:, 1:], through[:, :-1], out=weights[:, 1:])
+    leaving = through[:, -1].clone()
+    if bool((leaving < MIN_TRANSMITTANCE).any()):
+        drawn = through.ge_(MIN_TRANSMITTANCE)
+        alphas.mul_(drawn)
+        weights.mul_(drawn)
+        leaving.mul_(drawn[:, -1])
+    return weights, leaving
+
+
+def _logit_gradients(block: _Block, values: Tensor, behind: Tensor) -> Tensor:
+    """dL/dl [T, K, P] from v [T, K, P]; moves `behind` past the block."""
+    own = values.mul_(block.weights)
+    after = behind[block.tiles][:, None] - own.cumsum(1)  # Σ_{j>k} w_j v_j
+    behind[block.tiles] = after[:, -1]
+    odds = block.alphas / (1 - block.alphas)
+    grad_logits = own.sub_(odds.mul_(after))
+    return grad_logits if block.excess is None else grad_logits.mul_(block.excess)
+
+
+def _with_empty_row(rows: Tensor) -> Tensor:
+    """Rows and the coverage's 1, [M + 1, 11]; the last row is a splat without opacity."""
+    empty = rows.new_zeros(1, rows.shape[1])
+    empty[0, NUM_SHAPE - 1] = _LOG_ZERO
+    return torch.nn.functional.pad(torch.cat([rows, empty]), (0, 1), value=1.0)
+
+
+def _next_splats(lists: TileLists, tiles: Tensor, passed: int, length: int, empty: int) -> Tensor:
+    """The tiles' next splats [T, K]."""
+    place = passed + torch.arange(length, device=tiles.device)
+    index = (lists.starts[tiles][:, None] + place).clamp_max(lists.splat_ids.numel() - 1)
+    return torch.where(place < lists.counts[tiles][:, None], lists.splat_ids[index], empty)
+
+
+def _tile_centers(lists: TileLists, tiles: Tensor, like: Tensor) -> Tensor:
+    """x and y of the tiles' centres [T, 2], counted from the first pixel's centre."""
+    column = tiles % lists.columns
+    row = tiles // lists.columns % lists.rows
+    corner = torch.stack([column, row], dim=1) * lists.tile_size
+    return corner.to(like.dtype) + 0.5 * (lists.tile_size - 1)
