@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 
 from lgm.callbacks.pictures import mosaic, resized, spread_views, table, to_picture
-from lgm.types import Prediction
+from lgm.types import Batch, Prediction
 
 HEADINGS = ("input", "target", "prediction", "alpha")
-LOG_KEY = "val/images"
 
 
 class ImageGrid(Callback):
@@ -23,25 +23,48 @@ class ImageGrid(Callback):
     any.
 
     every_n_steps: a validation that comes sooner after the last picture draws none.
+    train_every_n_steps: draw a training batch too, augmented as the network sees it, every so many
+        optimizer steps, at the price of one more forward pass each; None for never.
     num_objects, num_views: rows, and target views of each.
     tile_size: longer side of one view in pixels.
     """
 
     def __init__(
-        self, every_n_steps: int = 1, num_objects: int = 4, num_views: int = 4, tile_size: int = 128
+        self,
+        every_n_steps: int = 1,
+        num_objects: int = 4,
+        num_views: int = 4,
+        tile_size: int = 128,
+        train_every_n_steps: int | None = None,
     ) -> None:
-        for name, value in {
-            "num_objects": num_objects,
-            "num_views": num_views,
-            "tile_size": tile_size,
-        }.items():
+        counts = {"num_objects": num_objects, "num_views": num_views, "tile_size": tile_size}
+        if train_every_n_steps is not None:
+            counts["train_every_n_steps"] = train_every_n_steps
+        for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"ImageGrid needs {name} of at least 1, got {value}")
         self.every_n_steps = every_n_steps
         self.num_objects = num_objects
         self.num_views = num_views
         self.tile_size = tile_size
-        self._last_step: int | None = None
+        self.train_every_n_steps = train_every_n_steps
+        self._last_val_step = 0
+        self._last_train_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_train_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.train_every_n_steps is None or step - self._last_train_step < self.train_every_n_steps:
+            return
+        self._last_train_step = step
+        # On every rank: a sharded network computes only with all of them.
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            prediction = pl_module.predict(batch)
+        self._publish(trainer, prediction, "train")
 
     def on_validation_batch_end(
         self,
@@ -53,15 +76,22 @@ class ImageGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         step = trainer.global_step
-        if batch_idx != 0 or dataloader_idx != 0 or not trainer.is_global_zero or not self._is_due(step):
+        # The picture from before training (the sanity check's) does not delay the first one after it.
+        is_due = not self._last_val_step or step - self._last_val_step >= self.every_n_steps
+        if batch_idx == 0 and dataloader_idx == 0 and is_due:
+            self._last_val_step = step
+            self._publish(trainer, outputs, "val")
+
+    def _publish(self, trainer: Trainer, prediction: Prediction, split: str) -> None:
+        if not trainer.is_global_zero:
             return
-        self._last_step = step
-        sheet = self.draw(outputs)
-        path = Path(trainer.default_root_dir) / "images" / f"step_{step:06d}_val.png"
+        step = trainer.global_step
+        sheet = self.draw(prediction)
+        path = Path(trainer.default_root_dir) / "images" / f"step_{step:06d}_{split}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
         for logger in trainer.loggers:
-            log_picture(logger, LOG_KEY, sheet, step)
+            log_picture(logger, f"{split}/images", sheet, step)
 
     def draw(self, prediction: Prediction) -> Image.Image:
         """The sheet for the batch's first objects."""
@@ -78,10 +108,6 @@ class ImageGrid(Callback):
             prediction.render.alphas[scene, views],
         ]
         return [mosaic([resized(to_picture(x), self.tile_size) for x in images]) for images in columns]
-
-    def _is_due(self, step: int) -> bool:
-        # The picture before training (at the sanity check) does not delay the first one after it.
-        return not self._last_step or step - self._last_step >= self.every_n_steps
 
 
 def log_picture(logger: Logger, key: str, picture: Image.Image, step: int) -> None:

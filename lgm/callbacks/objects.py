@@ -18,7 +18,7 @@ def object_dir(run_dir: str | Path, uid: str) -> Path:
     Other uids lose the characters that are no part of a file name (a uid may be a path) and get a
     few digits of their hash, so that two of them never share a folder.
     """
-    name = re.sub(r"[^\w.-]+", "_", uid).lstrip(".")[:100]
+    name = re.sub(r"[^\w.-]+", "_", uid).lstrip(".")[:100] or "object"
     if name != uid:
         name += "_" + hashlib.sha256(uid.encode()).hexdigest()[:8]
     return Path(run_dir) / "objects" / name

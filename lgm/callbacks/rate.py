@@ -18,7 +18,7 @@ class RecentRate:
         now = time.monotonic() if now is None else now
         self._marks.append((now, steps, objects))
         # Two marks stay, however old: a step may take longer than the window.
-        while len(self._marks) > 2 and now - self._marks[1][0] > self._window_s:
+        while len(self._marks) > 2 and now - self._marks[0][0] > self._window_s:
             self._marks.popleft()
 
     def per_s(self) -> tuple[float, float] | None:
