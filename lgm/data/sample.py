@@ -133,9 +133,7 @@ def check_sample(sample: dict[str, Any], uid: str) -> CameraRecord:
     if list(views) != list(range(record.num_views)):
         absent = sorted(set(range(record.num_views)) - set(views))
         detail = f", view {absent[0]} is missing" if absent else ""
-        raise BrokenSample(
-            f"object {uid!r}: {len(views)} pictures but {record.num_views} cameras{detail}"
-        )
+        raise BrokenSample(f"object {uid!r}: {len(views)} pictures but {record.num_views} cameras{detail}")
     return record
 
 
@@ -188,14 +186,11 @@ def parse_index(text: str | bytes, where: str) -> Index:
             for s in content["shards"]
         )
         splits = {
-            name: tuple(str(m) for m in members)
-            for name, members in (content.get("splits") or {}).items()
+            name: tuple(str(m) for m in members) for name, members in (content.get("splits") or {}).items()
         }
         render = dict(content.get("render") or {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{where} needs shards with name, samples, bytes and sha256: {error!r}"
-        ) from error
+        raise ValueError(f"{where} needs shards with name, samples, bytes and sha256: {error!r}") from error
     if not shards:
         raise ValueError(f"{where} names no shard; the data set is empty")
     return Index(shards, render, splits)

@@ -1,0 +1,69 @@
+"""From configuration to objects: the only caller of `hydra.utils.instantiate`."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lgm.data.datamodule import ObjectDataModule
+from lgm.data.prepare import Preparation
+from lgm.models import LGM
+from lgm.training.module import LGMModule
+
+
+def build_net(cfg: DictConfig) -> LGM:
+    return instantiate(cfg.model.net)
+
+
+def build_datamodule(cfg: DictConfig, **derived: Any) -> ObjectDataModule:
+    return instantiate(cfg.data.module, **derived)
+
+
+def build_module(cfg: DictConfig, net: LGM, training: bool) -> LGMModule:
+    """The LightningModule around a network.
+
+    training: with loss, optimizer and schedule; evaluation has no use for them.
+    """
+    preparation = Preparation(
+        input_size=net.input_size,
+        target_size=cfg.resolution.target_size,
+        background=tuple(cfg.protocol.background),
+        radius=cfg.scene.radius,
+    )
+    renderer = instantiate(cfg.renderer)
+    if not training:
+        return LGMModule(net, renderer, preparation)
+    return LGMModule(
+        net,
+        renderer,
+        preparation,
+        loss=instantiate(cfg.loss),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler),
+        clip_grad_norm=cfg.train.clip_grad_norm,
+        config=plain(cfg),
+    )
+
+
+def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
+    """By the names that the configuration gives them; an entry set to null is left out."""
+    return {name: instantiate(entry) for name, entry in (cfg.callbacks or {}).items() if entry is not None}
+
+
+def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
+    """derived: what follows from other keys, e.g. accumulation."""
+    loggers = [instantiate(entry) for entry in (cfg.get("logger") or {}).values() if entry is not None]
+    return instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=loggers or False, **derived)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration with everything resolved, as dicts, lists and numbers."""
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def save_config(cfg: DictConfig, run_dir: Path) -> None:
+    """Write `<run_dir>/config.yaml`, resolved."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(plain(cfg)), run_dir / "config.yaml")

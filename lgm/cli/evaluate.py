@@ -1,0 +1,83 @@
+"""`python evaluate.py ckpt=…`"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import lightning as L
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lgm.callbacks import Measure
+from lgm.cli.build import (
+    build_callbacks,
+    build_datamodule,
+    build_module,
+    build_net,
+    build_trainer,
+    save_config,
+)
+from lgm.cli.validate import check_data, check_devices
+from lgm.models import LGM
+from lgm.models.checkpoint import load_released, load_strictly, network_weights, read_checkpoint
+
+log = logging.getLogger(__name__)
+
+# What a checkpoint's own configuration decides: evaluation must not be told its model again.
+_FROM_CHECKPOINT = ("model", "scene", "resolution")
+
+
+def evaluate(cfg: DictConfig) -> float | None:
+    """Measure a checkpoint; return the metric that a sweep reads."""
+    if OmegaConf.is_missing(cfg, "ckpt"):
+        raise ValueError("ckpt is not set: give ckpt=<.ckpt of a run, or a released .safetensors>")
+    check_data(cfg)
+    check_devices(cfg)
+    path = Path(cfg.ckpt)
+    weights = None
+    if path.suffix == ".ckpt":
+        checkpoint = read_checkpoint(path)
+        adopt(cfg, checkpoint["config"])
+        weights = network_weights(checkpoint)
+    elif path.suffix != ".safetensors":
+        raise ValueError(f"ckpt={path} is neither a .ckpt of a run nor a released .safetensors")
+    elif cfg.model is None:
+        raise ValueError(f"ckpt={path} does not say which model it is; add model=big (or small, tiny, …)")
+
+    datamodule = build_datamodule(cfg)
+    datamodule.check("test")
+    net = build_net(cfg)
+    if weights is not None:
+        load_strictly(net, weights, str(path))
+    else:
+        load_released(net, path, cfg.rotation)
+
+    callbacks = build_callbacks(cfg)
+    for callback in callbacks.values():
+        if isinstance(callback, Measure):
+            callback.untrained_net = untrained(cfg)
+    module = build_module(cfg, net, training=False)
+    trainer = build_trainer(cfg, callbacks)
+    if trainer.is_global_zero:
+        save_config(cfg, Path(cfg.run_dir))
+    trainer.test(module, datamodule, verbose=False)
+    value = trainer.callback_metrics.get(cfg.optimized_metric)
+    return None if value is None else float(value)
+
+
+def adopt(cfg: DictConfig, stored: dict) -> None:
+    """Take model, scene and resolution from a checkpoint's configuration."""
+    if cfg.model is not None and OmegaConf.to_container(cfg.model, resolve=True) != stored["model"]:
+        raise ValueError(
+            f"ckpt={cfg.ckpt} holds model={stored['model'].get('name')}, not model={cfg.model.name}; "
+            "leave model=… out"
+        )
+    with open_dict(cfg):
+        for key in _FROM_CHECKPOINT:
+            cfg[key] = stored[key]
+
+
+def untrained(cfg: DictConfig) -> LGM:
+    """The same network as its training would begin: a baseline."""
+    L.seed_everything(cfg.train.seed, verbose=False)
+    return build_net(cfg)

@@ -1,0 +1,22 @@
+"""The functions that configuration files may call: `${lgm.asset:quickstart}`, `${lgm.precision:}`."""
+
+from importlib import resources
+
+import torch
+from omegaconf import OmegaConf
+
+
+def asset(name: str) -> str:
+    """The path of something that the package carries."""
+    return str(resources.files("lgm") / "assets" / name)
+
+
+def precision() -> str:
+    """Mixed bf16 on a GPU that has it, else full float32."""
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def register() -> None:
+    """Make them known to OmegaConf; may be called again."""
+    OmegaConf.register_new_resolver("lgm.asset", asset, replace=True)
+    OmegaConf.register_new_resolver("lgm.precision", precision, replace=True)

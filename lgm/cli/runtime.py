@@ -1,0 +1,88 @@
+"""The frame around a run: its folder, its errors, the process it runs in."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+log = logging.getLogger(__name__)
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_KEEP_BYTES = 1 << 30
+
+Result = float | None
+
+
+def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+    """Run a task in the folder that Hydra made; a person's mistake ends in one line, not a traceback.
+
+    The traceback goes to `<run_dir>/error.log`. In a sweep the error is raised, so that Hydra
+    counts the job as failed and goes on as it is told to.
+    """
+    if HydraConfig.initialized():
+        # Fixed from here on: processes that Lightning starts for other devices must not see
+        # another time of day in it.
+        OmegaConf.update(cfg, "run_dir", HydraConfig.get().runtime.output_dir)
+    keep_freed_memory()
+    quieten_libraries()
+    try:
+        return task(cfg)
+    except (ValueError, FileNotFoundError, InstantiationException, OmegaConfBaseException) as error:
+        run_dir = Path(cfg.run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "error.log").write_text(traceback.format_exc())
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        sys.exit(2)
+
+
+def one_line(error: BaseException) -> str:
+    """The line that says what is wrong, also where a library wrapped it.
+
+    Hydra puts its own sentences around what a constructor raised, and a loader's worker sends its
+    whole traceback as the message.
+    """
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return one_line(error.__cause__)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return repr(error)
+    if lines[0].startswith("Caught ") and "worker process" in lines[0]:
+        name = lines[0].split()[1]
+        marked = [line for line in lines if line.startswith(f"{name}: ")]
+        return (marked[-1] if marked else lines[-1]).removeprefix(f"{name}: ")
+    return lines[0]
+
+
+def quieten_libraries() -> None:
+    """Leave out what a person who trains can do nothing about."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks instead of handing them back to the kernel.
+
+    On a CPU each activation of the network is a block of megabytes; by default glibc maps and
+    unmaps it every time, and clearing the fresh pages costs more than the convolution.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+    except (OSError, AttributeError):
+        log.debug("no glibc: the allocator stays as it is")

@@ -1,0 +1,79 @@
+"""`python train.py …`"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import lightning as L
+from omegaconf import DictConfig
+
+from lgm.cli.build import (
+    build_callbacks,
+    build_datamodule,
+    build_module,
+    build_net,
+    build_trainer,
+    plain,
+    save_config,
+)
+from lgm.cli.validate import check_training
+from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Train; return the metric that a sweep optimises, or None where it was never measured."""
+    batches = check_training(cfg)
+    run_dir = Path(cfg.run_dir)
+    plain(cfg)  # raises now for what cannot be resolved
+    datamodule = build_datamodule(cfg, accumulation=batches.accumulation)
+    datamodule.check("fit")
+    resume = resume_path(cfg.resume, run_dir)
+
+    L.seed_everything(cfg.train.seed, verbose=False)
+    net = build_net(cfg)
+    if resume is not None:
+        # Strictly and first: Lightning would say so after it has started all processes.
+        load_strictly(net, network_weights(read_checkpoint(resume)), str(resume))
+    module = build_module(cfg, net, training=True)
+    trainer = build_trainer(
+        cfg,
+        build_callbacks(cfg),
+        accumulate_grad_batches=batches.accumulation,
+        val_check_interval=cfg.train.val_every_steps * batches.accumulation,
+    )
+    if trainer.is_global_zero:
+        save_config(cfg, run_dir)
+    log.info(
+        "%s: %.2fM parameters, %d Gaussians, batch %d = %d × %d devices × %d accumulated, %d steps → %s",
+        cfg.model.name,
+        sum(p.numel() for p in net.parameters()) / 1e6,
+        net.num_gaussians,
+        cfg.train.global_batch_size,
+        batches.micro,
+        batches.world_size,
+        batches.accumulation,
+        cfg.train.max_steps,
+        run_dir,
+    )
+    trainer.fit(module, datamodule, ckpt_path=None if resume is None else str(resume), weights_only=True)
+    value = trainer.callback_metrics.get(cfg.optimized_metric)
+    return None if value is None else float(value)
+
+
+def resume_path(resume: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from, or None."""
+    if resume in (None, "none"):
+        return None
+    if resume == "auto":
+        last = run_dir / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            log.info("resuming from %s (resume=none starts anew)", last)
+            return last
+        return None
+    path = Path(resume)
+    if not path.is_file():
+        raise FileNotFoundError(f"resume={resume} is no file; give a .ckpt, auto or none")
+    return path

@@ -1,0 +1,74 @@
+"""Checks across configuration fields, before any long work starts."""
+
+from dataclasses import dataclass
+
+import torch
+from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How a global batch is made up: micro-batches of `micro` objects on `world_size` devices,
+    `accumulation` times."""
+
+    world_size: int
+    micro: int
+    accumulation: int
+
+
+def plan_batches(cfg: DictConfig) -> BatchPlan:
+    """Derive accumulation from train.global_batch_size; raises ValueError on a remainder."""
+    world_size = num_devices(cfg) * cfg.trainer.num_nodes
+    global_batch, micro = cfg.train.global_batch_size, cfg.data.micro_batch_size
+    if global_batch < 1 or micro < 1:
+        raise ValueError(
+            f"train.global_batch_size={global_batch} and data.micro_batch_size={micro} must be at least 1"
+        )
+    at_once = micro * world_size
+    if global_batch % at_once:
+        nearest = max(1, global_batch // at_once) * at_once
+        raise ValueError(
+            f"train.global_batch_size={global_batch} is not a multiple of data.micro_batch_size * devices "
+            f"= {micro} * {world_size} = {at_once}; try {nearest}, or another data.micro_batch_size"
+        )
+    return BatchPlan(world_size, micro, global_batch // at_once)
+
+
+def num_devices(cfg: DictConfig) -> int:
+    """Devices a node, where `auto` and -1 mean all there are."""
+    devices = cfg.trainer.devices
+    if isinstance(devices, int) and devices > 0:
+        return devices
+    if devices in ("auto", -1, "-1"):
+        return 1 if cfg.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
+    raise ValueError(f"trainer.devices={devices!r} must be a positive number, auto, or -1 for all")
+
+
+def check_training(cfg: DictConfig) -> BatchPlan:
+    """What can be seen of a training run from its configuration alone."""
+    check_data(cfg)
+    check_devices(cfg)
+    for key in ("max_steps", "val_every_steps", "checkpoint_every_steps", "log_every_steps"):
+        if not isinstance(cfg.train[key], int) or cfg.train[key] < 1:
+            raise ValueError(
+                f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"
+            )
+    return plan_batches(cfg)
+
+
+def check_data(cfg: DictConfig) -> None:
+    if "path" in cfg.data and cfg.data.path is None:
+        raise ValueError(
+            "data.path is not set: give data.path=<folder or URL prefix with index.json>, "
+            "or data=quickstart for the bundled objects"
+        )
+
+
+def check_devices(cfg: DictConfig) -> None:
+    if cfg.trainer.accelerator in ("gpu", "cuda"):
+        there, wanted = torch.cuda.device_count(), num_devices(cfg)
+        if there < wanted:
+            raise ValueError(
+                f"trainer.devices={cfg.trainer.devices} needs {wanted} GPUs and this machine shows {there}; "
+                "use trainer=cpu, or trainer.devices=<how many there are>"
+            )

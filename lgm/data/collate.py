@@ -1,0 +1,84 @@
+"""From objects to batches: choose views, decode them, stack."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from lgm.cameras import Cameras
+from lgm.data.sample import BrokenSample
+from lgm.data.source import PosedObject
+from lgm.data.views import ViewSampler
+from lgm.types import Batch, Views
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object's views in use, each decoded once.
+
+    rgba: uint8 [n, H, W, 4]; c2w: [n, 4, 4]; view_ids: [n], their numbers in the shard.
+    input, target: positions among the n.
+    """
+
+    uid: str
+    rgba: np.ndarray
+    c2w: np.ndarray
+    fov_y_deg: float
+    view_ids: np.ndarray
+    input: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+def make_item(candidate: PosedObject | BrokenSample, sampler: ViewSampler, rng: np.random.Generator) -> Item:
+    """Choose an object's views and decode these alone; raises BrokenSample."""
+    if isinstance(candidate, BrokenSample):
+        raise candidate
+    record = candidate.cameras
+    try:
+        choice = sampler.choose(record.num_views, record.canonical_inputs, rng)
+    except ValueError as error:
+        raise BrokenSample(f"object {candidate.uid!r}: {error}") from error
+    used = sorted({*choice.input, *choice.target})
+    position = {view: i for i, view in enumerate(used)}
+    return Item(
+        uid=candidate.uid,
+        rgba=candidate.decode(used),
+        c2w=record.c2w[used],
+        fov_y_deg=record.fov_y_deg,
+        view_ids=np.asarray(used),
+        input=tuple(position[i] for i in choice.input),
+        target=tuple(position[i] for i in choice.target),
+    )
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack items into a batch of uint8 pictures and cameras; raises ValueError where sizes differ."""
+    sizes = {item.uid: item.rgba.shape[1:3] for item in items}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"objects of one batch have pictures of different sizes: {sizes}; render them alike")
+    return Batch(
+        input=_views(items, [item.input for item in items]),
+        target=_views(items, [item.target for item in items]),
+        uids=tuple(item.uid for item in items),
+    )
+
+
+def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:
+    if len({len(views) for views in chosen}) > 1:
+        counts = {item.uid: len(views) for item, views in zip(items, chosen, strict=True)}
+        raise ValueError(
+            f"objects of one batch have different numbers of views: {counts}; use data.micro_batch_size=1"
+        )
+    pick = [list(views) for views in chosen]
+    rgba = torch.from_numpy(np.stack([item.rgba[p] for item, p in zip(items, pick, strict=True)]))
+    rgba = rearrange(rgba, "b v h w c -> b v c h w")
+    c2w = torch.from_numpy(np.stack([item.c2w[p] for item, p in zip(items, pick, strict=True)])).float()
+    fov_y_deg = torch.tensor([item.fov_y_deg for item in items])[:, None]
+    return Views(
+        images=rgba[:, :, :3].contiguous(),
+        alphas=rgba[:, :, 3:].contiguous(),
+        cameras=Cameras.from_fov(c2w, fov_y_deg, rgba.shape[-1] / rgba.shape[-2]),
+        view_ids=torch.from_numpy(np.stack([item.view_ids[p] for item, p in zip(items, pick, strict=True)])),
+    )

@@ -1,0 +1,168 @@
+"""Lightning's view of a data set: a training stream and a validation or test stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader
+
+from lgm.data.source import FirstObjects, PosedObject, Source
+from lgm.data.stream import EvalStream, TrainStream
+from lgm.data.views import ViewSampler
+
+log = logging.getLogger(__name__)
+
+
+class ObjectDataModule(L.LightningDataModule):
+    """Streams of batches from a source of objects.
+
+    source: makes the source of a split: `source(split=…)`.
+    train_views: chooses views for training; eval_views: for validation and test.
+    micro_batch_size: objects a forward pass on one device.
+    split: what evaluation reads; None is everything.
+    max_train_objects, max_val_objects: training and validation read only the first so many objects;
+        None is the whole split.
+    accumulation: batches an optimizer step.
+    probe_objects: how many objects are read before anything else starts, to fail early.
+    """
+
+    def __init__(
+        self,
+        source: Callable[..., Source],
+        train_views: ViewSampler,
+        eval_views: ViewSampler,
+        micro_batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
+        train_split: str = "train",
+        val_split: str = "val",
+        split: str | None = None,
+        max_train_objects: int | None = None,
+        max_val_objects: int | None = None,
+        max_broken_fraction: float = 0.01,
+        probe_objects: int = 64,
+        accumulation: int = 1,
+    ) -> None:
+        super().__init__()
+        if micro_batch_size < 1:
+            raise ValueError(f"data.micro_batch_size={micro_batch_size} must be at least 1")
+        if not 0 <= max_broken_fraction <= 1:
+            raise ValueError(f"data.max_broken_fraction={max_broken_fraction} must lie between 0 and 1")
+        self.make_source = source
+        self.train_views = train_views
+        self.eval_views = eval_views
+        self.micro_batch_size = micro_batch_size
+        self.seed = seed
+        self.num_workers = num_workers
+        self.train_split = train_split
+        self.val_split = val_split
+        self.split = split
+        self.max_train_objects = max_train_objects
+        self.max_val_objects = max_val_objects
+        self.max_broken_fraction = max_broken_fraction
+        self.probe_objects = probe_objects
+        self.accumulation = accumulation
+        self._sources: dict[str | None, Source] = {}
+
+    def check(self, stage: str) -> None:
+        """Raise now, in one line, what would otherwise break a run hours later.
+
+        stage: "fit" checks the training and validation splits, "test" what evaluation reads.
+        """
+        for split in self._splits(stage):
+            source = self._source(split)
+            objects = source.check(self.probe_objects)
+            for found in objects:
+                for sampler in (self.train_views, self.eval_views) if stage == "fit" else (self.eval_views,):
+                    _check_views(sampler, found)
+            if objects:
+                try:
+                    objects[0].decode([0])
+                except ValueError as error:
+                    raise ValueError(f"{error}; mend or repack the data set") from error
+            log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
+
+    def train_dataloader(self) -> DataLoader:
+        source = self._source(self.train_split)
+        if self.max_train_objects is not None:
+            source = FirstObjects(source, self.max_train_objects)
+        stream = TrainStream(
+            source=source,
+            sampler=self.train_views,
+            batch_size=self.micro_batch_size,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            # Optimizer steps are what a checkpoint counts; a half-accumulated step is trained again.
+            start_batch=self.trainer.global_step * self.accumulation,
+            max_broken_fraction=self.max_broken_fraction,
+        )
+        return self._loader(stream)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.val_split, self.max_val_objects)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.split, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of samples depends on, besides the step."""
+        return {
+            "seed": self.seed,
+            "micro_batch_size": self.micro_batch_size,
+            "num_workers": self.num_workers,
+            "world_size": self.trainer.world_size if self.trainer else 1,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        changed = {
+            name: (then, now)
+            for name, now in self.state_dict().items()
+            if (then := state_dict.get(name)) != now
+        }
+        if changed:
+            text = ", ".join(f"{name} {then} → {now}" for name, (then, now) in changed.items())
+            log.warning("resuming with another order of samples than before: %s", text)
+
+    def _splits(self, stage: str) -> list[str | None]:
+        return [self.train_split, self.val_split] if stage == "fit" else [self.split]
+
+    def _source(self, split: str | None) -> Source:
+        if split not in self._sources:
+            self._sources[split] = self.make_source(split=split)
+        return self._sources[split]
+
+    def _eval_loader(self, split: str | None, max_objects: int | None) -> DataLoader:
+        stream = EvalStream(
+            source=self._source(split),
+            sampler=self.eval_views,
+            batch_size=self.micro_batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            max_objects=max_objects,
+            max_broken_fraction=self.max_broken_fraction,
+        )
+        return self._loader(stream)
+
+    def _loader(self, stream: TrainStream | EvalStream) -> DataLoader:
+        return DataLoader(
+            stream,
+            batch_size=None,  # streams make whole batches
+            num_workers=self.num_workers,
+            pin_memory=self.trainer.strategy.root_device.type != "cpu",
+            persistent_workers=False,
+        )
+
+
+def _check_views(sampler: ViewSampler, found: PosedObject) -> None:
+    try:
+        sampler.choose(found.cameras.num_views, found.cameras.canonical_inputs, np.random.default_rng(0))
+    except ValueError as error:
+        raise ValueError(
+            f"object {found.uid!r}: {error} by {type(sampler).__name__}; lower "
+            "resolution.num_target_views or render more views"
+        ) from error

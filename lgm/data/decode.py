@@ -1,0 +1,32 @@
+"""Compressed pictures to arrays."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from lgm.data.sample import BrokenSample
+
+
+def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np.ndarray:
+    """WebP or PNG files to one uint8 array [n, H, W, 4] with straight alpha.
+
+    Raises BrokenSample naming the object and the view whose picture cannot be read, has no alpha,
+    or has another size than its siblings.
+    """
+    pictures = []
+    for file, view in zip(files, view_ids, strict=True):
+        try:
+            with Image.open(io.BytesIO(file)) as image:
+                if image.mode != "RGBA":
+                    raise BrokenSample(f"object {uid!r}: view {view} is {image.mode}, expected RGBA")
+                pictures.append(np.asarray(image))
+        except BrokenSample:
+            raise
+        except Exception as error:  # Pillow raises whatever its codec meets
+            raise BrokenSample(f"object {uid!r}: view {view} cannot be decoded: {error}") from error
+    sizes = {picture.shape for picture in pictures}
+    if len(sizes) > 1:
+        raise BrokenSample(f"object {uid!r}: views of different sizes {sorted(sizes)}")
+    return np.stack(pictures)

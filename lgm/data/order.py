@@ -1,0 +1,92 @@
+"""Which object comes when: a pure function of (seed, rank, worker, position).
+
+Nothing here remembers anything, so a training that resumes at step k computes where it stood
+instead of replaying k steps, and no random state need be stored.
+
+*Consumers* are the loader workers of all ranks together. In each pass over the data the shards
+are shuffled and dealt to the consumers like cards; a consumer reads its shards one after the
+other, each shuffled in itself. With fewer shards than consumers, a shard is dealt in several
+parts (every k-th object). Consumers go on to their next pass on their own: a stream never ends,
+so ranks with unequal shards never wait for each other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+_PASS, _WITHIN, _VIEWS = 0, 1, 2  # keep the random streams of the three decisions apart
+
+
+@dataclass(frozen=True)
+class Part:
+    """Objects `index`, `index + count`, `index + 2 count`, … of a shard."""
+
+    shard: int
+    index: int
+    count: int
+
+    def size(self, shard_size: int) -> int:
+        return len(range(self.index, shard_size, self.count))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place in a consumer's endless stream: the `rank`-th of a shuffled part."""
+
+    position: int
+    pass_index: int
+    part: Part
+    rank: int
+
+
+def parts(shard_sizes: list[int], num_consumers: int) -> list[Part]:
+    """All objects, cut into at least one non-empty part a consumer where there are that many."""
+    num_objects = sum(shard_sizes)
+    count = max(1, -(-num_consumers // max(1, len(shard_sizes))))
+    cut = [Part(s, i, count) for s in range(len(shard_sizes)) for i in range(count)]
+    cut = [part for part in cut if part.size(shard_sizes[part.shard]) > 0]
+    if len(cut) < num_consumers <= num_objects:
+        # Shards of very unequal sizes: one part an object always suffices.
+        cut = [Part(s, i, size) for s, size in enumerate(shard_sizes) for i in range(size)]
+    return cut
+
+
+def shares(
+    shard_sizes: list[int], num_consumers: int, consumer: int, seed: int, pass_index: int
+) -> list[Part]:
+    """The parts that one consumer reads in one pass, in order."""
+    cut = parts(shard_sizes, num_consumers)
+    order = np.random.default_rng([seed, _PASS, pass_index]).permutation(len(cut))
+    return [cut[i] for i in order[consumer::num_consumers]]
+
+
+def slots(
+    shard_sizes: list[int], num_consumers: int, consumer: int, seed: int, start: int = 0
+) -> Iterator[Slot]:
+    """A consumer's stream from position `start` on, without visiting what lies before it."""
+    if len(parts(shard_sizes, num_consumers)) < num_consumers:
+        raise ValueError(
+            f"{sum(shard_sizes)} objects are too few for {num_consumers} loader processes "
+            f"(ranks × data.num_workers); lower data.num_workers"
+        )
+    position, pass_index = 0, 0
+    while True:
+        for part in shares(shard_sizes, num_consumers, consumer, seed, pass_index):
+            size = part.size(shard_sizes[part.shard])
+            for rank in range(max(0, start - position), size):
+                yield Slot(position + rank, pass_index, part, rank)
+            position += size
+        pass_index += 1
+
+
+def within(part: Part, size: int, seed: int, pass_index: int) -> np.ndarray:
+    """The order of the `size` objects inside a part in one pass."""
+    rng = np.random.default_rng([seed, _WITHIN, pass_index, part.shard, part.index])
+    return rng.permutation(size)
+
+
+def view_rng(seed: int, pass_index: int, shard: int, ordinal: int) -> np.random.Generator:
+    """The source of randomness for choosing an object's views in one pass: the same whichever rank
+    or worker reads it."""
+    return np.random.default_rng([seed, _VIEWS, pass_index, shard, ordinal])

@@ -1,0 +1,7 @@
+"""What a rendering is compared with its target by."""
+
+from lgm.losses.composite import CompositeLoss, LossTerm
+from lgm.losses.mask import AlphaMSE
+from lgm.losses.photometric import PhotometricMSE
+
+__all__ = ["AlphaMSE", "CompositeLoss", "LossTerm", "PhotometricMSE"]

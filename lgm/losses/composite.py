@@ -1,0 +1,44 @@
+"""The weighted sum of all terms."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lgm.types import RenderOutput, Views
+
+
+class LossTerm(nn.Module):
+    """One loss, its weight, and the optimizer step from which it counts."""
+
+    def __init__(self, loss: nn.Module, weight: float = 1.0, start_step: int = 0) -> None:
+        super().__init__()
+        if weight < 0 or start_step < 0:
+            raise ValueError(f"a loss term needs weight={weight} and start_step={start_step} of at least 0")
+        self.loss = loss
+        self.weight = weight
+        self.start_step = start_step
+
+
+class CompositeLoss(nn.Module):
+    """`forward` gives the total to minimise and each active term, unweighted, for the log."""
+
+    def __init__(self, terms: dict[str, LossTerm]) -> None:
+        super().__init__()
+        if not terms:
+            raise ValueError("loss.terms is empty; give at least one term")
+        self.terms = nn.ModuleDict(terms)
+
+    def forward(
+        self, render: RenderOutput, target: Views, step: int
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        # A term of weight 0 or before its start costs nothing: it is not computed.
+        values = {
+            name: term.loss(render, target)
+            for name, term in self.terms.items()
+            if term.weight > 0 and step >= term.start_step
+        }
+        if not values:
+            raise ValueError(
+                f"no loss term is active at step {step}; one needs start_step=0 and a weight above 0"
+            )
+        total = sum(self.terms[name].weight * value for name, value in values.items())
+        return total, {name: value.detach() for name, value in values.items()}

@@ -1,0 +1,118 @@
+"""The blocks of the U-Net. Names of modules are those of the released weights."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lgm.models.attention import NORM_EPS, NUM_NORM_GROUPS, MultiViewAttention
+
+
+class ResnetBlock(nn.Module):
+    """GroupNorm, SiLU, 3×3 convolution, twice, around a scaled skip."""
+
+    def __init__(self, in_channels: int, out_channels: int, skip_scale: float) -> None:
+        super().__init__()
+        self.skip_scale = skip_scale
+        self.norm1 = nn.GroupNorm(NUM_NORM_GROUPS, in_channels, eps=NORM_EPS)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(NUM_NORM_GROUPS, out_channels, eps=NORM_EPS)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV D h w"]:
+        residual = self.conv1(F.silu(self.norm1(x)))
+        residual = self.conv2(F.silu(self.norm2(residual)))
+        return (residual + self.shortcut(x)) * self.skip_scale
+
+
+class DownBlock(nn.Module):
+    """Residual blocks (and attention), then half the resolution; all outputs feed the way up."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_layers: int,
+        attention: bool,
+        downsample: bool,
+        skip_scale: float,
+    ) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(
+            ResnetBlock(in_channels if i == 0 else out_channels, out_channels, skip_scale)
+            for i in range(num_layers)
+        )
+        self.attns = _attentions(num_layers, out_channels, attention, skip_scale)
+        self.downsample = (
+            nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1) if downsample else None
+        )
+
+    def forward(self, x: Float[Tensor, "BV C h w"], num_views: int) -> tuple[Tensor, list[Tensor]]:
+        skips = []
+        for net, attn in zip(self.nets, self.attns, strict=True):
+            x = net(x)
+            if isinstance(attn, MultiViewAttention):
+                x = attn(x, num_views)
+            skips.append(x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidBlock(nn.Module):
+    """A residual block, then attention and a residual block for each layer."""
+
+    def __init__(self, channels: int, attention: bool, skip_scale: float, num_layers: int = 1) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(ResnetBlock(channels, channels, skip_scale) for _ in range(num_layers + 1))
+        self.attns = _attentions(num_layers, channels, attention, skip_scale)
+
+    def forward(self, x: Float[Tensor, "BV C h w"], num_views: int) -> Float[Tensor, "BV C h w"]:
+        x = self.nets[0](x)
+        for net, attn in zip(self.nets[1:], self.attns, strict=True):
+            if isinstance(attn, MultiViewAttention):
+                x = attn(x, num_views)
+            x = net(x)
+        return x
+
+
+class UpBlock(nn.Module):
+    """Residual blocks (and attention) that each take one skip, then twice the resolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: list[int],
+        out_channels: int,
+        attention: bool,
+        upsample: bool,
+        skip_scale: float,
+    ) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(
+            ResnetBlock((in_channels if i == 0 else out_channels) + skip, out_channels, skip_scale)
+            for i, skip in enumerate(skip_channels)
+        )
+        self.attns = _attentions(len(skip_channels), out_channels, attention, skip_scale)
+        self.upsample = nn.Conv2d(out_channels, out_channels, 3, padding=1) if upsample else None
+
+    def forward(
+        self, x: Float[Tensor, "BV C h w"], skips: list[Tensor], num_views: int
+    ) -> Float[Tensor, "BV D H W"]:
+        """skips: in the order in which they are consumed, one a layer."""
+        for net, attn, skip in zip(self.nets, self.attns, skips, strict=True):
+            x = net(torch.cat([x, skip], dim=1))
+            if isinstance(attn, MultiViewAttention):
+                x = attn(x, num_views)
+        if self.upsample is not None:
+            x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x
+
+
+def _attentions(num_layers: int, channels: int, attention: bool, skip_scale: float) -> nn.ModuleList:
+    return nn.ModuleList(
+        MultiViewAttention(channels, skip_scale) if attention else nn.Identity() for _ in range(num_layers)
+    )

@@ -1,0 +1,157 @@
+"""The Large Multi-View Gaussian Model: posed pictures of an object to 3D Gaussians."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lgm.cameras import Cameras, plucker_rays
+from lgm.gaussians import Gaussians
+from lgm.gaussians.activations import ROTATIONS, SCALE_FACTOR, Rotation, activate
+from lgm.models.unet import UNet
+
+NUM_RAW_CHANNELS = 14
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# The world that the canonical camera sees at the object's distance, top to bottom: 2 r tan(fov/2).
+_VISIBLE_EXTENT = 2 * 1.5 * math.tan(math.radians(49.1) / 2)
+
+
+class LGM(nn.Module):
+    """Four (or `num_input_views`) pictures and their cameras to one Gaussian a pixel of the splat map.
+
+    down_channels, down_attention: width of each level of the U-Net on the way down, and whether
+        its tokens attend across views; up_*: the same on the way up, from the bottom.
+    input_size: height and width of the input pictures; the splat map's size follows from it and
+        from the number of levels (`splat_size`).
+    rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
+    """
+
+    def __init__(
+        self,
+        down_channels: Sequence[int],
+        down_attention: Sequence[bool],
+        mid_attention: bool,
+        up_channels: Sequence[int],
+        up_attention: Sequence[bool],
+        input_size: int,
+        num_input_views: int = 4,
+        rotation: Rotation = "fixed",
+    ) -> None:
+        super().__init__()
+        _check_levels(down_channels, down_attention, up_channels, up_attention, input_size)
+        if num_input_views < 1:
+            raise ValueError(f"num_input_views={num_input_views} must be at least 1")
+        if rotation not in ROTATIONS:
+            raise ValueError(f"rotation={rotation!r} is not one of {', '.join(ROTATIONS)}")
+        self.input_size = input_size
+        self.num_input_views = num_input_views
+        self.rotation: Rotation = rotation
+        self.splat_size = input_size * 2 ** (len(up_channels) - 1) // 2 ** (len(down_channels) - 1)
+
+        self.unet = UNet(
+            in_channels=9,
+            out_channels=NUM_RAW_CHANNELS,
+            down_channels=tuple(down_channels),
+            down_attention=tuple(down_attention)[: len(down_channels)],
+            mid_attention=mid_attention,
+            up_channels=tuple(up_channels),
+            up_attention=tuple(up_attention)[: len(up_channels)],
+        )
+        self.conv = nn.Conv2d(NUM_RAW_CHANNELS, NUM_RAW_CHANNELS, 1)
+        self._initialise_output()
+
+        mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+        std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+        # Not in the state dict: the released weights have no such tensors.
+        self.register_buffer("image_mean", mean, persistent=False)
+        self.register_buffer("image_std", std, persistent=False)
+
+    @property
+    def num_gaussians(self) -> int:
+        """Gaussians a scene."""
+        return self.num_input_views * self.splat_size**2
+
+    @torch.no_grad()
+    def _initialise_output(self) -> None:
+        """Start with Gaussians that a first step can fit and learn from.
+
+        With PyTorch's default, scales start near 0.1 * softplus(0) = 0.07: each Gaussian covers
+        hundreds of tiles (the original's rasterizer then runs out of 80 GB), every pixel blends
+        thousands of them, and colours receive next to no gradient. Here a scale starts at half
+        the spacing of the splat map's pixels at the object, so that neighbours just touch;
+        its weights start small so that all Gaussians agree on that.
+        """
+        spacing = _VISIBLE_EXTENT / self.splat_size
+        raw_scale = math.log(math.expm1(0.5 * spacing / SCALE_FACTOR))  # inverse of softplus
+        self.conv.weight[4:7].mul_(0.1)
+        self.conv.bias[4:7] = raw_scale
+
+    def network_input(
+        self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
+    ) -> Float[Tensor, "B V 9 H W"]:
+        """Normalised colours and Plücker rays, as the U-Net takes them."""
+        if images.ndim != 5 or images.shape[2] != 3:
+            raise ValueError(f"images need shape [B, V, 3, H, W], got {tuple(images.shape)}")
+        if cameras.shape != images.shape[:2]:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} need cameras of shape "
+                f"{tuple(images.shape[:2])}, got {tuple(cameras.shape)}"
+            )
+        rays = plucker_rays(cameras, *images.shape[-2:])
+        colors = (images - self.image_mean) / self.image_std
+        return torch.cat([colors, rays.to(colors.dtype)], dim=2)
+
+    def splat_map(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
+        """The network alone: 14 raw numbers for each pixel of the splat map."""
+        multiple = 2 ** (len(self.unet.down_blocks) - 1)
+        if x.ndim != 5 or x.shape[2] != 9 or x.shape[-2] % multiple or x.shape[-1] % multiple:
+            raise ValueError(
+                f"the network takes [B, V, 9, H, W] with H and W multiples of {multiple}, got {tuple(x.shape)}"
+            )
+        num_views = x.shape[1]
+        raw = self.conv(self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views))
+        return rearrange(raw, "(b v) c h w -> b v c h w", v=num_views)
+
+    def decode(self, raw: Float[Tensor, "B V 14 h w"]) -> Gaussians:
+        """Activate the splat map, in float32; view-major: the first h*w Gaussians come from view 0."""
+        return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation)
+
+    def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
+        """images: 0..1 over a white background. cameras: in the canonical frame, the first view at
+        (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`)."""
+        return self.decode(self.splat_map(self.network_input(images, cameras)))
+
+
+def _check_levels(
+    down_channels: Sequence[int],
+    down_attention: Sequence[bool],
+    up_channels: Sequence[int],
+    up_attention: Sequence[bool],
+    input_size: int,
+) -> None:
+    for way, channels, attention in (
+        ("down", down_channels, down_attention),
+        ("up", up_channels, up_attention),
+    ):
+        # The released `tiny` names one level of attention more than it has channels, a False.
+        if not channels or len(attention) < len(channels) or any(attention[len(channels) :]):
+            raise ValueError(
+                f"{way}_channels={tuple(channels)} and {way}_attention={tuple(attention)} "
+                "need the same number of levels, at least one"
+            )
+    if len(up_channels) > len(down_channels):
+        raise ValueError(
+            f"up_channels={tuple(up_channels)} has more levels than down_channels={tuple(down_channels)}"
+        )
+    multiple = 2 ** (len(down_channels) - 1)
+    if input_size % multiple or input_size < multiple:
+        raise ValueError(
+            f"input_size={input_size} must be a multiple of {multiple}, for {len(down_channels)} levels"
+        )

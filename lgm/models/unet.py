@@ -1,0 +1,68 @@
+"""The asymmetric multi-view U-Net of LGM (arXiv 2402.05054, section 3.3)."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lgm.models.attention import NORM_EPS, NUM_NORM_GROUPS
+from lgm.models.blocks import DownBlock, MidBlock, UpBlock
+
+SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two unit-variance branches at one
+
+
+class UNet(nn.Module):
+    """Pictures of V views, batched as B*V, to a feature map of `out_channels` at a lower resolution.
+
+    The way up may have fewer levels than the way down: each level less halves the output's size.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        down_channels: Sequence[int],
+        down_attention: Sequence[bool],
+        mid_attention: bool,
+        up_channels: Sequence[int],
+        up_attention: Sequence[bool],
+        layers_per_block: int = 2,
+        skip_scale: float = SKIP_SCALE,
+    ) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, down_channels[0], 3, padding=1)
+
+        skip_channels = [down_channels[0]]
+        channels = down_channels[0]
+        self.down_blocks = nn.ModuleList()
+        for level, (width, attention) in enumerate(zip(down_channels, down_attention, strict=True)):
+            downsample = level < len(down_channels) - 1
+            self.down_blocks.append(
+                DownBlock(channels, width, layers_per_block, attention, downsample, skip_scale)
+            )
+            skip_channels += [width] * (layers_per_block + downsample)
+            channels = width
+
+        self.mid_block = MidBlock(channels, mid_attention, skip_scale)
+
+        self.up_blocks = nn.ModuleList()
+        for level, (width, attention) in enumerate(zip(up_channels, up_attention, strict=True)):
+            consumed = [skip_channels.pop() for _ in range(layers_per_block + 1)]
+            upsample = level < len(up_channels) - 1
+            self.up_blocks.append(UpBlock(channels, consumed, width, attention, upsample, skip_scale))
+            channels = width
+
+        self.norm_out = nn.GroupNorm(NUM_NORM_GROUPS, channels, eps=NORM_EPS)
+        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "BV C H W"], num_views: int) -> Float[Tensor, "BV D h w"]:
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            x, block_skips = block(x, num_views)
+            skips += block_skips
+        x = self.mid_block(x, num_views)
+        for block in self.up_blocks:
+            x = block(x, [skips.pop() for _ in block.nets], num_views)
+        return self.conv_out(F.silu(self.norm_out(x)))

@@ -1,0 +1,101 @@
+"""metrics.csv: one row a logged step, kept over resumes."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class CSVLog(Logger):
+    """Appends to `<folder>/metrics.csv`.
+
+    Lightning's own CSVLogger deletes the file that it finds, which costs a resumed run its curves.
+    This one keeps them, and drops only what lies at or after the step that it goes on from.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._columns: list[str] = []
+        self._pending: dict[int, dict[str, Any]] = {}
+        self._opened = False
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> CSVLog:
+        return self
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The run's configuration lies beside the file, in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        step = step or 0
+        if not self._opened:
+            self._open(step)
+        row = self._pending.setdefault(step, {"step": step})
+        row.update({name: value for name, value in metrics.items() if name != "epoch"})
+        # Several callers log one step, some a step late: a row is written when two more have come.
+        for earlier in sorted(self._pending)[:-2]:
+            self._write(self._pending.pop(earlier))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        for step in sorted(self._pending):
+            self._write(self._pending.pop(step))
+
+    def _write(self, row: dict[str, Any]) -> None:
+        new = set(row) - set(self._columns)
+        if new or not self.path.exists():
+            rows = self._rows()
+            self._columns = ["step", *sorted({*self._columns, *new} - {"step"})]
+            self._rewrite(rows)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _open(self, first_step: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row for row in self._rows() if _step(row) < first_step]
+        self._columns = list(rows[0]) if rows else []
+        if self._columns:
+            self._rewrite(rows)
+        else:
+            self.path.unlink(missing_ok=True)
+        self._opened = True
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        # Through a second file: a kill in the middle leaves the old one whole.
+        partial = self.path.with_suffix(".csv.partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, self.path)
+
+
+def _step(row: dict[str, str]) -> float:
+    """A row's step; a row cut off by a kill counts as later than everything, and is dropped."""
+    try:
+        return int(row["step"])
+    except (KeyError, TypeError, ValueError):
+        return float("inf")

@@ -1,0 +1,129 @@
+"""Training and evaluation of the model, as Lightning drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from lgm.data.prepare import Preparation
+from lgm.gaussians import Gaussians
+from lgm.losses import CompositeLoss
+from lgm.metrics import psnr
+from lgm.rendering.base import Renderer
+from lgm.types import Batch, Prediction
+
+SCHEMA_VERSION = 1
+
+
+class LGMModule(L.LightningModule):
+    """Pictures to Gaussians to pictures to loss.
+
+    net: images [B, V, 3, H, W] and cameras to Gaussians.
+    renderer: draws all target views of all scenes in one call.
+    preparation: what happens to a batch on the device first.
+    optimizer: makes an optimizer of the network; scheduler: makes a schedule of that optimizer.
+    clip_grad_norm: gradients are scaled down to this global norm; None leaves them.
+    config: plain containers, stored in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        renderer: Renderer,
+        preparation: Preparation,
+        loss: CompositeLoss | None = None,
+        optimizer: Callable[[nn.Module], Optimizer] | None = None,
+        scheduler: Callable[[Optimizer], Any] | None = None,
+        clip_grad_norm: float | None = 1.0,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.renderer = renderer
+        self.preparation = preparation
+        self.loss = loss
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.clip_grad_norm = clip_grad_norm
+        self.config = config or {}
+        self.val_psnr = MeanMetric()
+        self.val_loss = MeanMetric()
+
+    def forward(self, batch: Batch) -> Gaussians:
+        """Gaussians of a prepared batch."""
+        return self.net(batch.input.images, batch.input.cameras)
+
+    def predict(self, batch: Batch, net: nn.Module | None = None) -> Prediction:
+        """Gaussians of a prepared batch and their pictures from its target views.
+
+        net: another network than this module's own, e.g. an untrained one to compare with.
+        """
+        network = self.net if net is None else net
+        gaussians = network(batch.input.images, batch.input.cameras)
+        render = self.renderer(
+            gaussians,
+            batch.target.cameras,
+            height=batch.target.images.shape[-2],
+            width=batch.target.images.shape[-1],
+            background=self.preparation.background,
+        )
+        return Prediction(batch, gaussians, render)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        prediction = self.predict(self.preparation(batch))
+        target = prediction.batch.target
+        total, terms = self.loss(prediction.render, target, self.global_step)
+        size = len(batch.uids)
+        # Lightning would count from 0; a row says how many steps were taken.
+        self.log("step", float(self.global_step + 1), batch_size=size)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=size)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({f"train/loss/{name}": value for name, value in terms.items()}, batch_size=size)
+        with torch.no_grad():
+            quality = psnr(prediction.render.images, target.images).mean()
+        self.log("train/psnr", quality, prog_bar=True, batch_size=size)
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        prediction = self.predict(self.preparation(batch))
+        target = prediction.batch.target
+        self.val_psnr.update(psnr(prediction.render.images, target.images))
+        total, _ = self.loss(prediction.render, target, self.global_step)
+        self.val_loss.update(total, weight=len(batch.uids))
+        return prediction
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("step", float(self.global_step))
+        self.log("val/psnr", self.val_psnr, prog_bar=True)
+        self.log("val/loss", self.val_loss)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        return self.predict(self.preparation(batch))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.make_optimizer(self.net)
+        if self.make_scheduler is None:
+            return {"optimizer": optimizer}
+        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        limit = float("inf") if self.clip_grad_norm is None else self.clip_grad_norm
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self.log("train/grad_norm", norm, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["schema_version"] = SCHEMA_VERSION
+        checkpoint["config"] = self.config

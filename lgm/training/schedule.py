@@ -1,0 +1,29 @@
+"""Learning rates by optimizer step."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_cosine(
+    optimizer: Optimizer, max_steps: int, warmup_steps: int = 0, final_fraction: float = 0.0
+) -> LambdaLR:
+    """Linear warm-up over `warmup_steps`, then half a cosine down to `final_fraction` at `max_steps`."""
+    if not 0 <= warmup_steps < max_steps:
+        raise ValueError(
+            f"scheduler.warmup_steps={warmup_steps} must lie between 0 and train.max_steps={max_steps}"
+        )
+
+    def fraction(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
+        return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, fraction)
+
+
+def warmup_constant(optimizer: Optimizer, warmup_steps: int = 0) -> LambdaLR:
+    """Linear warm-up over `warmup_steps`, then the full rate."""
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))

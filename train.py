@@ -1,0 +1,18 @@
+"""Train a model: `python train.py --help`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from lgm.cli import resolvers, runtime
+from lgm.cli.train import train
+
+resolvers.register()
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    return runtime.run(train, cfg)
+
+
+if __name__ == "__main__":
+    main()
