@@ -24,7 +24,7 @@ from lgm.types import Batch, Prediction
 
 log = logging.getLogger(__name__)
 
-LPIPS_REASON = "LPIPS is not part of this evaluation"
+LPIPS_REASON = "this evaluation has no perceptual network"
 UNTRAINED_REASON = "no untrained network was given"
 
 

@@ -6,16 +6,18 @@ reduces over the leading axes. All of it runs in float32, whatever the autocast 
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 PSNR_CAP_DB = 100.0  # identical images have no finite PSNR; a mean over images needs one
 
-_SSIM_SIGMA = 1.5  # of the common 11x11 Gaussian window
-_SSIM_MIN_SIZE = 6  # the window's reach, 5 pixels, is mirrored at the border
-_SSIM_CHUNK = 64  # torchmetrics holds about ten copies of what it is given
+_WINDOW_RADIUS, _WINDOW_SIGMA = 5, 1.5  # the common 11x11 Gaussian window
+_C1, _C2 = 0.01**2, 0.03**2  # (k1 * range)² and (k2 * range)², Wang et al. 2004
+_SSIM_CHUNK = 16  # images at a time: some twenty copies of them are held
 
 
 def psnr(
@@ -36,12 +38,14 @@ def ssim(
 ) -> Float[Tensor, "*batch"]:
     """Structural similarity of each image: 11x11 Gaussian window (sigma 1.5), data range 1.
 
-    As torchmetrics defines it: mirrored at the border, mean over all pixels and channels.
+    Equal to torchmetrics' (mirrored at the border, mean over all pixels and channels), and about
+    twice as fast on a CPU, as the window is applied along one axis after the other.
     """
     images, targets = _comparable(images, targets)
-    if min(images.shape[-2:]) < _SSIM_MIN_SIZE:
+    smallest = _WINDOW_RADIUS + 1  # the border is mirrored as far as the window reaches
+    if min(images.shape[-2:]) < smallest:
         raise ValueError(
-            f"ssim needs images of at least {_SSIM_MIN_SIZE}x{_SSIM_MIN_SIZE} pixels, "
+            f"ssim needs images of at least {smallest}x{smallest} pixels, "
             f"got {images.shape[-2]}x{images.shape[-1]}"
         )
     flat, flat_targets = (x.reshape(-1, *x.shape[-3:]) for x in (images, targets))  # [M, 3, H, W]
@@ -73,7 +77,26 @@ def _comparable(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ssim(images: Float[Tensor, "M 3 H W"], targets: Float[Tensor, "M 3 H W"]) -> Float[Tensor, " M"]:
-    values = structural_similarity_index_measure(
-        images, targets, sigma=_SSIM_SIGMA, data_range=1.0, reduction="none"
-    )
-    return values.reshape(-1)
+    moments = torch.cat([images, targets, images.square(), targets.square(), images * targets])
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(moments).chunk(5)
+    var_x = (mean_xx - mean_x.square()).clamp_min(0)
+    var_y = (mean_yy - mean_y.square()).clamp_min(0)
+    cov = mean_xy - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + _C1) / (mean_x.square() + mean_y.square() + _C1)
+    structure = (2 * cov + _C2) / (var_x + var_y + _C2)
+    return (luminance * structure).mean(dim=(-3, -2, -1))
+
+
+def _blur(x: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:
+    # A weighted sum of shifted pictures, and no convolution: a GPU may run that in TF32, and the
+    # variances above are small differences of large numbers.
+    weights = [math.exp(-0.5 * (i / _WINDOW_SIGMA) ** 2) for i in range(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1)]
+    weights = [weight / sum(weights) for weight in weights]
+    x = F.pad(x, (_WINDOW_RADIUS,) * 4, mode="reflect")
+    for axis in (-1, -2):
+        size = x.shape[axis] - 2 * _WINDOW_RADIUS
+        total = x.narrow(axis, 0, size) * weights[0]
+        for shift, weight in enumerate(weights[1:], start=1):
+            total.add_(x.narrow(axis, shift, size), alpha=weight)
+        x = total
+    return x
