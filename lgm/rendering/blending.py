@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lgm.rendering.exponents import exponents, exponents_backward
-from lgm.rendering.precision import full_precision_matmul
+from lgm.rendering.precision import full_precision
 from lgm.rendering.tiles import MIN_ALPHA, TileLists
 
 MAX_ALPHA = 0.99
@@ -52,9 +52,8 @@ class _Blend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, lists: TileLists, max_pairs: int) -> Tensor:
         output = rows.new_zeros(lists.counts.numel(), NUM_FEATURES + 1, lists.tile_size**2)
-        with full_precision_matmul():
-            for block in _walk(rows, lists, max_pairs):
-                output[block.tiles] += block.features.transpose(1, 2) @ block.weights
+        for block in _walk(rows, lists, max_pairs, with_excess=False):
+            output[block.tiles] += block.features.transpose(1, 2) @ block.weights
         ctx.save_for_backward(rows, output)
         ctx.lists, ctx.max_pairs = lists, max_pairs
         return output
@@ -66,8 +65,8 @@ class _Blend(torch.autograd.Function):
         # One more row, for the places that no splat fills.
         grad_rows = rows.new_zeros(rows.shape[0] + 1, rows.shape[1])
         behind = (grad_output * output).sum(1)  # Σ w v of the splats still to come, [tiles, P]
-        with full_precision_matmul():
-            for block in _walk(rows, ctx.lists, ctx.max_pairs):
+        with full_precision(rows.device.type):
+            for block in _walk(rows, ctx.lists, ctx.max_pairs, with_excess=_any_capped(rows)):
                 grad = grad_output[block.tiles]  # [T, 5, P]
                 grad_features = block.weights @ grad.transpose(1, 2)
                 grad_logits = _logit_gradients(block, block.features @ grad, behind)
@@ -84,7 +83,7 @@ class _Block:
     splats: rows of the splats; one past the last row where a list has ended.
     shape: the splats' first six columns, centres relative to the tile's.
     weights: alpha times the transmittance in front of the splat.
-    excess: exp(logit) / MAX_ALPHA, at least 1; None where no opacity exceeds the cap.
+    excess: exp(logit) / MAX_ALPHA, at least 1; None where nobody asked.
     """
 
     tiles: Tensor  # [T]
@@ -96,11 +95,10 @@ class _Block:
     excess: Tensor | None  # [T, K, P]
 
 
-def _walk(rows: Tensor, lists: TileLists, max_pairs: int) -> Iterator[_Block]:
+def _walk(rows: Tensor, lists: TileLists, max_pairs: int, with_excess: bool) -> Iterator[_Block]:
     """All tiles' lists, front to back, until they end or every pixel is opaque."""
     num_pixels = lists.tile_size**2
     table = _with_empty_row(rows)
-    capped = bool((rows[:, NUM_SHAPE - 1] > math.log(MAX_ALPHA)).any())
     transmittance = rows.new_ones(lists.counts.numel(), num_pixels)
     left, tiles = lists.counts.sort(descending=True)  # similar lengths share a block: little padding
     tiles, left = tiles[left > 0], left[left > 0]
@@ -110,7 +108,7 @@ def _walk(rows: Tensor, lists: TileLists, max_pairs: int) -> Iterator[_Block]:
         tiles_a_block = max(1, max_pairs // (num_splats * num_pixels))
         for some, some_left in zip(tiles.split(tiles_a_block), left.split(tiles_a_block), strict=True):
             length = min(num_splats, int(some_left[0]))
-            yield _block(table, lists, some, passed, length, transmittance, capped)
+            yield _block(table, lists, some, passed, length, transmittance, with_excess)
         passed, left = passed + num_splats, left - num_splats
         alive = (left > 0) & (transmittance[tiles].amax(1) > 0)
         tiles, left = tiles[alive], left[alive]
@@ -123,7 +121,7 @@ def _block(
     passed: int,
     length: int,
     transmittance: Tensor,
-    capped: bool,
+    with_excess: bool,
 ) -> _Block:
     """The next `length` splats of some tiles; moves the tiles' transmittance past them."""
     splats = _next_splats(lists, tiles, passed, length, empty=table.shape[0] - 1)
@@ -131,9 +129,9 @@ def _block(
     shape, features = gathered[:, :NUM_SHAPE], gathered[:, NUM_SHAPE:]
     shape[:, :2] -= _tile_centers(lists, tiles, shape).repeat_interleave(length, dim=0)
     logits = exponents(shape, lists.tile_size).unflatten(0, (-1, length))  # [T, K, P]
-    excess = (logits - math.log(MAX_ALPHA)).clamp_(0, 80).exp_() if capped else None
-    alphas = logits.clamp_(_LOG_ZERO, math.log(MAX_ALPHA)).exp_()
-    alphas = torch.threshold_(alphas, MIN_ALPHA, 0)
+    uncapped = logits.clamp_(min=_LOG_ZERO).exp_()
+    excess = (uncapped / MAX_ALPHA).clamp_(min=1) if with_excess else None
+    alphas = torch.threshold_(uncapped.clamp_(max=MAX_ALPHA), MIN_ALPHA, 0)
     weights, transmittance[tiles] = _weights(alphas, transmittance[tiles])
     return _Block(
         tiles, splats.flatten(), shape, features.unflatten(0, (-1, length)), alphas, weights, excess
@@ -171,6 +169,10 @@ def _logit_gradients(block: _Block, values: Tensor, behind: Tensor) -> Tensor:
     return grad_logits if block.excess is None else grad_logits.mul_(block.excess)
 
 
+def _any_capped(rows: Tensor) -> bool:
+    return bool((rows[:, NUM_SHAPE - 1] > math.log(MAX_ALPHA)).any())
+
+
 def _with_empty_row(rows: Tensor) -> Tensor:
     """Rows and the coverage's 1, [M + 1, 11]; the last row is a splat without opacity."""
     empty = rows.new_zeros(1, rows.shape[1])
@@ -182,7 +184,9 @@ def _next_splats(lists: TileLists, tiles: Tensor, passed: int, length: int, empt
     """The tiles' next splats [T, K]."""
     place = passed + torch.arange(length, device=tiles.device)
     index = (lists.starts[tiles][:, None] + place).clamp_max(lists.splat_ids.numel() - 1)
-    return torch.where(place < lists.counts[tiles][:, None], lists.splat_ids[index], empty)
+    # 64 bits: index_add_ is four times slower with shorter numbers.
+    splats = lists.splat_ids.index_select(0, index.flatten()).long().view_as(index)
+    return torch.where(place < lists.counts[tiles][:, None], splats, empty)
 
 
 def _tile_centers(lists: TileLists, tiles: Tensor, like: Tensor) -> Tensor:

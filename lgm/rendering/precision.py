@@ -1,4 +1,4 @@
-"""Full float32 in matrix products, whatever the training run allows itself elsewhere."""
+"""Full float32, whatever the training run allows itself elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,14 +7,18 @@ import torch
 
 
 @contextmanager
-def full_precision_matmul() -> Iterator[None]:
-    """Switch TF32 and bfloat16 matrix products off: an exponent of ten bits is no exponent."""
+def full_precision(device_type: str) -> Iterator[None]:
+    """Switch autocast, TF32 and bfloat16 matrix products off: an exponent of ten bits is no exponent.
+
+    A backward needs it too: it runs in whatever context `.backward()` is called.
+    """
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:
             backend.fp32_precision = "ieee"
-        yield
+        with torch.autocast(device_type, enabled=False):
+            yield
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision

@@ -50,7 +50,10 @@ class Splats:
 
     @property
     def radii(self) -> Component:
-        """Whole pixels that hold three standard deviations of the longest axis."""
+        """Whole pixels that hold three standard deviations of the longest axis.
+
+        The floor of 0.1 is the published program's; the cut at tiles needs it the same.
+        """
         middle = 0.5 * (self.cov_xx + self.cov_yy)
         half_difference = 0.5 * (self.cov_xx - self.cov_yy)
         spread = (half_difference.square() + self.cov_xy.square()).clamp_min(0.1).sqrt()

@@ -20,6 +20,10 @@ from lgm.rendering.projection import Splats
 
 MIN_ALPHA = 1 / 255
 REFERENCE_TILE = 16
+SMALL_TILE, LARGE_TILE = 8, 16
+# Where a splat touches more small tiles than this on average, listing them costs more than the
+# large tiles' idle pixels.
+_MANY_TILES = 32
 # Binning holds about 60 bytes an intersection for a moment, the lists only 4 for good.
 _INTERSECTIONS_AT_ONCE = 1 << 22
 
@@ -48,28 +52,36 @@ class _Boxes:
     width: Tensor
     area: Tensor
     depth_keys: Tensor
+    tile_size: int
+    rows: int
+    columns: int
 
 
 @torch.no_grad()
-def list_splats(splats: Splats, opacities: Tensor, height: int, width: int, tile_size: int) -> TileLists:
-    """Cut the pictures into tiles and list each tile's splats; opacities [B, 1, N]."""
-    rows, columns = math.ceil(height / tile_size), math.ceil(width / tile_size)
+def list_splats(
+    splats: Splats, opacities: Tensor, height: int, width: int, tile_size: int | None
+) -> TileLists:
+    """Cut the pictures into tiles and list each tile's splats; opacities [B, 1, N].
+
+    tile_size: pixels a side; None takes small tiles, or large ones where the splats are large.
+    """
+    boxes = _tile_boxes(splats, opacities, height, width, tile_size or SMALL_TILE)
+    if tile_size is None and int(boxes.area.sum()) > _MANY_TILES * boxes.ids.numel():
+        boxes = _tile_boxes(splats, opacities, height, width, LARGE_TILE)
+    tile_size, rows, columns = boxes.tile_size, boxes.rows, boxes.columns
     num_pictures = splats.x.shape[0] * splats.x.shape[1]
-    boxes = _tile_boxes(splats, opacities, (height, width), (rows, columns), tile_size)
     empty = boxes.ids.new_empty(0, dtype=torch.int32)
     ids, keys = [empty], [empty]
     for group in _groups(boxes, splats.x.shape[-1]):
-        group_ids, group_keys = _sorted_intersections(boxes, group, columns)
+        group_ids, group_keys = _sorted_intersections(boxes, group)
         ids.append(group_ids)
         keys.append(group_keys)
     counts = torch.bincount(torch.cat(keys), minlength=num_pictures * rows * columns)
     return TileLists(torch.cat(ids), counts.cumsum(0) - counts, counts, rows, columns, tile_size)
 
 
-def _tile_boxes(
-    splats: Splats, opacities: Tensor, size: tuple[int, int], grid: tuple[int, int], tile_size: int
-) -> _Boxes:
-    (height, width), (rows, columns) = size, grid
+def _tile_boxes(splats: Splats, opacities: Tensor, height: int, width: int, tile_size: int) -> _Boxes:
+    rows, columns = math.ceil(height / tile_size), math.ceil(width / tile_size)
     radii = splats.radii
     # alpha > 1/255 inside  offsetᵀ · conic · offset < reach²
     reach = (2 * (255 * opacities).log()).clamp_min(0).sqrt()
@@ -87,6 +99,9 @@ def _tile_boxes(
         area=(right - left) * (bottom - top),
         # Positive floats sort as their bits do, and integers sort by radix: several times faster.
         depth_keys=_bits(splats.depths.flatten()[ids]),
+        tile_size=tile_size,
+        rows=rows,
+        columns=columns,
     )
 
 
@@ -120,7 +135,7 @@ def _groups(boxes: _Boxes, splats_per_picture: int) -> Iterator[slice]:
             begin, done = end, intersections[i]
 
 
-def _sorted_intersections(boxes: _Boxes, group: slice, columns: int) -> tuple[Tensor, Tensor]:
+def _sorted_intersections(boxes: _Boxes, group: slice) -> tuple[Tensor, Tensor]:
     """Splat and tile of every intersection, by tile, then depth, then the splat's number."""
     order = torch.sort(boxes.depth_keys[group], stable=True).indices
     ids, first_tile, width, area = (
@@ -130,7 +145,7 @@ def _sorted_intersections(boxes: _Boxes, group: slice, columns: int) -> tuple[Te
     owner = torch.repeat_interleave(area, output_size=int(ends[-1]))
     within = torch.arange(owner.numel(), device=owner.device) - (ends - area)[owner]
     row = within // width[owner]
-    tile = first_tile[owner] + row * columns + within - row * width[owner]
+    tile = first_tile[owner] + row * boxes.columns + within - row * width[owner]
     tile, order = torch.sort(tile.int(), stable=True)
     return ids.int()[owner[order]], tile
 

@@ -14,8 +14,9 @@ from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.blending import blend
 from lgm.rendering.checks import check_scene
+from lgm.rendering.precision import full_precision
 from lgm.rendering.projection import Splats, project
-from lgm.rendering.tiles import MIN_ALPHA, REFERENCE_TILE, TileLists, list_splats
+from lgm.rendering.tiles import MIN_ALPHA, TileLists, list_splats
 from lgm.types import RenderOutput
 
 # Pixel-splat pairs in flight. On a CPU a block should stay in its cache, on a GPU fill the chip.
@@ -26,14 +27,15 @@ _MAX_PAIRS_ELSEWHERE = 1 << 24
 class TorchRenderer(Renderer):
     """EWA splatting with the published rasterizer's cuts, at 16 × 16-pixel tiles.
 
-    tile_size: pixels along a side of the tiles that work is cut into; changes speed only.
+    tile_size: pixels along a side of the tiles that work is cut into; changes speed only. By
+        default 8, or 16 where the splats are large.
     max_pairs: how many pixel-splat pairs are evaluated at a time, which bounds the memory: about
         32 bytes a pair. By default, as suits the device.
     """
 
-    def __init__(self, tile_size: int = 8, max_pairs: int | None = None) -> None:
-        if tile_size not in (4, 8, 16):
-            raise ValueError(f"tile_size={tile_size} must be 4, 8 or 16, a divisor of {REFERENCE_TILE}")
+    def __init__(self, tile_size: int | None = None, max_pairs: int | None = None) -> None:
+        if tile_size not in (None, 4, 8, 16):
+            raise ValueError(f"tile_size={tile_size} must be 4, 8 or 16, or null to choose by the splats")
         if max_pairs is not None and max_pairs < 1:
             raise ValueError(f"max_pairs={max_pairs} must be at least 1, or null for the device's default")
         self.tile_size = tile_size
@@ -52,7 +54,7 @@ class TorchRenderer(Renderer):
         background = torch.as_tensor(background, dtype=dtype, device=device)
         check_scene(gaussians, cameras, height, width, background)
         max_pairs = self.max_pairs or _MAX_PAIRS.get(device.type, _MAX_PAIRS_ELSEWHERE)
-        with torch.autocast(device.type, enabled=False):
+        with full_precision(device.type):
             gaussians, cameras = gaussians.to(dtype), cameras.to(dtype)
             splats = project(gaussians, cameras, height, width)
             lists = list_splats(splats, gaussians.opacities[:, None], height, width, self.tile_size)
