@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lgm.data.sample import BrokenSample
 from lgm.data.source import FirstObjects, PosedObject, Source
 from lgm.data.stream import EvalStream, TrainStream
 from lgm.data.views import ViewSampler
@@ -73,17 +74,13 @@ class ObjectDataModule(L.LightningDataModule):
 
         stage: "fit" checks the training and validation splits, "test" what evaluation reads.
         """
+        samplers = [self.train_views, self.eval_views] if stage == "fit" else [self.eval_views]
         for split in self._splits(stage):
             source = self._source(split)
             objects = source.check(self.probe_objects)
             for found in objects:
-                for sampler in (self.train_views, self.eval_views) if stage == "fit" else (self.eval_views,):
-                    _check_views(sampler, found)
-            if objects:
-                try:
-                    objects[0].decode([0])
-                except ValueError as error:
-                    raise ValueError(f"{error}; mend or repack the data set") from error
+                for sampler in samplers:
+                    _check_object(sampler, found)
             log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
 
     def train_dataloader(self) -> DataLoader:
@@ -158,7 +155,11 @@ class ObjectDataModule(L.LightningDataModule):
         )
 
 
-def _check_views(sampler: ViewSampler, found: PosedObject) -> None:
+def _check_object(sampler: ViewSampler, found: PosedObject) -> None:
+    try:
+        found.decode([0])
+    except BrokenSample as error:
+        raise ValueError(f"{error}; mend or repack the data set") from error
     try:
         sampler.choose(found.cameras.num_views, found.cameras.canonical_inputs, np.random.default_rng(0))
     except ValueError as error:

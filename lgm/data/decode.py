@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lgm.data.sample import BrokenSample
 
@@ -24,6 +24,10 @@ def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np
                 pictures.append(np.asarray(image))
         except BrokenSample:
             raise
+        except UnidentifiedImageError as error:
+            raise BrokenSample(
+                f"object {uid!r}: view {view} cannot be decoded: its {len(file)} bytes are no picture"
+            ) from error
         except Exception as error:  # Pillow raises whatever its codec meets
             raise BrokenSample(f"object {uid!r}: view {view} cannot be decoded: {error}") from error
     sizes = {picture.shape for picture in pictures}

@@ -35,8 +35,9 @@ class Gaussians:
             shape = tuple(getattr(self, name).shape)
             expected = tuple(batch) if name == "opacities" else (*batch, width)
             if len(batch) != 2 or shape != expected:
+                axes = "[B, N]" if name == "opacities" else f"[B, N, {width}]"
                 raise ValueError(
-                    f"Gaussians.{name} has shape {shape}, expected [B, N{'' if name == 'opacities' else f', {width}'}] "
+                    f"Gaussians.{name} has shape {shape}, expected {axes} "
                     f"with means of shape {tuple(self.means.shape)}"
                 )
 

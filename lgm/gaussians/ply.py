@@ -9,7 +9,10 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from lgm.gaussians.gaussians import Gaussians
 
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
-_FIELDS = "x y z f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()
+_FIELDS = (
+    *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
+    *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
+)
 _EPS = 1e-8  # keeps log(scale) finite, and makes files equal to the original's
 
 

@@ -73,7 +73,8 @@ def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str) -> No
     ]
     if faults:
         raise ValueError(
-            f"{source} does not fit this model: {'; '.join(faults)}; choose the model it was trained as (model=…)"
+            f"{source} does not fit this model: {'; '.join(faults)}; "
+            "choose the model it was trained as (model=…)"
         )
     net.load_state_dict(weights)
 

@@ -113,7 +113,8 @@ class LGM(nn.Module):
         multiple = 2 ** (len(self.unet.down_blocks) - 1)
         if x.ndim != 5 or x.shape[2] != 9 or x.shape[-2] % multiple or x.shape[-1] % multiple:
             raise ValueError(
-                f"the network takes [B, V, 9, H, W] with H and W multiples of {multiple}, got {tuple(x.shape)}"
+                f"the network takes [B, V, 9, H, W] with H and W multiples of {multiple}, "
+                f"got {tuple(x.shape)}"
             )
         num_views = x.shape[1]
         raw = self.conv(self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views))

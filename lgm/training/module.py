@@ -75,9 +75,11 @@ class LGMModule(L.LightningModule):
         )
         return Prediction(batch, gaussians, render)
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return self.preparation(batch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        prediction = self.predict(self.preparation(batch))
-        target = prediction.batch.target
+        prediction, target = self.predict(batch), batch.target
         total, terms = self.loss(prediction.render, target, self.global_step)
         size = len(batch.uids)
         # Lightning would count from 0; a row says how many steps were taken.
@@ -91,8 +93,7 @@ class LGMModule(L.LightningModule):
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        prediction = self.predict(self.preparation(batch))
-        target = prediction.batch.target
+        prediction, target = self.predict(batch), batch.target
         self.val_psnr.update(psnr(prediction.render.images, target.images))
         total, _ = self.loss(prediction.render, target, self.global_step)
         self.val_loss.update(total, weight=len(batch.uids))
@@ -104,7 +105,7 @@ class LGMModule(L.LightningModule):
         self.log("val/loss", self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        return self.predict(self.preparation(batch))
+        return self.predict(batch)
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.make_optimizer(self.net)

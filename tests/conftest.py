@@ -1,0 +1,49 @@
+"""Shared fixtures. Shapes in signatures are checked while tests run, and only then."""
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("lgm", "beartype.beartype"):
+    import lgm  # noqa: F401
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from lgm.cli import resolvers
+from tests.datasets import write_dataset
+
+GOLDEN = Path(__file__).parent / "golden"
+
+resolvers.register()
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Reads a golden file: its tensors, and its metadata where it is JSON as values."""
+
+    def read(name: str) -> tuple[dict, dict]:
+        with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = {}
+            for key, value in (file.metadata() or {}).items():
+                try:
+                    metadata[key] = json.loads(value)
+                except json.JSONDecodeError:
+                    metadata[key] = value
+        return tensors, metadata
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """Two training shards of three objects and one validation shard of two, 32², 10 views."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_lightning():
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

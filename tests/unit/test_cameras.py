@@ -1,0 +1,117 @@
+"""The conventions, in numbers: a known camera, a known pixel, a known ray."""
+
+import math
+
+import pytest
+import torch
+
+from lgm.cameras import Cameras, canonicalise, orbit_poses, pixel_rays, plucker_rays, spiral_angles
+from lgm.cameras.conventions import (
+    opencv_to_opengl,
+    opengl_to_opencv,
+    y_up_to_z_up,
+    z_up_to_y_up,
+)
+
+
+def project(cameras: Cameras, points: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """World points [P, 3] to pixels [V, P, 2]."""
+    local = points @ cameras.w2c[..., :3, :3].transpose(-1, -2) + cameras.w2c[..., None, :3, 3]
+    pixels = local @ cameras.intrinsics(height, width).transpose(-1, -2)
+    return pixels[..., :2] / pixels[..., 2:]
+
+
+@pytest.mark.parametrize(
+    ("elevation", "azimuth", "center"),
+    [
+        (0, 0, (0, 0, 1.5)),
+        (0, 90, (1.5, 0, 0)),
+        (0, 180, (0, 0, -1.5)),
+        (0, 270, (-1.5, 0, 0)),
+        (90, 0, (0, 1.5, 0)),
+        (-30, 0, (0, -0.75, 1.5 * math.cos(math.radians(30)))),
+    ],
+)
+def test_orbit_stands_where_its_angles_say(elevation, azimuth, center):
+    cameras = Cameras.orbit([elevation], [azimuth])
+    assert torch.allclose(cameras.centers[0], torch.tensor(center, dtype=torch.float32), atol=1e-6)
+    # +z of the camera points at the origin.
+    forward = cameras.c2w[0, :3, 2]
+    assert torch.allclose(forward, -cameras.centers[0] / 1.5, atol=1e-6)
+    if abs(elevation) < 90:
+        assert cameras.elevation_deg.item() == pytest.approx(elevation, abs=1e-3)
+        assert cameras.azimuth_deg.item() % 360 == pytest.approx(azimuth, abs=1e-3)
+
+
+def test_world_axes_in_the_picture():
+    """From +z: +x is to the right, +y is at the top. From +x: -z is to the right."""
+    cameras = Cameras.orbit([0, 0], [0, 90])
+    points = torch.tensor([[0.3, 0, 0], [0, 0.3, 0], [0, 0, -0.3]])
+    pixels = project(cameras, points, 100, 100)
+    assert pixels[0, 0, 0] > 60 and pixels[0, 0, 1] == pytest.approx(50, abs=1e-3)
+    assert pixels[0, 1, 1] < 40 and pixels[0, 1, 0] == pytest.approx(50, abs=1e-3)
+    assert pixels[1, 2, 0] > 60
+
+
+def test_rays_go_through_pixel_centres():
+    cameras = Cameras.orbit([20.0], [35.0], fov_y_deg=60.0, aspect=8 / 6)
+    origins, directions = pixel_rays(cameras, 6, 8)
+    points = (origins + 1.7 * directions)[0].flatten(1).T
+    pixels = project(cameras, points, 6, 8)[0].reshape(6, 8, 2)
+    v, u = torch.meshgrid(torch.arange(6) + 0.5, torch.arange(8) + 0.5, indexing="ij")
+    assert torch.allclose(pixels, torch.stack([u, v], dim=-1), atol=1e-4)
+    assert torch.allclose(directions.norm(dim=1), torch.ones(1, 6, 8))
+
+
+def test_middle_ray_of_the_front_camera():
+    """An odd picture's middle pixel looks straight down -z; its moment is o × d."""
+    rays = plucker_rays(Cameras.orbit([0.0], [0.0]), 3, 3)[0, :, 1, 1]
+    assert torch.allclose(rays, torch.tensor([0.0, 0, 0, 0, 0, -1]), atol=1e-6)
+
+
+def test_field_of_view_spans_the_height():
+    cameras = Cameras.orbit([0.0], [0.0], fov_y_deg=49.1, aspect=2.0)
+    top = math.tan(math.radians(49.1 / 2)) * 1.5
+    pixels = project(cameras, torch.tensor([[0.0, top, 0], [2 * top, 0, 0]]), 50, 100)
+    assert pixels[0, 0, 1] == pytest.approx(0, abs=1e-3)
+    assert pixels[0, 1, 0] == pytest.approx(100, abs=1e-3)
+    assert cameras.fov_y_deg.item() == pytest.approx(49.1, abs=1e-4)
+
+
+def test_conversions_undo_each_other():
+    c2w = orbit_poses([10, -40], [20, 250])
+    assert torch.equal(opengl_to_opencv(opencv_to_opengl(c2w)), c2w)
+    assert torch.allclose(z_up_to_y_up(y_up_to_z_up(c2w)), c2w)
+    # Up is +z in Blender's world.
+    above = y_up_to_z_up(orbit_poses([90], [0]))[0, :3, 3]
+    assert torch.allclose(above, torch.tensor([0, 0, 1.5]), atol=1e-6)
+
+
+def test_canonical_frame_moves_the_first_camera_home_and_keeps_the_rest_rigid():
+    c2w = orbit_poses([15, -20, 50], [40, 130, 300], radius=2.0)[None]
+    moved = canonicalise(c2w, c2w[:, 0], radius=1.5)
+    assert torch.allclose(moved[0, 0], orbit_poses([0], [0], 1.5)[0], atol=1e-6)
+    assert torch.allclose(
+        torch.linalg.inv(moved[0, 0]) @ moved[0, 1], torch.linalg.inv(c2w[0, 0]) @ c2w[0, 1], atol=1e-5
+    )
+
+
+def test_w2c_is_the_inverse():
+    cameras = Cameras.orbit([15, -20], [40, 130])
+    assert torch.allclose(cameras.w2c @ cameras.c2w, torch.eye(4).expand(2, 4, 4), atol=1e-6)
+
+
+def test_spiral_covers_the_sphere_evenly():
+    elevation_deg, azimuth_deg = spiral_angles(100)
+    heights = torch.sin(torch.deg2rad(elevation_deg))
+    steps = heights.diff()
+    assert elevation_deg[0] == pytest.approx(85) and elevation_deg[-1] == pytest.approx(-85)
+    assert torch.allclose(steps, steps[0].expand_as(steps))
+    assert (azimuth_deg >= 0).all() and (azimuth_deg < 360).all()
+
+
+def test_bad_shapes_and_angles_are_named():
+    with pytest.raises(ValueError, match="K_norm"):
+        Cameras(torch.eye(4)[None], torch.eye(3).expand(2, 3, 3))
+    with pytest.raises(ValueError, match="fov_y_deg=200"):
+        Cameras.from_fov(torch.eye(4)[None], 200.0)

@@ -1,0 +1,80 @@
+import logging
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lgm.models import LGM
+from lgm.models.checkpoint import load_released, read_checkpoint
+from tests.unit.test_model import MICRO
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(1)
+    return LGM(**MICRO)
+
+
+def released(net: LGM, path, dtype=torch.float16, **changes):
+    weights = {name: tensor.to(dtype) for name, tensor in net.state_dict().items()}
+    weights.update(changes)
+    save_file({name: t for name, t in weights.items() if t is not None}, path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_reads_half_and_single_precision(net, tmp_path, dtype):
+    path = released(net, tmp_path / "model_fp16_fixrot.safetensors", dtype)
+    torch.manual_seed(2)
+    loaded = load_released(LGM(**MICRO), path)
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, net.state_dict()[name].to(dtype).float())
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "expected"),
+    [
+        ("model_fp16.safetensors", None, "legacy"),
+        ("model_fp16_fixrot.safetensors", None, "fixed"),
+        ("mine.safetensors", None, "fixed"),
+        ("model_fp16.safetensors", "fixed", "fixed"),
+        ("mine.safetensors", "legacy", "legacy"),
+    ],
+)
+def test_rotation_follows_the_name_unless_told_and_is_logged(
+    net, tmp_path, caplog, name, told, expected
+):
+    with caplog.at_level(logging.INFO):
+        assert load_released(net, released(net, tmp_path / name), told).rotation == expected
+    assert f"rotation={expected}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conv.weight": None}, r"1 missing \(conv.weight\)"),
+        ({"extra.weight": torch.zeros(1)}, r"1 unexpected \(extra.weight\)"),
+        ({"conv.bias": torch.zeros(3)}, r"conv.bias \(3,\) instead of \(14,\)"),
+    ],
+)
+def test_what_does_not_fit_is_named(net, tmp_path, changes, message):
+    path = released(net, tmp_path / "model.safetensors", **changes)
+    with pytest.raises(ValueError, match=message):
+        load_released(LGM(**MICRO), path)
+
+
+def test_files_that_are_none(net, tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        load_released(net, tmp_path / "absent.safetensors")
+    cut = released(net, tmp_path / "cut.safetensors")
+    cut.write_bytes(cut.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"cut\.safetensors"):
+        load_released(net, cut)
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"model": {}}, foreign)
+    with pytest.raises(ValueError, match="no state_dict and config"):
+        read_checkpoint(foreign)
+    foreign.write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"foreign\.ckpt"):
+        read_checkpoint(foreign)

@@ -1,0 +1,100 @@
+import pytest
+import torch
+
+from lgm.gaussians import Gaussians
+from lgm.gaussians.activations import activate
+from lgm.gaussians.ply import load_ply, save_ply
+
+
+def random_gaussians(num_scenes: int = 1, num_gaussians: int = 50) -> Gaussians:
+    return activate(torch.randn(num_scenes, num_gaussians, 14))
+
+
+def test_packing_is_lossless_and_in_the_original_order():
+    gaussians = random_gaussians(2)
+    packed = gaussians.packed()
+    assert torch.equal(packed[..., :3], gaussians.means)
+    assert torch.equal(packed[..., 3], gaussians.opacities)
+    assert torch.equal(packed[..., 4:7], gaussians.scales)
+    assert torch.equal(packed[..., 7:11], gaussians.quats)
+    assert torch.equal(packed[..., 11:], gaussians.colors)
+    assert torch.equal(Gaussians.from_packed(packed).packed(), packed)
+
+
+def test_activations_have_their_ranges():
+    gaussians = activate(100 * torch.randn(1, 1000, 14))
+    assert gaussians.means.abs().max() <= 1
+    assert (gaussians.scales >= 0).all()
+    assert ((gaussians.opacities >= 0) & (gaussians.opacities <= 1)).all()
+    assert ((gaussians.colors >= 0) & (gaussians.colors <= 1)).all()
+    assert torch.allclose(gaussians.quats.norm(dim=-1), torch.ones(1, 1000), atol=1e-5)
+
+
+def test_activations_are_float32_whatever_comes_in():
+    assert activate(torch.randn(1, 5, 14).half()).scales.dtype == torch.float32
+
+
+def test_legacy_rotation_is_next_to_none_and_equals_the_originals_matrix():
+    raw = torch.randn(1, 4096, 14)
+    gaussians = activate(raw, rotation="legacy")
+    assert torch.allclose(gaussians.quats.norm(dim=-1), torch.ones(1, 4096), atol=1e-6)
+    w, x, y, z = torch.nn.functional.normalize(raw[..., 7:11], dim=1).unbind(-1)  # as it was: not unit
+    theirs = 2 * (x * y - w * z)  # entry (0, 1) of the rasterizer's matrix
+    w, x, y, z = gaussians.quats.unbind(-1)
+    ours = 2 * (x * y - w * z)
+    spread = theirs.abs().max()
+    assert spread < 0.02
+    # The symmetric part, which no rotation has, is of the same tiny order and is left out.
+    assert (ours - theirs).abs().max() < spread
+
+
+def test_unknown_rotation_is_named():
+    with pytest.raises(ValueError, match="rotation='other'"):
+        activate(torch.randn(1, 5, 14), rotation="other")
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match=r"\[B, N, 14\]"):
+        Gaussians.from_packed(torch.randn(5, 14))
+    gaussians = random_gaussians()
+    with pytest.raises(ValueError, match="opacities"):
+        Gaussians(
+            gaussians.means, gaussians.quats, gaussians.scales, torch.ones(1, 3), gaussians.colors
+        )
+
+
+def test_ply_round_trip(tmp_path):
+    gaussians = random_gaussians()
+    save_ply(gaussians, tmp_path / "a" / "g.ply", min_opacity=0.0)
+    assert (load_ply(tmp_path / "a" / "g.ply").packed() - gaussians.packed()).abs().max() < 1e-5
+
+
+def test_ply_drops_what_nobody_sees(tmp_path):
+    gaussians = random_gaussians()
+    gaussians.opacities[0, :10] = 0.001
+    save_ply(gaussians, tmp_path / "g.ply")
+    kept = int((gaussians.opacities >= 0.005).sum())
+    assert load_ply(tmp_path / "g.ply").num_gaussians == kept <= 40
+
+
+def test_ply_keeps_saturated_opacities_finite(tmp_path):
+    gaussians = random_gaussians()
+    gaussians.opacities[:] = 1.0
+    save_ply(gaussians, tmp_path / "g.ply")
+    assert torch.isfinite(load_ply(tmp_path / "g.ply").packed()).all()
+
+
+def test_ply_of_several_scenes_or_of_something_else_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="one scene"):
+        save_ply(random_gaussians(2), tmp_path / "g.ply")
+    with pytest.raises(FileNotFoundError, match="nothing.ply"):
+        load_ply(tmp_path / "nothing.ply")
+    (tmp_path / "text.ply").write_text("hello")
+    with pytest.raises(ValueError, match="text.ply"):
+        load_ply(tmp_path / "text.ply")
+    (tmp_path / "mesh.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
+        "property float z\nend_header\n0 0 0\n"
+    )
+    with pytest.raises(ValueError, match="f_dc_0"):
+        load_ply(tmp_path / "mesh.ply")

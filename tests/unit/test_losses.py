@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from lgm.cameras import Cameras
+from lgm.losses import AlphaMSE, CompositeLoss, LossTerm, PhotometricMSE
+from lgm.types import RenderOutput, Views
+
+
+def pair(color_error: float, alpha_error: float) -> tuple[RenderOutput, Views]:
+    images, alphas = torch.full((1, 2, 3, 4, 4), 0.5), torch.full((1, 2, 1, 4, 4), 0.5)
+    cameras = Cameras.orbit([0.0, 0.0], [0.0, 90.0])[None]
+    target = Views(images, alphas, cameras, torch.zeros(1, 2, dtype=torch.long))
+    return RenderOutput(images + color_error, alphas + alpha_error, torch.zeros_like(alphas)), target
+
+
+def test_mean_squared_errors():
+    render, target = pair(0.1, 0.2)
+    assert PhotometricMSE()(render, target).item() == pytest.approx(0.01, rel=1e-5)
+    assert AlphaMSE()(render, target).item() == pytest.approx(0.04, rel=1e-5)
+
+
+def test_weights_add_up_and_the_log_is_unweighted():
+    loss = CompositeLoss({"rgb": LossTerm(PhotometricMSE(), 2.0), "alpha": LossTerm(AlphaMSE(), 0.5)})
+    total, terms = loss(*pair(0.1, 0.2), step=0)
+    assert total.item() == pytest.approx(2 * 0.01 + 0.5 * 0.04, rel=1e-5)
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(
+        {"rgb": 0.01, "alpha": 0.04}, rel=1e-4
+    )
+
+
+def test_a_term_counts_from_its_start_on():
+    loss = CompositeLoss(
+        {"rgb": LossTerm(PhotometricMSE()), "alpha": LossTerm(AlphaMSE(), start_step=10)}
+    )
+    render, target = pair(0.1, 0.2)
+    assert set(loss(render, target, step=9)[1]) == {"rgb"}
+    assert set(loss(render, target, step=10)[1]) == {"rgb", "alpha"}
+
+
+def test_nothing_to_minimise_is_an_error():
+    with pytest.raises(ValueError, match="empty"):
+        CompositeLoss({})
+    loss = CompositeLoss({"rgb": LossTerm(PhotometricMSE(), start_step=5)})
+    with pytest.raises(ValueError, match="no loss term is active at step 0"):
+        loss(*pair(0.1, 0.2), step=0)
+    with pytest.raises(ValueError, match="weight=-1"):
+        LossTerm(PhotometricMSE(), -1)

@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from lgm.cameras import Cameras
+from lgm.models import LGM
+
+MICRO = {
+    "down_channels": (32, 64),
+    "down_attention": (False, True),
+    "mid_attention": True,
+    "up_channels": (64,),
+    "up_attention": (True,),
+    "input_size": 32,
+}
+
+
+def views(num_views: int, batch: int = 2) -> Cameras:
+    azimuth = torch.arange(num_views) * 360 / num_views
+    cameras = Cameras.orbit(torch.zeros(num_views), azimuth)
+    return Cameras(
+        cameras.c2w.expand(batch, -1, -1, -1).clone(), cameras.K_norm.expand(batch, -1, -1, -1).clone()
+    )
+
+
+@pytest.mark.parametrize("num_views", [1, 2, 4, 6])
+def test_any_number_of_views(num_views):
+    net = LGM(**MICRO, num_input_views=num_views)
+    gaussians = net(torch.rand(2, num_views, 3, 32, 32), views(num_views))
+    assert gaussians.num_gaussians == net.num_gaussians == num_views * net.splat_size**2
+
+
+def test_gaussians_are_view_major():
+    net = LGM(**MICRO)
+    raw = torch.zeros(1, 4, 14, 16, 16)
+    raw[:, 2, :3, 5, 7] = 0.5
+    means = net.decode(raw).means[0]
+    assert means.any(dim=-1).nonzero().tolist() == [[2 * 256 + 5 * 16 + 7]]
+
+
+def test_every_view_sees_every_other():
+    net = LGM(**MICRO).eval()
+    images, cameras = torch.rand(1, 4, 3, 32, 32), views(4, 1)
+    changed = images.clone()
+    changed[:, 3] = 0
+    with torch.no_grad():
+        before, after = net(images, cameras).packed(), net(changed, cameras).packed()
+    assert (before - after)[0, :256].abs().max() > 0
+
+
+def test_scenes_of_a_batch_do_not_mix():
+    net = LGM(**MICRO).eval()
+    images = torch.rand(2, 4, 3, 32, 32)
+    with torch.no_grad():
+        together = net(images, views(4)).packed()
+        alone = net(images[1:], views(4, 1)).packed()
+    assert torch.allclose(together[1:], alone, atol=1e-5)
+
+
+def test_first_gaussians_are_small():
+    """Half the spacing of the splat map's pixels at the object, give or take."""
+    torch.manual_seed(0)
+    net = LGM(**MICRO)
+    with torch.no_grad():
+        scales = net(torch.rand(2, 4, 3, 32, 32), views(4)).scales
+    spacing = 1.37 / net.splat_size
+    assert 0.35 * spacing < scales.mean() < 0.65 * spacing
+    assert scales.max() < spacing
+
+
+def test_shapes_are_checked_at_the_door():
+    net = LGM(**MICRO)
+    with pytest.raises(ValueError, match="multiples of 2"):
+        net.splat_map(torch.rand(1, 4, 9, 33, 32))
+    with pytest.raises(ValueError, match="cameras"):
+        net(torch.rand(1, 4, 3, 32, 32), views(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_size": 33}, "input_size=33"),
+        ({"down_attention": (True,)}, "down_attention"),
+        ({"up_channels": (64, 32, 32), "up_attention": (False,) * 3}, "up_channels"),
+        ({"num_input_views": 0}, "num_input_views=0"),
+        ({"rotation": "sideways"}, "rotation='sideways'"),
+        ({"down_channels": (32, 40), "up_channels": (40,)}, "heads|groups|divisible"),
+    ],
+)
+def test_impossible_networks_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        LGM(**{**MICRO, **change})

@@ -1,0 +1,79 @@
+"""The order of samples: no overlap, nothing left out, the same after a resume."""
+
+from itertools import islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lgm.data.order import Slot, parts, shares, slots, view_rng, within
+
+
+def ordinal(slot: Slot, sizes: list[int], seed: int) -> tuple[int, int]:
+    size = slot.part.size(sizes[slot.part.shard])
+    index = within(slot.part, size, seed, slot.pass_index)[slot.rank]
+    return slot.part.shard, int(slot.part.index + index * slot.part.count)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=6),
+    num_consumers=st.integers(1, 9),
+    seed=st.integers(0, 3),
+    pass_index=st.integers(0, 2),
+)
+def test_a_pass_reads_every_object_exactly_once(sizes, num_consumers, seed, pass_index):
+    read = []
+    for consumer in range(num_consumers):
+        for part in shares(sizes, num_consumers, consumer, seed, pass_index):
+            size = part.size(sizes[part.shard])
+            order = within(part, size, seed, pass_index)
+            read += [(part.shard, part.index + i * part.count) for i in order]
+    assert sorted(read) == [(s, i) for s, size in enumerate(sizes) for i in range(size)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=6),
+    num_consumers=st.integers(1, 4),
+    start=st.integers(0, 60),
+)
+def test_a_resumed_stream_goes_on_where_it_stood(sizes, num_consumers, start):
+    if sum(sizes) < num_consumers:
+        return
+    whole = list(islice(slots(sizes, num_consumers, 0, seed=5), start + 20))
+    resumed = list(islice(slots(sizes, num_consumers, 0, seed=5, start=start), 20))
+    assert resumed == whole[start:]
+    assert [slot.position for slot in whole] == list(range(start + 20))
+
+
+def test_every_consumer_has_work_when_objects_suffice():
+    for sizes in ([100], [1, 50], [3, 3, 3]):
+        for num_consumers in (1, 2, 5, 8):
+            if sum(sizes) >= num_consumers:
+                cut = parts(sizes, num_consumers)
+                assert len(cut) >= num_consumers
+                assert all(part.size(sizes[part.shard]) for part in cut)
+
+
+def test_too_many_consumers_are_refused():
+    with pytest.raises(ValueError, match=r"3 objects are too few for 4 loader processes"):
+        next(slots([3], 4, 0, seed=0))
+
+
+def test_passes_and_seeds_differ():
+    def order(seed: int, pass_index: int) -> list[tuple[int, int]]:
+        chosen = [s for s in islice(slots([20], 1, 0, seed), 60) if s.pass_index == pass_index]
+        return [ordinal(s, [20], seed) for s in chosen]
+
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+    assert order(0, 1) == order(0, 1)
+
+
+def test_views_depend_on_the_object_not_on_who_reads_it():
+    def draw(*key: int) -> list[int]:
+        return view_rng(*key).permutation(50).tolist()
+
+    assert draw(0, 1, 2, 3) == draw(0, 1, 2, 3)
+    assert draw(0, 1, 2, 3) != draw(0, 1, 2, 4) != draw(0, 2, 2, 4)

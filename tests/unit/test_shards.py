@@ -1,0 +1,268 @@
+"""Shards and streams: what is read, what is broken, what is refused."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lgm.data.datamodule import ObjectDataModule
+from lgm.data.sample import BrokenSample
+from lgm.data.shards import ShardSource
+from lgm.data.source import FirstObjects
+from lgm.data.stream import EvalStream, TrainStream
+from lgm.data.views import HeldOutViews, RandomViews
+from tests.datasets import camera_json, sample_files, write_dataset, write_index, write_shard
+
+VIEWS = RandomViews(4, 6)
+
+
+def stream(dataset, **options) -> TrainStream:
+    return TrainStream(ShardSource(dataset, "train"), VIEWS, **{"batch_size": 2, "seed": 0, **options})
+
+
+def take(source, count: int, num_workers: int = 0) -> list:
+    loader = iter(DataLoader(source, batch_size=None, num_workers=num_workers))
+    return [next(loader) for _ in range(count)]
+
+
+def test_batches_by_the_contract(dataset):
+    (batch,) = take(stream(dataset), 1)
+    assert batch.input.images.shape == (2, 4, 3, 32, 32)
+    assert batch.target.alphas.shape == (2, 6, 1, 32, 32)
+    assert batch.input.images.dtype == torch.uint8
+    assert batch.target.cameras.shape == (2, 6)
+    assert len(set(batch.uids)) == 2
+
+
+def test_only_the_views_in_use_are_decoded(dataset, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        "lgm.data.shards.decode_rgba",
+        lambda files, view_ids, uid: decoded.append(list(view_ids)) or _decode(files, view_ids, uid),
+    )
+    from lgm.data.decode import decode_rgba as _decode
+
+    take(stream(dataset), 1)
+    assert [len(views) for views in decoded] == [6, 6]  # the 4 inputs are among the 6 targets
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_ranks_and_workers_never_overlap_within_a_pass(dataset, num_workers):
+    seen = []
+    for rank in range(2):
+        consumers = max(1, num_workers)
+        batches = take(
+            stream(dataset, batch_size=1, rank=rank, world_size=2), 6 // 2 // consumers * consumers, num_workers
+        )
+        seen += [uid for batch in batches for uid in batch.uids]
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resuming_gives_the_batches_that_were_to_come(dataset, num_workers):
+    whole = take(stream(dataset), 7, num_workers)
+    resumed = take(stream(dataset, start_batch=3), 4, num_workers)
+    for before, after in zip(whole[3:], resumed, strict=True):
+        assert before.uids == after.uids
+        assert torch.equal(before.target.images, after.target.images)
+        assert torch.equal(before.input.view_ids, after.input.view_ids)
+
+
+@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 0), (3, 2), (8, 1)])
+def test_evaluation_reads_every_object_once(dataset, world_size, num_workers):
+    source = ShardSource(dataset)
+    seen = []
+    for rank in range(world_size):
+        loader = DataLoader(
+            EvalStream(source, HeldOutViews(4), 2, rank, world_size), batch_size=None, num_workers=num_workers
+        )
+        seen += [uid for batch in loader for uid in batch.uids]
+    assert sorted(seen) == [f"object-{i:03d}" for i in range(8)]
+
+
+def test_evaluation_of_the_first_objects_alone(dataset):
+    batches = list(EvalStream(ShardSource(dataset), HeldOutViews(4), 2, max_objects=3))
+    assert [uid for batch in batches for uid in batch.uids] == [f"object-{i:03d}" for i in range(3)]
+
+
+def test_training_on_the_first_object_alone(dataset):
+    source = FirstObjects(ShardSource(dataset, "train"), 1)
+    batches = take(TrainStream(source, VIEWS, 2, seed=0), 3)
+    assert {uid for batch in batches for uid in batch.uids} == {"object-000"}
+
+
+def test_splits_by_uid_and_no_splits_at_all(tmp_path, caplog):
+    folder = write_dataset(tmp_path / "set", train=(4,), val=(2,))
+    index = json.loads((folder / "index.json").read_text())
+    index["splits"] = {"train": ["object-000", "object-003"], "val": ["object-005"]}
+    (folder / "index.json").write_text(json.dumps(index))
+    uids = [o.uid for o in _all(ShardSource(folder, "train"))]
+    assert uids == ["object-000", "object-003"]
+    assert [o.uid for o in _all(ShardSource(folder, "val"))] == ["object-005"]
+    with pytest.raises(ValueError, match=r"data.split='test' .* its splits: train, val"):
+        ShardSource(folder, "test")
+
+    del index["splits"]
+    (folder / "index.json").write_text(json.dumps(index))
+    with caplog.at_level(logging.WARNING):
+        assert ShardSource(folder, "train").num_objects == 6
+    assert "no splits" in caplog.text
+
+
+def _all(source):
+    from lgm.data.order import parts
+
+    return [found for part in parts(source.shard_sizes, 1) for found in source.read(part)]
+
+
+# -- what is broken ----------------------------------------------------------------------------------
+
+
+def broken_dataset(tmp_path, break_it, num_objects: int = 4):
+    """A set whose object 1 was changed by `break_it(files)`."""
+    folder = tmp_path / "broken"
+    objects = [sample_files(f"object-{i}", i) for i in range(num_objects)]
+    break_it(objects[1])
+    shard = write_shard(folder / "all-000000.tar", objects)
+    write_index(folder, [shard], {"train": [shard["name"]], "val": [shard["name"]]})
+    return folder
+
+
+def no_picture(files):
+    del files["object-1.view_005.png"]
+
+
+def garbage_picture(files):
+    files["object-1.view_005.png"] = b"no picture"
+
+
+def no_cameras(files):
+    del files["object-1.cameras.json"]
+
+
+def cameras_with(**changes):
+    def change(files):
+        files["object-1.cameras.json"] = json.dumps({**camera_json(), **changes}).encode()
+
+    return change
+
+
+def mirrored(files):
+    content = camera_json()
+    content["c2w"][6] = [-x if i % 4 == 0 else x for i, x in enumerate(content["c2w"][6])]
+    files["object-1.cameras.json"] = json.dumps(content).encode()
+
+
+FAULTS = [
+    (no_picture, "9 pictures but 10 cameras, view 5 is missing"),
+    (no_cameras, "cameras.json is missing"),
+    (mirrored, "view 6: .* is no rotation"),
+    (cameras_with(c2w=[[2.0] * 16] * 10), "view 0: .* is no rotation"),
+    (cameras_with(c2w=camera_json()["c2w"][:9]), "10 pictures but 9 cameras"),
+    (cameras_with(c2w=[[1.0] * 12] * 10), "expected 16 numbers"),
+    (cameras_with(convention="opengl"), "convention 'opengl'"),
+    (cameras_with(version=7), "version 7"),
+    (cameras_with(fov_y_deg=0), "fov_y_deg=0"),
+    (cameras_with(canonical_inputs=[0, 99]), "canonical_inputs"),
+]
+
+
+@pytest.mark.parametrize(("fault", "message"), FAULTS)
+def test_faults_are_found_before_a_run_starts(tmp_path, fault, message):
+    folder = broken_dataset(tmp_path, fault)
+    with pytest.raises(ValueError, match=message) as caught:
+        ShardSource(folder).check(probe=64)
+    assert "object-1" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", [no_picture, garbage_picture, mirrored])
+def test_during_a_run_a_broken_sample_is_skipped_counted_and_named(tmp_path, caplog, fault):
+    folder = broken_dataset(tmp_path, fault)
+    with caplog.at_level(logging.WARNING):
+        batches = take(
+            TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.5), 6
+        )
+    uids = {uid for batch in batches for uid in batch.uids}
+    assert uids == {"object-0", "object-2", "object-3"}
+    assert caplog.text.count("object 'object-1'") == 1
+
+
+def test_too_many_broken_samples_stop_the_run(tmp_path):
+    folder = broken_dataset(tmp_path, garbage_picture)
+    broken = TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
+    with pytest.raises(ValueError, match=r"data.max_broken_fraction=0.01 allows; the last: object 'object-1'"):
+        take(broken, 10)
+
+
+def test_a_broken_samples_place_does_not_move_the_others(tmp_path):
+    folder = broken_dataset(tmp_path, garbage_picture)
+    options = {"batch_size": 1, "seed": 3, "max_broken_fraction": 1.0}
+    source, sampler = ShardSource(folder, "train"), RandomViews(4, 10)
+    whole = take(TrainStream(source, sampler, **options), 9)
+    resumed = take(TrainStream(source, sampler, **options, start_batch=5), 4)
+    assert [b.uids for b in whole[5:]] == [b.uids for b in resumed]
+
+
+def test_missing_and_cut_shards_are_found_before_a_run_starts(tmp_path):
+    folder = write_dataset(tmp_path / "set")
+    shard = folder / "train-000001.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"train-000001.tar has \d+ bytes, index.json says \d+"):
+        ShardSource(folder).check(1)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=r"train-000001.tar is missing"):
+        ShardSource(folder).check(1)
+
+
+def test_a_shard_cut_during_a_run_costs_its_lost_objects_alone(tmp_path, caplog):
+    folder = write_dataset(tmp_path / "set", train=(6,))
+    shard = folder / "train-000000.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    source = ShardSource(folder, "train")
+    objects = _all(source)
+    assert len(objects) == 6
+    broken = [o for o in objects if isinstance(o, BrokenSample)]
+    assert 3 <= len(broken) < 6 and "train-000000.tar" in str(broken[-1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "no JSON"),
+        ('{"version": 2}', "version 2"),
+        ('{"version": 1, "shards": []}', "names no shard"),
+        ('{"version": 1, "shards": [{"name": "a.tar"}]}', "samples, bytes and sha256"),
+    ],
+)
+def test_an_index_that_is_none(tmp_path, content, message):
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        ShardSource(tmp_path)
+
+
+def test_a_folder_without_an_index(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no index.json; give a folder .* data=quickstart"):
+        ShardSource(tmp_path)
+
+
+def test_too_few_views_are_found_before_a_run_starts(dataset):
+    module = ObjectDataModule(
+        lambda split: ShardSource(dataset, split), RandomViews(4, 12), HeldOutViews(4), micro_batch_size=1
+    )
+    with pytest.raises(ValueError, match=r"has 10 views, 12 are needed .* resolution.num_target_views"):
+        module.check("fit")
+
+
+def test_pictures_that_cannot_be_decoded_are_found_before_a_run_starts(tmp_path):
+    folder = broken_dataset(tmp_path, lambda files: files.update({"object-1.view_000.png": b"x"}))
+    shutil.copy(folder / "all-000000.tar", tmp_path)
+    module = ObjectDataModule(
+        lambda split: ShardSource(folder, split), RandomViews(4, 6), HeldOutViews(4), micro_batch_size=1
+    )
+    with pytest.raises(ValueError, match="object-1.*view 0 cannot be decoded"):
+        module.check("test")
