@@ -100,7 +100,7 @@ def test_scenes_and_views_are_independent():
 
 
 @pytest.mark.parametrize(
-    "options", [{"tile_size": 4}, {"tile_size": 16}, {"max_pairs": 2000}, {"max_pairs": 10**7}]
+    "options", [{"tile_size": 4}, {"tile_size": 16}, {"max_pairs": 20_000}, {"max_pairs": 10**7}]
 )
 def test_options_change_speed_only(options):
     gaussians, cameras = _gaussians(400), _cameras()

@@ -1,0 +1,189 @@
+"""How fast each renderer draws: forward, and forward + backward from a given cotangent.
+
+    python scripts/bench/render.py --scene object --gaussians 16384 --size 256
+    python scripts/bench/render.py --scene init --views 8 --scenes 8 --size 512 --device cuda --json out.json
+
+`object` is what a trained network makes: a bumpy shell, a third of it opaque, the rest all but
+invisible. `init` is what an untrained one makes: large, half transparent, everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.nn.functional import normalize
+
+from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras, spiral_angles
+from lgm.gaussians import Gaussians
+from lgm.rendering import Renderer, make_renderer
+from lgm.rendering.choice import BACKENDS
+from lgm.rendering.projection import project
+from lgm.rendering.tiles import list_splats
+
+SHELL_RADIUS = 0.45
+SHELL_SCALE = 0.008
+OPAQUE_SHARE = 0.35
+INIT_SCALE = 0.07
+
+
+def object_scene(scenes: int, num: int) -> Gaussians:
+    direction = normalize(torch.randn(scenes, num, 3), dim=-1)
+    x, y, _ = direction.unbind(-1)
+    bumps = 1 + 0.15 * torch.sin(5 * x) * torch.cos(4 * y)
+    radius = SHELL_RADIUS * bumps + 0.01 * torch.randn(scenes, num)
+    opaque = torch.rand(scenes, num) < OPAQUE_SHARE
+    solid, faint = 0.6 + 0.4 * torch.rand(scenes, num), 0.002 * torch.rand(scenes, num)
+    return Gaussians(
+        means=radius[..., None] * direction,
+        quats=normalize(torch.randn(scenes, num, 4), dim=-1),
+        scales=SHELL_SCALE * torch.exp(0.5 * torch.randn(scenes, num, 3)),
+        opacities=torch.where(opaque, solid, faint),
+        colors=0.5 + 0.5 * direction,
+    )
+
+
+def init_scene(scenes: int, num: int) -> Gaussians:
+    return Gaussians(
+        means=torch.rand(scenes, num, 3) - 0.5,
+        quats=normalize(torch.randn(scenes, num, 4), dim=-1),
+        scales=INIT_SCALE * torch.exp(0.2 * torch.randn(scenes, num, 3)),
+        opacities=0.4 + 0.2 * torch.rand(scenes, num),
+        colors=torch.rand(scenes, num, 3),
+    )
+
+
+SCENES = {"object": object_scene, "init": init_scene}
+
+
+def orbit(scenes: int, views: int) -> Cameras:
+    """The network's four views, or a spiral over the sphere where that is too few or too many."""
+    if views == len(CANONICAL_AZIMUTHS_DEG):
+        cameras = Cameras.orbit([0.0] * views, list(CANONICAL_AZIMUTHS_DEG))
+    else:
+        cameras = Cameras.orbit(*spiral_angles(views))
+    return Cameras(cameras.c2w.expand(scenes, -1, -1, -1), cameras.K_norm.expand(scenes, -1, -1, -1))
+
+
+def milliseconds(run: Callable[[], None], device: torch.device, repeats: int) -> list[float]:
+    times = []
+    for repeat in range(repeats + 2):
+        _synchronize(device)
+        start = time.perf_counter()
+        run()
+        _synchronize(device)
+        if repeat >= 2:  # the first ones fill caches
+            times.append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def measure(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: int, repeats: int) -> dict:
+    device = gaussians.means.device
+    packed = gaussians.packed().requires_grad_()
+    cotangent = torch.randn(*cameras.shape, 3, size, size, device=device)
+
+    def forward() -> None:
+        with torch.no_grad():
+            renderer(gaussians, cameras, size, size)
+
+    def forward_backward() -> None:
+        packed.grad = None
+        renderer(Gaussians.from_packed(packed), cameras, size, size).images.backward(cotangent)
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    ahead = milliseconds(forward, device, repeats)
+    both = milliseconds(forward_backward, device, repeats)
+    pictures = cameras.shape.numel()
+    return {
+        "forward_ms": statistics.median(ahead),
+        "forward_min_ms": min(ahead),
+        "forward_backward_ms": statistics.median(both),
+        "forward_backward_min_ms": min(both),
+        "forward_ms_per_image": statistics.median(ahead) / pictures,
+        "forward_backward_ms_per_image": statistics.median(both) / pictures,
+        "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
+    }
+
+
+def describe(gaussians: Gaussians, cameras: Cameras, size: int) -> dict:
+    """What culling leaves, with tiles of 8 × 8 pixels."""
+    lists = list_splats(project(gaussians, cameras, size, size), gaussians.opacities[:, None], size, size, 8)
+    pictures = cameras.shape.numel()
+    drawn = lists.splat_ids.unique().numel() / (pictures * gaussians.num_gaussians)
+    return {"intersections_per_image": lists.splat_ids.numel() / pictures, "culled_share": 1 - drawn}
+
+
+def show(report: dict) -> None:
+    scene, options = report["scene"], report["options"]
+    table = Table(
+        title=f"{options['scene']}: {options['scenes']} × {options['views']} pictures of {options['size']}², "
+        f"{options['gaussians']:,} Gaussians, {report['device']}",
+        caption=f"{scene['intersections_per_image']:,.0f} intersections an image, "
+        f"{scene['culled_share']:.0%} of the Gaussians culled; median (minimum)",
+    )
+    for column in ("renderer", "forward ms", "forward + backward ms", "ms an image, both", "peak GiB"):
+        table.add_column(column, justify="left" if column == "renderer" else "right")
+    for name, row in report["renderers"].items():
+        table.add_row(
+            name,
+            f"{row['forward_ms']:.2f} ({row['forward_min_ms']:.2f})",
+            f"{row['forward_backward_ms']:.2f} ({row['forward_backward_min_ms']:.2f})",
+            f"{row['forward_backward_ms_per_image']:.2f}",
+            "–" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}",
+        )
+    Console().print(table)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device} with {torch.get_num_threads()} threads"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scene", choices=SCENES, default="object")
+    parser.add_argument("--gaussians", type=int, default=16_384, help="a scene")
+    parser.add_argument("--views", type=int, default=1, help="a scene")
+    parser.add_argument("--scenes", type=int, default=1)
+    parser.add_argument("--size", type=int, default=256, help="height and width in pixels")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--json", type=Path, help="also write the numbers there")
+    options = parser.parse_args()
+
+    torch.manual_seed(0)
+    gaussians = SCENES[options.scene](options.scenes, options.gaussians).to(options.device)
+    cameras = orbit(options.scenes, options.views).to(options.device)
+    report = {
+        "options": {name: value for name, value in vars(options).items() if name not in ("device", "json")},
+        "device": _device_name(options.device),
+        "torch": torch.__version__,
+        "scene": describe(gaussians, cameras, options.size),
+        "renderers": {
+            name: measure(make_renderer(name), gaussians, cameras, options.size, options.repeats)
+            for name in BACKENDS
+        },
+    }
+    show(report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The tests. Makes .venv first where there is none.
+#
+#   bash scripts/test.sh [pytest arguments]          the fast ones: 12 minutes at most on two cores
+#   bash scripts/test.sh --all [pytest arguments]    the slow ones too
+#
+# Whatever is skipped is named at the end, with its reason.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+prepare_environment "render,test"
+prepare_opengl
+
+select=(-m "not slow")
+if [ "${1:-}" = "--all" ]; then
+    select=()
+    shift
+fi
+exec .venv/bin/python -m pytest "${select[@]}" "$@"

@@ -1,0 +1,89 @@
+"""The house keeps its shape: imports one way, short files, nothing heavy by accident."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "lgm").rglob("*.py")) + sorted((ROOT / "data_tools").rglob("*.py"))
+# `a > b`: a may import b; within one line `|` = may not import each other.
+LAYERS = [
+    ["cli"],
+    ["app"],
+    ["viewer"],
+    ["callbacks", "training"],
+    ["metrics", "meshing", "multiview"],
+    ["losses"],
+    ["data"],
+    ["models"],
+    ["kernels", "rendering"],
+    ["types"],
+    ["gaussians"],
+    ["cameras"],
+]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+HEAVY = ["torchvision", "gsplat", "triton", "xformers", "wandb", "diffusers"]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    return set(re.findall(r"^\s*(?:from|import) lgm\.(\w+)", path.read_text(), re.MULTILINE))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "lgm").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if "lgm" in p.relative_to(ROOT).parts], ids=str)
+def test_imports_flow_one_way(path):
+    room = room_of(path)
+    if room == "__init__":
+        return
+    for other in imported_rooms(path) - {room}:
+        assert LEVEL[other] > LEVEL[room], f"{room} may not import {other}"
+        assert (room, other) != ("models", "rendering"), "models never see rendering"
+        if room == "losses":
+            assert other == "types", "losses see only types"
+
+
+def test_import_linter_agrees():
+    # In a process of its own, so that what it loads is not what these tests loaded.
+    result = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+        cwd=ROOT, capture_output=True, text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if "lgm" in p.relative_to(ROOT).parts], ids=str)
+def test_no_prints_stubs_or_devices(path):
+    text = path.read_text()
+    assert "print(" not in text
+    assert "NotImplementedError" not in text
+    if room_of(path) not in ("cli", "rendering"):
+        assert '"cuda"' not in text and "'cuda'" not in text
+
+
+def test_importing_the_package_pulls_in_nothing_heavy():
+    program = f"import sys, lgm; print([m for m in {HEAVY} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_one_caller_of_instantiate():
+    callers = [p for p in SOURCES if "instantiate" in p.read_text()]
+    assert [p.relative_to(ROOT).as_posix() for p in callers if "import instantiate" in p.read_text()] == [
+        "lgm/cli/build.py"
+    ]
+
+
+def test_the_entry_points_stay_small():
+    for name in ("train.py", "evaluate.py"):
+        assert len((ROOT / name).read_text().splitlines()) <= 25

@@ -1,0 +1,166 @@
+"""Every configuration file composes, and what it describes can be built."""
+
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from lgm.cli.build import build_callbacks, plain
+from lgm.cli.validate import check_training, plan_batches
+from lgm.data.datamodule import ObjectDataModule
+from lgm.losses import CompositeLoss
+from lgm.models import LGM
+from lgm.rendering import Renderer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+MODELS = {"big": 415_042_848, "small": 412_958_240, "lrm": 412_958_240, "tiny": 59_743_360, "mini": 14_947_584}
+# What a machine without a GPU may build of a trainer that is for GPUs.
+HERE = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=1", "trainer.precision=32-true"]
+
+
+def names(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml") if p.stem != "base")
+
+
+def composed(*overrides: str, config: str = "train"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(config, overrides=["run_dir=/tmp/run", *overrides])
+
+
+def test_every_group_of_the_folder_is_in_a_defaults_list():
+    folders = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
+    text = (CONFIGS / "train.yaml").read_text() + (CONFIGS / "evaluate.yaml").read_text()
+    assert {name for name in folders if f"- {name}:" not in text} == set()
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_models(name):
+    cfg = composed(f"model={name}")
+    with torch.device("meta"):
+        net = instantiate(cfg.model.net)
+    assert isinstance(net, LGM)
+    assert cfg.model.name == name
+    if name in MODELS:
+        assert sum(p.numel() for p in net.parameters()) == MODELS[name]
+
+
+def test_a_model_can_be_built_from_its_own_file_alone():
+    cfg = OmegaConf.load(CONFIGS / "model" / "nano.yaml")
+    assert isinstance(instantiate(cfg.model.net), LGM)
+
+
+def test_splat_sizes_are_derived():
+    sizes = {}
+    for name in names("model"):
+        cfg = composed(f"model={name}")
+        assert "splat_size" not in OmegaConf.to_yaml(cfg)
+        with torch.device("meta"):
+            sizes[name] = instantiate(cfg.model.net).splat_size
+    assert sizes == {"big": 128, "small": 64, "lrm": 64, "tiny": 64, "mini": 64, "nano": 32}
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "views"),
+    [("big", 512, 8), ("small", 256, 12), ("lrm", 256, 12), ("tiny", 256, 8), ("mini", 128, 8)],
+)
+def test_resolution_follows_from_the_model_and_can_be_overridden(model, size, views):
+    resolution = composed(f"model={model}", "trainer=ddp8").resolution
+    assert (resolution.target_size, resolution.num_target_views) == (size, views)
+    assert composed(f"model={model}", "resolution=64x6").resolution.target_size == 64
+    assert composed(f"model={model}", "resolution.num_target_views=3").resolution.num_target_views == 3
+
+
+@pytest.mark.parametrize("name", names("trainer"))
+def test_trainers(name, tmp_path):
+    there = composed(f"trainer={name}")
+    assert plan_batches(composed(f"trainer={name}", "train.global_batch_size=256", "trainer.devices=2"))
+    cfg = composed(f"trainer={name}", *HERE, f"run_dir={tmp_path}")
+    if OmegaConf.is_config(there.trainer.strategy):
+        assert isinstance(instantiate(there.trainer.strategy), L.pytorch.strategies.Strategy)
+    trainer = instantiate(cfg.trainer, strategy="auto", logger=False)
+    assert trainer.max_steps == cfg.train.max_steps
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_data(name):
+    cfg = composed(f"data={name}")
+    datamodule = instantiate(cfg.data.module)
+    assert isinstance(datamodule, ObjectDataModule)
+
+
+@pytest.mark.parametrize("name", names("data/views"))
+def test_view_samplers(name):
+    sampler = instantiate(composed(f"data/views={name}").data.views)
+    assert sampler.num_target_views == 8
+
+
+@pytest.mark.parametrize("name", names("resolution"))
+def test_resolutions_say_what_their_names_do(name):
+    cfg = composed(f"resolution={name}").resolution
+    assert name == f"{cfg.target_size}x{cfg.num_target_views}"
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_optimizers_decay_no_norms_and_biases(name):
+    net = instantiate(composed("model=nano").model.net)
+    optimizer = instantiate(composed(f"optimizer={name}").optimizer)(net)
+    covered = sum(len(group["params"]) for group in optimizer.param_groups)
+    assert covered == len(list(net.parameters()))
+    for group in optimizer.param_groups:
+        if group["weight_decay"] > 0:
+            assert all(p.ndim >= 2 for p in group["params"])
+
+
+@pytest.mark.parametrize("name", names("scheduler"))
+def test_schedulers(name):
+    cfg = composed(f"scheduler={name}", "train.max_steps=1000")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = instantiate(cfg.scheduler)(optimizer)
+    rates = []
+    for _ in range(1000):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] < 0.01 and max(rates) == 1.0 and rates.index(1.0) in (499, 500)
+    assert min(rates) >= 0
+
+
+def test_losses_renderers_protocols_loggers_and_callbacks(tmp_path):
+    for name in names("loss"):
+        assert isinstance(instantiate(composed(f"loss={name}").loss), CompositeLoss)
+    for name in names("renderer"):
+        assert isinstance(instantiate(composed(f"renderer={name}").renderer), Renderer)
+    for name in names("protocol"):
+        cfg = composed(f"protocol={name}")
+        assert cfg.protocol.name == name and instantiate(cfg.protocol.views)
+    for name in names("logger"):
+        cfg = composed(f"logger={name}", f"run_dir={tmp_path}")
+        for entry in cfg.logger.values():
+            assert isinstance(instantiate(entry), L.pytorch.loggers.logger.Logger)
+    assert build_callbacks(composed("callbacks=train", f"run_dir={tmp_path}"))
+    assert build_callbacks(composed("ckpt=x", config="evaluate"))
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug", "hparams_search", "launcher"])
+def test_deltas_compose_and_pass_the_checks(group):
+    for name in names(group):
+        cfg = composed(f"{group}={name}", "data.path=/somewhere" if group in ("hparams_search", "launcher") else "data=quickstart")
+        assert check_training(cfg)
+        assert plain(cfg)
+
+
+def test_a_callback_set_to_null_is_left_out(tmp_path):
+    full = build_callbacks(composed(f"run_dir={tmp_path}"))
+    less = build_callbacks(composed(f"run_dir={tmp_path}", "callbacks.images=null"))
+    assert set(full) - set(less) == {"images"}
+
+
+@pytest.mark.parametrize("config", ["train", "evaluate"])
+def test_every_class_is_named_by_target(config):
+    """No key anywhere chooses a class by another name than _target_."""
+    overrides = ["ckpt=x"] if config == "evaluate" else []
+    assert "type:" not in OmegaConf.to_yaml(composed(*overrides, config=config))

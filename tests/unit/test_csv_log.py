@@ -1,0 +1,49 @@
+import csv
+
+from lgm.training.csv_log import CSVLog
+
+
+def rows(folder) -> list[dict]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def write(folder, steps, **values) -> None:
+    log = CSVLog(folder)
+    for step in steps:
+        log.log_metrics({"train/loss": 1.0 / step, **values}, step)
+    log.finalize("success")
+
+
+def test_one_row_a_step_with_all_of_its_values(tmp_path):
+    log = CSVLog(tmp_path)
+    log.log_metrics({"a": 1.0}, 1)
+    log.log_metrics({"b": 2.0, "epoch": 0}, 2)
+    log.log_metrics({"c": 3.0}, 1)
+    log.finalize("success")
+    assert rows(tmp_path) == [
+        {"step": "1", "a": "1.0", "b": "", "c": "3.0"},
+        {"step": "2", "a": "", "b": "2.0", "c": ""},
+    ]
+
+
+def test_a_resumed_run_keeps_what_came_before_and_drops_what_it_does_again(tmp_path):
+    write(tmp_path, range(1, 11))
+    write(tmp_path, range(7, 13), extra=5.0)
+    found = rows(tmp_path)
+    assert [int(row["step"]) for row in found] == list(range(1, 13))
+    assert found[0]["extra"] == "" and found[-1]["extra"] == "5.0"
+
+
+def test_a_row_cut_off_by_a_kill_is_dropped(tmp_path):
+    write(tmp_path, range(1, 4), other=1.0)
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text()[:-8])
+    write(tmp_path, range(3, 5), other=1.0)
+    assert [int(row["step"]) for row in rows(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_new_run_in_the_same_folder_starts_anew(tmp_path):
+    write(tmp_path, range(1, 11))
+    write(tmp_path, range(1, 3))
+    assert len(rows(tmp_path)) == 2
