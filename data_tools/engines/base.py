@@ -1,0 +1,68 @@
+"""What a rendering engine promises, whatever it draws with."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from data_tools.plan import RenderPlan
+
+# Short names; any other engine is named by its dotted path, `package.module.Class`.
+ENGINES = {"opengl": "data_tools.engines.opengl.OpenGLEngine"}
+
+
+class EngineUnavailable(ValueError):
+    """This machine lacks what the engine needs; the message says what to install."""
+
+
+class Engine(ABC):
+    """Draws one mesh file at a time.
+
+    An engine takes the file, not triangles, because some (Blender) bring readers of their own.
+    One engine belongs to one process and holds its graphics context until `close`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+
+    @abstractmethod
+    def render(self, path: Path, plan: RenderPlan) -> tuple[Iterator[np.ndarray], list[str]]:
+        """The plan's views in order, each [resolution, resolution, 4] uint8, and notes.
+
+        Pictures are RGBA: sRGB, straight alpha, transparent background, top row first.
+        Notes say what was missing but not fatal (a texture). Raises UnrenderableMesh.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the graphics context back."""
+
+
+def engine_class(name: str) -> type[Engine]:
+    """The class behind a short name or a dotted path; raises ValueError naming the fix."""
+    target = ENGINES.get(name, name)
+    module_name, _, class_name = target.rpartition(".")
+    if not module_name:
+        raise ValueError(
+            f"--engine {name!r} is unknown; use one of {', '.join(ENGINES)} or a dotted path to a class"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        raise EngineUnavailable(
+            f"--engine {name!r} needs the module {error.name!r}; pip install 'lgm-training[render]'"
+        ) from error
+    except AttributeError as error:
+        raise ValueError(f"--engine {name!r}: {module_name} has no {class_name}") from error
+    if not (isinstance(found, type) and issubclass(found, Engine)):
+        raise ValueError(f"--engine {name!r} is no subclass of data_tools.engines.Engine")
+    return found
+
+
+def make_engine(name: str, **options: Any) -> Engine:
+    return engine_class(name)(**options)

@@ -1,0 +1,154 @@
+"""OpenGL through EGL: no display, a GPU where there is one and a software renderer where not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import moderngl
+import numpy as np
+
+from data_tools.engines import shaders
+from data_tools.engines.base import Engine, EngineUnavailable
+from data_tools.engines.gpu_surfaces import GpuSurface, TextureCache
+from data_tools.meshes import load_mesh
+from data_tools.plan import RenderPlan
+
+MAX_SAMPLES = 8
+# An object lies within this distance of the origin, whichever way it is normalised.
+_OBJECT_BOUND = math.sqrt(3) / 2
+
+
+class OpenGLEngine(Engine):
+    """Diffuse shading under soft lights that stand still in the world.
+
+    supersample: pictures are drawn this many times larger in each direction and averaged, besides
+        multisampling; it smooths cut-out textures and shading, which multisampling can't.
+    device_index: the EGL device (GPU) to use; None leaves the choice to the driver.
+    """
+
+    name = "opengl"
+    version = "1"
+
+    def __init__(
+        self, supersample: int = 2, max_texture_size: int = 2048, device_index: int | None = None
+    ) -> None:
+        self._supersample = supersample
+        self._max_texture_size = max_texture_size
+        self._context = _make_context(device_index)
+        self._surface_program = self._context.program(shaders.SURFACE_VERTEX, shaders.SURFACE_FRAGMENT)
+        self._surface_program["base_image"] = 0
+        self._surface_program["emission_image"] = 1
+        self._picture_program = self._context.program(shaders.PICTURE_VERTEX, shaders.PICTURE_FRAGMENT)
+        self._picture_program["supersample"] = supersample
+        corners = np.array([-1, -1, 3, -1, -1, 3], dtype=np.float32)  # one triangle covers the picture
+        self._picture = self._context.vertex_array(
+            self._picture_program, self._context.buffer(corners), "in_corner"
+        )
+        self._targets: _Targets | None = None
+
+    def render(self, path: Path, plan: RenderPlan) -> tuple[Iterator[np.ndarray], list[str]]:
+        mesh = load_mesh(path, plan.normalize, plan.world_from_file, plan.max_triangles)
+        return self._views(mesh.surfaces, plan), mesh.notes
+
+    def close(self) -> None:
+        self._context.release()
+
+    def _views(self, surfaces, plan: RenderPlan) -> Iterator[np.ndarray]:
+        if self._targets is None or self._targets.resolution != plan.resolution:
+            if self._targets is not None:
+                self._targets.release()
+            self._targets = _Targets(self._context, plan.resolution, self._supersample)
+        textures = TextureCache(self._context, self._max_texture_size)
+        on_gpu: list[GpuSurface] = []
+        try:
+            while surfaces:  # freeing each as it is uploaded, so that no mesh is held twice
+                on_gpu.append(GpuSurface(self._context, self._surface_program, surfaces.pop(0), textures))
+            for c2w in plan.c2w:
+                yield self._draw(on_gpu, c2w, plan)
+        finally:
+            for surface in on_gpu:
+                surface.release()
+            textures.release()
+
+    def _draw(self, surfaces: list[GpuSurface], c2w: np.ndarray, plan: RenderPlan) -> np.ndarray:
+        context, targets = self._context, self._targets
+        targets.multisampled.use()
+        targets.multisampled.clear()
+        camera = c2w[:3, 3]
+        clip_from_world = _projection(plan) @ np.linalg.inv(c2w)
+        self._surface_program["clip_from_world"].write(clip_from_world.T.astype("f4").tobytes())
+        self._surface_program["camera"] = tuple(camera)
+        context.enable_only(moderngl.DEPTH_TEST)
+        for surface in surfaces:
+            if not surface.is_translucent:
+                surface.draw()
+        context.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
+        context.blend_func = moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
+        targets.multisampled.depth_mask = False
+        translucent = [surface for surface in surfaces if surface.is_translucent]
+        for surface in sorted(translucent, key=lambda s: -np.linalg.norm(s.center - camera)):
+            surface.draw_from_far_to_near(camera)
+        targets.multisampled.depth_mask = True
+        context.enable_only(moderngl.NOTHING)
+        context.copy_framebuffer(targets.resolved, targets.multisampled)
+        targets.picture.use()
+        targets.resolved_texture.use(0)
+        self._picture.render(moderngl.TRIANGLES, vertices=3)
+        # OpenGL reads the bottom row first, which is the top row here: see _projection.
+        pixels = np.frombuffer(targets.picture.read(components=4), dtype=np.uint8)
+        return pixels.reshape(plan.resolution, plan.resolution, 4)
+
+
+class _Targets:
+    """What is drawn into: large and multisampled, then resolved, then averaged to the picture."""
+
+    def __init__(self, context: moderngl.Context, resolution: int, supersample: int) -> None:
+        self.resolution = resolution
+        size = (resolution * supersample,) * 2
+        samples = min(MAX_SAMPLES, context.max_samples)
+        # Half floats: light is added up before it is rounded to 8 bits.
+        self.multisampled = context.framebuffer(
+            context.renderbuffer(size, 4, samples=samples, dtype="f2"),
+            context.depth_renderbuffer(size, samples=samples),
+        )
+        self.resolved_texture = context.texture(size, 4, dtype="f2")
+        self.resolved = context.framebuffer(self.resolved_texture)
+        self.picture = context.framebuffer(context.renderbuffer((resolution, resolution), 4))
+
+    def release(self) -> None:
+        for target in (self.multisampled, self.resolved, self.resolved_texture, self.picture):
+            target.release()
+
+
+def _projection(plan: RenderPlan) -> np.ndarray:
+    """Clip space from OpenCV camera axes, pixel (0, 0) at clip (-1, -1).
+
+    With +y down both in the camera and in the rows of the picture no axis has to be turned: the row
+    that OpenGL calls the bottom one, and reads first, is our top one.
+    """
+    focal = 1.0 / math.tan(math.radians(plan.fov_y_deg) / 2)
+    near = max(plan.radius - _OBJECT_BOUND, 0.02)
+    far = plan.radius + _OBJECT_BOUND
+    return np.array(
+        [
+            [focal, 0, 0, 0],
+            [0, focal, 0, 0],
+            [0, 0, (far + near) / (far - near), -2 * far * near / (far - near)],
+            [0, 0, 1, 0],
+        ]
+    )
+
+
+def _make_context(device_index: int | None) -> moderngl.Context:
+    options = {} if device_index is None else {"device_index": device_index}
+    try:
+        context = moderngl.create_context(standalone=True, backend="egl", require=330, **options)
+    except Exception as error:  # noqa: BLE001 - the loader raises bare exceptions
+        raise EngineUnavailable(
+            f"no OpenGL 3.3 through EGL ({error}); install libegl1 and libgl1-mesa-dri, or a GPU driver "
+            "with its graphics part (containers: NVIDIA_DRIVER_CAPABILITIES=all)"
+        ) from error
+    context.gc_mode = "auto"
+    return context

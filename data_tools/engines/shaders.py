@@ -1,0 +1,100 @@
+"""GLSL of the OpenGL engine. Colours are linear light and premultiplied until the last pass."""
+
+SURFACE_VERTEX = """
+#version 330
+uniform mat4 clip_from_world;
+in vec3 in_position;
+in vec3 in_normal;
+in vec2 in_uv;
+in vec4 in_color;
+out vec3 position;
+out vec3 normal;
+out vec2 uv;
+out vec4 color;
+void main() {
+    position = in_position;
+    normal = in_normal;
+    uv = in_uv;
+    color = in_color;
+    gl_Position = clip_from_world * vec4(in_position, 1.0);
+}
+"""
+
+# Sky and ground light plus four soft lights, fixed to the world and from below too: no side of an
+# object is black, and each canonical view is lit a little differently, which shows its shape.
+# Together they send a white surface that faces the main light just below 1.
+SURFACE_FRAGMENT = """
+#version 330
+uniform vec3 camera;
+uniform vec4 base_color;
+uniform vec3 emission;
+uniform sampler2D base_image;
+uniform sampler2D emission_image;
+uniform bool has_base_image;
+uniform bool has_emission_image;
+uniform int alpha_mode;  // 0 opaque, 1 mask, 2 blend
+uniform float alpha_cutoff;
+in vec3 position;
+in vec3 normal;
+in vec2 uv;
+in vec4 color;
+out vec4 premultiplied;
+
+float lamp(vec3 n, vec3 direction) {
+    return max((dot(n, normalize(direction)) + 0.3) / 1.3, 0.0);
+}
+
+float irradiance(vec3 n) {
+    return mix(0.30, 0.48, 0.5 + 0.5 * n.y)
+        + 0.38 * lamp(n, vec3(0.5, 0.8, 0.6))
+        + 0.18 * lamp(n, vec3(-0.7, 0.2, 0.5))
+        + 0.16 * lamp(n, vec3(-0.1, 0.3, -1.0))
+        + 0.10 * lamp(n, vec3(0.2, -1.0, 0.1));
+}
+
+void main() {
+    vec4 albedo = base_color * color;
+    if (has_base_image) albedo *= texture(base_image, uv);
+    if (alpha_mode == 1 && albedo.a < alpha_cutoff) discard;
+    float alpha = alpha_mode == 2 ? albedo.a : 1.0;
+
+    // Which way a face is wound means nothing in found meshes: both sides are drawn, and the normal
+    // is turned to the side that the camera sees. The face's own plane decides that, since an
+    // interpolated normal leans over the horizon at an object's outline.
+    vec3 plane = cross(dFdx(position), dFdy(position));
+    plane = dot(plane, camera - position) < 0.0 ? -plane : plane;
+    vec3 n = dot(normal, normal) > 1e-12 ? normalize(normal) : normalize(camera - position);
+    n = dot(n, plane) < 0.0 ? -n : n;
+
+    vec3 glow = emission;
+    if (has_emission_image) glow *= texture(emission_image, uv).rgb;
+    premultiplied = vec4(albedo.rgb * irradiance(n) + glow, 1.0) * alpha;
+}
+"""
+
+PICTURE_VERTEX = """
+#version 330
+in vec2 in_corner;
+void main() { gl_Position = vec4(in_corner, 0.0, 1.0); }
+"""
+
+# Averages premultiplied colours, so that an outline takes no colour from the empty background, then
+# divides by alpha: what is written is straight alpha, and sRGB.
+PICTURE_FRAGMENT = """
+#version 330
+uniform sampler2D linear_image;
+uniform int supersample;
+out vec4 straight;
+void main() {
+    vec4 total = vec4(0.0);
+    ivec2 first = ivec2(gl_FragCoord.xy) * supersample;
+    for (int y = 0; y < supersample; ++y)
+        for (int x = 0; x < supersample; ++x)
+            total += texelFetch(linear_image, first + ivec2(x, y), 0);
+    total /= float(supersample * supersample);
+    if (total.a < 0.002) { straight = vec4(0.0); return; }
+    vec3 c = clamp(total.rgb / total.a, 0.0, 1.0);
+    vec3 srgb = mix(12.92 * c, 1.055 * pow(c, vec3(1.0 / 2.4)) - 0.055, step(0.0031308, c));
+    straight = vec4(srgb, total.a);
+}
+"""

@@ -1,0 +1,104 @@
+"""From a file to a mesh that an engine can draw: read, checked, turned upright, centred and scaled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.meshes.normals import crease_normals, usable_normals
+from data_tools.meshes.obj import read_obj
+from data_tools.meshes.scenes import read_scene
+from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh
+
+# The farthest vertex of `normalize=sphere`; a sphere of 0.623 just fits the default camera.
+SPHERE_RADIUS = 0.6
+NORMALIZATIONS = ("sphere", "box")
+
+
+def load_mesh(path: Path, normalize: str, world_from_file: np.ndarray, max_triangles: int) -> Mesh:
+    """A mesh in the world's frame: +y up, centred on its box's centre.
+
+    normalize: "sphere" puts the farthest vertex at 0.6; "box" makes the longest side 1.
+    world_from_file: [4, 4] rotation of the file's axes to the world's.
+    Raises UnrenderableMesh with the reason.
+    """
+    mesh = _read(path, max_triangles)
+    mesh.surfaces = [_without_degenerate(surface) for surface in mesh.surfaces]
+    mesh.surfaces = [surface for surface in mesh.surfaces if surface.num_triangles]
+    if not mesh.surfaces:
+        raise UnrenderableMesh("no triangle with an area")
+    if mesh.num_triangles > max_triangles:
+        raise UnrenderableMesh(f"{mesh.num_triangles} triangles, more than --max-triangles {max_triangles}")
+    for surface in mesh.surfaces:
+        _turn(surface, world_from_file[:3, :3])
+    _fit(mesh.surfaces, normalize)
+    _complete_normals(mesh.surfaces)
+    return mesh
+
+
+def _read(path: Path, max_triangles: int) -> Mesh:
+    if not path.is_file():
+        raise UnrenderableMesh("no such file")
+    if path.stat().st_size == 0:
+        raise UnrenderableMesh("empty file")
+    mesh = read_obj(path) if path.suffix.lower() == ".obj" else read_scene(path, max_triangles)
+    if not any(surface.num_triangles for surface in mesh.surfaces):
+        raise UnrenderableMesh("no faces")
+    for surface in mesh.surfaces:
+        if not np.isfinite(surface.positions).all():
+            raise UnrenderableMesh("NaN or infinity among the vertices")
+    return mesh
+
+
+def _without_degenerate(surface: Surface) -> Surface:
+    """Triangles without an area have no normal and can't be seen."""
+    edge_a = surface.positions[:, 1] - surface.positions[:, 0]
+    edge_b = surface.positions[:, 2] - surface.positions[:, 0]
+    area = np.linalg.norm(np.cross(edge_a, edge_b), axis=1)
+    longest = np.maximum((edge_a**2).sum(axis=1), (edge_b**2).sum(axis=1))
+    keep = area > 1e-10 * np.maximum(longest, 1e-300)
+    if keep.all():
+        return surface
+    return Surface(
+        positions=surface.positions[keep],
+        material=surface.material,
+        normals=None if surface.normals is None else surface.normals[keep],
+        uv=None if surface.uv is None else surface.uv[keep],
+        colors=None if surface.colors is None else surface.colors[keep],
+    )
+
+
+def _turn(surface: Surface, rotation: np.ndarray) -> None:
+    surface.positions = surface.positions @ rotation.T
+    if surface.normals is not None:
+        surface.normals = surface.normals @ rotation.T
+
+
+def _fit(surfaces: list[Surface], normalize: str) -> None:
+    """Centre and scale in place."""
+    low = np.min([s.positions.min(axis=(0, 1)) for s in surfaces], axis=0)
+    high = np.max([s.positions.max(axis=(0, 1)) for s in surfaces], axis=0)
+    center = (low + high) / 2
+    if normalize == "sphere":
+        farthest = max(np.linalg.norm(s.positions - center, axis=-1).max() for s in surfaces)
+        scale = SPHERE_RADIUS / farthest
+    elif normalize == "box":
+        scale = 1.0 / (high - low).max()
+    else:
+        raise ValueError(f"normalize={normalize!r} is none of {', '.join(NORMALIZATIONS)}")
+    if not np.isfinite(scale):
+        raise UnrenderableMesh("no extent")
+    for surface in surfaces:
+        surface.positions = (surface.positions - center) * scale
+
+
+def _complete_normals(surfaces: list[Surface]) -> None:
+    """Give normals to the surfaces without usable ones, together: smoothing crosses materials."""
+    lacking = [surface for surface in surfaces if not usable_normals(surface.normals)]
+    if not lacking:
+        return
+    normals = crease_normals(np.concatenate([surface.positions for surface in lacking]))
+    ends = np.cumsum([surface.num_triangles for surface in lacking])
+    for surface, part in zip(lacking, np.split(normals, ends[:-1]), strict=True):
+        surface.normals = part

@@ -1,0 +1,84 @@
+"""What every reader makes and every engine draws: triangles with normals, colours and a material."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+
+class UnrenderableMesh(Exception):
+    """This mesh can't be rendered; the message is the reason, in a few words."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Diffuse only: a Gaussian without view dependence couldn't learn a highlight.
+
+    base_color, emission: linear light, not sRGB.
+    base_image, emission_image: sRGB pictures, multiplied with the colours.
+    alpha_mode: "opaque"; "mask" (drawn where alpha >= alpha_cutoff); "blend" (translucent).
+    """
+
+    base_color: tuple[float, float, float, float] = (0.6, 0.6, 0.6, 1.0)
+    base_image: Image.Image | None = None
+    emission: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    emission_image: Image.Image | None = None
+    alpha_mode: str = "opaque"
+    alpha_cutoff: float = 0.5
+
+
+@dataclass
+class Surface:
+    """Triangles of one material, each corner on its own (no index), so that a corner can have its
+    own normal and texture coordinate.
+
+    positions: [F, 3, 3] float64; the last axis is x, y, z.
+    normals: [F, 3, 3] or None where the file has none; not necessarily of unit length.
+    uv: [F, 3, 2] or None; the origin is the picture's lower left corner.
+    colors: [F, 3, 4] linear RGBA or None.
+    """
+
+    positions: np.ndarray
+    material: Material
+    normals: np.ndarray | None = None
+    uv: np.ndarray | None = None
+    colors: np.ndarray | None = None
+
+    @property
+    def num_triangles(self) -> int:
+        return len(self.positions)
+
+
+@dataclass
+class Mesh:
+    """surfaces: at least one, none empty. notes: what was missing but not fatal, for the report."""
+
+    surfaces: list[Surface]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_triangles(self) -> int:
+        return sum(surface.num_triangles for surface in self.surfaces)
+
+
+def srgb_to_linear(values: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1, for colours in 0..1."""
+    values = np.clip(np.asarray(values, dtype=np.float64), 0.0, 1.0)
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def image_alpha_mode(image: Image.Image) -> str:
+    """How to draw a picture's alpha: leaves and grids are cut out, glass is blended.
+
+    Cutting out needs no order of drawing, so it's used wherever nearly all texels are either
+    there or not there.
+    """
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return "opaque"
+    alpha = np.asarray(image.convert("RGBA"))[..., 3]
+    if alpha.min() >= 250:
+        return "opaque"
+    between = ((alpha > 25) & (alpha < 230)).mean()
+    return "mask" if between < 0.15 else "blend"

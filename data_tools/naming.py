@@ -1,0 +1,38 @@
+"""Names of objects: what may stand in a uid, and stable hashes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import PurePosixPath
+
+# WebDataset ends a key at the first dot and a tar path has slashes, so a uid has neither.
+_ALLOWED = re.compile(r"^[A-Za-z0-9_-]{1,120}$")
+_REPLACED = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def is_uid(name: str) -> bool:
+    return bool(_ALLOWED.match(name))
+
+
+def make_uid(relative_path: str) -> str:
+    """A uid from a mesh's path below its input folder.
+
+    A file name that is a uid already stays (`0a1b2c.glb` -> `0a1b2c`). Any other is cleaned, and a
+    hash of the whole path keeps apart what cleaning would make equal (`a/b.obj` and `a_b.obj`).
+    """
+    plain = str(PurePosixPath(relative_path).with_suffix(""))
+    if is_uid(plain):
+        return plain
+    digest = hashlib.sha256(relative_path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{_REPLACED.sub('_', plain).strip('_')[-100:]}-{digest}"
+
+
+def stable_hash(text: str) -> str:
+    """The same on every machine and in every run, unlike Python's hash()."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unit_hash(text: str) -> float:
+    """A stable pseudo-random number in [0, 1)."""
+    return int(stable_hash(text)[:13], 16) / 16**13

@@ -1,0 +1,166 @@
+"""Meshes -> pictures: `python -m data_tools.render meshes/ --out renders/`.
+
+Reads OBJ, GLB, glTF, PLY and STL; writes one folder an object with RGBA pictures, cameras.json and
+meta.json. Run it again to go on where it stopped. What can't be rendered is listed with its reason
+on the screen and in report.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_tools.command import run_command
+from data_tools.engines.base import ENGINES, engine_class
+from data_tools.naming import stable_hash
+from data_tools.plan import RenderPlan, make_plan
+from data_tools.render_worker import RenderTask, make_renderer
+from data_tools.renders import PICTURE_FORMATS, append_report, check_settings, is_complete
+from data_tools.sources import find_meshes, read_metadata
+from data_tools.worker_pool import Lost, run_tasks
+
+_PROGRESS_EVERY_S = 15.0
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.render",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        help="mesh files, folders (searched recursively) or lists (.txt, one path a line)",
+    )
+    add("--out", required=True, type=Path, help="folder for the renders; made if needed, resumed if there")
+    add("--engine", default="opengl", help=f"{', '.join(ENGINES)}, or a dotted path to an Engine class")
+    add("--resolution", type=int, default=512, help="side of the square pictures in pixels (512)")
+    add("--views", type=int, default=100, help="4 canonical views and the rest on a spiral (100)")
+    add("--radius", type=float, default=1.5, help="distance of the cameras from the object's centre (1.5)")
+    add("--fov", type=float, default=49.1, help="field of view in degrees (49.1)")
+    add("--normalize", choices=("sphere", "box"), default="sphere",
+        help="sphere: farthest vertex at 0.6, never cut off (default); box: longest side 1")  # fmt: skip
+    add("--up", choices=("y", "z"), default="y", help="axis that points up in the mesh files (y)")
+    add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
+    add("--supersample", type=int, default=2, help="draw this many times larger and average (2; 1 is faster)")
+    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2),
+        help="processes, each with a graphics context of its own (half the cores)")  # fmt: skip
+    add("--gpus", help="EGL devices to share among the workers, e.g. 0,1,2,3 (default: the driver's choice)")
+    add("--timeout-s", type=float, default=900.0, help="give an object up after this many seconds (900)")
+    add("--max-triangles", type=int, default=5_000_000, help="refuse larger meshes; bounds memory (5000000)")
+    add(
+        "--part", default="1/1", help="k/n: only the k-th of n parts of the objects, one part a machine (1/1)"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    if options.workers < 1 or options.supersample < 1:
+        raise ValueError(f"--workers {options.workers} and --supersample {options.supersample} must be >= 1")
+    part = _parse_part(options.part)
+    sources = find_meshes(options.inputs)
+    engine = engine_class(options.engine)
+    plan = make_plan(
+        options.resolution, options.views, options.radius, options.fov,
+        options.normalize, options.up, options.max_triangles,
+    )  # fmt: skip
+    check_settings(options.out, {**plan.summary(), "engine": engine.name, "engine_version": engine.version})
+    counts: Counter[str] = Counter()
+    tasks = _tasks(sources, options.out, plan, part, counts)
+    start = shown = time.monotonic()
+    for task, result in run_tasks(tasks, _worker_recipes(options, plan), options.timeout_s):
+        lost = isinstance(result, Lost)
+        fault = result.reason if lost else result.fault
+        notes = [] if lost else list(result.notes)
+        _report(options.out, task.metadata, fault, notes, None if lost else result.seconds)
+        counts["failed" if fault else "rendered"] += 1
+        if time.monotonic() - shown > _PROGRESS_EVERY_S:
+            shown = time.monotonic()
+            print(f"{_summary(counts)} in {shown - start:.0f} s", flush=True)
+    print(f"{_summary(counts)} in {time.monotonic() - start:.0f} s; {options.out}")
+    return 0 if counts["rendered"] + counts["complete before"] else 1
+
+
+def _tasks(
+    sources: Iterator, renders: Path, plan: RenderPlan, part: tuple[int, int], counts: Counter[str]
+) -> Iterator[RenderTask]:
+    """What is left to do; faults that need no renderer are reported on the way."""
+    seen: set[str] = set()
+    for source in sources:
+        try:
+            metadata = read_metadata(source)
+        except ValueError as error:
+            _report(renders, {"uid": None, "source": source.relative}, str(error), [], None)
+            counts["failed"] += 1
+            continue
+        uid = metadata["uid"]
+        if int(stable_hash(uid)[:13], 16) % part[1] != part[0]:
+            continue
+        if uid in seen:
+            _report(
+                renders, {**metadata, "source": source.relative}, f"uid {uid!r} is taken already", [], None
+            )
+            counts["failed"] += 1
+            continue
+        seen.add(uid)
+        if is_complete(renders / uid, plan.num_views):
+            counts["complete before"] += 1
+            continue
+        yield RenderTask(source.path, metadata)
+
+
+def _worker_recipes(options: argparse.Namespace, plan: RenderPlan) -> list:
+    devices: list[int | None] = [None]
+    if options.gpus:
+        try:
+            devices = [int(text) for text in options.gpus.split(",")]
+        except ValueError as error:
+            raise ValueError(f"--gpus {options.gpus!r} must be numbers with commas, e.g. 0,1") from error
+    recipes = []
+    for worker in range(options.workers):
+        engine_options = {"supersample": options.supersample} if options.engine == "opengl" else {}
+        device = devices[worker % len(devices)]
+        if device is not None:
+            engine_options["device_index"] = device
+        arguments = (options.engine, engine_options, plan, options.out, options.format)
+        recipes.append((make_renderer, arguments))
+    return recipes
+
+
+def _report(
+    renders: Path, metadata: dict, fault: str | None, notes: list[str], seconds: float | None
+) -> None:
+    line = {
+        "uid": metadata["uid"],
+        "source": metadata.get("source"),
+        "status": "failed" if fault else "rendered",
+        "reason": fault,
+        "notes": notes,
+        "seconds": seconds,
+    }
+    append_report(renders, line)
+    if fault:
+        print(f"failed {metadata['uid'] or metadata.get('source')}: {fault}", flush=True)
+
+
+def _summary(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[kind]} {kind}" for kind in ("rendered", "complete before", "failed"))
+
+
+def _parse_part(text: str) -> tuple[int, int]:
+    """`2/8` -> (1, 8)."""
+    number, _, total = text.partition("/")
+    if not (number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
+        raise ValueError(f"--part {text!r} must be k/n with 1 <= k <= n, e.g. 2/8")
+    return int(number) - 1, int(total)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,123 @@
+"""The folder of rendered objects: `<renders>/<uid>/view_000.png … cameras.json meta.json`.
+
+An object's folder is written under `.partial/` and renamed when whole, so that a folder with a uid's
+name is complete whatever stopped the program.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_tools.command import write_atomically
+from data_tools.naming import is_uid
+from data_tools.plan import RenderPlan
+from lgm.data.sample import view_key
+
+SETTINGS_NAME = "render.json"
+REPORT_NAME = "report.jsonl"
+CAMERAS_NAME = "cameras.json"
+META_NAME = "meta.json"
+PARTIAL_NAME = ".partial"
+PICTURE_FORMATS = ("png", "webp")
+# Mean alpha below this in all canonical views: under one pixel in ten thousand, nothing is there.
+_EMPTY_COVERAGE = 1e-4
+
+
+class NothingVisible(Exception):
+    """All canonical views are empty."""
+
+
+def encode_picture(pixels: np.ndarray, picture_format: str) -> bytes:
+    """RGBA without loss. Speed before size: a render is read once, by the packer."""
+    held = io.BytesIO()
+    image = Image.fromarray(pixels, "RGBA") if pixels.dtype == np.uint8 else None
+    if picture_format == "png":
+        image.save(held, "PNG", compress_level=1)
+    else:
+        image.save(held, "WEBP", lossless=True, quality=20, method=1)
+    return held.getvalue()
+
+
+def write_object(
+    renders: Path,
+    metadata: dict[str, Any],
+    plan: RenderPlan,
+    views: Iterable[np.ndarray],
+    picture_format: str,
+) -> None:
+    """Write one object's folder; it appears under its name only when whole."""
+    uid = metadata["uid"]
+    partial = renders / PARTIAL_NAME / uid
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    record = plan.camera_record()
+    coverage = []
+    try:
+        for number, pixels in enumerate(views):
+            (partial / view_key(number, picture_format)).write_bytes(encode_picture(pixels, picture_format))
+            coverage.append(float(pixels[..., 3].mean()) / 255)
+            if number == len(record.canonical_inputs) - 1 and max(coverage) < _EMPTY_COVERAGE:
+                raise NothingVisible("nothing visible in the canonical views")
+        (partial / META_NAME).write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", "utf-8")
+        (partial / CAMERAS_NAME).write_text(record.to_json() + "\n", "utf-8")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    final = renders / uid
+    # Whatever stands there was judged incomplete, or the object would have been skipped.
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+
+
+def is_complete(folder: Path, num_views: int) -> bool:
+    """Whether an object's folder holds its cameras and every picture."""
+    if not (folder / CAMERAS_NAME).is_file() or not (folder / META_NAME).is_file():
+        return False
+    with os.scandir(folder) as entries:
+        pictures = sum(e.name.startswith("view_") and e.stat().st_size > 0 for e in entries)
+    return pictures == num_views
+
+
+def check_settings(renders: Path, settings: dict[str, Any]) -> None:
+    """One folder holds one kind of renders: write its settings, or compare with those there."""
+    path = renders / SETTINGS_NAME
+    if path.is_file():
+        found = read_settings(renders)
+        for key, value in settings.items():
+            if found.get(key) != value:
+                raise ValueError(
+                    f"{renders} was rendered with {key}={found.get(key)!r}, now {value!r} is asked for; "
+                    "give the same options, or another --out"
+                )
+        return
+    renders.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(settings, indent=1) + "\n")
+
+
+def read_settings(renders: Path) -> dict[str, Any]:
+    path = renders / SETTINGS_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a folder that data_tools.render wrote")
+    return json.loads(path.read_text("utf-8"))
+
+
+def object_uids(renders: Path) -> Iterator[str]:
+    """The uids with a folder, in no particular order."""
+    with os.scandir(renders) as entries:
+        for entry in entries:
+            if entry.is_dir() and is_uid(entry.name):
+                yield entry.name
+
+
+def append_report(renders: Path, line: dict[str, Any]) -> None:
+    with (renders / REPORT_NAME).open("a", encoding="utf-8") as report:
+        report.write(json.dumps(line) + "\n")
