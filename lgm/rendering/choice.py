@@ -7,15 +7,15 @@ from lgm.rendering.base import Renderer
 from lgm.rendering.torch_backend import TorchRenderer
 
 _log = logging.getLogger(__name__)
-_BACKENDS: dict[str, type[Renderer]] = {"torch": TorchRenderer}
+BACKENDS: dict[str, type[Renderer]] = {"torch": TorchRenderer}
 
 
 def make_renderer(name: str = "auto") -> Renderer:
     """The back end of that name, with its defaults; "auto" takes the fastest that is usable here."""
-    choices = ["auto", *_BACKENDS]
+    choices = ["auto", *BACKENDS]
     if name not in choices:
         raise ValueError(f"renderer name={name!r} is unknown; choose one of {', '.join(choices)}")
-    return _BACKENDS[_fastest() if name == "auto" else name]()
+    return BACKENDS[_fastest() if name == "auto" else name]()
 
 
 @cache
