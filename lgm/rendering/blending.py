@@ -52,7 +52,7 @@ class _Blend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, lists: TileLists, max_pairs: int) -> Tensor:
         output = rows.new_zeros(lists.counts.numel(), NUM_FEATURES + 1, lists.tile_size**2)
-        for block in _walk(rows, lists, max_pairs, with_excess=False):
+        for block in _walk(rows, lists, max_pairs, _Scratch(rows), with_excess=False):
             output[block.tiles] += block.features.transpose(1, 2) @ block.weights
         ctx.save_for_backward(rows, output)
         ctx.lists, ctx.max_pairs = lists, max_pairs
@@ -65,20 +65,36 @@ class _Blend(torch.autograd.Function):
         # One more row, for the places that no splat fills.
         grad_rows = rows.new_zeros(rows.shape[0] + 1, rows.shape[1])
         behind = (grad_output * output).sum(1)  # Σ w v of the splats still to come, [tiles, P]
+        scratch, capped = _Scratch(rows), _any_capped(rows)
         with full_precision(rows.device.type):
-            for block in _walk(rows, ctx.lists, ctx.max_pairs, with_excess=_any_capped(rows)):
+            for block in _walk(rows, ctx.lists, ctx.max_pairs, scratch, with_excess=capped):
                 grad = grad_output[block.tiles]  # [T, 5, P]
                 grad_features = block.weights @ grad.transpose(1, 2)
-                grad_logits = _logit_gradients(block, block.features @ grad, behind)
+                grad_logits = _logit_gradients(block, grad, behind, scratch)
                 grad_shape = exponents_backward(block.shape, grad_logits.flatten(0, 1))
                 grad_block = torch.cat([grad_shape, grad_features.flatten(0, 1)[:, :-1]], dim=1)
                 grad_rows.index_add_(0, block.splats, grad_block)
         return grad_rows[:-1], None, None
 
 
+class _Scratch:
+    """Memory for one block, by name, kept for the next: a CPU lost a third of its time on new pages."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._memory: dict[str, Tensor] = {}
+        self.one = like.new_ones(())
+
+    def __call__(self, name: str, shape: torch.Size | tuple[int, ...]) -> Tensor:
+        size = math.prod(shape)
+        if name not in self._memory or self._memory[name].numel() < size:
+            self._memory[name] = self._like.new_empty(size)
+        return self._memory[name][:size].view(shape)
+
+
 @dataclass(frozen=True)
 class _Block:
-    """T tiles and their next K splats; the memory is the consumer's to overwrite.
+    """T tiles and their next K splats; the memory is the consumer's to overwrite until the next.
 
     splats: rows of the splats; one past the last row where a list has ended.
     shape: the splats' first six columns, centres relative to the tile's.
@@ -95,11 +111,28 @@ class _Block:
     excess: Tensor | None  # [T, K, P]
 
 
-def _walk(rows: Tensor, lists: TileLists, max_pairs: int, with_excess: bool) -> Iterator[_Block]:
+@dataclass(frozen=True)
+class _Walker:
+    """What stays the same on the way: the splats, the lists, and the state that blocks move on.
+
+    table: rows and the coverage's 1, and one empty row.
+    transmittance: of every pixel, in front of the splats still to come.
+    """
+
+    table: Tensor  # [M + 1, 11]
+    lists: TileLists
+    transmittance: Tensor  # [tiles, P]
+    scratch: _Scratch
+    with_excess: bool
+
+
+def _walk(
+    rows: Tensor, lists: TileLists, max_pairs: int, scratch: _Scratch, with_excess: bool
+) -> Iterator[_Block]:
     """All tiles' lists, front to back, until they end or every pixel is opaque."""
     num_pixels = lists.tile_size**2
-    table = _with_empty_row(rows)
     transmittance = rows.new_ones(lists.counts.numel(), num_pixels)
+    walker = _Walker(_with_empty_row(rows), lists, transmittance, scratch, with_excess)
     left, tiles = lists.counts.sort(descending=True)  # similar lengths share a block: little padding
     tiles, left = tiles[left > 0], left[left > 0]
     passed = 0
@@ -108,46 +141,42 @@ def _walk(rows: Tensor, lists: TileLists, max_pairs: int, with_excess: bool) -> 
         tiles_a_block = max(1, max_pairs // (num_splats * num_pixels))
         for some, some_left in zip(tiles.split(tiles_a_block), left.split(tiles_a_block), strict=True):
             length = min(num_splats, int(some_left[0]))
-            yield _block(table, lists, some, passed, length, transmittance, with_excess)
+            yield _block(walker, some, passed, length)
         passed, left = passed + num_splats, left - num_splats
         alive = (left > 0) & (transmittance[tiles].amax(1) > 0)
         tiles, left = tiles[alive], left[alive]
 
 
-def _block(
-    table: Tensor,
-    lists: TileLists,
-    tiles: Tensor,
-    passed: int,
-    length: int,
-    transmittance: Tensor,
-    with_excess: bool,
-) -> _Block:
+def _block(walker: _Walker, tiles: Tensor, passed: int, length: int) -> _Block:
     """The next `length` splats of some tiles; moves the tiles' transmittance past them."""
-    splats = _next_splats(lists, tiles, passed, length, empty=table.shape[0] - 1)
-    gathered = table.index_select(0, splats.flatten())
+    lists, scratch, transmittance = walker.lists, walker.scratch, walker.transmittance
+    splats = _next_splats(lists, tiles, passed, length, empty=walker.table.shape[0] - 1)
+    gathered = walker.table.index_select(0, splats.flatten())
     shape, features = gathered[:, :NUM_SHAPE], gathered[:, NUM_SHAPE:]
     shape[:, :2] -= _tile_centers(lists, tiles, shape).repeat_interleave(length, dim=0)
-    logits = exponents(shape, lists.tile_size).unflatten(0, (-1, length))  # [T, K, P]
-    uncapped = logits.clamp_(min=_LOG_ZERO).exp_()
-    excess = (uncapped / MAX_ALPHA).clamp_(min=1) if with_excess else None
+    block_shape = (tiles.numel(), length, lists.tile_size**2)
+    logits = exponents(shape, lists.tile_size, out=scratch("alphas", block_shape).flatten(0, 1))
+    uncapped = logits.view(block_shape).clamp_(min=_LOG_ZERO).exp_()
+    excess = None
+    if walker.with_excess:
+        excess = torch.div(uncapped, MAX_ALPHA, out=scratch("excess", block_shape)).clamp_(min=1)
     alphas = torch.threshold_(uncapped.clamp_(max=MAX_ALPHA), MIN_ALPHA, 0)
-    weights, transmittance[tiles] = _weights(alphas, transmittance[tiles])
+    weights, transmittance[tiles] = _weights(alphas, transmittance[tiles], scratch)
     return _Block(
         tiles, splats.flatten(), shape, features.unflatten(0, (-1, length)), alphas, weights, excess
     )
 
 
-def _weights(alphas: Tensor, entering: Tensor) -> tuple[Tensor, Tensor]:
+def _weights(alphas: Tensor, entering: Tensor, scratch: _Scratch) -> tuple[Tensor, Tensor]:
     """Weights [T, K, P] and the transmittance [T, P] that leaves, 0 where the pixel has stopped.
 
     A pixel stops before the splat that would bring it under MIN_TRANSMITTANCE: that splat's alpha,
     and all behind it, become 0.
     """
-    through = 1 - alphas
+    through = torch.sub(scratch.one, alphas, out=scratch("through", alphas.shape))
     through[:, 0] *= entering
-    through = through.cumprod(1)  # behind each splat
-    weights = torch.empty_like(alphas)
+    through.cumprod_(1)  # behind each splat
+    weights = scratch("weights", alphas.shape)
     torch.mul(alphas[:, 0], entering, out=weights[:, 0])
     torch.mul(alphas[:, 1:], through[:, :-1], out=weights[:, 1:])
     leaving = through[:, -1].clone()
@@ -159,12 +188,15 @@ def _weights(alphas: Tensor, entering: Tensor) -> tuple[Tensor, Tensor]:
     return weights, leaving
 
 
-def _logit_gradients(block: _Block, values: Tensor, behind: Tensor) -> Tensor:
-    """dL/dl [T, K, P] from v [T, K, P]; moves `behind` past the block."""
-    own = values.mul_(block.weights)
-    after = behind[block.tiles][:, None] - own.cumsum(1)  # Σ_{j>k} w_j v_j
+def _logit_gradients(block: _Block, grad: Tensor, behind: Tensor, scratch: _Scratch) -> Tensor:
+    """dL/dl [T, K, P] from the output's gradient [T, 5, P]; moves `behind` past the block."""
+    alphas = block.alphas
+    own = torch.bmm(block.features, grad, out=scratch("own", alphas.shape)).mul_(block.weights)  # w v
+    after = torch.cumsum(own, 1, out=scratch("after", alphas.shape))
+    torch.sub(behind[block.tiles][:, None], after, out=after)  # Σ_{j>k} w_j v_j
     behind[block.tiles] = after[:, -1]
-    odds = block.alphas / (1 - block.alphas)
+    odds = torch.sub(scratch.one, alphas, out=scratch("through", alphas.shape))
+    torch.div(alphas, odds, out=odds)
     grad_logits = own.sub_(odds.mul_(after))
     return grad_logits if block.excess is None else grad_logits.mul_(block.excess)
 

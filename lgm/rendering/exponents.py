@@ -12,14 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def exponents(shape: Float[Tensor, "S 6"], tile_size: int) -> Float[Tensor, "S P"]:
-    """log(alpha) of splats (x, y, conic_xx, conic_xy, conic_yy, log(opacity)) at a tile's pixels."""
+def exponents(shape: Float[Tensor, "S 6"], tile_size: int, out: Float[Tensor, "S P"]) -> Float[Tensor, "S P"]:
+    """log(alpha) of x, y, conic_xx, conic_xy, conic_yy, log(opacity) at a tile's pixels, into `out`."""
     x, y, xx, xy, yy, log_opacity = shape.unbind(1)
     slope_x = xx * x + xy * y
     slope_y = xy * x + yy * y
     constant = log_opacity - 0.5 * (x * slope_x + y * slope_y)
     coefficients = torch.stack([-0.5 * xx, -xy, -0.5 * yy, slope_x, slope_y, constant], dim=1)
-    return coefficients @ monomials(tile_size, shape.dtype, shape.device)
+    return torch.mm(coefficients, monomials(tile_size, shape.dtype, shape.device), out=out)
 
 
 def exponents_backward(shape: Float[Tensor, "S 6"], grad: Float[Tensor, "S P"]) -> Float[Tensor, "S 6"]:

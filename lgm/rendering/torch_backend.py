@@ -20,7 +20,7 @@ from lgm.rendering.tiles import MIN_ALPHA, TileLists, list_splats
 from lgm.types import RenderOutput
 
 # Pixel-splat pairs in flight. On a CPU a block should stay in its cache, on a GPU fill the chip.
-_MAX_PAIRS = {"cpu": 1 << 19}
+_MAX_PAIRS = {"cpu": 1 << 18}
 _MAX_PAIRS_ELSEWHERE = 1 << 24
 
 
