@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 
 from lgm.cli import resolvers
@@ -18,6 +19,9 @@ from tests.datasets import write_dataset
 GOLDEN = Path(__file__).parent / "golden"
 
 resolvers.register()
+# Networks here are tiny: a second thread costs more in waiting than it computes, most of all where
+# something else runs beside the tests.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,69 @@
+"""A person's mistakes, typed as a person types them: one line, no traceback, before long work."""
+
+import pytest
+
+from tests.datasets import write_dataset
+from tests.integration.running import run_script
+
+
+def one_error(result) -> str:
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr + result.stdout
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_no_data(tmp_path):
+    line = one_error(run_script("train.py", "model=big", "trainer=ddp8", f"run_dir={tmp_path}"))
+    assert "data.path" in line and "data=quickstart" in line
+
+
+def test_batch_that_does_not_divide(tmp_path, dataset):
+    line = one_error(
+        run_script(
+            "train.py", f"data.path={dataset}", "trainer=cpu", f"run_dir={tmp_path}",
+            "train.global_batch_size=10", "data.micro_batch_size=4",
+        )
+    )
+    assert "train.global_batch_size=10" in line and "try 8" in line
+
+
+def test_cut_shard(tmp_path):
+    folder = write_dataset(tmp_path / "set")
+    shard = folder / "train-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:20_000])
+    line = one_error(run_script("train.py", f"data.path={folder}", "trainer=cpu", f"run_dir={tmp_path / 'run'}"))
+    assert "train-000000.tar has 20000 bytes" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model=bigg"], ["model/bigg", "big", "mini"]),
+        (["train.max_stepz=5"], ["max_stepz"]),
+        (["model.net.input_sizes=5"], ["input_sizes"]),
+    ],
+)
+def test_misspelt_words(arguments, said):
+    result = run_script("train.py", *arguments)
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    for word in said:
+        assert word in result.stderr
+
+
+def test_evaluation_of_nothing(tmp_path, dataset):
+    line = one_error(run_script("evaluate.py", f"data.path={dataset}", f"run_dir={tmp_path}"))
+    assert "ckpt is not set" in line
+    line = one_error(run_script("evaluate.py", f"data.path={dataset}", f"run_dir={tmp_path}", "ckpt=no.ckpt"))
+    assert "no.ckpt" in line
+
+
+def test_help_and_cfg_job_say_something_useful():
+    result = run_script("train.py", "--help")
+    assert result.returncode == 0
+    assert "model: big, lrm, mini" in result.stdout and "data.path" in result.stdout
+    result = run_script("train.py", "model=big", "trainer=ddp8", "--cfg", "job")
+    assert result.returncode == 0
+    assert "target_size: 512" in result.stdout and "num_target_views: 8" in result.stdout
+    assert "devices: 8" in result.stdout

@@ -1,0 +1,157 @@
+"""Train, evaluate, resume: the whole way of a run."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from lgm.models.checkpoint import network_weights, read_checkpoint
+from tests.integration.running import run_evaluate, run_train
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("run")
+    metric = run_train(dataset, run_dir, "train.max_steps=6", "train.val_every_steps=3")
+    return run_dir, metric
+
+
+def test_a_run_leaves_what_the_contract_names(trained):
+    run_dir, metric = trained
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "config.yaml"):
+        assert (run_dir / name).is_file(), name
+    assert sorted(p.name for p in (run_dir / "images").iterdir()) == [
+        "step_000003_val.png",
+        "step_000006_val.png",
+    ]
+    assert 3 < metric < 60
+
+
+def test_metrics_csv_has_a_row_a_step(trained):
+    run_dir, metric = trained
+    with (run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    for key in ("train/loss", "train/loss/rgb", "train/loss/alpha", "train/psnr", "train/grad_norm", "train/lr"):
+        assert all(row[key] for row in rows), key
+    assert float(rows[-1]["val/psnr"]) == pytest.approx(metric, rel=1e-5)
+
+
+def test_a_checkpoint_is_plain_and_complete(trained):
+    checkpoint = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    assert checkpoint["schema_version"] == 1
+    assert checkpoint["config"]["model"]["net"]["input_size"] == 32
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "ObjectDataModule"):
+        assert key in checkpoint, key
+    assert not [name for name in checkpoint["state_dict"] if not name.startswith("net.")]
+
+
+def test_evaluation_needs_the_checkpoint_alone(trained, dataset, tmp_path):
+    metric = run_evaluate(dataset, tmp_path, trained[0] / "checkpoints" / "best.ckpt", "data.split=val")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["num_objects"] == 2 and metrics["num_views"] == 2 * 6
+    assert metrics["protocol"] == "canonical4"
+    assert metrics["psnr"] == pytest.approx(metric, rel=1e-5)
+    assert metrics["lpips"] is None and metrics["lpips_reason"]
+    for baseline in ("untrained", "white", "nearest_input"):
+        assert metrics["baselines"][baseline]["psnr"] > 0
+    assert (tmp_path / "per_object.csv").read_text().count("object-") == 2
+    assert "object-006" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "objects" / "object-006" / "gaussians.ply").is_file()
+
+
+def test_validation_during_training_and_evaluation_agree(trained, dataset, tmp_path):
+    """Both saw the same two objects of the validation split."""
+    value = run_evaluate(dataset, tmp_path, trained[0] / "checkpoints" / "last.ckpt", "data.split=val")
+    assert value == pytest.approx(trained[1], abs=1e-4)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(dataset, tmp_path):
+    options = ["train.max_steps=6", "train.val_every_steps=100", "train.global_batch_size=4"]
+    run_train(dataset, tmp_path / "whole", *options)
+
+    class Killed(Exception):
+        pass
+
+    from lgm.training.module import LGMModule
+
+    original = LGMModule.training_step
+
+    def dies_at_step_5(self, batch, batch_idx):
+        if self.global_step == 5:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    LGMModule.training_step = dies_at_step_5
+    try:
+        with pytest.raises(Killed):
+            run_train(dataset, tmp_path / "cut", *options)
+    finally:
+        LGMModule.training_step = original
+    assert read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")["global_step"] == 4
+    run_train(dataset, tmp_path / "cut", *options)  # resume=auto
+
+    whole, cut = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "cut"))
+    assert whole["global_step"] == cut["global_step"] == 6
+    for name, tensor in network_weights(whole).items():
+        assert torch.equal(tensor, network_weights(cut)[name]), name
+    steps = [row["step"] for row in csv.DictReader((tmp_path / "cut" / "metrics.csv").open())]
+    assert steps == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_resume_none_starts_anew(trained, dataset, tmp_path):
+    run_train(dataset, tmp_path, "train.max_steps=2")
+    first = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    run_train(dataset, tmp_path, "train.max_steps=2", "resume=none")
+    again = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    for name, tensor in network_weights(first).items():
+        assert torch.equal(tensor, network_weights(again)[name]), name
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, dataset, tmp_path):
+    last = trained[0] / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=r"does not fit this model: .* of another shape"):
+        run_train(dataset, tmp_path, f"resume={last}", "model.net.mid_attention=false", "model.net.up_channels=[64,32]")
+    with pytest.raises(ValueError, match=r"holds model=nano, not model=big; leave model=… out"):
+        run_evaluate(dataset, tmp_path, last, "model=big")
+
+
+def test_released_weights_of_the_same_shapes_evaluate(trained, dataset, tmp_path):
+    from safetensors.torch import save_file
+
+    weights = network_weights(read_checkpoint(trained[0] / "checkpoints" / "last.ckpt"))
+    path = tmp_path / "model_fp16_fixrot.safetensors"
+    save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, path)
+    with pytest.raises(ValueError, match="add model=big"):
+        run_evaluate(dataset, tmp_path / "no", path)
+    from tests.integration.running import MICRO
+
+    model = [o for o in MICRO if o.startswith(("model", "resolution"))]
+    value = run_evaluate(dataset, tmp_path / "yes", path, "data.split=val", *model)
+    assert value == pytest.approx(trained[1], abs=0.1)
+
+
+def test_synthetic_data_trains_with_no_file_at_all(tmp_path):
+    from lgm.cli.train import train
+    from tests.integration.running import MICRO, SHORT, composed
+
+    cfg = composed(
+        "train", *MICRO, *SHORT, "data=synthetic", "data.num_workers=0", "data.num_objects=4",
+        "data.resolution=32", f"run_dir={tmp_path}",
+    )
+    assert train(cfg) > 3
+
+
+def test_overfits_one_object(dataset, tmp_path):
+    """The fast version of the promise that one object can be learned: the loss falls by far."""
+    run_train(
+        dataset, tmp_path, "data.max_train_objects=1", "data.val_split=train", "data.max_val_objects=1",
+        "train.max_steps=60", "train.val_every_steps=60", "train.checkpoint_every_steps=60",
+        "train.global_batch_size=1", "data.micro_batch_size=1", "optimizer.lr=2e-3", "scheduler.warmup_steps=5",
+        "resolution.num_target_views=10",
+    )
+    with (tmp_path / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    assert sum(losses[-5:]) < 0.4 * sum(losses[:5])
