@@ -6,8 +6,9 @@ import hashlib
 import re
 from pathlib import PurePosixPath
 
-# WebDataset ends a key at the first dot and a tar path has slashes, so a uid has neither.
-_ALLOWED = re.compile(r"^[A-Za-z0-9_-]{1,120}$")
+# WebDataset ends a key at the first dot and a tar path has slashes, so a uid has neither; and a plain
+# tar header holds names of 100 characters.
+_ALLOWED = re.compile(r"^[A-Za-z0-9_-]{1,80}$")
 _REPLACED = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -25,7 +26,7 @@ def make_uid(relative_path: str) -> str:
     if is_uid(plain):
         return plain
     digest = hashlib.sha256(relative_path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{_REPLACED.sub('_', plain).strip('_')[-100:]}-{digest}"
+    return f"{_REPLACED.sub('_', plain).strip('_')[-70:]}-{digest}"
 
 
 def stable_hash(text: str) -> str:

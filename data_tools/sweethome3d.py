@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
                 _unpack(archive, piece, properties, options.catalogue.name, options.out)
                 unpacked += 1
             else:
-                print(f"skipped {piece.get('id')}: its model {piece.get('model')!r} is no .obj in the catalogue")
+                print(
+                    f"skipped {piece.get('id')}: its model {piece.get('model')!r} is no .obj in the catalogue"
+                )
                 skipped += 1
     print(f"{unpacked} meshes, {skipped} skipped; {options.out}")
     return 0 if unpacked else 1

@@ -1,0 +1,57 @@
+"""A shard's objects, one at a time, straight from the tar: what lies there, not what was hoped for."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lgm.data.sample import view_keys
+
+
+class ShardFault(Exception):
+    """The tar itself can't be read on; the message says where it breaks."""
+
+
+@dataclass
+class Sample:
+    """One object: its files by the part of the name after the uid."""
+
+    uid: str
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> dict[int, bytes]:
+        return {number: self.files[name] for number, name in view_keys(self.files).items()}
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Objects in the order of the tar; raises ShardFault where it is broken or truncated.
+
+    As WebDataset does, neighbouring members with the same name up to the first dot are one object.
+    """
+    sample: Sample | None = None
+    try:
+        with tarfile.open(path, "r|") as tar:
+            for member in tar:
+                uid, dot, name = member.name.partition(".")
+                if not member.isfile() or not dot or "/" in member.name:
+                    raise ShardFault(f"member {member.name!r} is no file named <uid>.<key>")
+                if sample is not None and sample.uid != uid:
+                    yield sample
+                    sample = None
+                if sample is None:
+                    sample = Sample(uid)
+                if name in sample.files:
+                    raise ShardFault(f"object {uid!r}: {name} stands twice")
+                content = tar.extractfile(member).read()
+                if len(content) != member.size:
+                    raise ShardFault(f"truncated in object {uid!r}, {name}")
+                sample.files[name] = content
+    except (tarfile.TarError, OSError, EOFError) as error:
+        last = f" after object {sample.uid!r}" if sample is not None else ""
+        raise ShardFault(f"unreadable or truncated{last}: {error}") from error
+    if sample is None:
+        raise ShardFault("holds no object")
+    yield sample

@@ -1,0 +1,153 @@
+"""Check a data set: `python -m data_tools.verify shards/`.
+
+Every shard's size and checksum, every object's cameras, number of pictures and metadata, and every
+picture: it decodes, is RGBA, square, of the size that index.json says, and not empty. Exit code 0
+and one summary line, or exit code 1 and one line a fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from data_tools.command import run_command
+from data_tools.sample_checks import SAMPLE_CHECKS
+from data_tools.shard_reader import ShardFault, read_samples
+from data_tools.shard_writer import file_sha256
+from lgm.data.sample import INDEX_NAME, Index, ShardInfo, parse_index
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    uids: tuple[str, ...]
+    num_pictures: int
+    faults: tuple[str, ...]
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.verify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="folder with index.json and shards")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    index = read_index(options.folder)
+    num_faults = 0
+    for fault in index_faults(options.folder, index):
+        print(fault)
+        num_faults += 1
+    uids: Counter[str] = Counter()
+    num_pictures = 0
+    for shard, report in zip(index.shards, _reports(options.folder, index, options.workers), strict=True):
+        repeated = [f"shard {shard.name}: object {uid!r}: stands twice in the set" for uid in report.uids
+                    if uids[uid]]  # fmt: skip
+        for fault in (*report.faults, *repeated):
+            print(fault, flush=True)
+            num_faults += 1
+        uids.update(report.uids)
+        num_pictures += report.num_pictures
+    for fault in split_faults(index, set(uids)):
+        print(fault)
+        num_faults += 1
+    if num_faults:
+        return 1
+    size = sum(shard.bytes for shard in index.shards)
+    splits = ", ".join(f"{name} {count}" for name, count in split_sizes(index).items())
+    print(
+        f"ok: {len(uids)} objects ({splits or 'no splits'}), {num_pictures} pictures, "
+        f"{len(index.shards)} shards, {size / 1e6:.1f} MB; {options.folder}"
+    )
+    return 0
+
+
+def read_index(folder: Path) -> Index:
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a folder that data_tools.pack wrote")
+    return parse_index(path.read_bytes(), str(path))
+
+
+def index_faults(folder: Path, index: Index) -> Iterator[str]:
+    """Shards named twice, or lying there without a name in the index."""
+    names = Counter(shard.name for shard in index.shards)
+    for name, count in names.items():
+        if count > 1:
+            yield f"{INDEX_NAME}: shard {name} is named {count} times"
+    for path in sorted(folder.glob("*.tar")):
+        if path.name not in names:
+            yield f"shard {path.name}: lies in the folder but {INDEX_NAME} does not name it"
+
+
+def split_faults(index: Index, uids: set[str]) -> Iterator[str]:
+    """Members that don't exist, members of two splits, shards of none."""
+    names = {shard.name for shard in index.shards}
+    owner: dict[str, str] = {}
+    for split, members in index.splits.items():
+        for member in members:
+            if member not in names and member not in uids:
+                yield f"{INDEX_NAME}: split {split!r} names {member!r}, which is no shard or object here"
+            if owner.setdefault(member, split) != split:
+                yield f"{INDEX_NAME}: {member!r} stands in splits {owner[member]!r} and {split!r}"
+    if owner and set(owner) <= names:
+        for name in sorted(names - set(owner)):
+            yield f"{INDEX_NAME}: shard {name} belongs to no split"
+
+
+def split_sizes(index: Index) -> dict[str, int]:
+    """Objects in each split; a split lists shards, or uids."""
+    samples = {shard.name: shard.samples for shard in index.shards}
+    return {split: sum(samples.get(m, 1) for m in members) for split, members in index.splits.items()}
+
+
+def _reports(folder: Path, index: Index, workers: int) -> Iterator[ShardReport]:
+    check = partial(check_shard, folder, index.render)
+    if workers == 1 or len(index.shards) == 1:
+        yield from map(check, index.shards)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(check, index.shards)
+
+
+def check_shard(folder: Path, render: dict, shard: ShardInfo) -> ShardReport:
+    """Everything about one shard; goes on after a fault, to name each of them."""
+    path = folder / shard.name
+    where = f"shard {shard.name}"
+    if not path.is_file():
+        return ShardReport((), 0, (f"{where}: file is missing",))
+    faults = []
+    if path.stat().st_size != shard.bytes:
+        faults.append(f"{where}: {path.stat().st_size} bytes, {INDEX_NAME} says {shard.bytes}")
+    elif file_sha256(path) != shard.sha256:
+        faults.append(f"{where}: its sha256 is not the one in {INDEX_NAME}")
+    uids: list[str] = []
+    num_pictures = 0
+    try:
+        for sample in read_samples(path):
+            uids.append(sample.uid)
+            num_pictures += len(sample.pictures)
+            for check in SAMPLE_CHECKS:
+                faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in check(sample, render)]
+    except ShardFault as error:
+        faults.append(f"{where}: {error}")
+    else:
+        if len(uids) != shard.samples:
+            faults.append(f"{where}: {len(uids)} objects, {INDEX_NAME} says {shard.samples}")
+    return ShardReport(tuple(uids), num_pictures, tuple(faults))
+
+
+if __name__ == "__main__":
+    run_command(main)
