@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from data_tools.meshes.surfaces import srgb_to_linear
+from data_tools.colors import linear_to_srgb, srgb_to_linear
 
 
 def downscale(pixels: np.ndarray, resolution: int) -> np.ndarray:
@@ -18,8 +18,7 @@ def downscale(pixels: np.ndarray, resolution: int) -> np.ndarray:
     small = [c.resize((resolution, resolution), Image.Resampling.BOX) for c in channels]
     small = np.stack([np.asarray(c, dtype=np.float64) for c in small], axis=-1)
     alpha = small[..., 3:]
-    linear = np.clip(small[..., :3] / np.maximum(alpha, 1e-6), 0, 1)
-    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    srgb = linear_to_srgb(small[..., :3] / np.maximum(alpha, 1e-6))
     shown = np.concatenate([np.where(alpha > 0.002, srgb, 0), np.where(alpha > 0.002, alpha, 0)], axis=-1)
     return np.uint8(np.round(shown * 255))
 

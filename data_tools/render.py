@@ -48,7 +48,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="sphere: farthest vertex at 0.6, never cut off (default); box: longest side 1")  # fmt: skip
     add("--up", choices=("y", "z"), default="y", help="axis that points up in the mesh files (y)")
     add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
-    add("--supersample", type=int, default=2, help="draw this many times larger and average (2; 1 is faster)")
+    add("--supersample", type=int, help="draw this many times larger and average (opengl: 2; 1 is faster)")
     add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2),
         help="processes, each with a graphics context of its own (half the cores)")  # fmt: skip
     add("--gpus", help="EGL devices to share among the workers, e.g. 0,1,2,3 (default: the driver's choice)")
@@ -62,8 +62,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    if options.workers < 1 or options.supersample < 1:
-        raise ValueError(f"--workers {options.workers} and --supersample {options.supersample} must be >= 1")
+    if options.workers < 1:
+        raise ValueError(f"--workers {options.workers} must be at least 1")
+    if options.supersample is not None and not 1 <= options.supersample <= 8:
+        raise ValueError(f"--supersample {options.supersample} must lie between 1 and 8")
     part = _parse_part(options.part)
     sources = find_meshes(options.inputs)
     engine = engine_class(options.engine)
@@ -125,10 +127,12 @@ def _worker_recipes(options: argparse.Namespace, plan: RenderPlan) -> list:
             raise ValueError(f"--gpus {options.gpus!r} must be numbers with commas, e.g. 0,1") from error
     recipes = []
     for worker in range(options.workers):
-        engine_options = {"supersample": options.supersample} if options.engine == "opengl" else {}
-        device = devices[worker % len(devices)]
-        if device is not None:
-            engine_options["device_index"] = device
+        # Only what was asked for: another engine may have other options.
+        engine_options = {
+            "supersample": options.supersample,
+            "device_index": devices[worker % len(devices)],
+        }
+        engine_options = {name: value for name, value in engine_options.items() if value is not None}
         arguments = (options.engine, engine_options, plan, options.out, options.format)
         recipes.append((make_renderer, arguments))
     return recipes

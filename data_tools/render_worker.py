@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.engines import make_engine
-from data_tools.meshes import UnrenderableMesh
+from data_tools.meshes.surfaces import UnrenderableMesh
 from data_tools.plan import RenderPlan
 from data_tools.renders import NothingVisible, write_object
 

@@ -55,3 +55,13 @@ def read_samples(path: Path) -> Iterator[Sample]:
     if sample is None:
         raise ShardFault("holds no object")
     yield sample
+    if not _has_end(path):
+        # tarfile takes a header cut short for the end.
+        raise ShardFault(f"truncated after object {sample.uid!r}: the tar has no end mark")
+
+
+def _has_end(path: Path) -> bool:
+    """Whether the file ends as every tar does, with two empty blocks."""
+    with path.open("rb") as content:
+        content.seek(max(path.stat().st_size - 2 * tarfile.BLOCKSIZE, 0))
+        return content.read() == bytes(2 * tarfile.BLOCKSIZE)

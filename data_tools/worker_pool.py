@@ -139,7 +139,7 @@ def _serve(connection: Connection, make_handler: Callable[..., Handler], argumen
     """In the worker process: answer tasks until the parent closes its end."""
     try:
         handler = make_handler(*arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         connection.send(("unavailable", str(error)))
         return
     connection.send(("ready", None))

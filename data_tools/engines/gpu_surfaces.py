@@ -6,7 +6,7 @@ import moderngl
 import numpy as np
 from PIL import Image
 
-from data_tools.meshes import Surface
+from data_tools.meshes.surfaces import Surface
 
 ALPHA_MODES = {"opaque": 0, "mask": 1, "blend": 2}
 _SRGB8_ALPHA8 = 0x8C43  # the device turns sRGB to linear light before it filters

@@ -12,7 +12,7 @@ import numpy as np
 from data_tools.engines import shaders
 from data_tools.engines.base import Engine, EngineUnavailable
 from data_tools.engines.gpu_surfaces import GpuSurface, TextureCache
-from data_tools.meshes import load_mesh
+from data_tools.meshes.load import load_mesh
 from data_tools.plan import RenderPlan
 
 MAX_SAMPLES = 8

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_tools.meshes.surfaces import Material, image_alpha_mode, srgb_to_linear
+from data_tools.colors import srgb_to_linear
+from data_tools.meshes.surfaces import Material, image_alpha_mode
 
 # Options of map_Kd that take values, and how many at least; the file name follows them.
 _MAP_OPTIONS = {

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools.colors import srgb_to_linear
 from data_tools.meshes.mtl import find_beside, read_materials
 from data_tools.meshes.polygons import triangulate
-from data_tools.meshes.surfaces import Material, Mesh, Surface, UnrenderableMesh, srgb_to_linear
+from data_tools.meshes.surfaces import Material, Mesh, Surface, UnrenderableMesh
 
 _NONE = -1
 

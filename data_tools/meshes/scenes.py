@@ -9,13 +9,13 @@ import trimesh
 from PIL import Image
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
+from data_tools.colors import srgb_to_linear
 from data_tools.meshes.surfaces import (
     Material,
     Mesh,
     Surface,
     UnrenderableMesh,
     image_alpha_mode,
-    srgb_to_linear,
 )
 
 

@@ -63,12 +63,6 @@ class Mesh:
         return sum(surface.num_triangles for surface in self.surfaces)
 
 
-def srgb_to_linear(values: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1, for colours in 0..1."""
-    values = np.clip(np.asarray(values, dtype=np.float64), 0.0, 1.0)
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
 def image_alpha_mode(image: Image.Image) -> str:
     """How to draw a picture's alpha: leaves and grids are cut out, glass is blended.
 

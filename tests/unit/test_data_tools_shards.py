@@ -1,0 +1,272 @@
+"""Packing and verifying, with renders made of random pictures: no graphics needed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools import pack, stats, verify
+from data_tools.plan import make_plan
+from data_tools.renders import check_settings, is_complete, write_object
+from data_tools.shard_writer import file_sha256
+from lgm.data.sample import parse_cameras, parse_index
+
+NUM_VIEWS = 5
+RESOLUTION = 16
+
+
+def make_renders(folder: Path, uids: list[str]) -> Path:
+    plan = make_plan(resolution=RESOLUTION, num_views=NUM_VIEWS)
+    check_settings(folder, {**plan.summary(), "engine": "test", "engine_version": "1"})
+    for number, uid in enumerate(uids):
+        generator = np.random.default_rng(number)
+        views = generator.integers(1, 256, (NUM_VIEWS, RESOLUTION, RESOLUTION, 4), dtype=np.uint8)
+        write_object(folder, {"uid": uid, "author": "Ann"}, plan, iter(views), "png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def renders(tmp_path_factory) -> Path:
+    return make_renders(tmp_path_factory.mktemp("renders"), [f"object-{i}" for i in range(12)])
+
+
+def pack_into(renders: Path, out: Path, *options: str) -> Path:
+    arguments = [str(renders), "--out", str(out), "--workers", "1", "--shard-mb", "0.03", *options]
+    assert pack.main(arguments) == 0
+    return out
+
+
+def faults(folder: Path, capsys) -> list[str]:
+    capsys.readouterr()
+    assert verify.main([str(folder), "--workers", "1"]) == 1
+    return capsys.readouterr().out.splitlines()
+
+
+def rewrite(folder: Path, change) -> None:
+    """Change the members of the first shard and put the right size and checksum into the index."""
+    index = json.loads((folder / "index.json").read_text())
+    path = folder / index["shards"][0]["name"]
+    with tarfile.open(path) as tar:
+        members = {m.name: tar.extractfile(m).read() for m in tar}
+    members = change(members) or members
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    index["shards"][0] |= {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def first(members: dict[str, bytes], key: str) -> str:
+    return next(name for name in members if name.endswith(f".{key}"))
+
+
+def picture(mode: str, size: tuple[int, int], color) -> bytes:
+    held = io.BytesIO()
+    Image.new(mode, size, color).save(held, "WEBP", lossless=True)
+    return held.getvalue()
+
+
+def test_good_set(renders, tmp_path, capsys):
+    folder = pack_into(renders, tmp_path / "out", "--splits", "train=0.7,val=0.3")
+    capsys.readouterr()
+    assert verify.main([str(folder), "--workers", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("ok: 12 objects (train ")
+    index = parse_index((folder / "index.json").read_text(), "index.json")
+    assert len(index.shards) > 2 and set(index.splits) == {"train", "val"}
+    assert set(index.splits["train"]) | set(index.splits["val"]) == {s.name for s in index.shards}
+    assert index.render["resolution"] == RESOLUTION and index.render["views"] == NUM_VIEWS
+    assert {"trajectory", "radius", "fov_y_deg", "engine", "engine_version"} <= set(index.render)
+    assert not list(folder.glob("*.partial"))
+
+
+def test_same_renders_same_bytes(renders, tmp_path):
+    one = pack_into(renders, tmp_path / "one")
+    two = pack_into(renders, tmp_path / "two", "--workers", "2")
+    names = sorted(p.name for p in one.iterdir())
+    assert names == sorted(p.name for p in two.iterdir())
+    assert all((one / n).read_bytes() == (two / n).read_bytes() for n in names)
+
+
+def test_webdataset_reads_it(renders, tmp_path):
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is missing; pip install webdataset")
+    folder = pack_into(renders, tmp_path / "out")
+    shards = sorted(str(p) for p in folder.glob("*.tar"))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
+    assert len(samples) == 12
+    for sample in samples:
+        assert parse_cameras(sample["cameras.json"], sample["__key__"]).num_views == NUM_VIEWS
+        assert json.loads(sample["json"])["uid"] == sample["__key__"]
+        assert sum(key.startswith("view_") for key in sample) == NUM_VIEWS
+
+
+def test_png_and_lossless_keep_every_visible_pixel(renders, tmp_path):
+    original = np.array(Image.open(renders / "object-0" / "view_002.png"))
+    for options in (("--format", "png"), ("--lossless",)):
+        folder = pack_into(renders, tmp_path / options[-1].strip("-"), *options)
+        for path in folder.glob("*.tar"):
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if member.name.startswith("object-0.view_002"):
+                        packed = np.array(Image.open(tar.extractfile(member)))
+                        np.testing.assert_array_equal(packed, original)
+
+
+@pytest.mark.parametrize("size", [9000, 9216, 12345])
+def test_truncated_tar(renders, tmp_path, capsys, size):
+    folder = pack_into(renders, tmp_path / "out")
+    path = folder / "train-000000.tar"
+    path.write_bytes(path.read_bytes()[:size])
+    found = faults(folder, capsys)
+    assert any(f"train-000000.tar: {size} bytes, index.json says" in f for f in found)
+    assert any("truncated" in f for f in found)
+
+
+def test_changed_byte(renders, tmp_path, capsys):
+    folder = pack_into(renders, tmp_path / "out")
+    path = folder / "train-000001.tar"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1  # in the padding after the first file: the tar still reads
+    path.write_bytes(content)
+    assert faults(folder, capsys) == ["shard train-000001.tar: its sha256 is not the one in index.json"]
+
+
+def test_missing_shard_and_stranger(renders, tmp_path, capsys):
+    folder = pack_into(renders, tmp_path / "out")
+    (folder / "train-000001.tar").rename(folder / "train-000099.tar")
+    found = faults(folder, capsys)
+    assert "shard train-000001.tar: file is missing" in found
+    assert any(f.startswith("shard train-000099.tar: lies in the folder") for f in found)
+
+
+def test_wrong_count_and_splits_in_the_index(renders, tmp_path, capsys):
+    folder = pack_into(renders, tmp_path / "out")
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][0]["samples"] += 1
+    index["splits"]["val"] = ["train-000000.tar", "nowhere.tar"]
+    (folder / "index.json").write_text(json.dumps(index))
+    text = "\n".join(faults(folder, capsys))
+    assert "objects, index.json says" in text
+    assert "stands in splits 'train' and 'val'" in text
+    assert "names 'nowhere.tar'" in text
+
+
+def drop_view(members):
+    del members[first(members, "view_003.webp")]
+
+
+def skew_camera(members):
+    name = first(members, "cameras.json")
+    content = json.loads(members[name])
+    content["c2w"][2][0] += 0.1
+    members[name] = json.dumps(content).encode()
+
+
+def lift_canonical(members):
+    name = first(members, "cameras.json")
+    content = json.loads(members[name])
+    content["c2w"][1] = content["c2w"][4]
+    members[name] = json.dumps(content).encode()
+
+
+def spoil_picture(members):
+    members[first(members, "view_001.webp")] = b"RIFF nonsense"
+
+
+def grey_picture(members):
+    members[first(members, "view_001.webp")] = picture("RGB", (16, 16), "grey")
+
+
+def small_picture(members):
+    members[first(members, "view_001.webp")] = picture("RGBA", (16, 8), (9, 9, 9, 99))
+
+
+def empty_picture(members):
+    members[first(members, "view_001.webp")] = picture("RGBA", (16, 16), (9, 9, 9, 0))
+
+
+def wrong_uid(members):
+    members[first(members, "json").replace("cameras.", "")] = b'{"uid": "someone"}'
+
+
+def no_metadata(members):
+    del members[next(n for n in members if n.count(".") == 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (drop_view, "4 pictures but 5 cameras, view 3 is missing"),
+        (skew_camera, "view 2: c2w[:3, :3] is no rotation"),
+        (lift_canonical, "view 1: is canonical but stands at height"),
+        (spoil_picture, "view 1: picture does not decode"),
+        (grey_picture, "view 1: picture is RGB, not RGBA"),
+        (small_picture, "view 1: picture is 16x8, expected 16x16"),
+        (empty_picture, "view 1: picture is empty"),
+        (wrong_uid, "json names the uid 'someone'"),
+        (no_metadata, "json is missing"),
+    ],
+)
+def test_a_broken_object_is_named(renders, tmp_path, capsys, change, fault):
+    folder = pack_into(renders, tmp_path / "out")
+    rewrite(folder, change)
+    (line,) = faults(folder, capsys)
+    assert line.startswith("shard train-000000.tar: object 'object-") and fault in line
+
+
+def test_folder_without_index_is_one_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="index.json does not exist"):
+        verify.main([str(tmp_path)])
+
+
+def test_incomplete_object_is_left_out(tmp_path, capsys):
+    renders = make_renders(tmp_path / "renders", ["a", "b"])
+    (renders / "a" / "view_002.png").unlink()
+    assert not is_complete(renders / "a", NUM_VIEWS) and is_complete(renders / "b", NUM_VIEWS)
+    pack_into(renders, tmp_path / "out")
+    output = capsys.readouterr().out
+    assert "left out: object 'a': 4 pictures but 5 cameras, view 2 is missing" in output
+    assert "1 objects" in output
+
+
+def test_pack_refuses_what_makes_no_sense(renders, tmp_path):
+    for options, message in (
+        (("--format", "png", "--quality", "80"), "no effect on PNG"),
+        (("--resolution", "64"), "between 8 and 16"),
+        (("--splits", "train=0.9,val=0.2"), "adds up to 1.1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pack_into(renders, tmp_path / "out", *options)
+    folder = pack_into(renders, tmp_path / "out")
+    with pytest.raises(ValueError, match="holds shards already"):
+        pack_into(renders, folder)
+
+
+def test_settings_of_one_folder_do_not_mix(renders):
+    with pytest.raises(ValueError, match="resolution=16, now 32"):
+        check_settings(renders, {"resolution": 32})
+
+
+def test_stats_and_sheet(renders, tmp_path, capsys):
+    folder = pack_into(renders, tmp_path / "out")
+    sheet = tmp_path / "sheet.png"
+    assert stats.main([str(folder), "--sheet", str(sheet), "--tile", "16", "--columns", "3"]) == 0
+    assert "objects     12" in capsys.readouterr().out
+    assert Image.open(sheet).size == (3 * (4 * 16 + 8), 4 * (16 + 12))
+
+
+def test_the_bundled_set_verifies(capsys):
+    folder = Path(pack.__file__).parents[1] / "lgm" / "assets" / "quickstart"
+    assert verify.main([str(folder), "--workers", "1"]) == 0, capsys.readouterr().out
+    index = verify.read_index(folder)
+    sizes = verify.split_sizes(index)
+    assert sizes["train"] >= 48 and sizes["val"] >= 12
+    assert sum(shard.bytes for shard in index.shards) <= 6_000_000

@@ -1,0 +1,106 @@
+"""Finding meshes, naming objects, catalogues, and workers that may die."""
+
+from __future__ import annotations
+
+import functools
+import json
+import operator
+import os
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+from data_tools import sweethome3d
+from data_tools.naming import is_uid, make_uid
+from data_tools.sources import find_meshes, read_metadata
+from data_tools.worker_pool import Lost, WorkerUnavailable, run_tasks
+
+
+def test_uids_have_no_dots_or_slashes_and_stay_apart():
+    assert make_uid("0a1b2c.glb") == "0a1b2c"
+    names = ["a/b.obj", "a_b/.obj", "a.b.obj", "a b.obj", "ä.obj", "x" * 300 + ".obj"]
+    uids = [make_uid(name) for name in names]
+    assert all(is_uid(uid) for uid in uids) and len(set(uids)) == len(uids)
+
+
+def test_folders_and_lists_are_searched_in_a_fixed_order(tmp_path):
+    for name in ("b/z.OBJ", "b/a.glb", "a.ply", "notes.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert [s.relative for s in find_meshes([str(tmp_path)])] == ["a.ply", "b/a.glb", "b/z.OBJ"]
+    (tmp_path / "list.txt").write_text("# chosen\n\nb/a.glb\n")
+    (found,) = find_meshes([str(tmp_path / "list.txt")])
+    assert found.path == tmp_path / "b/a.glb"
+
+
+def test_inputs_that_are_not_there_or_no_meshes(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist; give"):
+        find_meshes([str(tmp_path / "nothing")])
+    (tmp_path / "a.docx").write_text("")
+    with pytest.raises(ValueError, match="neither a mesh"):
+        find_meshes([str(tmp_path / "a.docx")])
+
+
+def test_sidecar(tmp_path):
+    (tmp_path / "a.obj").write_text("")
+    (source,) = find_meshes([str(tmp_path)])
+    assert read_metadata(source) == {"uid": "a", "source": "a.obj"}
+    sidecar = tmp_path / "a.meta.json"
+    sidecar.write_text(json.dumps({"uid": "bed", "author": "Ann", "shoe_size": 38}))
+    assert read_metadata(source) == {"uid": "bed", "source": "a.obj", "author": "Ann"}
+    sidecar.write_text('{"uid": "b.e/d"}')
+    with pytest.raises(ValueError, match="letters, digits"):
+        read_metadata(source)
+    sidecar.write_text("[1")
+    with pytest.raises(ValueError, match="no JSON"):
+        read_metadata(source)
+
+
+def test_catalogue_is_unpacked_turned_and_described(tmp_path, capsys):
+    properties = (
+        "license=Public domain\nname#1=Caf\\u00e9 \\\n  table\ncreator#1=Ann\nid#1=Set#cafe\n"
+        "category#1=Bar\nmodel#1=/m/t/t.obj\nmodelRotation#1=1 0 0 0 0 1 0 -1 0\n"
+        "name#2=Old\nmodel#2=/m/o.3ds\n"
+    )
+    with zipfile.ZipFile(tmp_path / "c.sh3f", "w") as archive:
+        archive.writestr(sweethome3d.CATALOGUE_NAME, properties)
+        archive.writestr("m/t/t.obj", "mtllib t.mtl\nv 1 2 3 # note\nvn 0 1 0\nf 1 1 1\n")
+        archive.writestr("m/t/t.mtl", "newmtl a\n")
+    assert sweethome3d.main([str(tmp_path / "c.sh3f"), "--out", str(tmp_path / "out")]) == 0
+    assert "1 meshes, 1 skipped" in capsys.readouterr().out
+    folder = tmp_path / "out" / "cafe"
+    assert (folder / "t.obj").read_text().splitlines()[1:3] == ["v 1 3 -2 # note", "vn 0 0 -1"]
+    assert (folder / "t.mtl").is_file()
+    metadata = json.loads((folder / "t.meta.json").read_text())
+    assert metadata["name"] == "Café table" and metadata["licence"] == "CC0-1.0"
+    assert metadata["author"] == "Ann" and metadata["category"] == "Bar"
+
+
+def test_rotation_needs_nine_numbers():
+    np.testing.assert_array_equal(sweethome3d.parse_rotation("1 0 0 0 1 0 0 0 1"), np.eye(3))
+    with pytest.raises(ValueError, match="nine numbers"):
+        sweethome3d.parse_rotation("1 0 0")
+
+
+# A task is a function without arguments, and the worker's handler calls it.
+CALLER = (operator.methodcaller, ("__call__",))
+
+
+def test_a_worker_that_dies_or_hangs_costs_one_task():
+    tasks = [
+        functools.partial(abs, -1),
+        functools.partial(os._exit, 3),
+        functools.partial(time.sleep, 60),
+        functools.partial(abs, -2),
+    ]
+    results = [result for _, result in run_tasks(iter(tasks), [CALLER], limit_s=1.0)]
+    assert results[0] == 1 and results[3] == 2
+    assert isinstance(results[1], Lost) and "exit code 3" in results[1].reason
+    assert isinstance(results[2], Lost) and "more than 1 s" in results[2].reason
+
+
+def test_a_worker_that_cannot_start_ends_the_run():
+    with pytest.raises(WorkerUnavailable, match="invalid literal"):
+        list(run_tasks(iter([1]), [(int, ("no number",))], limit_s=5.0))
