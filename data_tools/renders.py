@@ -39,7 +39,7 @@ class NothingVisible(Exception):
 def encode_picture(pixels: np.ndarray, picture_format: str) -> bytes:
     """RGBA without loss. Speed before size: a render is read once, by the packer."""
     held = io.BytesIO()
-    image = Image.fromarray(pixels, "RGBA") if pixels.dtype == np.uint8 else None
+    image = Image.fromarray(pixels)
     if picture_format == "png":
         image.save(held, "PNG", compress_level=1)
     else:
