@@ -79,9 +79,7 @@ def write_dataset(
     number = 0
     for split, counts in (("train", train), ("val", val)):
         for index, count in enumerate(counts):
-            objects = [
-                sample_files(f"object-{number + i:03d}", number + i, num_views) for i in range(count)
-            ]
+            objects = [sample_files(f"object-{number + i:03d}", number + i, num_views) for i in range(count)]
             number += count
             shards.append(write_shard(folder / f"{split}-{index:06d}.tar", objects))
             splits[split].append(shards[-1]["name"])

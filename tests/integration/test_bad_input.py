@@ -22,8 +22,12 @@ def test_no_data(tmp_path):
 def test_batch_that_does_not_divide(tmp_path, dataset):
     line = one_error(
         run_script(
-            "train.py", f"data.path={dataset}", "trainer=cpu", f"run_dir={tmp_path}",
-            "train.global_batch_size=10", "data.micro_batch_size=4",
+            "train.py",
+            f"data.path={dataset}",
+            "trainer=cpu",
+            f"run_dir={tmp_path}",
+            "train.global_batch_size=10",
+            "data.micro_batch_size=4",
         )
     )
     assert "train.global_batch_size=10" in line and "try 8" in line
@@ -33,7 +37,9 @@ def test_cut_shard(tmp_path):
     folder = write_dataset(tmp_path / "set")
     shard = folder / "train-000000.tar"
     shard.write_bytes(shard.read_bytes()[:20_000])
-    line = one_error(run_script("train.py", f"data.path={folder}", "trainer=cpu", f"run_dir={tmp_path / 'run'}"))
+    line = one_error(
+        run_script("train.py", f"data.path={folder}", "trainer=cpu", f"run_dir={tmp_path / 'run'}")
+    )
     assert "train-000000.tar has 20000 bytes" in line
 
 

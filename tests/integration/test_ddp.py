@@ -14,7 +14,10 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     options = [o for o in [*MICRO, *SHORT] if not o.startswith("trainer=")]
     # Both objects make one step, so that a pass is the same batch however it is dealt.
     options += [f"data.path={folder}", "train.max_steps=3", "train.val_every_steps=3"]
-    runs = {"one": ["trainer=cpu", "data.micro_batch_size=2"], "two": ["trainer=ddp_sim", "data.micro_batch_size=1"]}
+    runs = {
+        "one": ["trainer=cpu", "data.micro_batch_size=2"],
+        "two": ["trainer=ddp_sim", "data.micro_batch_size=1"],
+    }
     weights, rows = {}, {}
     for name, own in runs.items():
         result = run_script("train.py", *options, *own, f"run_dir={tmp_path / name}")

@@ -33,7 +33,14 @@ def test_metrics_csv_has_a_row_a_step(trained):
     with (run_dir / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
-    for key in ("train/loss", "train/loss/rgb", "train/loss/alpha", "train/psnr", "train/grad_norm", "train/lr"):
+    for key in (
+        "train/loss",
+        "train/loss/rgb",
+        "train/loss/alpha",
+        "train/psnr",
+        "train/grad_norm",
+        "train/lr",
+    ):
         assert all(row[key] for row in rows), key
     assert float(rows[-1]["val/psnr"]) == pytest.approx(metric, rel=1e-5)
 
@@ -113,7 +120,13 @@ def test_resume_none_starts_anew(trained, dataset, tmp_path):
 def test_a_checkpoint_of_another_model_is_refused(trained, dataset, tmp_path):
     last = trained[0] / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"does not fit this model: .* of another shape"):
-        run_train(dataset, tmp_path, f"resume={last}", "model.net.mid_attention=false", "model.net.up_channels=[64,32]")
+        run_train(
+            dataset,
+            tmp_path,
+            f"resume={last}",
+            "model.net.mid_attention=false",
+            "model.net.up_channels=[64,32]",
+        )
     with pytest.raises(ValueError, match=r"holds model=nano, not model=big; leave model=… out"):
         run_evaluate(dataset, tmp_path, last, "model=big")
 
@@ -138,8 +151,14 @@ def test_synthetic_data_trains_with_no_file_at_all(tmp_path):
     from tests.integration.running import MICRO, SHORT, composed
 
     cfg = composed(
-        "train", *MICRO, *SHORT, "data=synthetic", "data.num_workers=0", "data.num_objects=4",
-        "data.resolution=32", f"run_dir={tmp_path}",
+        "train",
+        *MICRO,
+        *SHORT,
+        "data=synthetic",
+        "data.num_workers=0",
+        "data.num_objects=4",
+        "data.resolution=32",
+        f"run_dir={tmp_path}",
     )
     assert train(cfg) > 3
 
@@ -147,9 +166,18 @@ def test_synthetic_data_trains_with_no_file_at_all(tmp_path):
 def test_overfits_one_object(dataset, tmp_path):
     """The fast version of the promise that one object can be learned: the loss falls by far."""
     run_train(
-        dataset, tmp_path, "data.max_train_objects=1", "data.val_split=train", "data.max_val_objects=1",
-        "train.max_steps=60", "train.val_every_steps=60", "train.checkpoint_every_steps=60",
-        "train.global_batch_size=1", "data.micro_batch_size=1", "optimizer.lr=2e-3", "scheduler.warmup_steps=5",
+        dataset,
+        tmp_path,
+        "data.max_train_objects=1",
+        "data.val_split=train",
+        "data.max_val_objects=1",
+        "train.max_steps=60",
+        "train.val_every_steps=60",
+        "train.checkpoint_every_steps=60",
+        "train.global_batch_size=1",
+        "data.micro_batch_size=1",
+        "optimizer.lr=2e-3",
+        "scheduler.warmup_steps=5",
         "resolution.num_target_views=10",
     )
     with (tmp_path / "metrics.csv").open() as file:

@@ -42,9 +42,7 @@ def test_reads_half_and_single_precision(net, tmp_path, dtype):
         ("mine.safetensors", "legacy", "legacy"),
     ],
 )
-def test_rotation_follows_the_name_unless_told_and_is_logged(
-    net, tmp_path, caplog, name, told, expected
-):
+def test_rotation_follows_the_name_unless_told_and_is_logged(net, tmp_path, caplog, name, told, expected):
     with caplog.at_level(logging.INFO):
         assert load_released(net, released(net, tmp_path / name), told).rotation == expected
     assert f"rotation={expected}" in caplog.text

@@ -17,7 +17,13 @@ from lgm.models import LGM
 from lgm.rendering import Renderer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-MODELS = {"big": 415_042_848, "small": 412_958_240, "lrm": 412_958_240, "tiny": 59_743_360, "mini": 14_947_584}
+MODELS = {
+    "big": 415_042_848,
+    "small": 412_958_240,
+    "lrm": 412_958_240,
+    "tiny": 59_743_360,
+    "mini": 14_947_584,
+}
 # What a machine without a GPU may build of a trainer that is for GPUs.
 HERE = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=1", "trainer.precision=32-true"]
 
@@ -148,7 +154,10 @@ def test_losses_renderers_protocols_loggers_and_callbacks(tmp_path):
 @pytest.mark.parametrize("group", ["experiment", "debug", "hparams_search", "launcher"])
 def test_deltas_compose_and_pass_the_checks(group):
     for name in names(group):
-        cfg = composed(f"{group}={name}", "data.path=/somewhere" if group in ("hparams_search", "launcher") else "data=quickstart")
+        cfg = composed(
+            f"{group}={name}",
+            "data.path=/somewhere" if group in ("hparams_search", "launcher") else "data=quickstart",
+        )
         assert check_training(cfg)
         assert plain(cfg)
 

@@ -58,9 +58,7 @@ def test_wrong_shapes_are_named():
         Gaussians.from_packed(torch.randn(5, 14))
     gaussians = random_gaussians()
     with pytest.raises(ValueError, match="opacities"):
-        Gaussians(
-            gaussians.means, gaussians.quats, gaussians.scales, torch.ones(1, 3), gaussians.colors
-        )
+        Gaussians(gaussians.means, gaussians.quats, gaussians.scales, torch.ones(1, 3), gaussians.colors)
 
 
 def test_ply_round_trip(tmp_path):

@@ -29,9 +29,7 @@ def test_weights_add_up_and_the_log_is_unweighted():
 
 
 def test_a_term_counts_from_its_start_on():
-    loss = CompositeLoss(
-        {"rgb": LossTerm(PhotometricMSE()), "alpha": LossTerm(AlphaMSE(), start_step=10)}
-    )
+    loss = CompositeLoss({"rgb": LossTerm(PhotometricMSE()), "alpha": LossTerm(AlphaMSE(), start_step=10)})
     render, target = pair(0.1, 0.2)
     assert set(loss(render, target, step=9)[1]) == {"rgb"}
     assert set(loss(render, target, step=10)[1]) == {"rgb", "alpha"}

@@ -6,9 +6,9 @@ from lgm.types import Batch, Views
 
 
 def views(num_views: int, size: int = 16) -> Views:
-    cameras = Cameras.orbit(
-        torch.linspace(20, -40, num_views), torch.arange(num_views) * 70.0, radius=1.5
-    )[None]
+    cameras = Cameras.orbit(torch.linspace(20, -40, num_views), torch.arange(num_views) * 70.0, radius=1.5)[
+        None
+    ]
     return Views(
         images=torch.randint(0, 256, (1, num_views, 3, size, size), dtype=torch.uint8),
         alphas=torch.randint(0, 2, (1, num_views, 1, size, size), dtype=torch.uint8) * 255,

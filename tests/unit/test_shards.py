@@ -55,7 +55,9 @@ def test_ranks_and_workers_never_overlap_within_a_pass(dataset, num_workers):
     for rank in range(2):
         consumers = max(1, num_workers)
         batches = take(
-            stream(dataset, batch_size=1, rank=rank, world_size=2), 6 // 2 // consumers * consumers, num_workers
+            stream(dataset, batch_size=1, rank=rank, world_size=2),
+            6 // 2 // consumers * consumers,
+            num_workers,
         )
         seen += [uid for batch in batches for uid in batch.uids]
     assert len(seen) == len(set(seen))
@@ -193,7 +195,9 @@ def test_during_a_run_a_broken_sample_is_skipped_counted_and_named(tmp_path, cap
 def test_too_many_broken_samples_stop_the_run(tmp_path):
     folder = broken_dataset(tmp_path, garbage_picture)
     broken = TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
-    with pytest.raises(ValueError, match=r"data.max_broken_fraction=0.01 allows; the last: object 'object-1'"):
+    with pytest.raises(
+        ValueError, match=r"data.max_broken_fraction=0.01 allows; the last: object 'object-1'"
+    ):
         take(broken, 10)
 
 

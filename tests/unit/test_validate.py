@@ -19,7 +19,9 @@ def test_accumulation_is_derived(overrides, accumulation):
 
 def test_a_remainder_is_refused_with_a_number_that_works():
     cfg = composed("train.global_batch_size=100", "data.micro_batch_size=8", "trainer=ddp8")
-    with pytest.raises(ValueError, match=r"train.global_batch_size=100 is not a multiple .* 8 \* 8 = 64; try 64"):
+    with pytest.raises(
+        ValueError, match=r"train.global_batch_size=100 is not a multiple .* 8 \* 8 = 64; try 64"
+    ):
         plan_batches(cfg)
 
 
