@@ -1,7 +1,7 @@
 """The only room that knows axes: +x right, +y down, +z forward for cameras, +y up for the world."""
 
 from lgm.cameras.cameras import Cameras
-from lgm.cameras.rays import pixel_rays, plucker_rays
+from lgm.cameras.rays import nearest_to_origin, pixel_rays, plucker_rays
 from lgm.cameras.trajectories import (
     CANONICAL_AZIMUTHS_DEG,
     canonicalise,
@@ -13,6 +13,7 @@ __all__ = [
     "CANONICAL_AZIMUTHS_DEG",
     "Cameras",
     "canonicalise",
+    "nearest_to_origin",
     "orbit_poses",
     "pixel_rays",
     "plucker_rays",

@@ -22,6 +22,13 @@ def pixel_rays(
     return origins, directions
 
 
+def nearest_to_origin(cameras: Cameras, height: int, width: int) -> Float[Tensor, "*batch 3 H W"]:
+    """The point of each pixel's ray that lies nearest to the world's origin."""
+    origins, directions = pixel_rays(cameras, height, width)
+    along = (origins * directions).sum(dim=-3, keepdim=True)
+    return origins - along * directions
+
+
 def plucker_rays(cameras: Cameras, height: int, width: int) -> Float[Tensor, "*batch 6 H W"]:
     """Plücker coordinates (origin × direction, direction) of each pixel's ray, as LGM takes them."""
     origins, directions = pixel_rays(cameras, height, width)

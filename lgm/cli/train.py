@@ -36,7 +36,7 @@ def train(cfg: DictConfig) -> float | None:
     net = build_net(cfg)
     if resume is not None:
         # Strictly and first: Lightning would say so after it has started all processes.
-        load_strictly(net, network_weights(read_checkpoint(resume)), str(resume))
+        load_strictly(net, network_weights(read_checkpoint(resume)), f"resume={cfg.resume}: {resume}")
     module = build_module(cfg, net, training=True)
     trainer = build_trainer(
         cfg,

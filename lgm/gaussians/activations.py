@@ -15,12 +15,17 @@ ROTATIONS = ("fixed", "legacy")
 SCALE_FACTOR = 0.1  # scales are 0.1 * softplus(raw): a raw zero is a Gaussian of 0.07
 
 
-def activate(raw: Float[Tensor, "B N 14"], rotation: Rotation = "fixed") -> Gaussians:
+def activate(
+    raw: Float[Tensor, "B N 14"],
+    rotation: Rotation = "fixed",
+    anchors: Float[Tensor, "B N 3"] | None = None,
+) -> Gaussians:
     """Activate raw Gaussians (order: position 3, opacity 1, scale 3, rotation 4, rgb 3) in float32.
 
     rotation: "fixed" normalises the four numbers of each quaternion. "legacy" is for weights that
         were trained before the original's fix of 2024-04-03, which divided each of the four
         components by its norm over *all* Gaussians of the scene.
+    anchors: points that positions are offsets from; None is the origin, as released.
     """
     means, opacities, scales, quats, colors = raw.float().split([3, 1, 3, 4, 3], dim=-1)
     if rotation == "fixed":
@@ -30,7 +35,7 @@ def activate(raw: Float[Tensor, "B N 14"], rotation: Rotation = "fixed") -> Gaus
     else:
         raise ValueError(f"rotation={rotation!r} is not one of {', '.join(ROTATIONS)}")
     return Gaussians(
-        means=means.clamp(-1, 1),
+        means=(means if anchors is None else means + anchors).clamp(-1, 1),
         quats=quats,
         scales=SCALE_FACTOR * F.softplus(scales),
         opacities=torch.sigmoid(opacities)[..., 0],

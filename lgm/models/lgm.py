@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lgm.cameras import Cameras, plucker_rays
+from lgm.cameras import Cameras, nearest_to_origin, plucker_rays
 from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, SCALE_FACTOR, Rotation, activate
 from lgm.models.unet import UNet
 
+Positions = Literal["free", "rays"]
+POSITIONS = ("free", "rays")
 NUM_RAW_CHANNELS = 14
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,6 +33,9 @@ class LGM(nn.Module):
         its tokens attend across views; up_*: the same on the way up, from the bottom.
     input_size: height and width of the input pictures; the splat map's size follows from it and
         from the number of levels (`splat_size`).
+    positions: what the network's positions are offsets from. "free", the origin, as released.
+        "rays", the point of the pixel's own ray that is nearest to the origin: the network need not
+        first learn to unproject, which the released one did from 80,000 objects.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     """
 
@@ -42,6 +48,7 @@ class LGM(nn.Module):
         up_attention: Sequence[bool],
         input_size: int,
         num_input_views: int = 4,
+        positions: Positions = "free",
         rotation: Rotation = "fixed",
     ) -> None:
         super().__init__()
@@ -52,6 +59,9 @@ class LGM(nn.Module):
             raise ValueError(f"rotation={rotation!r} is not one of {', '.join(ROTATIONS)}")
         self.input_size = input_size
         self.num_input_views = num_input_views
+        if positions not in POSITIONS:
+            raise ValueError(f"positions={positions!r} is not one of {', '.join(POSITIONS)}")
+        self.positions: Positions = positions
         self.rotation: Rotation = rotation
         self.splat_size = input_size * 2 ** (len(up_channels) - 1) // 2 ** (len(down_channels) - 1)
 
@@ -86,12 +96,16 @@ class LGM(nn.Module):
         hundreds of tiles (the original's rasterizer then runs out of 80 GB), every pixel blends
         thousands of them, and colours receive next to no gradient. Here a scale starts at half
         the spacing of the splat map's pixels at the object, so that neighbours just touch;
-        its weights start small so that all Gaussians agree on that.
+        its weights start small so that all Gaussians agree on that. Offsets from rays start small
+        too: a spread would undo what the rays know.
         """
         spacing = _VISIBLE_EXTENT / self.splat_size
         raw_scale = math.log(math.expm1(0.5 * spacing / SCALE_FACTOR))  # inverse of softplus
         self.conv.weight[4:7].mul_(0.1)
         self.conv.bias[4:7] = raw_scale
+        if self.positions == "rays":
+            self.conv.weight[:3].mul_(0.1)
+            self.conv.bias[:3] = 0.0
 
     def network_input(
         self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
@@ -120,14 +134,23 @@ class LGM(nn.Module):
         raw = self.conv(self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views))
         return rearrange(raw, "(b v) c h w -> b v c h w", v=num_views)
 
-    def decode(self, raw: Float[Tensor, "B V 14 h w"]) -> Gaussians:
-        """Activate the splat map, in float32; view-major: the first h*w Gaussians come from view 0."""
-        return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation)
+    def decode(self, raw: Float[Tensor, "B V 14 h w"], cameras: Cameras | None = None) -> Gaussians:
+        """Activate the splat map, in float32; view-major: the first h*w Gaussians come from view 0.
+
+        cameras: the input cameras, needed where positions are offsets from their rays.
+        """
+        anchors = None
+        if self.positions == "rays":
+            if cameras is None:
+                raise ValueError('decode needs the input cameras where positions="rays"')
+            anchors = nearest_to_origin(cameras, *raw.shape[-2:])
+            anchors = rearrange(anchors, "b v c h w -> b (v h w) c")
+        return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors)
 
     def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
         """images: 0..1 over a white background. cameras: in the canonical frame, the first view at
         (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`)."""
-        return self.decode(self.splat_map(self.network_input(images, cameras)))
+        return self.decode(self.splat_map(self.network_input(images, cameras)), cameras)
 
 
 def _check_levels(

@@ -89,3 +89,19 @@ def test_shapes_are_checked_at_the_door():
 def test_impossible_networks_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         LGM(**{**MICRO, **change})
+
+
+def test_positions_can_be_offsets_from_the_rays():
+    """With an offset of zero, a Gaussian lies on its own pixel's ray, seen from any camera."""
+    net = LGM(**MICRO, positions="rays")
+    cameras = views(4, 1)
+    means = net.decode(torch.zeros(1, 4, 14, 16, 16), cameras).means[0].reshape(4, 256, 3)
+    w2c, K = cameras.w2c[0], cameras.intrinsics(16, 16)[0]
+    for view in range(4):
+        local = means[view] @ w2c[view, :3, :3].T + w2c[view, :3, 3]
+        pixels = local @ K[view].T
+        pixels = (pixels[:, :2] / pixels[:, 2:]).reshape(16, 16, 2)
+        v, u = torch.meshgrid(torch.arange(16) + 0.5, torch.arange(16) + 0.5, indexing="ij")
+        assert torch.allclose(pixels, torch.stack([u, v], dim=-1), atol=1e-3)
+    with pytest.raises(ValueError, match="decode needs the input cameras"):
+        net.decode(torch.zeros(1, 4, 14, 16, 16))
