@@ -1,5 +1,6 @@
 """From the network's 14 raw channels to Gaussians, as LGM defines them."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,22 +13,32 @@ from lgm.gaussians.gaussians import Gaussians
 Rotation = Literal["fixed", "legacy"]
 ROTATIONS = ("fixed", "legacy")
 
+_DARKEST = 0.02  # an anchor colour; nearer to 0 or 1, tanh passes no gradient
 SCALE_FACTOR = 0.1  # scales are 0.1 * softplus(raw): a raw zero is a Gaussian of 0.07
 
 
+@dataclass(frozen=True)
+class Anchors:
+    """Where Gaussians start, instead of at the origin and grey: raw zeros give exactly these."""
+
+    means: Float[Tensor, "B N 3"]
+    colors: Float[Tensor, "B N 3"]
+
+
 def activate(
-    raw: Float[Tensor, "B N 14"],
-    rotation: Rotation = "fixed",
-    anchors: Float[Tensor, "B N 3"] | None = None,
+    raw: Float[Tensor, "B N 14"], rotation: Rotation = "fixed", anchors: Anchors | None = None
 ) -> Gaussians:
     """Activate raw Gaussians (order: position 3, opacity 1, scale 3, rotation 4, rgb 3) in float32.
 
     rotation: "fixed" normalises the four numbers of each quaternion. "legacy" is for weights that
         were trained before the original's fix of 2024-04-03, which divided each of the four
         components by its norm over *all* Gaussians of the scene.
-    anchors: points that positions are offsets from; None is the origin, as released.
+    anchors: what positions and colours are offsets from; None as released.
     """
     means, opacities, scales, quats, colors = raw.float().split([3, 1, 3, 4, 3], dim=-1)
+    if anchors is not None:
+        means = means + anchors.means
+        colors = colors + torch.atanh(2 * anchors.colors.clamp(_DARKEST, 1 - _DARKEST) - 1)
     if rotation == "fixed":
         quats = F.normalize(quats, dim=-1)
     elif rotation == "legacy":
@@ -35,7 +46,7 @@ def activate(
     else:
         raise ValueError(f"rotation={rotation!r} is not one of {', '.join(ROTATIONS)}")
     return Gaussians(
-        means=(means if anchors is None else means + anchors).clamp(-1, 1),
+        means=means.clamp(-1, 1),
         quats=quats,
         scales=SCALE_FACTOR * F.softplus(scales),
         opacities=torch.sigmoid(opacities)[..., 0],

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lgm.cameras import Cameras, nearest_to_origin, plucker_rays
 from lgm.gaussians import Gaussians
-from lgm.gaussians.activations import ROTATIONS, SCALE_FACTOR, Rotation, activate
+from lgm.gaussians.activations import ROTATIONS, SCALE_FACTOR, Anchors, Rotation, activate
 from lgm.models.unet import UNet
 
-Positions = Literal["free", "rays"]
-POSITIONS = ("free", "rays")
+AnchorKind = Literal["none", "pixels"]
+ANCHOR_KINDS = ("none", "pixels")
 NUM_RAW_CHANNELS = 14
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,9 +34,10 @@ class LGM(nn.Module):
         its tokens attend across views; up_*: the same on the way up, from the bottom.
     input_size: height and width of the input pictures; the splat map's size follows from it and
         from the number of levels (`splat_size`).
-    positions: what the network's positions are offsets from. "free", the origin, as released.
-        "rays", the point of the pixel's own ray that is nearest to the origin: the network need not
-        first learn to unproject, which the released one did from 80,000 objects.
+    anchors: what positions and colours are offsets from. "none", the origin and grey, as released.
+        "pixels", each Gaussian's own pixel: its colour, and the point of its ray that is nearest to
+        the origin. The network then need not first learn to unproject and to copy, which the
+        released one did from 80,000 objects.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     """
 
@@ -48,7 +50,7 @@ class LGM(nn.Module):
         up_attention: Sequence[bool],
         input_size: int,
         num_input_views: int = 4,
-        positions: Positions = "free",
+        anchors: AnchorKind = "none",
         rotation: Rotation = "fixed",
     ) -> None:
         super().__init__()
@@ -59,9 +61,9 @@ class LGM(nn.Module):
             raise ValueError(f"rotation={rotation!r} is not one of {', '.join(ROTATIONS)}")
         self.input_size = input_size
         self.num_input_views = num_input_views
-        if positions not in POSITIONS:
-            raise ValueError(f"positions={positions!r} is not one of {', '.join(POSITIONS)}")
-        self.positions: Positions = positions
+        if anchors not in ANCHOR_KINDS:
+            raise ValueError(f"anchors={anchors!r} is not one of {', '.join(ANCHOR_KINDS)}")
+        self.anchors: AnchorKind = anchors
         self.rotation: Rotation = rotation
         self.splat_size = input_size * 2 ** (len(up_channels) - 1) // 2 ** (len(down_channels) - 1)
 
@@ -96,16 +98,17 @@ class LGM(nn.Module):
         hundreds of tiles (the original's rasterizer then runs out of 80 GB), every pixel blends
         thousands of them, and colours receive next to no gradient. Here a scale starts at half
         the spacing of the splat map's pixels at the object, so that neighbours just touch;
-        its weights start small so that all Gaussians agree on that. Offsets from rays start small
-        too: a spread would undo what the rays know.
+        its weights start small so that all Gaussians agree on that. Offsets from anchors start
+        small too: a spread would undo what the anchors know.
         """
         spacing = _VISIBLE_EXTENT / self.splat_size
         raw_scale = math.log(math.expm1(0.5 * spacing / SCALE_FACTOR))  # inverse of softplus
         self.conv.weight[4:7].mul_(0.1)
         self.conv.bias[4:7] = raw_scale
-        if self.positions == "rays":
-            self.conv.weight[:3].mul_(0.1)
-            self.conv.bias[:3] = 0.0
+        if self.anchors == "pixels":
+            for offsets in (slice(0, 3), slice(11, 14)):
+                self.conv.weight[offsets].mul_(0.1)
+                self.conv.bias[offsets] = 0.0
 
     def network_input(
         self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
@@ -134,23 +137,34 @@ class LGM(nn.Module):
         raw = self.conv(self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views))
         return rearrange(raw, "(b v) c h w -> b v c h w", v=num_views)
 
-    def decode(self, raw: Float[Tensor, "B V 14 h w"], cameras: Cameras | None = None) -> Gaussians:
+    def decode(self, raw: Float[Tensor, "B V 14 h w"], anchors: Anchors | None = None) -> Gaussians:
         """Activate the splat map, in float32; view-major: the first h*w Gaussians come from view 0.
 
-        cameras: the input cameras, needed where positions are offsets from their rays.
+        anchors: of `pixel_anchors`, where the network was trained with them.
         """
-        anchors = None
-        if self.positions == "rays":
-            if cameras is None:
-                raise ValueError('decode needs the input cameras where positions="rays"')
-            anchors = nearest_to_origin(cameras, *raw.shape[-2:])
-            anchors = rearrange(anchors, "b v c h w -> b (v h w) c")
+        if (anchors is None) != (self.anchors == "none"):
+            raise ValueError(
+                f"decode was given {'no' if anchors is None else 'pixel'} anchors, the network has anchors={self.anchors!r}"
+            )
         return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors)
+
+    def pixel_anchors(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Anchors | None:
+        """Each splat pixel's colour, and the point of its ray nearest to the origin; None if unused."""
+        if self.anchors == "none":
+            return None
+        num_views, factor = images.shape[1], self.input_size // self.splat_size
+        colors = F.avg_pool2d(rearrange(images.float(), "b v c h w -> (b v) c h w"), factor)
+        means = nearest_to_origin(cameras, *colors.shape[-2:])
+        return Anchors(
+            means=rearrange(means, "b v c h w -> b (v h w) c"),
+            colors=rearrange(colors, "(b v) c h w -> b (v h w) c", v=num_views),
+        )
 
     def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
         """images: 0..1 over a white background. cameras: in the canonical frame, the first view at
         (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`)."""
-        return self.decode(self.splat_map(self.network_input(images, cameras)), cameras)
+        raw = self.splat_map(self.network_input(images, cameras))
+        return self.decode(raw, self.pixel_anchors(images, cameras))
 
 
 def _check_levels(

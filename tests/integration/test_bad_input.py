@@ -73,3 +73,12 @@ def test_help_and_cfg_job_say_something_useful():
     assert result.returncode == 0
     assert "target_size: 512" in result.stdout and "num_target_views: 8" in result.stdout
     assert "devices: 8" in result.stdout
+
+
+def test_a_torchvision_that_does_not_fit_is_named(tmp_path, monkeypatch):
+    """As the registry's torchvision behaves beside a CPU build of torch, for whoever imports it."""
+    (tmp_path / "torchmetrics.py").write_text("import torchvision")
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    line = one_error(run_script("train.py", "--help"))
+    assert "pip uninstall -y torchvision" in line

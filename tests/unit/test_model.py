@@ -83,6 +83,7 @@ def test_shapes_are_checked_at_the_door():
         ({"up_channels": (64, 32, 32), "up_attention": (False,) * 3}, "up_channels"),
         ({"num_input_views": 0}, "num_input_views=0"),
         ({"rotation": "sideways"}, "rotation='sideways'"),
+        ({"anchors": "sky"}, "anchors='sky'"),
         ({"down_channels": (32, 40), "up_channels": (40,)}, "heads|groups|divisible"),
     ],
 )
@@ -91,11 +92,12 @@ def test_impossible_networks_are_refused(change, message):
         LGM(**{**MICRO, **change})
 
 
-def test_positions_can_be_offsets_from_the_rays():
-    """With an offset of zero, a Gaussian lies on its own pixel's ray, seen from any camera."""
-    net = LGM(**MICRO, positions="rays")
-    cameras = views(4, 1)
-    means = net.decode(torch.zeros(1, 4, 14, 16, 16), cameras).means[0].reshape(4, 256, 3)
+def test_anchored_gaussians_start_at_their_pixels():
+    """Raw zeros: a Gaussian lies on its own pixel's ray, seen from any camera, with its colour."""
+    net = LGM(**MICRO, anchors="pixels")
+    cameras, images = views(4, 1), torch.rand(1, 4, 3, 32, 32) * 0.9 + 0.05
+    gaussians = net.decode(torch.zeros(1, 4, 14, 16, 16), net.pixel_anchors(images, cameras))
+    means = gaussians.means[0].reshape(4, 256, 3)
     w2c, K = cameras.w2c[0], cameras.intrinsics(16, 16)[0]
     for view in range(4):
         local = means[view] @ w2c[view, :3, :3].T + w2c[view, :3, 3]
@@ -103,5 +105,16 @@ def test_positions_can_be_offsets_from_the_rays():
         pixels = (pixels[:, :2] / pixels[:, 2:]).reshape(16, 16, 2)
         v, u = torch.meshgrid(torch.arange(16) + 0.5, torch.arange(16) + 0.5, indexing="ij")
         assert torch.allclose(pixels, torch.stack([u, v], dim=-1), atol=1e-3)
-    with pytest.raises(ValueError, match="decode needs the input cameras"):
-        net.decode(torch.zeros(1, 4, 14, 16, 16))
+    averaged = torch.nn.functional.avg_pool2d(images[0], 2)
+    colors = gaussians.colors[0].reshape(4, 16, 16, 3).permute(0, 3, 1, 2)
+    assert torch.allclose(colors, averaged, atol=1e-5)
+
+
+def test_anchors_are_for_networks_that_were_trained_with_them():
+    raw, cameras, images = torch.zeros(1, 4, 14, 16, 16), views(4, 1), torch.rand(1, 4, 3, 32, 32)
+    anchored, plain = LGM(**MICRO, anchors="pixels"), LGM(**MICRO)
+    assert plain.pixel_anchors(images, cameras) is None
+    with pytest.raises(ValueError, match="anchors='pixels'"):
+        anchored.decode(raw)
+    with pytest.raises(ValueError, match="anchors='none'"):
+        plain.decode(raw, anchored.pixel_anchors(images, cameras))
