@@ -143,9 +143,8 @@ class LGM(nn.Module):
         anchors: of `pixel_anchors`, where the network was trained with them.
         """
         if (anchors is None) != (self.anchors == "none"):
-            raise ValueError(
-                f"decode was given {'no' if anchors is None else 'pixel'} anchors, the network has anchors={self.anchors!r}"
-            )
+            given = "no" if anchors is None else "pixel"
+            raise ValueError(f"decode was given {given} anchors, the network has anchors={self.anchors!r}")
         return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors)
 
     def pixel_anchors(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Anchors | None:
