@@ -38,6 +38,7 @@ def train(cfg: DictConfig) -> float | None:
         # Strictly and first: Lightning would say so after it has started all processes.
         load_strictly(net, network_weights(read_checkpoint(resume)), f"resume={cfg.resume}: {resume}")
     module = build_module(cfg, net, training=True)
+    module.configure_optimizers()  # raises now what would else come after all processes have started
     trainer = build_trainer(
         cfg,
         build_callbacks(cfg),

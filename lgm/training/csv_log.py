@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ class CSVLog(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._columns: list[str] = []
-        self._pending: dict[int, dict[str, Any]] = {}
+        self._row: dict[str, Any] = {}
+        self._row_start = 0
         self._opened = False
 
     @property
@@ -46,25 +48,21 @@ class CSVLog(Logger):
         step = step or 0
         if not self._opened:
             self._open(step)
-        row = self._pending.setdefault(step, {"step": step})
-        row.update({name: value for name, value in metrics.items() if name != "epoch"})
-        # Several callers log one step, some a step late: a row is written when two more have come.
-        for earlier in sorted(self._pending)[:-2]:
-            self._write(self._pending.pop(earlier))
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        for step in sorted(self._pending):
-            self._write(self._pending.pop(step))
-
-    def _write(self, row: dict[str, Any]) -> None:
-        new = set(row) - set(self._columns)
-        if new or not self.path.exists():
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        if self._row.get("step") == step:
+            # Several callers log one step: its row, the last of the file, is written again, so
+            # that a kill at any moment finds all rows on the disk.
+            os.truncate(self.path, self._row_start)
+            self._row.update(values)
+        else:
+            self._row = {"step": step, **values}
+        if not set(self._row) <= set(self._columns):
             rows = self._rows()
-            self._columns = ["step", *sorted({*self._columns, *new} - {"step"})]
+            self._columns = ["step", *sorted({*self._columns, *self._row} - {"step"})]
             self._rewrite(rows)
+        self._row_start = self.path.stat().st_size
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+            csv.DictWriter(file, self._columns).writerow(self._row)
 
     def _open(self, first_step: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
