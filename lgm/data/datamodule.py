@@ -25,8 +25,8 @@ class ObjectDataModule(L.LightningDataModule):
     train_views: chooses views for training; eval_views: for validation and test.
     micro_batch_size: objects a forward pass on one device.
     split: what evaluation reads; None is everything.
-    max_train_objects, max_val_objects: training and validation read only the first so many objects;
-        None is the whole split.
+    max_train_objects, max_val_objects, max_test_objects: training, validation and test read only the
+        first so many objects; None is the whole split.
     accumulation: batches an optimizer step.
     probe_objects: how many objects are read before anything else starts, to fail early.
     """
@@ -44,6 +44,7 @@ class ObjectDataModule(L.LightningDataModule):
         split: str | None = None,
         max_train_objects: int | None = None,
         max_val_objects: int | None = None,
+        max_test_objects: int | None = None,
         max_broken_fraction: float = 0.01,
         probe_objects: int = 64,
         accumulation: int = 1,
@@ -64,6 +65,7 @@ class ObjectDataModule(L.LightningDataModule):
         self.split = split
         self.max_train_objects = max_train_objects
         self.max_val_objects = max_val_objects
+        self.max_test_objects = max_test_objects
         self.max_broken_fraction = max_broken_fraction
         self.probe_objects = probe_objects
         self.accumulation = accumulation
@@ -104,7 +106,7 @@ class ObjectDataModule(L.LightningDataModule):
         return self._eval_loader(self.val_split, self.max_val_objects)
 
     def test_dataloader(self) -> DataLoader:
-        return self._eval_loader(self.split, None)
+        return self._eval_loader(self.split, self.max_test_objects)
 
     def state_dict(self) -> dict[str, Any]:
         """What the order of samples depends on, besides the step."""

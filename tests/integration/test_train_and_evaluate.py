@@ -69,6 +69,11 @@ def test_evaluation_needs_the_checkpoint_alone(trained, dataset, tmp_path):
     assert (tmp_path / "objects" / "object-006" / "gaussians.ply").is_file()
 
 
+def test_evaluation_of_the_first_objects_alone(trained, dataset, tmp_path):
+    run_evaluate(dataset, tmp_path, trained[0] / "checkpoints" / "best.ckpt", "data.max_test_objects=3")
+    assert json.loads((tmp_path / "metrics.json").read_text())["num_objects"] == 3
+
+
 def test_validation_during_training_and_evaluation_agree(trained, dataset, tmp_path):
     """Both saw the same two objects of the validation split."""
     value = run_evaluate(dataset, tmp_path, trained[0] / "checkpoints" / "last.ckpt", "data.split=val")
