@@ -10,7 +10,8 @@ prepare_environment() {
         echo "error: $python is older than Python 3.10; set PYTHON=<a newer one>" >&2
         return 1
     }
-    if [ ! -x .venv/bin/python ]; then
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        rm -rf .venv # a half-made one, of a Python without ensurepip
         "$python" -m venv .venv || {
             echo "error: $python has no venv module; install it (Debian: apt-get install python3-venv)" >&2
             return 1

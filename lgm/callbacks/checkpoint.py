@@ -22,6 +22,11 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not restored by Lightning: a resumed run would save again in the middle of its first step's
+        # accumulation, and the next resume would start from half a step.
+        self._last_global_step_saved = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

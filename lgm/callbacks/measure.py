@@ -97,6 +97,7 @@ class Measure(Callback):
             "ssim": ssim(prediction.render.images, target.images),
             "alpha_iou": alpha_iou(prediction.render.alphas, target.alphas),
         }
+        _check_finite(prediction.gaussians.packed().flatten(1), batch.uids)
         _check_finite(columns["psnr"], batch.uids)
         baselines = self._baselines(trainer, pl_module, batch)
         # One transfer for each column, not one for each number.

@@ -59,8 +59,14 @@ def canonicalise(
     reference: Float[Tensor, "*batch 4 4"],
     radius: float = 1.5,
 ) -> Float[Tensor, "*batch V 4 4"]:
-    """Move the world rigidly so that the camera `reference` stands at (0, 0, radius), looking at
-    the origin: the frame that the network works in."""
+    """Move and scale the world so that the camera `reference`, which looks at the origin, stands at
+    (0, 0, radius): the frame that the network works in. Pictures stay as they are: all distances
+    change alike, by radius over the reference's own distance from the origin."""
+    distance = reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6)
+    scale = (radius / distance)[..., None, None]
+    c2w, reference = c2w.clone(), reference.clone()
+    c2w[..., :3, 3] *= scale
+    reference[..., :3, 3] *= scale[..., 0]
     home = opengl_to_opencv(torch.eye(4, dtype=c2w.dtype, device=c2w.device))
     home[2, 3] = radius
     return home @ torch.linalg.inv(reference)[..., None, :, :] @ c2w

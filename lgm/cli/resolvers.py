@@ -13,7 +13,7 @@ def asset(name: str) -> str:
 
 def precision() -> str:
     """Mixed bf16 on a GPU that has it, else full float32."""
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "32-true"
 
 
 def register() -> None:

@@ -43,7 +43,8 @@ def train(cfg: DictConfig) -> float | None:
         cfg,
         build_callbacks(cfg),
         accumulate_grad_batches=batches.accumulation,
-        val_check_interval=cfg.train.val_every_steps * batches.accumulation,
+        # A run shorter than the interval is validated at its end: a sweep wants its value.
+        val_check_interval=min(cfg.train.val_every_steps, cfg.train.max_steps) * batches.accumulation,
     )
     if trainer.is_global_zero:
         save_config(cfg, run_dir)
@@ -52,7 +53,7 @@ def train(cfg: DictConfig) -> float | None:
         cfg.model.name,
         sum(p.numel() for p in net.parameters()) / 1e6,
         net.num_gaussians,
-        cfg.train.global_batch_size,
+        batches.micro * batches.world_size * batches.accumulation,
         batches.micro,
         batches.world_size,
         batches.accumulation,
@@ -60,8 +61,14 @@ def train(cfg: DictConfig) -> float | None:
         run_dir,
     )
     trainer.fit(module, datamodule, ckpt_path=None if resume is None else str(resume), weights_only=True)
-    value = trainer.callback_metrics.get(cfg.optimized_metric)
-    return None if value is None else float(value)
+    return final_metric(trainer, cfg.optimized_metric)
+
+
+def final_metric(trainer: L.Trainer, name: str) -> float | None:
+    """The metric's last value or, where a finished run had nothing left to do, the best on record."""
+    scores = [cb.best_model_score for cb in trainer.checkpoint_callbacks if cb.monitor == name]
+    known = [trainer.callback_metrics.get(name), *scores]
+    return next((float(value) for value in known if value is not None), None)
 
 
 def resume_path(resume: str | None, run_dir: Path) -> Path | None:

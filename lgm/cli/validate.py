@@ -20,6 +20,8 @@ def plan_batches(cfg: DictConfig) -> BatchPlan:
     """Derive accumulation from train.global_batch_size; raises ValueError on a remainder."""
     world_size = num_devices(cfg) * cfg.trainer.num_nodes
     global_batch, micro = cfg.train.global_batch_size, cfg.data.micro_batch_size
+    if global_batch is None:
+        return BatchPlan(world_size, micro, accumulation=1)
     if global_batch < 1 or micro < 1:
         raise ValueError(
             f"train.global_batch_size={global_batch} and data.micro_batch_size={micro} must be at least 1"
@@ -48,12 +50,24 @@ def check_training(cfg: DictConfig) -> BatchPlan:
     """What can be seen of a training run from its configuration alone."""
     check_data(cfg)
     check_devices(cfg)
+    check_precision(cfg)
+    if cfg.train.clip_grad_norm is not None and cfg.train.clip_grad_norm <= 0:
+        raise ValueError(f"train.clip_grad_norm={cfg.train.clip_grad_norm} must be above 0, or null for none")
     for key in ("max_steps", "val_every_steps", "checkpoint_every_steps", "log_every_steps"):
         if not isinstance(cfg.train[key], int) or cfg.train[key] < 1:
             raise ValueError(
                 f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"
             )
     return plan_batches(cfg)
+
+
+def check_precision(cfg: DictConfig) -> None:
+    if cfg.trainer.precision in ("16-mixed", 16, "16"):
+        # A fused optimizer unscales gradients itself, after they were clipped.
+        raise ValueError(
+            f"trainer.precision={cfg.trainer.precision} would clip scaled gradients; "
+            "use bf16-mixed, or 32-true where the GPU has no bf16"
+        )
 
 
 def check_data(cfg: DictConfig) -> None:

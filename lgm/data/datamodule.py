@@ -79,7 +79,7 @@ class ObjectDataModule(L.LightningDataModule):
         samplers = [self.train_views, self.eval_views] if stage == "fit" else [self.eval_views]
         for split in self._splits(stage):
             source = self._source(split)
-            objects = source.check(self.probe_objects)
+            objects = source.check(self.probe_objects, self.max_broken_fraction)
             for found in objects:
                 for sampler in samplers:
                     _check_object(sampler, found)

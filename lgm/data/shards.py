@@ -81,7 +81,7 @@ class ShardSource(Source):
             )
         return objects[:wanted]
 
-    def check(self, probe: int) -> list[PosedObject]:
+    def check(self, probe: int, max_broken_fraction: float = 0.0) -> list[PosedObject]:
         for shard in self._shards if self.is_local else ():
             file = Path(self.path) / shard.name
             if not file.is_file():
@@ -94,20 +94,25 @@ class ShardSource(Source):
                     "it was cut off or changed: copy it again"
                 )
         found: list[PosedObject] = []
+        broken: list[str] = []
         for shard in self._shards:
             try:
                 for sample in self._samples(shard):
-                    found.append(ShardObject(sample))
-                    if len(found) >= probe:
-                        return found
-            except BrokenSample as error:
-                raise ValueError(
-                    f"{error} (shard {self._url(shard)}); mend or repack the data set"
-                ) from error
+                    parsed = _parse(sample)
+                    if isinstance(parsed, BrokenSample):
+                        broken.append(f"{parsed} (shard {self._url(shard)})")
+                    else:
+                        found.append(parsed)
+                    if len(found) + len(broken) >= probe:
+                        break
             except (tarfile.TarError, EOFError, OSError, ValueError) as error:
                 raise ValueError(
                     f"shard {self._url(shard)} cannot be read: {_first_line(error)}; copy or pack it again"
                 ) from error
+            if len(found) + len(broken) >= probe:
+                break
+        if len(broken) > max_broken_fraction * (len(found) + len(broken)):
+            raise ValueError(f"{broken[0]}; mend or repack the data set, or raise data.max_broken_fraction")
         return found
 
     def _samples(self, shard: ShardInfo) -> Iterator[dict[str, Any]]:
@@ -142,12 +147,21 @@ class ShardSource(Source):
             return list(self.index.shards), {}
         if split not in self.index.splits:
             known = ", ".join(self.index.splits) or "none"
-            raise ValueError(f"data.split={split!r} is not in {self.path}/{INDEX_NAME}; its splits: {known}")
+            raise ValueError(
+                f"split {split!r} is not in {self.path}/{INDEX_NAME}, which has {known}; choose with "
+                "data.train_split, data.val_split or data.split, or pack with --splits train=0.9,val=0.1"
+            )
         members = set(self.index.splits[split])
         named = [shard for shard in self.index.shards if shard.name in members]
         if len(named) == len(members) and named:
             return named, {}
         uids = {shard.name: self._uids_in(shard) & members for shard in self.index.shards}
+        absent = sorted(members.difference(*uids.values()))
+        if absent:
+            raise ValueError(
+                f"split {split!r} of {self.path}/{INDEX_NAME} names {len(absent)} shards or objects that are "
+                f"not there, e.g. {absent[0]!r}; mend the index"
+            )
         shards = [shard for shard in self.index.shards if uids[shard.name]]
         if not shards:
             raise ValueError(

@@ -33,9 +33,10 @@ class Source(ABC):
         """The objects of one part, in the order they lie in; what is broken stands as its error."""
 
     @abstractmethod
-    def check(self, probe: int) -> list[PosedObject]:
+    def check(self, probe: int, max_broken_fraction: float = 0.0) -> list[PosedObject]:
         """Fail early: raise ValueError or FileNotFoundError for what can be seen without reading
-        everything; return up to `probe` objects that were read on the way."""
+        everything, and for too many broken ones among the first `probe` objects; return the good
+        ones of these."""
 
     @property
     def num_objects(self) -> int:
@@ -60,5 +61,5 @@ class FirstObjects(Source):
     def read(self, part: Part) -> list[PosedObject | BrokenSample]:
         return self._source.read(part)[: part.size(self._sizes[part.shard])]
 
-    def check(self, probe: int) -> list[PosedObject]:
-        return self._source.check(probe)
+    def check(self, probe: int, max_broken_fraction: float = 0.0) -> list[PosedObject]:
+        return self._source.check(probe, max_broken_fraction)

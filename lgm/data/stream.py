@@ -36,7 +36,9 @@ class BrokenCounter:
         if str(error) not in self._named:
             self._named.add(str(error))
             log.warning("skipped a broken sample: %s", error)
-        if self.broken > self.max_fraction * max(self.seen, _GRACE):
+        # Three standard deviations of grace: chance alone must stop none of many workers.
+        expected = self.max_fraction * max(self.seen, _GRACE)
+        if self.broken > expected + 3 * expected**0.5:
             raise ValueError(
                 f"{self.broken} of {self.seen} samples are broken, more than "
                 f"data.max_broken_fraction={self.max_fraction} allows; the last: {error}"

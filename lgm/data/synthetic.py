@@ -72,7 +72,7 @@ class SyntheticSource(Source):
     def read(self, part: Part) -> list[PosedObject | BrokenSample]:
         return [self._object(i) for i in range(part.index, self._num_objects, part.count)]
 
-    def check(self, probe: int) -> list[PosedObject]:
+    def check(self, probe: int, max_broken_fraction: float = 0.0) -> list[PosedObject]:
         return [self._object(0)]
 
     def _object(self, index: int) -> SyntheticObject:

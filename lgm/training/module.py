@@ -122,7 +122,16 @@ class LGMModule(L.LightningModule):
     ) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = float("inf") if self.clip_grad_norm is None else self.clip_grad_norm
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        # FSDP shards gradients: only its own root knows their norm.
+        sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
+        norm = sharded(limit) if sharded else nn.utils.clip_grad_norm_(parameters, limit)
+        if not bool(torch.isfinite(norm)):
+            # Gaussians that are no numbers render as plain white: nothing else would show it, and
+            # the next checkpoint would keep it.
+            raise ValueError(
+                f"the gradient of step {self.global_step + 1} is {float(norm)}; the last checkpoint is from "
+                "before: resume it with a lower optimizer.lr, or with trainer.precision=32-true"
+            )
         self.log("train/grad_norm", norm, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -19,8 +19,19 @@ def adamw(
         decay, since pulling a norm's gain or a bias towards zero regularises nothing.
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if decay_norms_and_biases or p.ndim >= 2]
-    kept = [p for p in parameters if not (decay_norms_and_biases or p.ndim >= 2)]
+    # By module and name, not by shape: sharding makes every parameter flat.
+    spared = (
+        set()
+        if decay_norms_and_biases
+        else {
+            id(p)
+            for module in net.modules()
+            for name, p in module.named_parameters(recurse=False)
+            if name == "bias" or isinstance(module, (nn.GroupNorm, nn.LayerNorm))
+        }
+    )
+    decayed = [p for p in parameters if id(p) not in spared]
+    kept = [p for p in parameters if id(p) in spared]
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": kept, "weight_decay": 0.0},

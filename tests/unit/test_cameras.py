@@ -87,8 +87,8 @@ def test_conversions_undo_each_other():
     assert torch.allclose(above, torch.tensor([0, 0, 1.5]), atol=1e-6)
 
 
-def test_canonical_frame_moves_the_first_camera_home_and_keeps_the_rest_rigid():
-    c2w = orbit_poses([15, -20, 50], [40, 130, 300], radius=2.0)[None]
+def test_canonical_frame_moves_the_first_camera_home_and_the_rest_with_it():
+    c2w = orbit_poses([15, -20, 50], [40, 130, 300], radius=1.5)[None]
     moved = canonicalise(c2w, c2w[:, 0], radius=1.5)
     assert torch.allclose(moved[0, 0], orbit_poses([0], [0], 1.5)[0], atol=1e-6)
     assert torch.allclose(
@@ -115,3 +115,16 @@ def test_bad_shapes_and_angles_are_named():
         Cameras(torch.eye(4)[None], torch.eye(3).expand(2, 3, 3))
     with pytest.raises(ValueError, match="fov_y_deg=200"):
         Cameras.from_fov(torch.eye(4)[None], 200.0)
+
+
+def test_canonical_frame_scales_sets_that_were_rendered_from_elsewhere():
+    """A set rendered from a distance of 3 ends in the frame of one rendered from 1.5."""
+    near, far = (orbit_poses([15, -20, 50], [40, 130, 300], radius)[None] for radius in (1.5, 3.0))
+    assert torch.allclose(canonicalise(near, near[:, 0]), canonicalise(far, far[:, 0]), atol=1e-5)
+
+
+def test_rays_are_exact_under_autocast():
+    cameras = Cameras.orbit([20.0, -30.0], [35.0, 200.0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = plucker_rays(cameras, 16, 16)
+    assert torch.equal(inside, plucker_rays(cameras, 16, 16))

@@ -83,7 +83,7 @@ def test_resolution_follows_from_the_model_and_can_be_overridden(model, size, vi
 @pytest.mark.parametrize("name", names("trainer"))
 def test_trainers(name, tmp_path):
     there = composed(f"trainer={name}")
-    assert plan_batches(composed(f"trainer={name}", "train.global_batch_size=256", "trainer.devices=2"))
+    assert plan_batches(there)  # as a person types it, with nothing else
     cfg = composed(f"trainer={name}", *HERE, f"run_dir={tmp_path}")
     if OmegaConf.is_config(there.trainer.strategy):
         assert isinstance(instantiate(there.trainer.strategy), L.pytorch.strategies.Strategy)

@@ -104,7 +104,7 @@ def test_splits_by_uid_and_no_splits_at_all(tmp_path, caplog):
     uids = [o.uid for o in _all(ShardSource(folder, "train"))]
     assert uids == ["object-000", "object-003"]
     assert [o.uid for o in _all(ShardSource(folder, "val"))] == ["object-005"]
-    with pytest.raises(ValueError, match=r"data.split='test' .* its splits: train, val"):
+    with pytest.raises(ValueError, match=r"split 'test' .* which has train, val"):
         ShardSource(folder, "test")
 
     del index["splits"]
