@@ -80,28 +80,34 @@ def test_validation_during_training_and_evaluation_agree(trained, dataset, tmp_p
     assert value == pytest.approx(trained[1], abs=1e-4)
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(dataset, tmp_path):
+class Killed(Exception):
+    pass
+
+
+def dies_at(monkeypatch, global_step: int, micro_batch: int = 0) -> None:
+    """From now on a run ends at that micro-batch of that step, with nothing tidied up."""
+    from lgm.training.module import LGMModule
+
+    original, seen = LGMModule.training_step, []
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == global_step:
+            seen.append(batch_idx)
+            if len(seen) > micro_batch:
+                raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(LGMModule, "training_step", training_step)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(dataset, tmp_path, monkeypatch):
     options = ["train.max_steps=6", "train.val_every_steps=100", "train.global_batch_size=4"]
     run_train(dataset, tmp_path / "whole", *options)
 
-    class Killed(Exception):
-        pass
-
-    from lgm.training.module import LGMModule
-
-    original = LGMModule.training_step
-
-    def dies_at_step_5(self, batch, batch_idx):
-        if self.global_step == 5:
-            raise Killed
-        return original(self, batch, batch_idx)
-
-    LGMModule.training_step = dies_at_step_5
-    try:
-        with pytest.raises(Killed):
-            run_train(dataset, tmp_path / "cut", *options)
-    finally:
-        LGMModule.training_step = original
+    dies_at(monkeypatch, global_step=5)
+    with pytest.raises(Killed):
+        run_train(dataset, tmp_path / "cut", *options)
+    monkeypatch.undo()
     assert read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")["global_step"] == 4
     run_train(dataset, tmp_path / "cut", *options)  # resume=auto
 
@@ -111,6 +117,49 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(dataset, tmp_path):
         assert torch.equal(tensor, network_weights(cut)[name]), name
     steps = [row["step"] for row in csv.DictReader((tmp_path / "cut" / "metrics.csv").open())]
     assert steps == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_two_kills_in_the_middle_of_a_step_lose_nothing(dataset, tmp_path, monkeypatch):
+    options = ["train.max_steps=5", "train.val_every_steps=100", "train.global_batch_size=4"]
+    run_train(dataset, tmp_path / "whole", *options)
+    for _ in range(2):
+        dies_at(monkeypatch, global_step=2, micro_batch=1)
+        with pytest.raises(Killed):
+            run_train(dataset, tmp_path / "cut", *options)
+        monkeypatch.undo()
+    run_train(dataset, tmp_path / "cut", *options)
+    whole, cut = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "cut"))
+    for name, tensor in network_weights(whole).items():
+        assert torch.equal(tensor, network_weights(cut)[name]), name
+
+
+def test_a_finished_run_returns_its_metric_again(trained, dataset):
+    run_dir, metric = trained
+    again = run_train(dataset, run_dir, "train.max_steps=6", "train.val_every_steps=3")
+    assert again == pytest.approx(metric, abs=0.5)  # the best on record, where that was the last
+
+
+def test_a_run_shorter_than_its_validation_interval_is_validated(dataset, tmp_path):
+    assert run_train(dataset, tmp_path, "train.max_steps=2", "train.val_every_steps=1000") > 3
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_a_checkpoint(
+    dataset, tmp_path, monkeypatch
+):
+    from lgm.losses import CompositeLoss
+
+    original = CompositeLoss.forward
+
+    def forward(self, render, target, step):
+        total, terms = original(self, render, target, step)
+        return (total * float("nan") if step == 3 else total), terms
+
+    monkeypatch.setattr(CompositeLoss, "forward", forward)
+    with pytest.raises(ValueError, match=r"the gradient of step 4 is nan; .* lower optimizer.lr"):
+        run_train(dataset, tmp_path, "train.max_steps=6", "train.val_every_steps=100")
+    weights = network_weights(read_checkpoint(tmp_path / "checkpoints" / "last.ckpt"))
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
 def test_resume_none_starts_anew(trained, dataset, tmp_path):

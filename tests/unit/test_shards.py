@@ -192,6 +192,22 @@ def test_during_a_run_a_broken_sample_is_skipped_counted_and_named(tmp_path, cap
     assert caplog.text.count("object 'object-1'") == 1
 
 
+def test_the_probe_before_a_run_allows_what_the_run_would(tmp_path):
+    source = ShardSource(broken_dataset(tmp_path, mirrored))
+    assert len(source.check(64, max_broken_fraction=0.5)) == 3
+    with pytest.raises(ValueError, match="object-1"):
+        source.check(64, max_broken_fraction=0.1)
+
+
+def test_a_split_that_names_what_is_not_there(tmp_path):
+    folder = write_dataset(tmp_path / "set")
+    index = json.loads((folder / "index.json").read_text())
+    index["splits"]["train"] = ["object-000", "nobody"]
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="names 1 shards or objects that are not there, e.g. 'nobody'"):
+        ShardSource(folder, "train")
+
+
 def test_too_many_broken_samples_stop_the_run(tmp_path):
     folder = broken_dataset(tmp_path, garbage_picture)
     broken = TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
