@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from lgm.data.datamodule import ObjectDataModule
 from lgm.data.prepare import Preparation
 from lgm.models import LGM
+from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
 
 
@@ -55,7 +56,13 @@ def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
 def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
     """derived: what follows from other keys, e.g. accumulation."""
     loggers = [instantiate(entry) for entry in (cfg.get("logger") or {}).values() if entry is not None]
-    return instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=loggers or False, **derived)
+    return instantiate(
+        cfg.trainer,
+        callbacks=list(callbacks.values()),
+        logger=loggers or False,
+        plugins=[AtomicCheckpointIO()],
+        **derived,
+    )
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class ShardSource(Source):
             for ordinal, sample in enumerate(self._samples(shard)):
                 if ordinal % part.count == part.index:
                     objects.append(_parse(sample))
+                if len(objects) == wanted:
+                    break  # nothing behind it is this part's
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
             objects.append(BrokenSample(f"shard {self._url(shard)}: {_first_line(error)}"))
         # What the index promises and the shard lacks is broken too: counted, never skipped in silence.

@@ -91,13 +91,16 @@ class TrainStream(IterableDataset):
 
     def _items(self, stream: Iterator[Slot]) -> Iterator[Item]:
         counter = BrokenCounter(self.max_broken_fraction)
-        loaded: tuple[int, Part] | None = None
+        loaded: Part | None = None
+        ordered: int | None = None
         objects: list[PosedObject | BrokenSample] = []
         order = np.zeros(0, dtype=int)
         for slot in stream:
-            if loaded != (slot.pass_index, slot.part):
-                loaded = (slot.pass_index, slot.part)
+            if loaded != slot.part:
+                loaded, ordered = slot.part, None
                 objects = self.source.read(slot.part)
+            if ordered != slot.pass_index:  # a set of one part is read once for all passes
+                ordered = slot.pass_index
                 order = within(slot.part, len(objects), self.seed, slot.pass_index)
             yield self._first_good(slot, objects, np.roll(order, -slot.rank), counter)
 
