@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lgm.callbacks import Measure
@@ -67,6 +68,10 @@ def evaluate(cfg: DictConfig) -> float | None:
 
 def adopt(cfg: DictConfig, stored: dict) -> None:
     """Take model, scene and resolution from a checkpoint's configuration."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in given:
+        if override.lstrip("+~").split("=")[0].split(".")[0] in ("scene", "resolution"):
+            raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
     if cfg.model is not None and OmegaConf.to_container(cfg.model, resolve=True) != stored["model"]:
         raise ValueError(
             f"ckpt={cfg.ckpt} holds model={stored['model'].get('name')}, not model={cfg.model.name}; "

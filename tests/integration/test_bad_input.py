@@ -1,6 +1,7 @@
 """A person's mistakes, typed as a person types them: one line, no traceback, before long work."""
 
 import pytest
+import torch
 
 from tests.datasets import write_dataset
 from tests.integration.running import run_script
@@ -63,6 +64,17 @@ def test_evaluation_of_nothing(tmp_path, dataset):
     assert "ckpt is not set" in line
     line = one_error(run_script("evaluate.py", f"data.path={dataset}", f"run_dir={tmp_path}", "ckpt=no.ckpt"))
     assert "no.ckpt" in line
+
+
+def test_evaluation_refuses_what_would_have_no_effect(tmp_path, dataset):
+    ckpt = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {}, "config": {"model": {}, "scene": {}, "resolution": {}}}, ckpt)
+    line = one_error(
+        run_script(
+            "evaluate.py", f"ckpt={ckpt}", f"data.path={dataset}", f"run_dir={tmp_path}", "resolution=512x8"
+        )
+    )
+    assert "resolution=512x8 would have no effect" in line
 
 
 def test_help_and_cfg_job_say_something_useful():
