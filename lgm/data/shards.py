@@ -3,6 +3,7 @@
 import logging
 import tarfile
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -95,27 +96,25 @@ class ShardSource(Source):
                     f"shard {file} has {file.stat().st_size} bytes, index.json says {shard.bytes}; "
                     "it was cut off or changed: copy it again"
                 )
-        found: list[PosedObject] = []
-        broken: list[str] = []
+        parsed = list(islice(self._parsed(), probe))
+        broken = [found for found in parsed if isinstance(found, BrokenSample)]
+        if len(broken) > max_broken_fraction * len(parsed):
+            raise ValueError(f"{broken[0]}; mend or repack the data set, or raise data.max_broken_fraction")
+        return [found for found in parsed if not isinstance(found, BrokenSample)]
+
+    def _parsed(self) -> Iterator[PosedObject | BrokenSample]:
+        """All objects in the order they lie in; ValueError where a shard itself cannot be read."""
         for shard in self._shards:
             try:
                 for sample in self._samples(shard):
-                    parsed = _parse(sample)
-                    if isinstance(parsed, BrokenSample):
-                        broken.append(f"{parsed} (shard {self._url(shard)})")
-                    else:
-                        found.append(parsed)
-                    if len(found) + len(broken) >= probe:
-                        break
+                    found = _parse(sample)
+                    if isinstance(found, BrokenSample):
+                        found = BrokenSample(f"{found} (shard {self._url(shard)})")
+                    yield found
             except (tarfile.TarError, EOFError, OSError, ValueError) as error:
                 raise ValueError(
                     f"shard {self._url(shard)} cannot be read: {_first_line(error)}; copy or pack it again"
                 ) from error
-            if len(found) + len(broken) >= probe:
-                break
-        if len(broken) > max_broken_fraction * (len(found) + len(broken)):
-            raise ValueError(f"{broken[0]}; mend or repack the data set, or raise data.max_broken_fraction")
-        return found
 
     def _samples(self, shard: ShardInfo) -> Iterator[dict[str, Any]]:
         """A shard's samples of this split, in the order they lie in."""
