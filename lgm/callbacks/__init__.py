@@ -6,6 +6,7 @@ from lgm.callbacks.images import ImageGrid
 from lgm.callbacks.measure import Measure
 from lgm.callbacks.progress import StepProgress
 from lgm.callbacks.report import Report
+from lgm.callbacks.stop import RunStopped, StopOnSignal
 from lgm.callbacks.throughput import Throughput
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "LastCheckpoint",
     "Measure",
     "Report",
+    "RunStopped",
     "StepProgress",
+    "StopOnSignal",
     "Throughput",
 ]

@@ -16,6 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lgm.callbacks import RunStopped
+
 log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -38,6 +40,9 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     quieten_libraries()
     try:
         return task(cfg)
+    except RunStopped as stopped:
+        sys.stderr.write(f"{stopped}; the same command with run_dir={cfg.run_dir} goes on\n")
+        sys.exit(128 + stopped.signal_number)
     except (ValueError, FileNotFoundError, InstantiationException, OmegaConfBaseException) as error:
         run_dir = Path(cfg.run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -17,8 +18,9 @@ from lgm.cli.build import (
     plain,
     save_config,
 )
+from lgm.cli.lock import exclusive
+from lgm.cli.resume import check_resume, resume_path
 from lgm.cli.validate import check_training
-from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,7 @@ def train(cfg: DictConfig) -> float | None:
     L.seed_everything(cfg.train.seed, verbose=False)
     net = build_net(cfg)
     if resume is not None:
-        # Strictly and first: Lightning would say so after it has started all processes.
-        load_strictly(net, network_weights(read_checkpoint(resume)), f"resume={cfg.resume}: {resume}")
+        check_resume(cfg, net, resume)
     module = build_module(cfg, net, training=True)
     module.configure_optimizers()  # raises now what would else come after all processes have started
     trainer = build_trainer(
@@ -46,8 +47,6 @@ def train(cfg: DictConfig) -> float | None:
         # A run shorter than the interval is validated at its end: a sweep wants its value.
         val_check_interval=min(cfg.train.val_every_steps, cfg.train.max_steps) * batches.accumulation,
     )
-    if trainer.is_global_zero:
-        save_config(cfg, run_dir)
     log.info(
         "%s: %.2fM parameters, %d Gaussians, batch %d = %d × %d devices × %d accumulated, %d steps → %s",
         cfg.model.name,
@@ -60,7 +59,10 @@ def train(cfg: DictConfig) -> float | None:
         cfg.train.max_steps,
         run_dir,
     )
-    trainer.fit(module, datamodule, ckpt_path=None if resume is None else str(resume), weights_only=True)
+    with exclusive(run_dir) if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            save_config(cfg, run_dir)
+        trainer.fit(module, datamodule, ckpt_path=None if resume is None else str(resume), weights_only=True)
     return final_metric(trainer, cfg.optimized_metric)
 
 
@@ -69,19 +71,3 @@ def final_metric(trainer: L.Trainer, name: str) -> float | None:
     scores = [cb.best_model_score for cb in trainer.checkpoint_callbacks if cb.monitor == name]
     known = [trainer.callback_metrics.get(name), *scores]
     return next((float(value) for value in known if value is not None), None)
-
-
-def resume_path(resume: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from, or None."""
-    if resume in (None, "none"):
-        return None
-    if resume == "auto":
-        last = run_dir / "checkpoints" / "last.ckpt"
-        if last.is_file():
-            log.info("resuming from %s (resume=none starts anew)", last)
-            return last
-        return None
-    path = Path(resume)
-    if not path.is_file():
-        raise FileNotFoundError(f"resume={resume} is no file; give a .ckpt, auto or none")
-    return path

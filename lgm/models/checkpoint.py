@@ -85,7 +85,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises half a dozen types for a file that is cut or foreign
         first_line = str(error).splitlines()[0] if str(error) else repr(error)
         raise ValueError(f"{path} is no readable checkpoint: {first_line}") from error

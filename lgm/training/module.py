@@ -16,6 +16,8 @@ from lgm.gaussians import Gaussians
 from lgm.losses import CompositeLoss
 from lgm.metrics import psnr
 from lgm.rendering.base import Renderer
+from lgm.training.resume import option_values, realign_loops, restore_options
+from lgm.training.step_log import StepLog
 from lgm.types import Batch, Prediction
 
 SCHEMA_VERSION = 1
@@ -54,6 +56,10 @@ class LGMModule(L.LightningModule):
         self.config = config or {}
         self.val_psnr = MeanMetric()
         self.val_loss = MeanMetric()
+        self.step_log = StepLog()
+        self._gradient_norm: Tensor | None = None  # of the last step, not yet looked at
+        self._options: list[dict[str, Any]] = []
+        self._schedule: dict[str, Any] | None = None
 
     def forward(self, batch: Batch) -> Gaussians:
         """Gaussians of a prepared batch."""
@@ -81,16 +87,27 @@ class LGMModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         prediction, target = self.predict(batch), batch.target
         total, terms = self.loss(prediction.render, target, self.global_step)
-        size = len(batch.uids)
-        # Lightning would count from 0; a row says how many steps were taken.
-        self.log("step", float(self.global_step + 1), batch_size=size)
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=size)
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/loss/{name}": value for name, value in terms.items()}, batch_size=size)
-        with torch.no_grad():
-            quality = psnr(prediction.render.images, target.images).mean()
-        self.log("train/psnr", quality, prog_bar=True, batch_size=size)
+        if self._is_logged_step():
+            self._collect(prediction, total, terms)
         return total
+
+    def _is_logged_step(self) -> bool:
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    @torch.no_grad()
+    def _collect(self, prediction: Prediction, total: Tensor, terms: dict[str, Tensor]) -> None:
+        gaussians, render = prediction.gaussians, prediction.render
+        self.step_log.add(
+            {
+                "train/loss": total,
+                **{f"train/loss/{name}": value for name, value in terms.items()},
+                "train/psnr": psnr(render.images, prediction.batch.target.images).mean(),
+                # A network that collapses shows it here first: all transparent, or all huge.
+                "train/alpha": render.alphas.mean(),
+                "train/opacity": gaussians.opacities.mean(),
+                "train/scale": gaussians.scales.mean(),
+            }
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
         prediction, target = self.predict(batch), batch.target
@@ -109,10 +126,21 @@ class LGMModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.make_optimizer(self.net)
-        if self.make_scheduler is None:
+        scheduler = None if self.make_scheduler is None else self.make_scheduler(optimizer)
+        self._options = option_values(optimizer)
+        if scheduler is None:
             return {"optimizer": optimizer}
-        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        self._schedule = scheduler.state_dict()
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        restore_options(
+            self.optimizers().optimizer,
+            self._options,
+            self.lr_schedulers(),
+            self._schedule,
+            self.global_step,
+        )
 
     def configure_gradient_clipping(
         self,
@@ -120,20 +148,39 @@ class LGMModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
+        self._check_gradient()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = float("inf") if self.clip_grad_norm is None else self.clip_grad_norm
         # FSDP shards gradients: only its own root knows their norm.
         sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
         norm = sharded(limit) if sharded else nn.utils.clip_grad_norm_(parameters, limit)
-        if not bool(torch.isfinite(norm)):
-            # Gaussians that are no numbers render as plain white: nothing else would show it, and
-            # the next checkpoint would keep it.
+        self._gradient_norm = norm.detach()
+        if self._is_logged_step():
+            # Lightning would count from 0; a row says how many steps were taken.
+            self.log("step", float(self.global_step + 1), batch_size=1)
+            self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)
+            self.log("train/grad_norm", norm, batch_size=1)
+            self.log_dict(self.step_log.means(), batch_size=1)
+            self.step_log.clear()
+
+    def _check_gradient(self) -> None:
+        """Stop at a gradient that is no number, one step late: by then it is known, and asking for it
+        does not make the program wait for the device."""
+        norm, self._gradient_norm = self._gradient_norm, None
+        if norm is not None and not bool(torch.isfinite(norm)):
+            # Gaussians that are no numbers render as plain white: nothing else would show it.
             raise ValueError(
-                f"the gradient of step {self.global_step + 1} is {float(norm)}; the last checkpoint is from "
+                f"the gradient of step {self.global_step} is {float(norm)}; the last checkpoint is from "
                 "before: resume it with a lower optimizer.lr, or with trainer.precision=32-true"
             )
-        self.log("train/grad_norm", norm, batch_size=1)
+
+    def on_validation_start(self) -> None:
+        self._check_gradient()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        realign_loops(checkpoint, self.trainer.accumulate_grad_batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._check_gradient()  # before weights that a bad step has spoiled reach the disk
         checkpoint["schema_version"] = SCHEMA_VERSION
         checkpoint["config"] = self.config

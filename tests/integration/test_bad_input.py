@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.datasets import write_dataset
-from tests.integration.running import run_script
+from tests.integration.running import MICRO, SHORT, run_script
 
 
 def one_error(result) -> str:
@@ -94,3 +94,27 @@ def test_a_torchvision_that_does_not_fit_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     line = one_error(run_script("train.py", "--help"))
     assert "pip uninstall -y torchvision" in line
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_a_run_dir_that_cannot_be_written(tmp_path, mode):
+    (tmp_path / "file").write_text("")
+    result = run_script("train.py", *mode, "data=quickstart", f"run_dir={tmp_path / 'file' / 'run'}")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith("file is no folder; give another run_dir")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_sweep_writes_where_run_dir_says(tmp_path, dataset):
+    result = run_script(
+        "train.py",
+        "-m",
+        "train.seed=0,1",
+        *MICRO,
+        *SHORT,
+        f"data.path={dataset}",
+        f"run_dir={tmp_path}/sweep",
+    )
+    assert result.returncode == 0, result.stderr
+    for job in ("0", "1"):
+        assert (tmp_path / "sweep" / job / "checkpoints" / "last.ckpt").is_file()

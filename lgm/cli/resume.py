@@ -1,0 +1,69 @@
+"""Going on from a checkpoint: which one, whether it fits, and what has changed since."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lgm.cli.build import plain
+from lgm.models import LGM
+from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint
+
+log = logging.getLogger(__name__)
+
+# What a run is made of. The rest (folders, callbacks, loggers) may change without a word.
+_COMPARED = ("model", "scene", "resolution", "loss", "data", "optimizer", "scheduler", "train", "protocol")
+_SHOWN = 12
+
+
+def resume_path(resume: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from, or None."""
+    if resume in (None, "none"):
+        return None
+    if resume == "auto":
+        last = run_dir / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            log.info("resuming from %s (resume=none starts anew)", last)
+            return last
+        return None
+    path = Path(resume)
+    if not path.is_file():
+        raise FileNotFoundError(f"resume={resume} is no file; give a .ckpt, auto or none")
+    if path.suffix == ".safetensors":
+        raise ValueError(f"resume={resume} holds weights alone, no training to go on with; give a .ckpt")
+    return path
+
+
+def check_resume(cfg: DictConfig, net: LGM, path: Path) -> None:
+    """Load the checkpoint's weights strictly, and say what differs from the configuration that it was
+    trained with. First of all: Lightning would fail only after it has started all processes."""
+    checkpoint = read_checkpoint(path)
+    load_strictly(net, network_weights(checkpoint), f"resume={cfg.resume}: {path}")
+    then, now = checkpoint["config"], plain(cfg)
+    # Of one shape and yet another network: what positions are offsets from, how rotations are read.
+    changed = list(changes(then["model"]["net"], now["model"]["net"], "model.net"))
+    if changed:
+        raise ValueError(
+            f"resume={cfg.resume}: {path} is of another network: {', '.join(changed)}; set it back, "
+            "or resume=none"
+        )
+    changed = [line for key in _COMPARED for line in changes(then.get(key), now.get(key), key)]
+    if changed:
+        more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+        log.warning("in effect from here on: %s%s", ", ".join(changed[:_SHOWN]), more)
+
+
+def changes(then: Any, now: Any, key: str) -> Iterator[str]:
+    """`key then → now` for each leaf of two nested configurations that differs."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        target = "_target_"
+        if then.get(target) != now.get(target):  # another thing: its options compare with nothing
+            then, now = ({target: options.get(target)} for options in (then, now))
+        for name in sorted({*then, *now}):
+            yield from changes(then.get(name), now.get(name), f"{key}.{name}")
+    elif then != now:
+        yield f"{key} {then} → {now}"

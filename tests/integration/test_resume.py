@@ -1,0 +1,171 @@
+"""Stopping and going on: nothing is lost, and what a person changes in between takes effect."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from lgm.callbacks import RunStopped
+from lgm.cli.lock import exclusive
+from lgm.models.checkpoint import network_weights, read_checkpoint
+from lgm.training.module import LGMModule
+from tests.integration.running import MICRO, ROOT, SHORT, run_train
+
+
+def last(run_dir):
+    return read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+
+
+def assert_same_weights(one, other):
+    for name, tensor in network_weights(last(one)).items():
+        assert torch.equal(tensor, network_weights(last(other))[name]), name
+
+
+def signals_at(monkeypatch, number, global_step, micro_batch=0):
+    """From now on the process gets that signal once, in that micro-batch of that step."""
+    original, seen = LGMModule.training_step, []
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == global_step:
+            seen.append(batch_idx)
+            if len(seen) == micro_batch + 1:
+                os.kill(os.getpid(), number)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(LGMModule, "training_step", training_step)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_the_step_and_nothing_is_lost(dataset, tmp_path, monkeypatch, number):
+    options = ["train.max_steps=5", "train.checkpoint_every_steps=100", "train.global_batch_size=4"]
+    run_train(dataset, tmp_path / "whole", *options)
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    signals_at(monkeypatch, number, global_step=2)
+    with pytest.raises(RunStopped, match="after step 3") as stopped:
+        run_train(dataset, tmp_path / "cut", *options)
+    assert stopped.value.signal_number == number
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert last(tmp_path / "cut")["global_step"] == 3
+    monkeypatch.undo()
+    run_train(dataset, tmp_path / "cut", *options)
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_ends_train_py_in_one_line_and_the_same_command_goes_on(dataset, tmp_path, workers):
+    command = [sys.executable, "train.py", *MICRO, *SHORT, f"data.path={dataset}", f"run_dir={tmp_path}"]
+    command += ["train.max_steps=100000", "train.val_every_steps=100000", f"data.num_workers={workers}"]
+    command += ["train.checkpoint_every_steps=100000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
+    metrics = tmp_path / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not metrics.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    assert "stopped by SIGTERM after step" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    step = last(tmp_path)["global_step"]
+    assert step >= 1
+    run_train(dataset, tmp_path, f"train.max_steps={step + 1}", "train.val_every_steps=1")
+    assert last(tmp_path)["global_step"] == step + 1
+
+
+def test_last_knows_the_best_of_its_own_step(dataset, tmp_path):
+    run_train(dataset, tmp_path, "train.max_steps=4", "train.val_every_steps=2")
+    states = last(tmp_path)["callbacks"]
+    best = next(state for name, state in states.items() if "val/psnr" in name)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    scores = [float(row["val/psnr"]) for row in rows if row["val/psnr"]]
+    assert len(scores) == 2
+    assert float(best["best_model_score"]) == pytest.approx(max(scores), rel=1e-5)
+    assert float(best["current_score"]) == pytest.approx(scores[-1], rel=1e-5)
+
+
+def test_no_validation_is_lost_or_repeated(dataset, tmp_path, monkeypatch):
+    seen = []
+    original = LGMModule.on_validation_epoch_end
+
+    def on_validation_epoch_end(self):
+        seen.append(self.global_step)
+        original(self)
+
+    monkeypatch.setattr(LGMModule, "on_validation_epoch_end", on_validation_epoch_end)
+    options = ["train.val_every_steps=2", "train.checkpoint_every_steps=1", "train.global_batch_size=4"]
+    for max_steps in (2, 3, 5, 6):  # ends after a validation, before one, and in between
+        run_train(dataset, tmp_path, f"train.max_steps={max_steps}", *options)
+    assert seen == [2, 4, 6]
+
+
+def test_changed_options_take_effect_and_are_named(dataset, tmp_path, caplog):
+    options = ["train.val_every_steps=100", "optimizer.weight_decay=0.05"]
+    run_train(dataset, tmp_path, "train.max_steps=2", *options)
+    with caplog.at_level("WARNING"):
+        run_train(
+            dataset,
+            tmp_path,
+            "train.max_steps=4",
+            "optimizer.lr=1e-5",
+            "optimizer.weight_decay=0.2",
+            "scheduler=constant",
+            "scheduler.warmup_steps=0",
+            "train.val_every_steps=100",
+        )
+    said = " ".join(caplog.messages)
+    assert "optimizer.lr 0.0004 → 1e-05" in said and "optimizer.weight_decay 0.05 → 0.2" in said
+    groups = last(tmp_path)["optimizer_states"][0]["param_groups"]
+    assert [group["lr"] for group in groups] == [1e-5, 1e-5]
+    assert [group["weight_decay"] for group in groups] == [0.2, 0.0]
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [float(row["train/lr"]) for row in rows[2:]] == pytest.approx([1e-5, 1e-5])
+
+
+def test_another_accumulation_goes_on_in_whole_steps(dataset, tmp_path):
+    options = ["train.val_every_steps=2", "train.checkpoint_every_steps=1", "data.micro_batch_size=1"]
+    run_train(dataset, tmp_path, "train.max_steps=3", "train.global_batch_size=4", *options)
+    run_train(dataset, tmp_path, "train.max_steps=6", "train.global_batch_size=2", *options)
+    checkpoint = last(tmp_path)
+    assert checkpoint["global_step"] == 6
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
+    assert batches == 12  # six steps of two
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [int(row["step"]) for row in rows if row["val/psnr"]] == [2, 4, 6]
+
+
+def test_the_same_shapes_and_another_network_are_refused(dataset, tmp_path):
+    run_train(dataset, tmp_path, "train.max_steps=1", "train.val_every_steps=100", "scheduler.warmup_steps=0")
+    with pytest.raises(ValueError, match=r"another network: model.net.anchors pixels → none; set it back"):
+        run_train(dataset, tmp_path, "train.max_steps=2", "model.net.anchors=none")
+
+
+def test_weights_alone_cannot_be_resumed(dataset, tmp_path):
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="holds weights alone"):
+        run_train(dataset, tmp_path / "run", f"resume={tmp_path / 'weights.safetensors'}")
+
+
+def test_two_runs_do_not_share_a_folder(dataset, tmp_path):
+    with exclusive(tmp_path), pytest.raises(ValueError, match=rf"in use by process {os.getpid()} on "):
+        run_train(dataset, tmp_path)
+    with exclusive(tmp_path):
+        pass
+
+
+def test_the_log_is_the_mean_of_a_steps_micro_batches(dataset, tmp_path):
+    options = ["train.max_steps=2", "train.val_every_steps=100", "train.global_batch_size=4"]
+    run_train(dataset, tmp_path / "halves", *options, "data.micro_batch_size=2")
+    run_train(dataset, tmp_path / "whole", *options, "data.micro_batch_size=4")
+    for column in ("train/loss", "train/psnr", "train/alpha", "train/opacity", "train/scale"):
+        values = [
+            float(next(csv.DictReader((tmp_path / name / "metrics.csv").open()))[column])
+            for name in ("halves", "whole")
+        ]
+        assert values[0] == pytest.approx(values[1], rel=1e-4), column
