@@ -22,10 +22,11 @@ def build_datamodule(cfg: DictConfig, **derived: Any) -> ObjectDataModule:
     return instantiate(cfg.data.module, **derived)
 
 
-def build_module(cfg: DictConfig, net: LGM, training: bool) -> LGMModule:
+def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule:
     """The LightningModule around a network.
 
-    training: with loss, optimizer and schedule; evaluation has no use for them.
+    batch_size: objects an optimizer step; None builds it for evaluation, which has no use for loss,
+        optimizer and schedule.
     """
     preparation = Preparation(
         input_size=net.input_size,
@@ -34,14 +35,14 @@ def build_module(cfg: DictConfig, net: LGM, training: bool) -> LGMModule:
         radius=cfg.scene.radius,
     )
     renderer = instantiate(cfg.renderer)
-    if not training:
+    if batch_size is None:
         return LGMModule(net, renderer, preparation)
     return LGMModule(
         net,
         renderer,
         preparation,
         loss=instantiate(cfg.loss),
-        optimizer=instantiate(cfg.optimizer),
+        optimizer=instantiate(cfg.optimizer, batch_size=batch_size),
         scheduler=instantiate(cfg.scheduler),
         clip_grad_norm=cfg.train.clip_grad_norm,
         config=plain(cfg),

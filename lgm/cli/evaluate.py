@@ -57,7 +57,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     for callback in callbacks.values():
         if isinstance(callback, Measure):
             callback.untrained_net = untrained(cfg)
-    module = build_module(cfg, net, training=False)
+    module = build_module(cfg, net, batch_size=None)
     trainer = build_trainer(cfg, callbacks)
     if trainer.is_global_zero:
         save_config(cfg, Path(cfg.run_dir))

@@ -21,6 +21,7 @@ from lgm.cli.build import (
 from lgm.cli.lock import exclusive
 from lgm.cli.resume import check_resume, resume_path
 from lgm.cli.validate import check_training
+from lgm.models.blocks import use_gradient_checkpointing
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,11 @@ def train(cfg: DictConfig) -> float | None:
     net = build_net(cfg)
     if resume is not None:
         check_resume(cfg, net, resume)
-    module = build_module(cfg, net, training=True)
+    if cfg.train.gradient_checkpointing:
+        use_gradient_checkpointing(net)
+    if cfg.train.compile:
+        net.unet.compile()  # in place: names in checkpoints stay
+    module = build_module(cfg, net, batches.global_batch)
     module.configure_optimizers()  # raises now what would else come after all processes have started
     trainer = build_trainer(
         cfg,
@@ -52,7 +57,7 @@ def train(cfg: DictConfig) -> float | None:
         cfg.model.name,
         sum(p.numel() for p in net.parameters()) / 1e6,
         net.num_gaussians,
-        batches.micro * batches.world_size * batches.accumulation,
+        batches.global_batch,
         batches.micro,
         batches.world_size,
         batches.accumulation,

@@ -15,6 +15,11 @@ class BatchPlan:
     micro: int
     accumulation: int
 
+    @property
+    def global_batch(self) -> int:
+        """Objects an optimizer step."""
+        return self.micro * self.world_size * self.accumulation
+
 
 def plan_batches(cfg: DictConfig) -> BatchPlan:
     """Derive accumulation from train.global_batch_size; raises ValueError on a remainder."""
@@ -50,7 +55,6 @@ def check_training(cfg: DictConfig) -> BatchPlan:
     """What can be seen of a training run from its configuration alone."""
     check_data(cfg)
     check_devices(cfg)
-    check_precision(cfg)
     if cfg.train.clip_grad_norm is not None and cfg.train.clip_grad_norm <= 0:
         raise ValueError(f"train.clip_grad_norm={cfg.train.clip_grad_norm} must be above 0, or null for none")
     for key in ("max_steps", "val_every_steps", "checkpoint_every_steps", "log_every_steps"):
@@ -59,15 +63,6 @@ def check_training(cfg: DictConfig) -> BatchPlan:
                 f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"
             )
     return plan_batches(cfg)
-
-
-def check_precision(cfg: DictConfig) -> None:
-    if cfg.trainer.precision in ("16-mixed", 16, "16"):
-        # A fused optimizer unscales gradients itself, after they were clipped.
-        raise ValueError(
-            f"trainer.precision={cfg.trainer.precision} would clip scaled gradients; "
-            "use bf16-mixed, or 32-true where the GPU has no bf16"
-        )
 
 
 def check_data(cfg: DictConfig) -> None:

@@ -134,7 +134,9 @@ class LGM(nn.Module):
                 f"got {tuple(x.shape)}"
             )
         num_views = x.shape[1]
-        raw = self.conv(self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views))
+        raw = self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views)
+        with torch.autocast(x.device.type, enabled=False):  # as the U-Net's own last layer
+            raw = self.conv(raw)
         return rearrange(raw, "(b v) c h w -> b v c h w", v=num_views)
 
     def decode(self, raw: Float[Tensor, "B V 14 h w"], anchors: Anchors | None = None) -> Gaussians:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -65,4 +66,7 @@ class UNet(nn.Module):
         x = self.mid_block(x, num_views)
         for block in self.up_blocks:
             x = block(x, [skips.pop() for _ in block.nets], num_views)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        # In the weights' own precision also under autocast: what comes out are positions and scales,
+        # and a position in bf16 is a pixel off.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.conv_out(F.silu(self.norm_out(x.to(self.conv_out.weight.dtype))))

@@ -21,6 +21,7 @@ from lgm.training.step_log import StepLog
 from lgm.types import Batch, Prediction
 
 SCHEMA_VERSION = 1
+_SMALLEST_SCALE = 2.0**-4
 
 
 class LGMModule(L.LightningModule):
@@ -149,6 +150,10 @@ class LGMModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         self._check_gradient()
+        scaler = self._scaler()
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            # A fused optimizer would divide by the scale inside its step, after the clipping.
+            scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = float("inf") if self.clip_grad_norm is None else self.clip_grad_norm
         # FSDP shards gradients: only its own root knows their norm.
@@ -167,12 +172,20 @@ class LGMModule(L.LightningModule):
         """Stop at a gradient that is no number, one step late: by then it is known, and asking for it
         does not make the program wait for the device."""
         norm, self._gradient_norm = self._gradient_norm, None
-        if norm is not None and not bool(torch.isfinite(norm)):
+        if norm is None or bool(torch.isfinite(norm)):
+            return
+        scaler = self._scaler()
+        # In fp16 a gradient too large for its scale is skipped and the scale halved; that many
+        # times in a row it is no matter of scale.
+        if scaler is None or scaler.get_scale() < _SMALLEST_SCALE:
             # Gaussians that are no numbers render as plain white: nothing else would show it.
             raise ValueError(
                 f"the gradient of step {self.global_step} is {float(norm)}; the last checkpoint is from "
                 "before: resume it with a lower optimizer.lr, or with trainer.precision=32-true"
             )
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def on_validation_start(self) -> None:
         self._check_gradient()

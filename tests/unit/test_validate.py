@@ -40,7 +40,6 @@ def test_devices():
         (["data=quickstart", "trainer=cpu", "train.val_every_steps=-1"], "train.val_every_steps=-1"),
         (["data=quickstart", "trainer=gpu", "trainer.devices=64"], "needs 64 GPUs"),
         (["data=quickstart", "trainer=cpu", "train.clip_grad_norm=0"], "train.clip_grad_norm=0"),
-        (["data=quickstart", "trainer=cpu", "trainer.precision=16-mixed"], "precision=16-mixed"),
     ],
 )
 def test_mistakes_end_in_one_line(overrides, message):

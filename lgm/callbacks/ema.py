@@ -1,0 +1,90 @@
+"""A running average of the weights, measured beside the weights themselves."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import nn
+from torchmetrics import MeanMetric
+
+from lgm.metrics import psnr
+from lgm.types import Prediction
+
+KEY = "ema"  # in a checkpoint: {"state_dict": …, "num_updates": …}
+
+
+class EMA(Callback):
+    """Keeps `average = decay * average + (1 - decay) * weights` after every optimizer step.
+
+    Validation logs `val/psnr_ema` beside `val/psnr`; a checkpoint holds both, and evaluation takes the
+    average where there is one.
+
+    decay: towards its end; at the beginning the average follows faster, (1 + n) / (10 + n) after n
+        updates, so that it forgets the first weights.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay={decay} must lie between 0 and 1")
+        self.decay = decay
+        self.num_updates = 0
+        self.net: nn.Module | None = None
+        self._step = 0
+        self._psnr = MeanMetric()
+        self._loaded: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and isinstance(trainer.strategy, FSDPStrategy):
+            raise ValueError("callbacks.ema averages whole weights and trainer=fsdp shards them; use ddp8")
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
+        self._loaded = checkpoint.get(KEY)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.net = copy.deepcopy(pl_module.net).requires_grad_(False).eval().to(pl_module.device)
+        self._psnr = self._psnr.to(pl_module.device)
+        if self._loaded is not None:
+            self.net.load_state_dict(self._loaded["state_dict"])
+            self.num_updates = self._loaded["num_updates"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+        if self._loaded is None:  # also where a run without an average is resumed with one
+            self.net.load_state_dict(pl_module.net.state_dict())
+        self._loaded = None
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step:  # in the middle of an accumulation
+            return
+        self._step = trainer.global_step
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        torch._foreach_lerp_(list(self.net.parameters()), list(pl_module.net.parameters()), 1 - decay)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Prediction,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        with trainer.precision_plugin.forward_context():
+            render = pl_module.predict(outputs.batch, net=self.net).render
+        self._psnr.update(psnr(render.images, outputs.batch.target.images))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("val/psnr_ema", self._psnr.compute(), sync_dist=False)
+        self._psnr.reset()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
+        checkpoint[KEY] = {"state_dict": self.net.state_dict(), "num_updates": self.num_updates}
