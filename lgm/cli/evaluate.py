@@ -45,6 +45,9 @@ def evaluate(cfg: DictConfig) -> float | None:
     elif cfg.model is None:
         raise ValueError(f"ckpt={path} does not say which model it is; add model=big (or small, tiny, …)")
 
+    if cfg.attention is not None:
+        with open_dict(cfg):
+            cfg.model.net.attention = cfg.attention
     datamodule = build_datamodule(cfg)
     datamodule.check("test")
     net = build_net(cfg)
@@ -70,9 +73,13 @@ def adopt(cfg: DictConfig, stored: dict) -> None:
     """Take model, scene and resolution from a checkpoint's configuration."""
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in given:
-        if override.lstrip("+~").split("=")[0].split(".")[0] in ("scene", "resolution"):
+        key, _, value = override.lstrip("+~").partition("=")
+        if key.split(".")[0] in ("scene", "resolution"):
             raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
-    if cfg.model is not None and OmegaConf.to_container(cfg.model, resolve=True) != stored["model"]:
+        if key == "model.net.attention":
+            raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={value} instead")
+    asked = None if cfg.model is None else OmegaConf.to_container(cfg.model, resolve=True)
+    if asked is not None and architecture(asked) != architecture(stored["model"]):
         raise ValueError(
             f"ckpt={cfg.ckpt} holds model={stored['model'].get('name')}, not model={cfg.model.name}; "
             "leave model=… out"
@@ -80,6 +87,12 @@ def adopt(cfg: DictConfig, stored: dict) -> None:
     with open_dict(cfg):
         for key in _FROM_CHECKPOINT:
             cfg[key] = stored[key]
+
+
+def architecture(model: dict) -> dict:
+    """A model's configuration without what computes it: that may differ from machine to machine."""
+    net = {key: value for key, value in model.get("net", {}).items() if key != "attention"}
+    return {**model, "net": net}
 
 
 def untrained(cfg: DictConfig) -> LGM:

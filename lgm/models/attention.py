@@ -1,4 +1,8 @@
-"""Attention over the tokens of all views of a scene."""
+"""Attention over the tokens of all views of a scene, computed by a back end of choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -8,6 +12,53 @@ from torch import Tensor, nn
 NUM_HEADS = 16
 NUM_NORM_GROUPS = 32
 NORM_EPS = 1e-5
+
+
+# Query, key and value [B, L, heads, D] to the result [B, L, heads, D].
+AttentionCore = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [B, heads, L, D]
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def _load_sdpa() -> AttentionCore:
+    return _sdpa
+
+
+def _load_xformers() -> AttentionCore:
+    try:
+        from xformers.ops import memory_efficient_attention
+    except Exception as error:  # a build for another torch may fail with more than an ImportError
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(
+            f"attention='xformers' cannot be used here ({first_line}): pip install xformers, in the version "
+            "for the installed torch, or choose attention=sdpa"
+        ) from error
+    return memory_efficient_attention
+
+
+# Loaders, so that a back end is imported only where it is chosen.
+ATTENTIONS: dict[str, Callable[[], AttentionCore]] = {"sdpa": _load_sdpa, "xformers": _load_xformers}
+
+
+def attention_core(name: str) -> AttentionCore:
+    """The back end of that name: "sdpa" (PyTorch's own) or "xformers".
+
+    Raises ValueError in one line for a name that is unknown or cannot be used here.
+    """
+    if name not in ATTENTIONS:
+        raise ValueError(f"attention={name!r} is not one of {', '.join(ATTENTIONS)}")
+    return ATTENTIONS[name]()
+
+
+def use_attention(net: nn.Module, name: str) -> None:
+    """Let every attention layer of `net` compute with that back end; weights and their names stay."""
+    core = attention_core(name)
+    for module in net.modules():
+        if isinstance(module, SelfAttention):
+            module.core = core
 
 
 class SelfAttention(nn.Module):
@@ -20,13 +71,13 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
+        self.core: AttentionCore = _sdpa
 
     def forward(self, x: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
         q, k, v = rearrange(
-            self.qkv(x), "b l (three heads d) -> three b heads l d", three=3, heads=self.num_heads
+            self.qkv(x), "b l (three heads d) -> three b l heads d", three=3, heads=self.num_heads
         )
-        x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(rearrange(x, "b heads l d -> b l (heads d)"))
+        return self.proj(rearrange(self.core(q, k, v), "b l heads d -> b l (heads d)"))
 
 
 class MultiViewAttention(nn.Module):

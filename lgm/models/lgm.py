@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lgm.cameras import Cameras, nearest_to_origin, plucker_rays
 from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, SCALE_FACTOR, Anchors, Rotation, activate
+from lgm.models.attention import use_attention
 from lgm.models.unet import UNet
 
 AnchorKind = Literal["none", "pixels"]
@@ -39,6 +40,8 @@ class LGM(nn.Module):
         the origin. The network then need not first learn to unproject and to copy, which the
         released one did from 80,000 objects.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
+    attention: the back end that computes attention, "sdpa" or "xformers"; no part of the
+        architecture, weights fit either.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class LGM(nn.Module):
         num_input_views: int = 4,
         anchors: AnchorKind = "none",
         rotation: Rotation = "fixed",
+        attention: str = "sdpa",
     ) -> None:
         super().__init__()
         _check_levels(down_channels, down_attention, up_channels, up_attention, input_size)
@@ -76,6 +80,7 @@ class LGM(nn.Module):
             up_channels=tuple(up_channels),
             up_attention=tuple(up_attention)[: len(up_channels)],
         )
+        use_attention(self.unet, attention)
         self.conv = nn.Conv2d(NUM_RAW_CHANNELS, NUM_RAW_CHANNELS, 1)
         self._initialise_output()
 
