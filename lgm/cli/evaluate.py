@@ -77,7 +77,7 @@ def adopt(cfg: DictConfig, stored: dict) -> None:
         if key.split(".")[0] in ("scene", "resolution"):
             raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
         if key == "model.net.attention":
-            raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={value} instead")
+            raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={value}")
     asked = None if cfg.model is None else OmegaConf.to_container(cfg.model, resolve=True)
     if asked is not None and architecture(asked) != architecture(stored["model"]):
         raise ValueError(

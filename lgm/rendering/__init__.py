@@ -2,6 +2,7 @@
 
 from lgm.rendering.base import Renderer
 from lgm.rendering.choice import make_renderer
+from lgm.rendering.gsplat_backend import GsplatRenderer
 from lgm.rendering.torch_backend import TorchRenderer
 
-__all__ = ["Renderer", "TorchRenderer", "make_renderer"]
+__all__ = ["GsplatRenderer", "Renderer", "TorchRenderer", "make_renderer"]

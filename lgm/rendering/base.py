@@ -11,7 +11,7 @@ from lgm.types import RenderOutput
 
 
 class Renderer(ABC):
-    """Draws all views of all scenes in one call, differentiably, in float32 (float64 stays float64)."""
+    """Draws all views of all scenes in one call, differentiably, in float32 whatever the autocast."""
 
     @abstractmethod
     def __call__(

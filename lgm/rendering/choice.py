@@ -1,25 +1,65 @@
 """Choosing a back end by name."""
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 
+from torch import Tensor
+
+from lgm.cameras import Cameras
+from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
+from lgm.rendering.gsplat_backend import GsplatRenderer
 from lgm.rendering.torch_backend import TorchRenderer
+from lgm.types import RenderOutput
 
 _log = logging.getLogger(__name__)
-BACKENDS: dict[str, type[Renderer]] = {"torch": TorchRenderer}
+BACKENDS: dict[str, type[Renderer]] = {"gsplat": GsplatRenderer, "torch": TorchRenderer}
+# What is tried on a type of device, fastest first; `torch` comes last everywhere.
+_FASTEST_FIRST = {"cuda": ("gsplat",)}
+
+
+class AutoRenderer(Renderer):
+    """The fastest back end that is usable on the device that the Gaussians are on.
+
+    By their device and not by the machine's: a run on the CPU of a machine with a GPU works too.
+    """
+
+    def __call__(
+        self,
+        gaussians: Gaussians,
+        cameras: Cameras,
+        height: int,
+        width: int,
+        background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    ) -> RenderOutput:
+        return fastest(gaussians.means.device.type)(gaussians, cameras, height, width, background)
 
 
 def make_renderer(name: str = "auto") -> Renderer:
-    """The back end of that name, with its defaults; "auto" takes the fastest that is usable here."""
-    choices = ["auto", *BACKENDS]
-    if name not in choices:
-        raise ValueError(f"renderer name={name!r} is unknown; choose one of {', '.join(choices)}")
-    return BACKENDS[_fastest() if name == "auto" else name]()
+    """The back end of that name, with its defaults; "auto" takes the fastest that is usable.
+
+    Raises ValueError in one line for a name that is unknown or cannot be used here.
+    """
+    backends = {"auto": AutoRenderer, **BACKENDS}
+    if name not in backends:
+        raise ValueError(f"renderer name={name!r} is unknown; choose one of {', '.join(backends)}")
+    return backends[name]()
 
 
 @cache
-def _fastest() -> str:
-    """Cached, so that the choice is logged once."""
-    _log.info("renderer auto: torch, the only back end that needs nothing but PyTorch")
-    return "torch"
+def fastest(device_type: str) -> Renderer:
+    """The fastest usable back end on devices of that type; cached, so that the choice is logged once."""
+    refused = []
+    for name in _FASTEST_FIRST.get(device_type, ()):
+        try:
+            renderer = BACKENDS[name]()
+        except ValueError as error:
+            refused.append(f"{name} cannot be used: {error}")
+            continue
+        reason = "; ".join(["the fastest", *refused])
+        _log.info("renderer auto on %s: %s (%s)", device_type, name, reason)
+        return renderer
+    reason = "; ".join(refused) or "the only back end there"
+    _log.info("renderer auto on %s: torch (%s)", device_type, reason)
+    return TorchRenderer()

@@ -139,7 +139,10 @@ def show(report: dict) -> None:
             f"{row['forward_backward_ms_per_image']:.2f}",
             "–" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for name, reason in report["unusable"].items():
+        console.print(f"not measured: {name}: {reason}", markup=False)
 
 
 def _synchronize(device: torch.device) -> None:
@@ -175,11 +178,15 @@ def main() -> None:
         "device": _device_name(options.device),
         "torch": torch.__version__,
         "scene": describe(gaussians, cameras, options.size),
-        "renderers": {
-            name: measure(make_renderer(name), gaussians, cameras, options.size, options.repeats)
-            for name in BACKENDS
-        },
+        "renderers": {},
+        "unusable": {},
     }
+    for name in BACKENDS:
+        try:
+            row = measure(make_renderer(name), gaussians, cameras, options.size, options.repeats)
+            report["renderers"][name] = row
+        except ValueError as error:
+            report["unusable"][name] = str(error)
     show(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")

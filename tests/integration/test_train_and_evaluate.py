@@ -2,9 +2,11 @@
 
 import csv
 import json
+import sys
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 
 from lgm.models.checkpoint import network_weights, read_checkpoint
 from tests.integration.running import run_evaluate, run_train
@@ -183,6 +185,19 @@ def test_a_checkpoint_of_another_model_is_refused(trained, dataset, tmp_path):
         )
     with pytest.raises(ValueError, match=r"holds model=nano, not model=big; leave model=… out"):
         run_evaluate(dataset, tmp_path, last, "model=big")
+
+
+def test_the_back_end_of_attention_may_change(trained, dataset, tmp_path, monkeypatch):
+    """It is no part of the architecture: what was trained with one is evaluated with another."""
+    monkeypatch.setitem(sys.modules, "xformers", None)  # as if it were not installed
+    checkpoint = read_checkpoint(trained[0] / "checkpoints" / "last.ckpt")
+    checkpoint["config"]["model"]["net"]["attention"] = "xformers"
+    path = tmp_path / "trained_with_xformers.ckpt"
+    torch.save(checkpoint, path)
+    with pytest.raises(InstantiationException, match="attention='xformers' cannot be used here"):
+        run_evaluate(dataset, tmp_path / "no", path, "data.split=val")
+    value = run_evaluate(dataset, tmp_path / "yes", path, "data.split=val", "attention=sdpa")
+    assert value == pytest.approx(trained[1], abs=1e-3)
 
 
 def test_released_weights_of_the_same_shapes_evaluate(trained, dataset, tmp_path):

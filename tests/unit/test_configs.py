@@ -1,11 +1,13 @@
 """Every configuration file composes, and what it describes can be built."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -136,11 +138,22 @@ def test_schedulers(name):
     assert min(rates) >= 0
 
 
-def test_losses_renderers_protocols_loggers_and_callbacks(tmp_path):
+@pytest.mark.parametrize("name", names("renderer"))
+def test_renderers(name):
+    """Each is built, or says in its own line why this machine cannot."""
+    cfg = composed(f"renderer={name}").renderer
+    try:
+        assert isinstance(instantiate(cfg), Renderer)
+    except InstantiationException as error:
+        assert name == "gsplat" and not (torch.cuda.is_available() and find_spec("gsplat"))
+        reason = str(error.__cause__)
+        assert isinstance(error.__cause__, ValueError) and "\n" not in reason
+        assert reason.startswith("gsplat ") and reason.endswith("choose renderer=torch")
+
+
+def test_losses_protocols_loggers_and_callbacks(tmp_path):
     for name in names("loss"):
         assert isinstance(instantiate(composed(f"loss={name}").loss), CompositeLoss)
-    for name in names("renderer"):
-        assert isinstance(instantiate(composed(f"renderer={name}").renderer), Renderer)
     for name in names("protocol"):
         cfg = composed(f"protocol={name}")
         assert cfg.protocol.name == name and instantiate(cfg.protocol.views)

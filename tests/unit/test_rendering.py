@@ -229,11 +229,13 @@ def test_wrong_options_get_one_line(options):
 
 
 def test_make_renderer(caplog):
-    choice._fastest.cache_clear()
+    choice.fastest.cache_clear()
+    expected = TorchRenderer()(_gaussians(), _cameras(), 16, 16).images
     with caplog.at_level(logging.INFO, logger="lgm.rendering"):
-        renderers = [make_renderer(), make_renderer("auto"), make_renderer("torch")]
-    assert all(isinstance(renderer, Renderer) for renderer in renderers)
+        for renderer in (make_renderer(), make_renderer("auto"), make_renderer("torch")):
+            assert isinstance(renderer, Renderer)
+            assert torch.equal(renderer(_gaussians(), _cameras(), 16, 16).images, expected)
     assert len(caplog.records) == 1
     assert "torch" in caplog.text
-    with pytest.raises(ValueError, match="'vulkan' is unknown; choose one of auto, torch"):
+    with pytest.raises(ValueError, match="'vulkan' is unknown; choose one of auto, gsplat, torch"):
         make_renderer("vulkan")

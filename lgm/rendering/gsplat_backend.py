@@ -1,0 +1,144 @@
+"""gsplat's CUDA kernels (github.com/nerfstudio-project/gsplat, Apache-2.0): all pictures in one call."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.torch_version import TorchVersion
+
+from lgm.cameras import Cameras
+from lgm.gaussians import Gaussians
+from lgm.rendering.base import Renderer
+from lgm.rendering.checks import check_scene
+from lgm.rendering.precision import full_precision
+from lgm.rendering.projection import BLUR_VARIANCE, NEAR
+from lgm.types import RenderOutput
+
+MIN_VERSION = "1.5.3"
+DEVICE_TYPE = "cuda"
+_INSTEAD = "or choose renderer=torch"
+
+
+class GsplatRenderer(Renderer):
+    """EWA splatting by gsplat, in float32 whatever it is given.
+
+    It draws what the reference draws but for two things: a Gaussian's alpha is capped at 0.999
+    instead of 0.99, beyond which no gradient passes, and nothing is cut at the borders of tiles.
+    Gradients reach Gaussians, poses and background; not the intrinsics. Quaternions are normalised
+    once more, so the gradient along them is zero.
+
+    packed: keep only the Gaussians that a picture shows. Less memory where most of them are
+        invisible, at some cost in time.
+
+    Raises ValueError in one line, when it is made, where gsplat cannot run; when it is made for the
+    first time on a machine, gsplat compiles its kernels, which takes minutes.
+    """
+
+    def __init__(self, packed: bool = False) -> None:
+        self.packed = packed
+        self._rasterize = _load_rasterization()
+
+    def __call__(
+        self,
+        gaussians: Gaussians,
+        cameras: Cameras,
+        height: int,
+        width: int,
+        background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    ) -> RenderOutput:
+        device = gaussians.means.device
+        background = torch.as_tensor(background, dtype=torch.float32, device=device)
+        check_scene(gaussians, cameras, height, width, background)
+        if device.type != DEVICE_TYPE:
+            raise ValueError(
+                f"gsplat draws on NVIDIA GPUs and the Gaussians are on {device}; "
+                f"move them with .to(), {_INSTEAD}"
+            )
+        with full_precision(device.type):
+            gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
+            pictures, alphas, _ = self._rasterize(
+                means=gaussians.means,
+                quats=gaussians.quats,
+                scales=gaussians.scales,
+                opacities=gaussians.opacities,
+                colors=gaussians.colors,
+                viewmats=cameras.w2c,
+                Ks=cameras.intrinsics(height, width),
+                width=width,
+                height=height,
+                near_plane=NEAR,
+                eps2d=BLUR_VARIANCE,
+                packed=self.packed,
+                backgrounds=background.expand(*cameras.shape, 3),
+                render_mode="RGB+D",  # D: the sum of w·z; ED would divide it by alpha
+            )
+        pictures = rearrange(pictures, "b v h w c -> b v c h w")
+        return RenderOutput(
+            images=pictures[:, :, :3].contiguous(),
+            alphas=rearrange(alphas, "b v h w 1 -> b v 1 h w"),
+            depths=pictures[:, :, 3:].contiguous(),
+        )
+
+
+def _load_rasterization() -> Callable[..., tuple[Tensor, Tensor, dict]]:
+    """gsplat's entry, with its kernels compiled and loaded; ValueError in one line where it cannot be."""
+    if not torch.cuda.is_available():
+        raise ValueError(f"gsplat draws on NVIDIA GPUs and torch sees none here; {_INSTEAD}")
+    try:
+        gsplat = importlib.import_module("gsplat")
+    except ModuleNotFoundError as error:
+        if error.name != "gsplat":
+            raise _unusable(error) from error
+        raise ValueError(
+            f"gsplat is not installed: pip install 'gsplat>={MIN_VERSION}' (at its first use it compiles "
+            f"itself for minutes, with nvcc of CUDA {torch.version.cuda}), {_INSTEAD}"
+        ) from error
+    except Exception as error:
+        raise _unusable(error) from error
+    if TorchVersion(gsplat.__version__) < MIN_VERSION:
+        raise ValueError(
+            f"gsplat {gsplat.__version__} is older than {MIN_VERSION} and draws no batches of scenes: "
+            f"pip install -U 'gsplat>={MIN_VERSION}', {_INSTEAD}"
+        )
+    try:
+        with _one_process_at_a_time():
+            kernels = importlib.import_module("gsplat.cuda._backend")._C
+    except Exception as error:  # whatever a compiler, a linker or a loader may raise
+        raise _unusable(error) from error
+    if kernels is None:
+        raise ValueError(
+            "gsplat found no nvcc to compile itself with: install the toolkit of CUDA "
+            f"{torch.version.cuda} and set CUDA_HOME to its folder, {_INSTEAD}"
+        )
+    return gsplat.rasterization
+
+
+def _unusable(error: Exception) -> ValueError:
+    first_line = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+    return ValueError(
+        f"gsplat's kernels do not compile or load here ({first_line}); it needs ninja, a C++ compiler and "
+        f"nvcc of CUDA {torch.version.cuda}; set TORCH_CUDA_ARCH_LIST to the GPU's architecture, e.g. 9.0, "
+        f"to compile for that alone; {_INSTEAD}"
+    )
+
+
+@contextmanager
+def _one_process_at_a_time() -> Iterator[None]:
+    """gsplat empties its build folder before it compiles, also while another process of the same
+    training run compiles there."""
+    import fcntl  # there is none on Windows, where this module must still import
+
+    from torch.utils.cpp_extension import get_default_build_root  # slow to import
+
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lgm_gsplat.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
