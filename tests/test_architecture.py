@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "lgm").rglob("*.py")) + sorted((ROOT / "data_tools").rglob("*.py"))
 # `a > b`: a may import b; within one line `|` = may not import each other.
 LAYERS = [
+    ["doctor"],
     ["cli"],
     ["app"],
     ["viewer"],

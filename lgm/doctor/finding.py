@@ -1,0 +1,43 @@
+"""What a check says."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+# broken: training cannot run. warning: it can, but worse than it should. missing: an option is not there.
+State = Literal["ok", "missing", "warning", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    found: what was seen. advice: what to do about it; empty where nothing is to be done.
+    """
+
+    what: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """run: yields findings as it makes them, so that what it knew survives its own crash.
+
+    essential: whether training cannot run where the check fails altogether.
+    """
+
+    name: str
+    run: Callable[[], Iterator[Finding]]
+    essential: bool = False
+
+    def failed(self, reason: str) -> Finding:
+        state: State = "broken" if self.essential else "warning"
+        return Finding(self.name, state, reason, "this check itself failed: please report it with this line")
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line, with its type where the message alone says little."""
+    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
