@@ -2,6 +2,7 @@
 
 from lgm.losses.composite import CompositeLoss, LossTerm
 from lgm.losses.mask import AlphaMSE
+from lgm.losses.perceptual import PerceptualLPIPS
 from lgm.losses.photometric import PhotometricMSE
 
-__all__ = ["AlphaMSE", "CompositeLoss", "LossTerm", "PhotometricMSE"]
+__all__ = ["AlphaMSE", "CompositeLoss", "LossTerm", "PerceptualLPIPS", "PhotometricMSE"]

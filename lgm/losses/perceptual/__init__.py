@@ -1,0 +1,7 @@
+"""Perceptual distance, on weights that other projects trained and this one does not carry."""
+
+from lgm.losses.perceptual.lpips import LPIPS
+from lgm.losses.perceptual.term import PerceptualLPIPS
+from lgm.losses.perceptual.weights import MissingWeights
+
+__all__ = ["LPIPS", "MissingWeights", "PerceptualLPIPS"]
