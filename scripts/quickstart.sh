@@ -12,7 +12,8 @@ prepare_environment ""
 run="runs/quickstart/$(date +%Y-%m-%d_%H-%M-%S)"
 .venv/bin/python train.py experiment=quickstart run_dir="$run" "$@"
 .venv/bin/python evaluate.py ckpt="$run/checkpoints/best.ckpt" \
-    data=quickstart data.split=val trainer=cpu run_dir="$run/evaluation"
+    data=quickstart data.split=val trainer=cpu run_dir="$run/evaluation" \
+    callbacks.measure.lpips.download=false # half a gigabyte of weights: LPIPS only where they are here
 
 echo
 echo "What it looks like (input | target | prediction, objects that were not trained on):"

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from lgm.cli import resolvers
 from tests.datasets import write_dataset
+from tests.perceptual_weights import write_torch_home
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -46,6 +47,32 @@ def golden():
 def dataset(tmp_path_factory) -> Path:
     """Two training shards of three objects and one validation shard of two, 32², 10 views."""
     return write_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_downloads(tmp_path_factory):
+    """Tests see an empty cache of torch hub, whatever this machine's holds, and nothing fills it."""
+
+    def refuse(request, timeout=None):
+        raise OSError("tests use no network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("empty_torch_home")))
+        patch.setattr("lgm.losses.perceptual.weights.urlopen", refuse)
+        yield
+
+
+@pytest.fixture(scope="session")
+def torch_home(tmp_path_factory) -> Path:
+    """What TORCH_HOME may point to, for LPIPS with random trunks."""
+    return write_torch_home(tmp_path_factory.mktemp("torch_home"))
+
+
+@pytest.fixture
+def perceptual(monkeypatch, torch_home) -> Path:
+    """LPIPS finds its (random) trunks; gives their folder."""
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    return torch_home / "hub" / "checkpoints"
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from lgm.metrics import alpha_iou, gather_items, nearest_input, psnr, ssim, white
+from lgm.losses.perceptual import LPIPS, MissingWeights
+from lgm.metrics import alpha_iou, gather_items, lpips, nearest_input, psnr, ssim, white
 from lgm.metrics.rows import (
     ViewRow,
     per_object_table,
@@ -24,7 +26,7 @@ from lgm.types import Batch, Prediction
 
 log = logging.getLogger(__name__)
 
-LPIPS_REASON = "this evaluation has no perceptual network"
+NO_LPIPS_REASON = "this evaluation was asked for none (callbacks.measure.lpips=null)"
 UNTRAINED_REASON = "no untrained network was given"
 
 
@@ -35,14 +37,32 @@ class Measure(Callback):
 
     protocol: name of the data, views and sizes that were measured; numbers mean nothing without it.
     untrained_net: the same network before training, as a baseline; may be set later, before testing.
+    lpips: makes the network of the perceptual distance; where its weights are missing, the column stays
+        empty and the reason stands beside it.
     rows, summary: of all ranks, once the test epoch has ended.
     """
 
-    def __init__(self, protocol: str, untrained_net: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        protocol: str,
+        untrained_net: nn.Module | None = None,
+        lpips: Callable[[], LPIPS] | None = None,
+    ) -> None:
         self.protocol = protocol
         self.untrained_net = untrained_net
+        self.make_lpips = lpips
+        self._lpips: LPIPS | None = None
+        self._lpips_reason: str | None = NO_LPIPS_REASON
         self.rows: list[ViewRow] = []
         self.summary: dict | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "test" and self.make_lpips is not None:
+            try:
+                self._lpips, self._lpips_reason = self.make_lpips(), None
+            except MissingWeights as error:
+                self._lpips_reason = str(error)
+                log.warning("measuring without LPIPS: %s", error)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.rows, self.summary = [], None
@@ -64,9 +84,10 @@ class Measure(Callback):
         self.rows = unique(gather_items(self.rows))
         self._check_rows()
         missing = {} if self.untrained_net is not None else {"untrained": UNTRAINED_REASON}
-        self.summary = summarise(self.rows, self.protocol, LPIPS_REASON, missing)
+        self.summary = summarise(self.rows, self.protocol, self._shared_lpips_reason(), missing)
         # The rows are those of all ranks, so each rank logs the same value.
-        values = {f"test/{name}": self.summary[name] for name in ("psnr", "ssim", "alpha_iou")}
+        names = ("psnr", "ssim", "lpips", "alpha_iou")
+        values = {f"test/{name}": value for name in names if (value := self.summary[name]) is not None}
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         if trainer.is_global_zero:
             self._write(Path(trainer.default_root_dir))
@@ -77,9 +98,14 @@ class Measure(Callback):
             self.untrained_net.to("cpu")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._lpips = None
         # With an empty loader no test hook runs at all, and this is the first to notice.
         if stage == "test" and self.summary is None:
             self._check_rows()
+
+    def _shared_lpips_reason(self) -> str | None:
+        """One machine without weights leaves holes in the column, and then there is no mean."""
+        return next((reason for reason in gather_items([self._lpips_reason]) if reason), None)
 
     def _check_rows(self) -> None:
         if not self.rows:
@@ -97,6 +123,8 @@ class Measure(Callback):
             "ssim": ssim(prediction.render.images, target.images),
             "alpha_iou": alpha_iou(prediction.render.alphas, target.alphas),
         }
+        if self._lpips is not None:
+            columns["lpips"] = lpips(self._lpips, prediction.render.images, target.images)
         _check_finite(prediction.gaussians.packed().flatten(1), batch.uids)
         _check_finite(columns["psnr"], batch.uids)
         baselines = self._baselines(trainer, pl_module, batch)

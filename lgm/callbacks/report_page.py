@@ -13,7 +13,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from lgm.callbacks.measure import format_number
-from lgm.metrics.rows import ViewRow, by_object
+from lgm.metrics.rows import ViewRow, by_object, mean_of
 
 _JPEG_QUALITY = 88
 _BASELINE_NAMES = {
@@ -132,6 +132,8 @@ def _line(name: str, values: dict, css: str = "") -> str:
 
 
 def _section(entry: ObjectPictures, rows: Sequence[ViewRow]) -> str:
+    lpips = mean_of(rows, lambda row: row.lpips)
+    lpips_span = "" if lpips is None else f"\n<span>LPIPS {lpips:.3f}</span>"
     by_view = {row.view_id: row for row in rows}
     views = [(view, by_view[view.view_id]) for view in entry.views]
     inputs = "".join(picture.html(f"input {i}") for i, picture in enumerate(entry.inputs))
@@ -148,7 +150,7 @@ def _section(entry: ObjectPictures, rows: Sequence[ViewRow]) -> str:
     return f"""<section>
 <header><h2>{escape(entry.uid)}</h2>
 <span>PSNR <b>{fmean(row.psnr for row in rows):.2f}</b> dB</span>
-<span>SSIM {fmean(row.ssim for row in rows):.3f}</span>
+<span>SSIM {fmean(row.ssim for row in rows):.3f}</span>{lpips_span}
 <span>alpha IoU {fmean(row.alpha_iou for row in rows):.3f}</span>
 <span class="quiet">mean of {len(rows)} views, {len(views)} shown</span></header>
 <div class="inputs"><span>inputs</span>{inputs}</div>

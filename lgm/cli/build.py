@@ -1,5 +1,6 @@
 """From configuration to objects: the only caller of `hydra.utils.instantiate`."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm.data.datamodule import ObjectDataModule
 from lgm.data.prepare import Preparation
+from lgm.losses import CompositeLoss
 from lgm.models import LGM
 from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
+
+log = logging.getLogger(__name__)
 
 
 def build_net(cfg: DictConfig) -> LGM:
@@ -41,12 +45,23 @@ def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule
         net,
         renderer,
         preparation,
-        loss=instantiate(cfg.loss),
+        loss=build_loss(cfg),
         optimizer=instantiate(cfg.optimizer, batch_size=batch_size),
         scheduler=instantiate(cfg.scheduler),
         clip_grad_norm=cfg.train.clip_grad_norm,
         config=plain(cfg),
     )
+
+
+def build_loss(cfg: DictConfig) -> CompositeLoss:
+    """The loss of a run of train.max_steps. A term that the run never reaches is not even built: LPIPS
+    would read, or fetch, half a gigabyte for nothing."""
+    loss = plain(cfg.loss)
+    for name, term in list(loss["terms"].items()):
+        if term.get("weight", 1.0) == 0 or term.get("start_step", 0) >= cfg.train.max_steps:
+            log.info("loss.terms.%s is left out: weight=0, or start_step after the last step", name)
+            del loss["terms"][name]
+    return instantiate(loss)
 
 
 def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:

@@ -2,12 +2,13 @@
 
 from lgm.metrics.baselines import nearest_input, nearest_input_index, white
 from lgm.metrics.gather import gather_items
-from lgm.metrics.image import PSNR_CAP_DB, alpha_iou, psnr, ssim
+from lgm.metrics.image import PSNR_CAP_DB, alpha_iou, lpips, psnr, ssim
 
 __all__ = [
     "PSNR_CAP_DB",
     "alpha_iou",
     "gather_items",
+    "lpips",
     "nearest_input",
     "nearest_input_index",
     "psnr",

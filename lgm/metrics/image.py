@@ -13,11 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from lgm.losses.perceptual import LPIPS
+
 PSNR_CAP_DB = 100.0  # identical images have no finite PSNR; a mean over images needs one
 
 _WINDOW_RADIUS, _WINDOW_SIGMA = 5, 1.5  # the common 11x11 Gaussian window
 _C1, _C2 = 0.01**2, 0.03**2  # (k1 * range)² and (k2 * range)², Wang et al. 2004
 _SSIM_CHUNK = 16  # images at a time: some twenty copies of them are held
+_LPIPS_CHUNK = 8  # images at a time: the first layers hold 64 channels at full size
 
 
 def psnr(
@@ -52,6 +55,21 @@ def ssim(
     chunks = zip(flat.split(_SSIM_CHUNK), flat_targets.split(_SSIM_CHUNK), strict=True)
     with torch.autocast(images.device.type, enabled=False):
         return torch.cat([_ssim(x, y) for x, y in chunks]).view(images.shape[:-3])
+
+
+@torch.no_grad()
+def lpips(
+    network: LPIPS, images: Float[Tensor, "*batch 3 H W"], targets: Float[Tensor, "*batch 3 H W"]
+) -> Float[Tensor, "*batch"]:
+    """Perceptual distance of each image, clamped to 0..1 first; by VGG16 or AlexNet, as `network` is.
+
+    Published tables of reconstructions are mostly by VGG16, at the size that is evaluated.
+    """
+    images, targets = _comparable(images, targets)
+    flat, flat_targets = (x.reshape(-1, *x.shape[-3:]) for x in (images, targets))  # [M, 3, H, W]
+    chunks = zip(flat.split(_LPIPS_CHUNK), flat_targets.split(_LPIPS_CHUNK), strict=True)
+    with torch.autocast(images.device.type, enabled=False):
+        return torch.cat([network(x, y) for x, y in chunks]).view(images.shape[:-3])
 
 
 def alpha_iou(

@@ -11,12 +11,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lgm.cli.build import build_callbacks, plain
+from lgm.cli.build import build_callbacks, build_loss, plain
 from lgm.cli.validate import check_training, plan_batches
 from lgm.data.datamodule import ObjectDataModule
 from lgm.losses import CompositeLoss
 from lgm.models import LGM
 from lgm.rendering import Renderer
+from tests.perceptual_weights import needs_linear_weights
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = {
@@ -138,6 +139,7 @@ def test_schedulers(name):
     assert min(rates) >= 0
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("name", names("renderer"))
 def test_renderers(name):
     """Each is built, or says in its own line why this machine cannot."""
@@ -154,6 +156,30 @@ def test_renderers(name):
 def test_losses_protocols_loggers_and_callbacks(tmp_path):
     for name in names("loss"):
         assert isinstance(instantiate(composed(f"loss={name}").loss), CompositeLoss)
+=======
+@needs_linear_weights
+def test_losses(perceptual):
+    for name in names("loss"):
+        assert isinstance(instantiate(composed(f"loss={name}").loss), CompositeLoss)
+
+
+@pytest.mark.parametrize("override", ["lpips.weight=0", "lpips.start_step=100"])
+def test_a_term_that_a_run_never_reaches_loads_nothing(override):
+    """There are no weights to load here."""
+    loss = build_loss(composed("loss=paper", "train.max_steps=100", f"loss.terms.{override}"))
+    assert set(loss.terms) == {"rgb", "alpha"}
+
+
+@needs_linear_weights
+def test_a_term_that_starts_late_is_loaded_at_once(perceptual):
+    loss = build_loss(composed("loss=paper", "train.max_steps=101", "loss.terms.lpips.start_step=100"))
+    assert list(loss.terms) == ["rgb", "alpha", "lpips"]
+
+
+def test_renderers_protocols_loggers_and_callbacks(tmp_path):
+    for name in names("renderer"):
+        assert isinstance(instantiate(composed(f"renderer={name}").renderer), Renderer)
+>>>>>>> 681332f (LPIPS in the loss (loss=paper) and in evaluation, with tests)
     for name in names("protocol"):
         cfg = composed(f"protocol={name}")
         assert cfg.protocol.name == name and instantiate(cfg.protocol.views)

@@ -83,7 +83,7 @@ class LPIPS(nn.Module):
             )
         if min(images.shape[-2:]) < self.min_size:
             raise ValueError(
-                f"LPIPS with net={self.net} needs pictures of at least {self.min_size}x{self.min_size} pixels, "
+                f"LPIPS with net={self.net} needs pictures of at least {self.min_size}x{self.min_size}, "
                 f"got {images.shape[-2]}x{images.shape[-1]}"
             )
         self._follow(images.device)

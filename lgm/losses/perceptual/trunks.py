@@ -70,7 +70,8 @@ class TrunkSpec:
             trunk = self.build()
         expected = {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
         weights = {name: t.float() for name, t in read_weights(path).items() if name in expected}
-        wrong = [name for name, shape in expected.items() if name not in weights or weights[name].shape != shape]
+        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        wrong = [name for name, shape in expected.items() if found.get(name) != shape]
         if wrong:
             raise ValueError(
                 f"{path} is not {Path(self.url).name}: it lacks {wrong[0]} of shape {expected[wrong[0]]}; "

@@ -1,0 +1,50 @@
+"""LPIPS against the `lpips` package: its numbers in a golden file, and itself where it imports."""
+
+import pytest
+import torch
+
+from lgm.losses.perceptual import LPIPS
+from tests.perceptual_weights import needs_linear_weights
+
+pytestmark = needs_linear_weights
+
+
+def theirs(net: str, ours: LPIPS) -> torch.nn.Module:
+    """The package's own module with the trunk that ours has."""
+    try:
+        import lpips
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"the lpips package does not import here: {error}")
+    module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    weights = {
+        name.removeprefix("features."): tensor for name, tensor in ours._frozen[0].state_dict().items()
+    }
+    for index in range(1, 6):
+        part = getattr(module.net, f"slice{index}")
+        part.load_state_dict({name: weights[name] for name in part.state_dict()})
+    return module
+
+
+def test_golden(golden, perceptual):
+    tensors, _ = golden("lpips_vgg")
+    images = ((tensors["b"] + 1) / 2).requires_grad_()
+    distance = LPIPS()(images, (tensors["a"] + 1) / 2)
+    torch.testing.assert_close(distance, tensors["lpips"].flatten(), rtol=1e-5, atol=0)
+    distance.sum().backward()
+    expected = tensors["grad_b"] * 2  # of pictures in -1..1
+    assert (images.grad - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("net", ["vgg", "alex"])
+def test_equal_to_the_package(net, perceptual):
+    ours = LPIPS(net)
+    package = theirs(net, ours)
+    images, targets = torch.rand(2, 3, 3, 64, 48).unbind()
+    gradients = []
+    for call in (ours, lambda x, y: package(x, y, normalize=True).flatten()):
+        leaf = images.clone().requires_grad_()
+        distance = call(leaf, targets)
+        gradients.append((distance.detach(), *torch.autograd.grad(distance.sum(), leaf)))
+    (value, gradient), (their_value, their_gradient) = gradients
+    torch.testing.assert_close(value, their_value, rtol=1e-5, atol=0)
+    assert (gradient - their_gradient).norm() <= 1e-4 * their_gradient.norm()
