@@ -171,6 +171,10 @@ def test_the_trunk_follows_autocast_and_sums_are_float32(net, perceptual, monkey
     torch.testing.assert_close(distance, expected, rtol=2e-2, atol=0)
     distance.sum().backward()
     assert torch.isfinite(images.grad).all()
+    # A module that was converted as a whole.
+    distance = network.to(torch.bfloat16)(images, targets)
+    assert distance.dtype == torch.float32
+    torch.testing.assert_close(distance, expected, rtol=2e-2, atol=0)
 
 
 @needs_linear_weights

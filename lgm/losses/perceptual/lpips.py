@@ -87,12 +87,14 @@ class LPIPS(nn.Module):
                 f"got {images.shape[-2]}x{images.shape[-1]}"
             )
         self._follow(images.device)
-        layout = _memory_format(images.device)
+        trunk, weights = self._frozen
+        kernel = trunk.features[0].weight
         x, y = (
-            standardised(shrunk(pictures.flatten(0, -4), self.size)).contiguous(memory_format=layout)
+            standardised(shrunk(pictures.flatten(0, -4), self.size)).to(
+                kernel.dtype, memory_format=_memory_format(kernel.device)
+            )
             for pictures in (images[None], targets.detach()[None])
         )  # [M, 3, h, w]
-        trunk, weights = self._frozen
         distance = torch.zeros(len(x), device=x.device)
         for block, weight in zip(trunk.blocks(), weights, strict=True):
             x = block(x)
