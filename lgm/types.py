@@ -5,7 +5,7 @@ Letters in shapes: B scenes, V views, N Gaussians a scene, C channels, H height,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float, Int, Shaped
@@ -53,17 +53,33 @@ class Views:
 
 @dataclass(frozen=True)
 class Batch:
-    """B objects: the views that the network sees and the views that it is measured on."""
+    """B objects: the views that the network sees and the views that it is measured on.
+
+    seeds: one an object; what augmentation draws for the object comes from it alone, so that it
+        depends on neither the rank, nor the worker, nor the rest of the batch. On the host.
+    background: rgb in 0..1 behind each object's targets; `lgm.data.prepare` sets it.
+    """
 
     input: Views
     target: Views
     uids: tuple[str, ...]
+    seeds: tuple[int, ...] = ()
+    background: Float[Tensor, "B 3"] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        return Batch(self.input.to(*args, **kwargs), self.target.to(*args, **kwargs), self.uids)
+        background = None if self.background is None else self.background.to(*args, **kwargs)
+        return replace(
+            self,
+            input=self.input.to(*args, **kwargs),
+            target=self.target.to(*args, **kwargs),
+            background=background,
+        )
 
     def pin_memory(self) -> Batch:
-        return Batch(self.input.pin_memory(), self.target.pin_memory(), self.uids)
+        background = None if self.background is None else self.background.pin_memory()
+        return replace(
+            self, input=self.input.pin_memory(), target=self.target.pin_memory(), background=background
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Item:
 
     rgba: uint8 [n, H, W, 4]; c2w: [n, 4, 4]; view_ids: [n], their numbers in the shard.
     input, target: positions among the n.
+    seed: what augmentation draws for this object comes from it alone.
     """
 
     uid: str
@@ -29,6 +30,7 @@ class Item:
     view_ids: np.ndarray
     input: tuple[int, ...]
     target: tuple[int, ...]
+    seed: int
 
 
 def make_item(candidate: PosedObject | BrokenSample, sampler: ViewSampler, rng: np.random.Generator) -> Item:
@@ -37,7 +39,7 @@ def make_item(candidate: PosedObject | BrokenSample, sampler: ViewSampler, rng: 
         raise candidate
     record = candidate.cameras
     try:
-        choice = sampler.choose(record.num_views, record.canonical_inputs, rng)
+        choice = sampler.choose(record, rng)
     except ValueError as error:
         raise BrokenSample(f"object {candidate.uid!r}: {error}") from error
     used = sorted({*choice.input, *choice.target})
@@ -50,6 +52,7 @@ def make_item(candidate: PosedObject | BrokenSample, sampler: ViewSampler, rng: 
         view_ids=np.asarray(used),
         input=tuple(position[i] for i in choice.input),
         target=tuple(position[i] for i in choice.target),
+        seed=int(rng.integers(2**63)),
     )
 
 
@@ -62,6 +65,7 @@ def collate(items: Sequence[Item]) -> Batch:
         input=_views(items, [item.input for item in items]),
         target=_views(items, [item.target for item in items]),
         uids=tuple(item.uid for item in items),
+        seeds=tuple(item.seed for item in items),
     )
 
 

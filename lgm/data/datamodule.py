@@ -163,7 +163,7 @@ def _check_object(sampler: ViewSampler, found: PosedObject) -> None:
     except BrokenSample as error:
         raise ValueError(f"{error}; mend or repack the data set") from error
     try:
-        sampler.choose(found.cameras.num_views, found.cameras.canonical_inputs, np.random.default_rng(0))
+        sampler.choose(found.cameras, np.random.default_rng(0))
     except ValueError as error:
         raise ValueError(
             f"object {found.uid!r}: {error} by {type(sampler).__name__}; lower "

@@ -87,6 +87,6 @@ def within(part: Part, size: int, seed: int, pass_index: int) -> np.ndarray:
 
 
 def view_rng(seed: int, pass_index: int, shard: int, ordinal: int) -> np.random.Generator:
-    """The source of randomness for choosing an object's views in one pass: the same whichever rank
-    or worker reads it."""
+    """The source of randomness for choosing an object's views and augmenting them in one pass: the
+    same whichever rank or worker reads it."""
     return np.random.default_rng([seed, _VIEWS, pass_index, shard, ordinal])

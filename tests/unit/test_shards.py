@@ -71,6 +71,34 @@ def test_resuming_gives_the_batches_that_were_to_come(dataset, num_workers):
         assert before.uids == after.uids
         assert torch.equal(before.target.images, after.target.images)
         assert torch.equal(before.input.view_ids, after.input.view_ids)
+        assert before.seeds == after.seeds
+
+
+def test_what_is_drawn_for_an_object_depends_on_neither_rank_nor_worker_nor_batch(dataset):
+    """In the first pass over the six objects, by whoever reads them: their views and their seeds."""
+
+    def drawn(num_workers: int, world_size: int = 1, batch_size: int = 1) -> dict:
+        found = {}
+        for rank in range(world_size):
+            count = 6 // world_size // batch_size
+            options = {"rank": rank, "world_size": world_size, "batch_size": batch_size}
+            for batch in take(stream(dataset, **options), count, num_workers):
+                for i, uid in enumerate(batch.uids):
+                    found[uid] = (batch.seeds[i], batch.target.view_ids[i].tolist())
+        return found
+
+    alone = drawn(num_workers=0)
+    assert len(alone) == len({seed for seed, _ in alone.values()}) == 6
+    for others in (drawn(2), drawn(0, world_size=2), drawn(0, batch_size=3)):
+        assert others == alone
+
+
+def test_every_pass_draws_anew(dataset):
+    seeds = {uid: set() for uid in (f"object-{i:03d}" for i in range(6))}
+    for batch in take(stream(dataset), 9):
+        for uid, seed in zip(batch.uids, batch.seeds, strict=True):
+            seeds[uid].add(seed)
+    assert all(len(drawn) == 3 for drawn in seeds.values())
 
 
 @pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 0), (3, 2), (8, 1)])

@@ -1,0 +1,15 @@
+"""Which views of an object are input, and which are supervised or measured."""
+
+from lgm.data.views.base import ViewChoice, ViewSampler
+from lgm.data.views.drawn import RandomViews, WindowViews
+from lgm.data.views.rings import CanonicalViews, HeldOutViews, OrthogonalRandomViews
+
+__all__ = [
+    "CanonicalViews",
+    "HeldOutViews",
+    "OrthogonalRandomViews",
+    "RandomViews",
+    "ViewChoice",
+    "ViewSampler",
+    "WindowViews",
+]
