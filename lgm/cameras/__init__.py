@@ -7,6 +7,7 @@ from lgm.cameras.trajectories import (
     canonicalise,
     orbit_poses,
     spiral_angles,
+    turn_about_origin,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "pixel_rays",
     "plucker_rays",
     "spiral_angles",
+    "turn_about_origin",
 ]

@@ -72,5 +72,36 @@ def canonicalise(
     return home @ torch.linalg.inv(reference)[..., None, :, :] @ c2w
 
 
+def turn_about_origin(
+    c2w: Float[Tensor, "*batch 4 4"],
+    azimuth_rad: Float[Tensor, "*batch"],
+    elevation_rad: Float[Tensor, "*batch"],
+) -> Float[Tensor, "*batch 4 4"]:
+    """Carry cameras around the world's origin: their distance from it, and where in the picture it
+    lies, stay.
+
+    elevation_rad: about the camera's own right axis; positive goes up.
+    azimuth_rad: then about the up axis that the camera had before; positive goes from +z to +x.
+
+    About the camera's own axes, as the released program has it, not about the world's: an angle is
+    then the same way along the sphere at any elevation (the world's axis would only roll a camera
+    above the pole), and the result does not depend on the frame. At elevation 0 the two agree.
+    """
+    axes = c2w[..., :3, :]  # the columns right, down, forward and centre all turn alike
+    right, up = c2w[..., :3, 0], -c2w[..., :3, 1]
+    axes = _rotated(_rotated(axes, right, -elevation_rad), up, azimuth_rad)
+    return torch.cat([axes, c2w[..., 3:, :]], dim=-2)
+
+
+def _rotated(
+    columns: Float[Tensor, "*batch 3 n"], axis: Float[Tensor, "*batch 3"], angle_rad: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch 3 n"]:
+    """Rodrigues' formula for a unit axis; no matrix product, which a GPU may round to TF32."""
+    axis = axis[..., None].expand_as(columns)
+    cos, sin = angle_rad.cos()[..., None, None], angle_rad.sin()[..., None, None]
+    along = (axis * columns).sum(dim=-2, keepdim=True)
+    return columns * cos + torch.linalg.cross(axis, columns, dim=-2) * sin + axis * along * (1 - cos)
+
+
 def _double(angles: Tensor | list[float]) -> Tensor:
     return torch.as_tensor(angles, dtype=torch.float64)

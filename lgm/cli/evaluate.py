@@ -26,12 +26,15 @@ log = logging.getLogger(__name__)
 
 # What a checkpoint's own configuration decides: evaluation must not be told its model again.
 _FROM_CHECKPOINT = ("model", "scene", "resolution")
+# What training alone reads of the data.
+_FOR_TRAINING = ("data.views", "data.augment")
 
 
 def evaluate(cfg: DictConfig) -> float | None:
     """Measure a checkpoint; return the metric that a sweep reads."""
     if OmegaConf.is_missing(cfg, "ckpt"):
         raise ValueError("ckpt is not set: give ckpt=<.ckpt of a run, or a released .safetensors>")
+    refuse_training_options(cfg)
     check_data(cfg)
     check_devices(cfg)
     path = Path(cfg.ckpt)
@@ -69,15 +72,29 @@ def evaluate(cfg: DictConfig) -> float | None:
     return None if value is None else float(value)
 
 
+def overrides() -> list[tuple[str, str]]:
+    """What was given on the command line, each with its key; a group's slashes are dots."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [(override, override.lstrip("+~").split("=")[0].replace("/", ".")) for override in given]
+
+
+def refuse_training_options(cfg: DictConfig) -> None:
+    """Raise for options that evaluation would not read."""
+    for override, key in overrides():
+        if f"{key}.".startswith(tuple(f"{option}." for option in _FOR_TRAINING)):
+            raise ValueError(
+                f"{override} would have no effect: protocol={cfg.protocol.name} chooses the views, and "
+                "evaluation augments nothing; leave it out"
+            )
+
+
 def adopt(cfg: DictConfig, stored: dict) -> None:
     """Take model, scene and resolution from a checkpoint's configuration."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    for override in given:
-        key, _, value = override.lstrip("+~").partition("=")
+    for override, key in overrides():
         if key.split(".")[0] in ("scene", "resolution"):
             raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
         if key == "model.net.attention":
-            raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={value}")
+            raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={override.partition('=')[2]}")
     asked = None if cfg.model is None else OmegaConf.to_container(cfg.model, resolve=True)
     if asked is not None and architecture(asked) != architecture(stored["model"]):
         raise ValueError(

@@ -12,15 +12,19 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lgm.cameras import Cameras, canonicalise
+from lgm.data.augment import Augmentation
 from lgm.types import Batch, Views
 
 
 class Preparation:
-    """Resize, put over the background, and move the world so that the first input is canonical.
+    """Resize, augment, put over the background, and move the world so that the first input is
+    canonical.
 
     input_size, target_size: height and width of the network's and of the supervised pictures.
     background: rgb in 0..1.
     radius: where the first input camera stands in the canonical frame.
+    augmentation: of batches that train; the first input view and all target pictures and cameras
+        stay as they are.
     """
 
     def __init__(
@@ -29,37 +33,54 @@ class Preparation:
         target_size: int,
         background: Sequence[float] = (1.0, 1.0, 1.0),
         radius: float = 1.5,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.input_size = input_size
         self.target_size = target_size
         self.background = tuple(background)
         self.radius = radius
+        self.augmentation = augmentation or Augmentation()
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Batch:
-        reference = batch.input.cameras.c2w[:, 0]
-        return Batch(
-            input=self._prepare(batch.input, self.input_size, reference),
-            target=self._prepare(batch.target, self.target_size, reference),
-            uids=batch.uids,
+    def __call__(self, batch: Batch, training: bool = False) -> Batch:
+        """training: whether to augment."""
+        augmentation = self.augmentation if training else Augmentation()
+        reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
+        rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)
+        # Colour and coverage bend together, before anything lies behind them.
+        rgba = augmentation.bend(rgba, seeds)
+        c2w = canonicalise(batch.input.cameras.c2w, reference, self.radius)
+        background = rgba.new_tensor(self.background).expand(len(batch.uids), 3)
+        target_rgba = premultiplied(batch.target.images, batch.target.alphas, self.target_size)
+        target_c2w = canonicalise(batch.target.cameras.c2w, reference, self.radius)
+        target_background = augmentation.recolour(background, seeds)
+        return replace(
+            batch,
+            input=_over(background, batch.input, rgba, augmentation.jitter(c2w, seeds)),
+            target=_over(target_background, batch.target, target_rgba, target_c2w),
+            background=target_background,
         )
 
-    def _prepare(self, views: Views, size: int, reference: Float[Tensor, "B 4 4"]) -> Views:
-        colors, alphas = premultiplied(views.images, views.alphas, size)
-        background = colors.new_tensor(self.background).view(3, 1, 1)
-        cameras = views.cameras
-        return replace(
-            views,
-            images=colors + background * (1 - alphas),
-            alphas=alphas,
-            cameras=Cameras(canonicalise(cameras.c2w, reference, self.radius), cameras.K_norm),
-        )
+
+def _over(
+    background: Float[Tensor, "B 3"],
+    views: Views,
+    rgba: Float[Tensor, "B V 4 h w"],
+    c2w: Float[Tensor, "B V 4 4"],
+) -> Views:
+    colors, alphas = rgba[:, :, :3], rgba[:, :, 3:]
+    return replace(
+        views,
+        images=colors + background[:, None, :, None, None] * (1 - alphas),
+        alphas=alphas,
+        cameras=Cameras(c2w, views.cameras.K_norm),
+    )
 
 
 def premultiplied(
     images: UInt8[Tensor, "B V 3 H W"], alphas: UInt8[Tensor, "B V 1 H W"], size: int
-) -> tuple[Float[Tensor, "B V 3 h w"], Float[Tensor, "B V 1 h w"]]:
-    """Straight 8-bit colour to premultiplied float, resized with antialiasing.
+) -> Float[Tensor, "B V 4 h w"]:
+    """Straight 8-bit colour to premultiplied float rgba, resized with antialiasing.
 
     Multiplied before it is resized: colours of transparent pixels mean nothing and must not bleed
     into the object's edge.
@@ -71,4 +92,4 @@ def premultiplied(
         rgba = rearrange(rgba, "b v c h w -> (b v) c h w")
         rgba = F.interpolate(rgba, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
         rgba = rearrange(rgba.clamp(0, 1), "(b v) c h w -> b v c h w", v=num_views)
-    return rgba[:, :, :3], rgba[:, :, 3:]
+    return rgba

@@ -78,12 +78,12 @@ class LGMModule(L.LightningModule):
             batch.target.cameras,
             height=batch.target.images.shape[-2],
             width=batch.target.images.shape[-1],
-            background=self.preparation.background,
+            background=batch.background[:, None].expand(-1, batch.target.num_views, -1),
         )
         return Prediction(batch, gaussians, render)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return self.preparation(batch)
+        return self.preparation(batch, training=self.trainer.training)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         prediction, target = self.predict(batch), batch.target

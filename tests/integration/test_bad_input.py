@@ -69,12 +69,10 @@ def test_evaluation_of_nothing(tmp_path, dataset):
 def test_evaluation_refuses_what_would_have_no_effect(tmp_path, dataset):
     ckpt = tmp_path / "a.ckpt"
     torch.save({"state_dict": {}, "config": {"model": {}, "scene": {}, "resolution": {}}}, ckpt)
-    line = one_error(
-        run_script(
-            "evaluate.py", f"ckpt={ckpt}", f"data.path={dataset}", f"run_dir={tmp_path}", "resolution=512x8"
-        )
-    )
-    assert "resolution=512x8 would have no effect" in line
+    options = [f"ckpt={ckpt}", f"data.path={dataset}", f"run_dir={tmp_path}"]
+    for option in ("resolution=512x8", "data/views=window", "data.augment.camera_jitter=null"):
+        line = one_error(run_script("evaluate.py", *options, option))
+        assert f"{option} would have no effect" in line
 
 
 def test_help_and_cfg_job_say_something_useful():

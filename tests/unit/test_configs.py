@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from lgm.cli.build import build_callbacks, build_loss, plain
 from lgm.cli.validate import check_training, plan_batches
+from lgm.data.augment import Augmentation
 from lgm.data.datamodule import ObjectDataModule
 from lgm.losses import CompositeLoss
 from lgm.models import LGM
@@ -105,6 +106,24 @@ def test_data(name):
 def test_view_samplers(name):
     sampler = instantiate(composed(f"data/views={name}").data.views)
     assert sampler.num_target_views == 8
+
+
+@pytest.mark.parametrize("name", names("data/augment"))
+def test_augmentations(name):
+    augmentation = instantiate(composed(f"data/augment={name}").data.augment)
+    assert isinstance(augmentation, Augmentation)
+
+
+def test_augmentations_by_default_and_where_numbers_are_compared():
+    """The paper's ranges; experiments for a first impression learn sooner without."""
+    released = instantiate(composed().data.augment)
+    assert released.grid_distortion.probability == released.camera_jitter.probability == 0.5
+    assert released.grid_distortion.cells == (8, 16) and released.grid_distortion.strength == 0.5
+    assert released.camera_jitter.max_azimuth_deg == pytest.approx(0.1 * 180)
+    assert released.camera_jitter.max_elevation_deg == pytest.approx(0.05 * 180)
+    assert released.random_background.probability == 0
+    for choice in ("experiment=quickstart", "debug=overfit"):
+        assert instantiate(composed(choice).data.augment) == Augmentation()
 
 
 @pytest.mark.parametrize("name", names("resolution"))

@@ -46,7 +46,7 @@ def test_colours_of_transparent_pixels_do_not_bleed():
     images[..., 1, :, 4:] = 255
     alphas = torch.zeros(1, 1, 1, 8, 8, dtype=torch.uint8)
     alphas[..., :4] = 255
-    colors, alpha = premultiplied(images, alphas, 3)
+    colors, alpha = premultiplied(images, alphas, 3).split([3, 1], dim=2)
     assert colors[:, :, 1].max() == 0
     assert torch.allclose(colors[:, :, 0], alpha[:, :, 0], atol=1e-6)
 
