@@ -1,4 +1,4 @@
-"""Two processes over gloo do what one does with twice the batch."""
+"""Two processes over gloo do what one does with twice the batch, augmentation included."""
 
 import csv
 
@@ -18,15 +18,17 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
         "one": ["trainer=cpu", "data.micro_batch_size=2"],
         "two": ["trainer=ddp_sim", "data.micro_batch_size=1"],
     }
-    weights, rows = {}, {}
+    weights, rows, augment = {}, {}, []
     for name, own in runs.items():
         result = run_script("train.py", *options, *own, f"run_dir={tmp_path / name}")
         assert result.returncode == 0, result.stderr
         checkpoint = read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")
         assert checkpoint["global_step"] == 3
         weights[name] = network_weights(checkpoint)
+        augment.append(checkpoint["config"]["data"]["augment"])
         with (tmp_path / name / "metrics.csv").open() as file:
             rows[name] = list(csv.DictReader(file))
+    assert augment[0]["camera_jitter"]["probability"] > 0 and augment[0] == augment[1]
     # The first gradient is the same to rounding; after that AdamW turns the rounding of gradients
     # that are zero (biases under a GroupNorm) into steps.
     norms = [[float(row["train/grad_norm"]) for row in rows[name]] for name in ("one", "two")]
