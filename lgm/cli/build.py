@@ -37,7 +37,7 @@ def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule
         target_size=cfg.resolution.target_size,
         background=tuple(cfg.protocol.background),
         radius=cfg.scene.radius,
-        augmentation=instantiate(cfg.data.augment) if training else None,
+        augmentation=None if batch_size is None else instantiate(cfg.data.augment),
     )
     renderer = instantiate(cfg.renderer)
     if batch_size is None:
