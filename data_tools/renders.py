@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from data_tools.command import write_atomically
-from data_tools.naming import is_uid
+from data_tools.naming import is_uid, make_uid
 from data_tools.plan import RenderPlan
 from lgm.data.sample import view_key
 
@@ -111,11 +111,20 @@ def read_settings(renders: Path) -> dict[str, Any]:
 
 
 def object_uids(renders: Path) -> Iterator[str]:
-    """The uids with a folder, in no particular order."""
+    """The uids with a folder, in no particular order; raises ValueError for a folder of an object whose
+    name can be none."""
     with os.scandir(renders) as entries:
         for entry in entries:
-            if entry.is_dir() and is_uid(entry.name):
+            if not entry.is_dir():
+                continue
+            if is_uid(entry.name):
                 yield entry.name
+            elif (Path(entry.path) / CAMERAS_NAME).is_file():
+                raise ValueError(
+                    f"{entry.path}: {entry.name!r} can be no uid, which has letters, digits, _ and - alone, "
+                    f"80 at most (in a shard it ends at the first dot); rename the folder, e.g. to "
+                    f"{make_uid(entry.name + '.glb')!r}, and the uid in its {META_NAME}"
+                )
 
 
 def append_report(renders: Path, line: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def check_metadata(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
 
 
 def check_pictures(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
-    """Every picture decodes, is RGBA, square and of one size; the canonical ones show something."""
+    """Every picture decodes, is RGBA (or opaque), square and of one size; canonical ones show something."""
     try:
         canonical = parse_cameras(sample.files.get("cameras.json", b""), sample.uid).canonical_inputs
     except BrokenSample:
@@ -78,7 +78,9 @@ def check_pictures(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
             with Image.open(io.BytesIO(content)) as image:
                 image.load()
                 mode, dimensions = image.mode, image.size
-                alpha = np.asarray(image.getchannel("A")) if mode == "RGBA" else None
+                # Without an alpha it is opaque: encoders of WebP leave out one that is 255 everywhere.
+                has_colors = mode in ("RGB", "RGBA")
+                alpha = np.asarray(image.convert("RGBA").getchannel("A")) if has_colors else None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             yield f"view {number}: picture does not decode: {error}"
             continue

@@ -41,7 +41,7 @@ def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule
     )
     renderer = instantiate(cfg.renderer)
     if batch_size is None:
-        return LGMModule(net, renderer, preparation)
+        return LGMModule(net, renderer, preparation, eval_views_per_call=cfg.data.eval_views_per_call)
     return LGMModule(
         net,
         renderer,
@@ -50,6 +50,7 @@ def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule
         optimizer=instantiate(cfg.optimizer, batch_size=batch_size),
         scheduler=instantiate(cfg.scheduler),
         clip_grad_norm=cfg.train.clip_grad_norm,
+        eval_views_per_call=cfg.data.eval_views_per_call,
         config=plain(cfg),
     )
 

@@ -18,7 +18,7 @@ from lgm.cli.build import (
     build_trainer,
     save_config,
 )
-from lgm.cli.validate import check_data, check_devices
+from lgm.cli.validate import check_data, check_devices, num_devices
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, load_strictly, network_weights, read_checkpoint
 
@@ -52,7 +52,7 @@ def evaluate(cfg: DictConfig) -> float | None:
         with open_dict(cfg):
             cfg.model.net.attention = cfg.attention
     datamodule = build_datamodule(cfg)
-    datamodule.check("test")
+    datamodule.check("test", num_devices(cfg), cfg.trainer.num_nodes)
     net = build_net(cfg)
     if weights is not None:
         load_strictly(net, weights, str(path))

@@ -20,7 +20,7 @@ from lgm.cli.build import (
 )
 from lgm.cli.lock import exclusive
 from lgm.cli.resume import check_resume, resume_path
-from lgm.cli.validate import check_training
+from lgm.cli.validate import check_training, num_devices
 from lgm.models.blocks import use_gradient_checkpointing
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def train(cfg: DictConfig) -> float | None:
     run_dir = Path(cfg.run_dir)
     plain(cfg)  # raises now for what cannot be resolved
     datamodule = build_datamodule(cfg, accumulation=batches.accumulation)
-    datamodule.check("fit")
+    datamodule.check("fit", num_devices(cfg), cfg.trainer.num_nodes)
     resume = resume_path(cfg.resume, run_dir)
 
     L.seed_everything(cfg.train.seed, verbose=False)

@@ -32,11 +32,14 @@ class Item:
     target: tuple[int, ...]
     seed: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Objects of one batch have this in common: numbers of input and target views, height, width."""
+        return len(self.input), len(self.target), *self.rgba.shape[1:3]
 
-def make_item(candidate: PosedObject | BrokenSample, sampler: ViewSampler, rng: np.random.Generator) -> Item:
+
+def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Generator) -> Item:
     """Choose an object's views and decode these alone; raises BrokenSample."""
-    if isinstance(candidate, BrokenSample):
-        raise candidate
     record = candidate.cameras
     try:
         choice = sampler.choose(record, rng)

@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lgm.data.order import check_consumers
 from lgm.data.sample import BrokenSample
 from lgm.data.source import FirstObjects, PosedObject, Source
 from lgm.data.stream import EvalStream, TrainStream
@@ -23,7 +24,8 @@ class ObjectDataModule(L.LightningDataModule):
 
     source: makes the source of a split: `source(split=…)`.
     train_views: chooses views for training; eval_views: for validation and test.
-    micro_batch_size: objects a forward pass on one device.
+    micro_batch_size: objects a forward pass on one device in training; eval_batch_size: in validation
+        and test.
     split: what evaluation reads; None is everything.
     max_train_objects, max_val_objects, max_test_objects: training, validation and test read only the
         first so many objects; None is the whole split.
@@ -37,6 +39,7 @@ class ObjectDataModule(L.LightningDataModule):
         train_views: ViewSampler,
         eval_views: ViewSampler,
         micro_batch_size: int,
+        eval_batch_size: int = 4,
         seed: int = 0,
         num_workers: int = 0,
         train_split: str = "train",
@@ -50,14 +53,16 @@ class ObjectDataModule(L.LightningDataModule):
         accumulation: int = 1,
     ) -> None:
         super().__init__()
-        if micro_batch_size < 1:
-            raise ValueError(f"data.micro_batch_size={micro_batch_size} must be at least 1")
+        for name, size in (("micro_batch_size", micro_batch_size), ("eval_batch_size", eval_batch_size)):
+            if size < 1:
+                raise ValueError(f"data.{name}={size} must be at least 1")
         if not 0 <= max_broken_fraction <= 1:
             raise ValueError(f"data.max_broken_fraction={max_broken_fraction} must lie between 0 and 1")
         self.make_source = source
         self.train_views = train_views
         self.eval_views = eval_views
         self.micro_batch_size = micro_batch_size
+        self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.num_workers = num_workers
         self.train_split = train_split
@@ -71,26 +76,27 @@ class ObjectDataModule(L.LightningDataModule):
         self.accumulation = accumulation
         self._sources: dict[str | None, Source] = {}
 
-    def check(self, stage: str) -> None:
+    def check(self, stage: str, num_devices: int = 1, num_nodes: int = 1) -> None:
         """Raise now, in one line, what would otherwise break a run hours later.
 
         stage: "fit" checks the training and validation splits, "test" what evaluation reads.
+        num_devices: a node.
         """
         samplers = [self.train_views, self.eval_views] if stage == "fit" else [self.eval_views]
+        readers = num_devices * max(1, self.num_workers)
         for split in self._splits(stage):
             source = self._source(split)
-            objects = source.check(self.probe_objects, self.max_broken_fraction)
+            objects = source.check(self.probe_objects, self.max_broken_fraction, readers)
             for found in objects:
                 for sampler in samplers:
                     _check_object(sampler, found)
             log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
+        if stage == "fit":
+            check_consumers(self._train_source().num_objects, readers * num_nodes)
 
     def train_dataloader(self) -> DataLoader:
-        source = self._source(self.train_split)
-        if self.max_train_objects is not None:
-            source = FirstObjects(source, self.max_train_objects)
         stream = TrainStream(
-            source=source,
+            source=self._train_source(),
             sampler=self.train_views,
             batch_size=self.micro_batch_size,
             seed=self.seed,
@@ -135,11 +141,17 @@ class ObjectDataModule(L.LightningDataModule):
             self._sources[split] = self.make_source(split=split)
         return self._sources[split]
 
+    def _train_source(self) -> Source:
+        source = self._source(self.train_split)
+        if self.max_train_objects is None:
+            return source
+        return FirstObjects(source, self.max_train_objects)
+
     def _eval_loader(self, split: str | None, max_objects: int | None) -> DataLoader:
         stream = EvalStream(
             source=self._source(split),
             sampler=self.eval_views,
-            batch_size=self.micro_batch_size,
+            batch_size=self.eval_batch_size,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             max_objects=max_objects,

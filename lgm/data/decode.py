@@ -12,16 +12,17 @@ from lgm.data.sample import BrokenSample
 def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np.ndarray:
     """WebP or PNG files to one uint8 array [n, H, W, 4] with straight alpha.
 
-    Raises BrokenSample naming the object and the view whose picture cannot be read, has no alpha,
-    or has another size than its siblings.
+    RGB is opaque: encoders of WebP leave out an alpha that is 255 everywhere. Raises BrokenSample
+    naming the object and the view whose picture cannot be read, is of another kind, or has another
+    size than its siblings.
     """
     pictures = []
     for file, view in zip(files, view_ids, strict=True):
         try:
             with Image.open(io.BytesIO(file)) as image:
-                if image.mode != "RGBA":
+                if image.mode not in ("RGBA", "RGB"):
                     raise BrokenSample(f"object {uid!r}: view {view} is {image.mode}, expected RGBA")
-                pictures.append(np.asarray(image))
+                pictures.append(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")))
         except BrokenSample:
             raise
         except UnidentifiedImageError as error:

@@ -12,6 +12,8 @@ so ranks with unequal shards never wait for each other.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count, pairwise
 
 import numpy as np
 
@@ -32,19 +34,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Slot:
-    """One place in a consumer's endless stream: the `rank`-th of a shuffled part."""
+    """One place in a consumer's endless stream: the `rank`-th of a shuffled part.
+
+    next_part: what the consumer reads after this part.
+    """
 
     position: int
     pass_index: int
     part: Part
     rank: int
+    next_part: Part
 
 
 def parts(shard_sizes: list[int], num_consumers: int) -> list[Part]:
     """All objects, cut into at least one non-empty part a consumer where there are that many."""
     num_objects = sum(shard_sizes)
-    count = max(1, -(-num_consumers // max(1, len(shard_sizes))))
-    cut = [Part(s, i, count) for s in range(len(shard_sizes)) for i in range(count)]
+    each = max(1, -(-num_consumers // max(1, len(shard_sizes))))
+    cut = [Part(s, i, each) for s in range(len(shard_sizes)) for i in range(each)]
     cut = [part for part in cut if part.size(shard_sizes[part.shard]) > 0]
     if len(cut) < num_consumers <= num_objects:
         # Shards of very unequal sizes: one part an object always suffices.
@@ -61,29 +67,57 @@ def shares(
     return [cut[i] for i in order[consumer::num_consumers]]
 
 
+def check_consumers(num_objects: int, num_consumers: int) -> None:
+    """Raise ValueError where some consumer would have nothing to read."""
+    if num_objects < num_consumers:
+        raise ValueError(
+            f"{num_objects} objects are too few for {num_consumers} loader processes "
+            f"(ranks × data.num_workers); lower data.num_workers"
+        )
+
+
 def slots(
     shard_sizes: list[int], num_consumers: int, consumer: int, seed: int, start: int = 0
 ) -> Iterator[Slot]:
     """A consumer's stream from position `start` on, without visiting what lies before it."""
-    if len(parts(shard_sizes, num_consumers)) < num_consumers:
-        raise ValueError(
-            f"{sum(shard_sizes)} objects are too few for {num_consumers} loader processes "
-            f"(ranks × data.num_workers); lower data.num_workers"
-        )
-    position, pass_index = 0, 0
-    while True:
+    check_consumers(sum(shard_sizes), num_consumers)
+    position = 0
+    for (pass_index, part), (_, next_part) in pairwise(_turns(shard_sizes, num_consumers, consumer, seed)):
+        size = part.size(shard_sizes[part.shard])
+        for rank in range(max(0, start - position), size):
+            yield Slot(position + rank, pass_index, part, rank, next_part)
+        position += size
+
+
+def _turns(
+    shard_sizes: list[int], num_consumers: int, consumer: int, seed: int
+) -> Iterator[tuple[int, Part]]:
+    for pass_index in count():
         for part in shares(shard_sizes, num_consumers, consumer, seed, pass_index):
-            size = part.size(shard_sizes[part.shard])
-            for rank in range(max(0, start - position), size):
-                yield Slot(position + rank, pass_index, part, rank)
-            position += size
-        pass_index += 1
+            yield pass_index, part
 
 
+@lru_cache(maxsize=16)  # asked for at each slot of a part
 def within(part: Part, size: int, seed: int, pass_index: int) -> np.ndarray:
     """The order of the `size` objects inside a part in one pass."""
     rng = np.random.default_rng([seed, _WITHIN, pass_index, part.shard, part.index])
     return rng.permutation(size)
+
+
+def candidates(slot: Slot, shard_sizes: list[int], seed: int) -> Iterator[tuple[int, int]]:
+    """Shard and ordinal of the object that stands at a slot, and then of those that take its place, in
+    turn, where it is broken: the next of its part, and where that is all broken, of the other shards.
+
+    What stands at a slot never depends on how the run came there.
+    """
+    size = slot.part.size(shard_sizes[slot.part.shard])
+    order = within(slot.part, size, seed, slot.pass_index)
+    for i in range(size):
+        yield slot.part.shard, slot.part.index + int(order[(slot.rank + i) % size]) * slot.part.count
+    for further in range(1, len(shard_sizes)):
+        shard = (slot.part.shard + further) % len(shard_sizes)
+        for i in range(shard_sizes[shard]):
+            yield shard, (slot.rank + i) % shard_sizes[shard]
 
 
 def view_rng(seed: int, pass_index: int, shard: int, ordinal: int) -> np.random.Generator:

@@ -1,6 +1,6 @@
 """The schema of a data set: a folder with `index.json` and tar shards. Imports no torch.
 
-In a tar, one object is one WebDataset key `<uid>`:
+In a tar, one object is one WebDataset key `<uid>`, which has no dot:
 
     <uid>.cameras.json    where the views were taken from (`CameraRecord`)
     <uid>.view_000.webp   or .png, one a view: RGBA, straight alpha, sRGB
@@ -127,7 +127,14 @@ def _pose_fault(c2w: np.ndarray) -> str | None:
 def check_sample(sample: dict[str, Any], uid: str) -> CameraRecord:
     """Check one object's keys (not its pixels) and return its cameras; raises BrokenSample."""
     if "cameras.json" not in sample:
-        raise BrokenSample(f"object {uid!r}: cameras.json is missing")
+        strayed = next((key for key in sample if key.endswith(".cameras.json")), None)
+        if strayed is None:
+            raise BrokenSample(f"object {uid!r}: cameras.json is missing")
+        whole = f"{uid}.{strayed.removesuffix('.cameras.json')}"
+        raise BrokenSample(
+            f"object {uid!r}: its files are named {whole!r}, and a uid ends at its first dot; rename "
+            f"it, e.g. to {whole.replace('.', '_')!r}, and pack it again"
+        )
     record = parse_cameras(sample["cameras.json"], uid)
     views = view_keys(sample)
     if list(views) != list(range(record.num_views)):

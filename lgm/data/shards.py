@@ -1,17 +1,16 @@
-"""Tar shards, streamed through WebDataset: a folder or URL prefix with `index.json`."""
+"""Tar shards: a folder or URL prefix with `index.json`, any object within reach."""
+
+from __future__ import annotations
 
 import logging
-import tarfile
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import webdataset
 
 from lgm.data.decode import decode_rgba
-from lgm.data.order import Part
+from lgm.data.members import ShardMembers, read_file
 from lgm.data.sample import (
     INDEX_NAME,
     BrokenSample,
@@ -22,40 +21,70 @@ from lgm.data.sample import (
     parse_index,
     view_keys,
 )
+from lgm.data.shard_files import LocalFiles, ShardFiles, shard_files
 from lgm.data.source import PosedObject, Source
 
 log = logging.getLogger(__name__)
 
 _TRAINING_SPLITS = ("train", "val")
+_CAMERAS = "cameras.json"
+_KNOWN_MEMBERS = 1 << 20  # files whose places a process remembers: some 30 MB
 
 
 class ShardObject(PosedObject):
-    """One object as it lay in a tar: its pictures stay compressed until they are asked for."""
+    """One object in a tar: its pictures stay there until they are asked for.
 
-    def __init__(self, sample: dict[str, Any]) -> None:
-        self.uid = sample["__key__"]
-        self.cameras: CameraRecord = check_sample(sample, self.uid)
-        self._pictures = {view: sample[key] for view, key in view_keys(sample).items()}
+    files: offset and size of each of its files.
+    """
+
+    def __init__(
+        self,
+        uid: str,
+        cameras: CameraRecord,
+        files: dict[str, tuple[int, int]],
+        shards: ShardFiles,
+        shard: ShardInfo,
+    ) -> None:
+        self.uid = uid
+        self.cameras = cameras
+        self._files = files
+        self._keys = view_keys(files)
+        self._shards = shards
+        self._shard = shard
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
-        return decode_rgba([self._pictures[i] for i in view_ids], view_ids, self.uid)
+        try:
+            with self._shards.open(self._shard) as file:
+                keys = [self._keys[view] for view in view_ids]
+                pictures = [read_file(file, self._files[key], key, self.uid) for key in keys]
+        except OSError as error:
+            raise BrokenSample(f"object {self.uid!r}: {_first_line(error)}") from error
+        return decode_rgba(pictures, view_ids, self.uid)
 
 
 class ShardSource(Source):
     """The objects of one split of a data set, or of all of it.
 
-    path: a local folder, or a URL prefix that WebDataset can open.
+    path: a local folder, or a URL prefix (`lgm.data.urls`).
     split: a name in the index's `splits`; None is everything.
+    cache_dir, cache_bytes: where shards behind a URL are kept, and how much of them.
     """
 
-    def __init__(self, path: str | Path, split: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        split: str | None = None,
+        cache_dir: str | Path | None = None,
+        cache_bytes: float = 50e9,
+    ) -> None:
         self.path = str(path)
         self.split = split
-        self.is_local = "://" not in self.path
+        self.files = shard_files(self.path, cache_dir, cache_bytes)
         self.index = self._read_index()
-        self._shards, self._uids = self._select(split)
+        self._members: OrderedDict[str, ShardMembers] = OrderedDict()
+        self._shards, self._ordinals = self._select(split)
         self._sizes = [
-            len(self._uids[shard.name]) if shard.name in self._uids else shard.samples
+            len(self._ordinals[shard.name]) if shard.name in self._ordinals else shard.samples
             for shard in self._shards
         ]
 
@@ -63,84 +92,57 @@ class ShardSource(Source):
     def shard_sizes(self) -> list[int]:
         return self._sizes
 
-    def read(self, part: Part) -> list[PosedObject | BrokenSample]:
-        shard = self._shards[part.shard]
-        objects: list[PosedObject | BrokenSample] = []
-        wanted = part.size(self._sizes[part.shard])
+    def load(self, shard: int, ordinal: int) -> PosedObject:
+        info = self._shards[shard]
+        place = int(self._ordinals[info.name][ordinal]) if info.name in self._ordinals else ordinal
         try:
-            for ordinal, sample in enumerate(self._samples(shard)):
-                if ordinal % part.count == part.index:
-                    objects.append(_parse(sample))
-                if len(objects) == wanted:
-                    break  # nothing behind it is this part's
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            objects.append(BrokenSample(f"shard {self._url(shard)}: {_first_line(error)}"))
-        # What the index promises and the shard lacks is broken too: counted, never skipped in silence.
-        while len(objects) < wanted:
-            objects.append(
-                BrokenSample(
-                    f"shard {self._url(shard)}: fewer objects than index.json says ({shard.samples})"
-                )
-            )
-        return objects[:wanted]
+            return self._load(info, place)
+        except OSError as error:
+            raise BrokenSample(f"shard {self.files.url(info.name)}: {_first_line(error)}") from error
+        except BrokenSample as error:
+            raise BrokenSample(f"{error} (shard {self.files.url(info.name)})") from error
 
-    def check(self, probe: int, max_broken_fraction: float = 0.0) -> list[PosedObject]:
-        for shard in self._shards if self.is_local else ():
-            file = Path(self.path) / shard.name
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"shard {file} is missing, though index.json names it; pack the set again"
-                )
-            if file.stat().st_size != shard.bytes:
-                raise ValueError(
-                    f"shard {file} has {file.stat().st_size} bytes, index.json says {shard.bytes}; "
-                    "it was cut off or changed: copy it again"
-                )
-        parsed = list(islice(self._parsed(), probe))
-        broken = [found for found in parsed if isinstance(found, BrokenSample)]
-        if len(broken) > max_broken_fraction * len(parsed):
-            raise ValueError(f"{broken[0]}; mend or repack the data set, or raise data.max_broken_fraction")
-        return [found for found in parsed if not isinstance(found, BrokenSample)]
+    def prefetch(self, shard: int) -> None:
+        self.files.prefetch(self._shards[shard])
 
-    def _parsed(self) -> Iterator[PosedObject | BrokenSample]:
-        """All objects in the order they lie in; ValueError where a shard itself cannot be read."""
-        for shard in self._shards:
-            try:
-                for sample in self._samples(shard):
-                    found = _parse(sample)
-                    if isinstance(found, BrokenSample):
-                        found = BrokenSample(f"{found} (shard {self._url(shard)})")
-                    yield found
-            except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-                raise ValueError(
-                    f"shard {self._url(shard)} cannot be read: {_first_line(error)}; copy or pack it again"
-                ) from error
+    def check_files(self, num_readers: int) -> None:
+        self.files.check(self._shards, num_readers)
 
-    def _samples(self, shard: ShardInfo) -> Iterator[dict[str, Any]]:
-        """A shard's samples of this split, in the order they lie in."""
-        uids = self._uids.get(shard.name)
-        for sample in webdataset.tariterators.tarfile_samples([{"url": self._url(shard)}]):
-            if uids is None or sample["__key__"] in uids:
-                yield sample
+    def _load(self, shard: ShardInfo, place: int) -> ShardObject:
+        with self.files.open(shard) as file:
+            members = self._members_of(shard)
+            members.extend(file, place + 1)
+            if place >= len(members.uids):
+                # What the index promises and the shard lacks is broken: counted, never skipped in silence.
+                reason = members.fault or f"fewer objects than index.json says ({shard.samples})"
+                raise BrokenSample(f"object number {place}: {reason}")
+            uid, files = members.uids[place], members.files(place)
+            sample = {key: b"" for key in files}
+            if _CAMERAS in files:
+                sample[_CAMERAS] = read_file(file, files[_CAMERAS], _CAMERAS, uid)
+        return ShardObject(uid, check_sample(sample, uid), files, self.files, shard)
 
-    def _url(self, shard: ShardInfo) -> str:
-        return f"{self.path.rstrip('/')}/{shard.name}"
+    def _members_of(self, shard: ShardInfo) -> ShardMembers:
+        members = self._members.setdefault(shard.name, ShardMembers())
+        self._members.move_to_end(shard.name)
+        while len(self._members) > 1 and sum(map(len, self._members.values())) > _KNOWN_MEMBERS:
+            self._members.popitem(last=False)
+        return members
 
     def _read_index(self) -> Index:
-        where = f"{self.path.rstrip('/')}/{INDEX_NAME}"
-        if self.is_local and not Path(where).is_file():
-            raise FileNotFoundError(
-                f"data.path={self.path} has no {INDEX_NAME}; give a folder that data_tools.pack wrote, "
-                "or data=quickstart for the bundled objects"
-            )
+        where = self.files.url(INDEX_NAME)
         try:
-            with webdataset.gopen(where) as stream:
-                return parse_index(stream.read(), where)
+            return parse_index(self.files.read(INDEX_NAME), where)
         except OSError as error:
-            raise FileNotFoundError(f"{where} cannot be read: {_first_line(error)}") from error
+            if isinstance(self.files, LocalFiles) and not Path(where).is_file():
+                raise FileNotFoundError(
+                    f"data.path={self.path} has no {INDEX_NAME}; give a folder that data_tools.pack wrote, "
+                    "or data=quickstart for the bundled objects"
+                ) from error
+            raise FileNotFoundError(f"data.path={self.path}: {_first_line(error)}") from error
 
-    def _select(self, split: str | None) -> tuple[list[ShardInfo], dict[str, set[str]]]:
-        """The shards of a split and, where the split names objects, those of each shard."""
+    def _select(self, split: str | None) -> tuple[list[ShardInfo], dict[str, np.ndarray]]:
+        """The shards of a split and, where the split names objects, the places of these in each."""
         if split is None:
             return list(self.index.shards), {}
         if not self.index.splits and split in _TRAINING_SPLITS:
@@ -156,42 +158,39 @@ class ShardSource(Source):
         named = [shard for shard in self.index.shards if shard.name in members]
         if len(named) == len(members) and named:
             return named, {}
-        uids = {shard.name: self._uids_in(shard) & members for shard in self.index.shards}
-        absent = sorted(members.difference(*uids.values()))
+        ordinals, found = {}, set()
+        for shard in self.index.shards:
+            uids = self._uids_in(shard)
+            places = [place for place, uid in enumerate(uids) if uid in members]
+            found.update(uids[place] for place in places)
+            if places:
+                ordinals[shard.name] = np.asarray(places, dtype=np.int32)
+        absent = sorted(members - found)
         if absent:
             raise ValueError(
                 f"split {split!r} of {self.path}/{INDEX_NAME} names {len(absent)} shards or objects that are "
                 f"not there, e.g. {absent[0]!r}; mend the index"
             )
-        shards = [shard for shard in self.index.shards if uids[shard.name]]
-        if not shards:
+        if not ordinals:
             raise ValueError(
                 f"split {split!r} of {self.path} names neither a shard nor an object that is there"
             )
-        return shards, uids
+        return [shard for shard in self.index.shards if shard.name in ordinals], ordinals
 
-    def _uids_in(self, shard: ShardInfo) -> set[str]:
-        """The uids in a shard; on a local disk only the headers are read."""
-        if not self.is_local:
-            raise ValueError(
-                f"{self.path}: splits that name objects need a local folder; split by shards instead"
-            )
+    def _uids_in(self, shard: ShardInfo) -> list[str]:
+        """The uids in a shard, in order; only the headers are read."""
+        where = self.files.url(shard.name)
+        members = ShardMembers()
         try:
-            with tarfile.open(Path(self.path) / shard.name) as tar:
-                return {name.split(".", 1)[0] for name in tar.getnames()}
+            with self.files.open(shard) as file:
+                members.extend(file)
         except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"shard {self._url(shard)} is missing, though index.json names it"
-            ) from error
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise ValueError(f"shard {self._url(shard)} cannot be read: {_first_line(error)}") from error
-
-
-def _parse(sample: dict[str, Any]) -> PosedObject | BrokenSample:
-    try:
-        return ShardObject(sample)
-    except BrokenSample as error:
-        return error
+            raise FileNotFoundError(f"shard {where} is missing, though index.json names it") from error
+        except OSError as error:
+            raise ValueError(f"shard {where} cannot be read: {_first_line(error)}") from error
+        if members.fault:
+            raise ValueError(f"shard {where} cannot be read: {members.fault}; copy or pack it again")
+        return members.uids
 
 
 def _first_line(error: BaseException) -> str:

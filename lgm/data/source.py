@@ -1,16 +1,20 @@
 """Where objects come from: the interface that the streams read."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
-from lgm.data.order import Part
 from lgm.data.sample import BrokenSample, CameraRecord
 
 
 class PosedObject(ABC):
-    """One object: its name, its cameras, and pictures that are decoded on demand."""
+    """One object: its name, its cameras, and pictures that are read and decoded on demand."""
 
     uid: str
     cameras: CameraRecord
@@ -21,7 +25,7 @@ class PosedObject(ABC):
 
 
 class Source(ABC):
-    """A collection of objects in shards of known sizes."""
+    """A collection of objects in shards of known sizes, each object within reach of its place."""
 
     @property
     @abstractmethod
@@ -29,18 +33,49 @@ class Source(ABC):
         """The number of objects in each shard."""
 
     @abstractmethod
-    def read(self, part: Part) -> list[PosedObject | BrokenSample]:
-        """The objects of one part, in the order they lie in; what is broken stands as its error."""
+    def load(self, shard: int, ordinal: int) -> PosedObject:
+        """The `ordinal`-th object of a shard, without its pictures; raises BrokenSample."""
 
-    @abstractmethod
-    def check(self, probe: int, max_broken_fraction: float = 0.0) -> list[PosedObject]:
-        """Fail early: raise ValueError or FileNotFoundError for what can be seen without reading
-        everything, and for too many broken ones among the first `probe` objects; return the good
-        ones of these."""
+    def prefetch(self, shard: int) -> None:  # noqa: B027 (a source in memory has nothing to fetch)
+        """This shard is read next: have it ready, without waiting for it."""
+
+    def check_files(self, num_readers: int) -> None:  # noqa: B027 (nor to check)
+        """Raise ValueError or FileNotFoundError for what can be seen without reading objects.
+
+        num_readers: loader processes on this machine.
+        """
+
+    def check(self, probe: int, max_broken_fraction: float = 0.0, num_readers: int = 1) -> list[PosedObject]:
+        """Fail early: on the files, and on too many broken ones among the first `probe` objects;
+        return the good ones of these."""
+        self.check_files(num_readers)
+        good: list[PosedObject] = []
+        broken: list[BrokenSample] = []
+        for number in range(min(probe, self.num_objects)):
+            try:
+                good.append(self.load(*self.place(number)))
+            except BrokenSample as error:
+                broken.append(error)
+        if len(broken) > max_broken_fraction * (len(good) + len(broken)):
+            raise ValueError(f"{broken[0]}; mend or repack the data set, or raise data.max_broken_fraction")
+        return good
 
     @property
     def num_objects(self) -> int:
         return sum(self.shard_sizes)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Shard and ordinal of the `number`-th object of all."""
+        shard = bisect_right(self._ends, number)
+        return shard, number - self.first(shard)
+
+    def first(self, shard: int) -> int:
+        """The number of a shard's first object among all."""
+        return self._ends[shard] - self.shard_sizes[shard]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(self.shard_sizes))
 
 
 class FirstObjects(Source):
@@ -50,16 +85,20 @@ class FirstObjects(Source):
         if count < 1:
             raise ValueError(f"data.max_train_objects={count} must be at least 1")
         self._source = source
-        self._sizes = []
+        sizes: list[int] = []
         for size in source.shard_sizes:
-            self._sizes.append(min(size, count - sum(self._sizes)))
+            sizes.append(min(size, count - sum(sizes)))
+        self._sizes = [size for size in sizes if size > 0]
 
     @property
     def shard_sizes(self) -> list[int]:
-        return [size for size in self._sizes if size > 0]
+        return self._sizes
 
-    def read(self, part: Part) -> list[PosedObject | BrokenSample]:
-        return self._source.read(part)[: part.size(self._sizes[part.shard])]
+    def load(self, shard: int, ordinal: int) -> PosedObject:
+        return self._source.load(shard, ordinal)
 
-    def check(self, probe: int, max_broken_fraction: float = 0.0) -> list[PosedObject]:
-        return self._source.check(probe, max_broken_fraction)
+    def prefetch(self, shard: int) -> None:
+        self._source.prefetch(shard)
+
+    def check_files(self, num_readers: int) -> None:
+        self._source.check_files(num_readers)

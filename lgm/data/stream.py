@@ -1,55 +1,21 @@
 """Endless and finite streams of batches, made in the loader's workers."""
 
-import logging
 from collections.abc import Iterator
+from itertools import groupby
 
-import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
+from lgm.data.broken import BrokenCounter
 from lgm.data.collate import Item, collate, make_item
-from lgm.data.order import Part, Slot, parts, slots, view_rng, within
+from lgm.data.order import Part, Slot, candidates, slots, view_rng
 from lgm.data.sample import BrokenSample
-from lgm.data.source import PosedObject, Source
+from lgm.data.source import Source
 from lgm.data.views import ViewSampler
 from lgm.types import Batch
-
-log = logging.getLogger(__name__)
-
-_GRACE = 100  # objects; with fewer seen, a fraction of broken ones says little
-
-
-class BrokenCounter:
-    """Counts broken samples of one worker, names each once, and stops the run at too many."""
-
-    def __init__(self, max_fraction: float) -> None:
-        self.max_fraction = max_fraction
-        self.seen = 0
-        self.broken = 0
-        self._named: set[str] = set()
-
-    def good(self) -> None:
-        self.seen += 1
-
-    def bad(self, error: BrokenSample) -> None:
-        self.seen += 1
-        self.broken += 1
-        if str(error) not in self._named:
-            self._named.add(str(error))
-            log.warning("skipped a broken sample: %s", error)
-        # Three standard deviations of grace: chance alone must stop none of many workers.
-        expected = self.max_fraction * max(self.seen, _GRACE)
-        if self.broken > expected + 3 * expected**0.5:
-            raise ValueError(
-                f"{self.broken} of {self.seen} samples are broken, more than "
-                f"data.max_broken_fraction={self.max_fraction} allows; the last: {error}"
-            )
 
 
 class TrainStream(IterableDataset):
     """An endless stream of whole batches; its order is `lgm.data.order`'s.
-
-    A broken sample's place is taken by the next good one of its part, so that what stands at a
-    position never depends on how the run came there.
 
     start_batch: how many batches this rank has already trained on.
     """
@@ -90,44 +56,34 @@ class TrainStream(IterableDataset):
                 items = []
 
     def _items(self, stream: Iterator[Slot]) -> Iterator[Item]:
-        counter = BrokenCounter(self.max_broken_fraction)
-        loaded: Part | None = None
-        ordered: int | None = None
-        objects: list[PosedObject | BrokenSample] = []
-        order = np.zeros(0, dtype=int)
+        counter = BrokenCounter(self.max_broken_fraction, self.source.num_objects)
+        in_hand: Part | None = None
         for slot in stream:
-            if loaded != slot.part:
-                loaded, ordered = slot.part, None
-                objects = self.source.read(slot.part)
-            if ordered != slot.pass_index:  # a set of one part is read once for all passes
-                ordered = slot.pass_index
-                order = within(slot.part, len(objects), self.seed, slot.pass_index)
-            yield self._first_good(slot, objects, np.roll(order, -slot.rank), counter)
+            if slot.part != in_hand:
+                in_hand = slot.part
+                self.source.prefetch(slot.next_part.shard)
+            yield self._first_good(slot, counter)
 
-    def _first_good(
-        self,
-        slot: Slot,
-        objects: list[PosedObject | BrokenSample],
-        order: np.ndarray,
-        counter: BrokenCounter,
-    ) -> Item:
-        error = BrokenSample("an empty shard")
-        for i in order.tolist():
-            ordinal = slot.part.index + i * slot.part.count
-            rng = view_rng(self.seed, slot.pass_index, slot.part.shard, ordinal)
+    def _first_good(self, slot: Slot, counter: BrokenCounter) -> Item:
+        error = BrokenSample("an empty data set")
+        for shard, ordinal in candidates(slot, self.source.shard_sizes, self.seed):
+            number = self.source.first(shard) + ordinal
+            rng = view_rng(self.seed, slot.pass_index, shard, ordinal)
             try:
-                item = make_item(objects[i], self.sampler, rng)
+                item = make_item(self.source.load(shard, ordinal), self.sampler, rng)
             except BrokenSample as broken:
                 error = broken
-                counter.bad(broken)
+                counter.bad(number, broken)
             else:
-                counter.good()
+                counter.good(number)
                 return item
-        raise ValueError(f"no object of a whole shard can be read; the last: {error}")
+        raise ValueError(f"no object can be read; the last: {error}")
 
 
 class EvalStream(IterableDataset):
-    """Every object once, over all ranks and workers, in the order they lie in.
+    """Every object once, over all ranks and workers, each with neighbours in the order they lie in.
+
+    A batch ends early where the next object has other numbers of views or another picture size.
 
     max_objects: only the first so many of the whole set.
     """
@@ -154,34 +110,38 @@ class EvalStream(IterableDataset):
         worker, num_workers = _worker()
         num_consumers = self.world_size * num_workers
         consumer = self.rank * num_workers + worker
-        counter = BrokenCounter(self.max_broken_fraction)
-        items: list[Item] = []
-        for item in self._items(consumer, num_consumers, counter):
-            items.append(item)
-            if len(items) == self.batch_size:
+        for _, alike in groupby(self._items(consumer, num_consumers), lambda item: item.shape):
+            items: list[Item] = []
+            for item in alike:
+                items.append(item)
+                if len(items) == self.batch_size:
+                    yield collate(items)
+                    items = []
+            if items:
                 yield collate(items)
-                items = []
-        if items:
-            yield collate(items)
 
-    def _items(self, consumer: int, num_consumers: int, counter: BrokenCounter) -> Iterator[Item]:
-        sizes = self.source.shard_sizes
-        firsts = np.concatenate([[0], np.cumsum(sizes)])
-        limit = self.max_objects if self.max_objects is not None else sum(sizes)
-        for part in parts(sizes, num_consumers)[consumer::num_consumers]:
-            numbers = range(firsts[part.shard] + part.index, firsts[part.shard + 1], part.count)
-            if numbers[0] >= limit:
-                continue
-            for number, candidate in zip(numbers, self.source.read(part), strict=True):
-                if number >= limit:
-                    break
-                try:
-                    item = make_item(candidate, self.sampler, view_rng(0, 0, 0, int(number)))
-                except BrokenSample as error:
-                    counter.bad(error)
-                else:
-                    counter.good()
-                    yield item
+    def _items(self, consumer: int, num_consumers: int) -> Iterator[Item]:
+        counter = BrokenCounter(self.max_broken_fraction, self.source.num_objects)
+        wanted = self.source.num_objects
+        if self.max_objects is not None:
+            wanted = min(wanted, self.max_objects)
+        in_hand: int | None = None
+        # Neighbours stay together: a consumer reads few shards, and of these only its own objects.
+        first, end = (wanted * c // num_consumers for c in (consumer, consumer + 1))
+        last_shard, _ = self.source.place(end - 1)
+        for number in range(first, end):
+            shard, ordinal = self.source.place(number)
+            if shard != in_hand:
+                in_hand = shard
+                if shard < last_shard:
+                    self.source.prefetch(shard + 1)
+            try:
+                item = make_item(self.source.load(shard, ordinal), self.sampler, view_rng(0, 0, 0, number))
+            except BrokenSample as error:
+                counter.bad(number, error)
+            else:
+                counter.good(number)
+                yield item
 
 
 def _worker() -> tuple[int, int]:

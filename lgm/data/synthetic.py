@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras, orbit_poses, spiral_angles
-from lgm.data.order import Part
-from lgm.data.sample import BrokenSample, CameraRecord
+from lgm.data.sample import CameraRecord
 from lgm.data.source import PosedObject, Source
 from lgm.gaussians import Gaussians
 from lgm.rendering import TorchRenderer
@@ -69,16 +68,13 @@ class SyntheticSource(Source):
     def shard_sizes(self) -> list[int]:
         return [self._num_objects]
 
-    def read(self, part: Part) -> list[PosedObject | BrokenSample]:
-        return [self._object(i) for i in range(part.index, self._num_objects, part.count)]
-
-    def check(self, probe: int, max_broken_fraction: float = 0.0) -> list[PosedObject]:
-        return [self._object(0)]
-
-    def _object(self, index: int) -> SyntheticObject:
+    def load(self, shard: int, ordinal: int) -> PosedObject:
         return SyntheticObject(
-            self._first_seed + index, self._cameras, self._resolution, self._gaussians_per_object
+            self._first_seed + ordinal, self._cameras, self._resolution, self._gaussians_per_object
         )
+
+    def check(self, probe: int, max_broken_fraction: float = 0.0, num_readers: int = 1) -> list[PosedObject]:
+        return [self.load(0, 0)]  # all are alike
 
 
 def _blobs(seed: int, num_gaussians: int) -> Gaussians:

@@ -16,6 +16,7 @@ from lgm.gaussians import Gaussians
 from lgm.losses import CompositeLoss
 from lgm.metrics import psnr
 from lgm.rendering.base import Renderer
+from lgm.training.drawing import draw
 from lgm.training.resume import option_values, realign_loops, restore_options
 from lgm.training.step_log import StepLog
 from lgm.types import Batch, Prediction
@@ -31,6 +32,8 @@ class LGMModule(L.LightningModule):
     renderer: draws all target views of all scenes in one call.
     preparation: what happens to a batch on the device first.
     optimizer: makes an optimizer of the network; scheduler: makes a schedule of that optimizer.
+    eval_views_per_call: in validation and test, pictures that the renderer draws at once; None draws
+        a batch in one call, as in training.
     clip_grad_norm: gradients are scaled down to this global norm; None leaves them.
     config: plain containers, stored in every checkpoint.
     """
@@ -44,6 +47,7 @@ class LGMModule(L.LightningModule):
         optimizer: Callable[[nn.Module], Optimizer] | None = None,
         scheduler: Callable[[Optimizer], Any] | None = None,
         clip_grad_norm: float | None = 1.0,
+        eval_views_per_call: int | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -54,6 +58,7 @@ class LGMModule(L.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.clip_grad_norm = clip_grad_norm
+        self.eval_views_per_call = eval_views_per_call
         self.config = config or {}
         self.val_psnr = MeanMetric()
         self.val_loss = MeanMetric()
@@ -73,12 +78,12 @@ class LGMModule(L.LightningModule):
         """
         network = self.net if net is None else net
         gaussians = network(batch.input.images, batch.input.cameras)
-        render = self.renderer(
+        render = draw(
+            self.renderer,
             gaussians,
-            batch.target.cameras,
-            height=batch.target.images.shape[-2],
-            width=batch.target.images.shape[-1],
-            background=batch.background[:, None].expand(-1, batch.target.num_views, -1),
+            batch.target,
+            batch.background,
+            None if self.training else self.eval_views_per_call,
         )
         return Prediction(batch, gaussians, render)
 

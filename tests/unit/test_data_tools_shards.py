@@ -70,7 +70,7 @@ def first(members: dict[str, bytes], key: str) -> str:
 
 def picture(mode: str, size: tuple[int, int], color) -> bytes:
     held = io.BytesIO()
-    Image.new(mode, size, color).save(held, "WEBP", lossless=True)
+    Image.new(mode, size, color).save(held, "WEBP" if mode == "RGBA" else "PNG", lossless=True)
     return held.getvalue()
 
 
@@ -182,7 +182,7 @@ def spoil_picture(members):
 
 
 def grey_picture(members):
-    members[first(members, "view_001.webp")] = picture("RGB", (16, 16), "grey")
+    members[first(members, "view_001.webp")] = picture("L", (16, 16), 99)
 
 
 def small_picture(members):
@@ -208,7 +208,7 @@ def no_metadata(members):
         (skew_camera, "view 2: c2w[:3, :3] is no rotation"),
         (lift_canonical, "view 1: is canonical but stands at height"),
         (spoil_picture, "view 1: picture does not decode"),
-        (grey_picture, "view 1: picture is RGB, not RGBA"),
+        (grey_picture, "view 1: picture is L, not RGBA"),
         (small_picture, "view 1: picture is 16x8, expected 16x16"),
         (empty_picture, "view 1: picture is empty"),
         (wrong_uid, "json names the uid 'someone'"),

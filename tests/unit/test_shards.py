@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lgm.data.broken import BrokenCounter
 from lgm.data.datamodule import ObjectDataModule
 from lgm.data.sample import BrokenSample
 from lgm.data.shards import ShardSource
@@ -143,9 +144,14 @@ def test_splits_by_uid_and_no_splits_at_all(tmp_path, caplog):
 
 
 def _all(source):
-    from lgm.data.order import parts
-
-    return [found for part in parts(source.shard_sizes, 1) for found in source.read(part)]
+    """All objects, and what is broken as its error."""
+    found = []
+    for number in range(source.num_objects):
+        try:
+            found.append(source.load(*source.place(number)))
+        except BrokenSample as error:
+            found.append(error)
+    return found
 
 
 # -- what is broken ----------------------------------------------------------------------------------
@@ -236,13 +242,36 @@ def test_a_split_that_names_what_is_not_there(tmp_path):
         ShardSource(folder, "train")
 
 
-def test_too_many_broken_samples_stop_the_run(tmp_path):
-    folder = broken_dataset(tmp_path, garbage_picture)
-    broken = TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
-    with pytest.raises(
-        ValueError, match=r"data.max_broken_fraction=0.01 allows; the last: object 'object-1'"
-    ):
+def test_too_many_broken_objects_stop_the_run(tmp_path):
+    objects = [sample_files(f"object-{i}", i) for i in range(10)]
+    for i in range(5):  # with fewer than a hundred objects, four are put up with
+        objects[i][f"object-{i}.view_005.png"] = b"no picture"
+    shard = write_shard(tmp_path / "all-000000.tar", objects)
+    write_index(tmp_path, [shard])
+    broken = TrainStream(ShardSource(tmp_path), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
+    with pytest.raises(ValueError, match=r"5 of \d+ objects are broken, .*=0.01 allows; the last: object"):
         take(broken, 10)
+
+
+def test_one_broken_object_stays_one_however_often_it_is_met(tmp_path, caplog):
+    folder = broken_dataset(tmp_path, garbage_picture)
+    stream = TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
+    with caplog.at_level(logging.WARNING):
+        take(stream, 200)
+    assert caplog.text.count("object 'object-1'") == 1
+    counter = BrokenCounter(0.01, 75)
+    for _ in range(100):
+        for number in range(75):
+            (counter.bad(number, BrokenSample("x")) if number == 7 else counter.good(number))
+    assert (counter.broken, counter.seen) == (1, 75)
+
+
+def test_a_shard_of_broken_objects_is_replaced_by_the_others(tmp_path):
+    folder = write_dataset(tmp_path / "set", train=(3, 3))
+    (folder / "train-000000.tar").unlink()
+    stream = TrainStream(ShardSource(folder, "train"), VIEWS, 1, 0, max_broken_fraction=1.0)
+    uids = [uid for batch in take(stream, 6) for uid in batch.uids]
+    assert sorted(set(uids)) == ["object-003", "object-004", "object-005"] and len(uids) == 6
 
 
 def test_a_broken_samples_place_does_not_move_the_others(tmp_path):
