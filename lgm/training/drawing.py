@@ -20,8 +20,7 @@ def draw(
     """Gaussians of B scenes from the cameras of `views` [B, V], at the size of its pictures.
 
     pictures_per_call: the views are drawn in turns of at most so many pictures (but at least one of
-        each scene): the same numbers, but for rounding, in bounded memory. None draws all of them
-        in one call.
+        each scene): the same numbers, but for rounding, in bounded memory. None draws all at once.
     """
     height, width = views.images.shape[-2:]
     num_scenes, num_views = views.cameras.shape

@@ -237,6 +237,28 @@ def test_incomplete_object_is_left_out(tmp_path, capsys):
     assert "1 objects" in output
 
 
+def test_an_opaque_picture_is_no_fault(renders, tmp_path):
+    folder = pack_into(renders, tmp_path / "out")
+
+    def opaque(members):
+        held = io.BytesIO()
+        Image.new("RGBA", (16, 16), (9, 200, 9, 255)).save(held, "WEBP", quality=90)
+        assert Image.open(held).mode == "RGB"
+        members[first(members, "view_001.webp")] = held.getvalue()
+
+    rewrite(folder, opaque)
+    assert verify.main([str(folder), "--workers", "1"]) == 0
+
+
+def test_an_object_whose_name_can_be_no_uid_is_refused(tmp_path):
+    renders = make_renders(tmp_path / "renders", ["a", "b"])
+    (renders / "a").rename(renders / "chair.v2")
+    with pytest.raises(
+        ValueError, match=r"'chair.v2' can be no uid, .* e.g. to 'chair_v2-"
+    ):
+        pack_into(renders, tmp_path / "out")
+
+
 def test_pack_refuses_what_makes_no_sense(renders, tmp_path):
     for options, message in (
         (("--format", "png", "--quality", "80"), "no effect on PNG"),
