@@ -253,9 +253,7 @@ def test_an_opaque_picture_is_no_fault(renders, tmp_path):
 def test_an_object_whose_name_can_be_no_uid_is_refused(tmp_path):
     renders = make_renders(tmp_path / "renders", ["a", "b"])
     (renders / "a").rename(renders / "chair.v2")
-    with pytest.raises(
-        ValueError, match=r"'chair.v2' can be no uid, .* e.g. to 'chair_v2-"
-    ):
+    with pytest.raises(ValueError, match=r"'chair.v2' can be no uid, .* e.g. to 'chair_v2-"):
         pack_into(renders, tmp_path / "out")
 
 
