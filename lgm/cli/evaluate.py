@@ -18,7 +18,7 @@ from lgm.cli.build import (
     build_trainer,
     save_config,
 )
-from lgm.cli.validate import check_data, check_devices, num_devices
+from lgm.cli.validate import architecture, check_data, check_devices, num_devices
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, load_strictly, network_weights, read_checkpoint
 
@@ -94,7 +94,8 @@ def adopt(cfg: DictConfig, stored: dict) -> None:
         if key.split(".")[0] in ("scene", "resolution"):
             raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
         if key == "model.net.attention":
-            raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={override.partition('=')[2]}")
+            value = override.partition("=")[2]
+            raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={value}")
     asked = None if cfg.model is None else OmegaConf.to_container(cfg.model, resolve=True)
     if asked is not None and architecture(asked) != architecture(stored["model"]):
         raise ValueError(
@@ -104,12 +105,6 @@ def adopt(cfg: DictConfig, stored: dict) -> None:
     with open_dict(cfg):
         for key in _FROM_CHECKPOINT:
             cfg[key] = stored[key]
-
-
-def architecture(model: dict) -> dict:
-    """A model's configuration without what computes it: that may differ from machine to machine."""
-    net = {key: value for key, value in model.get("net", {}).items() if key != "attention"}
-    return {**model, "net": net}
 
 
 def untrained(cfg: DictConfig) -> LGM:

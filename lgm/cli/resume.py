@@ -10,13 +10,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lgm.cli.build import plain
+from lgm.cli.validate import architecture
 from lgm.models import LGM
 from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint
 
 log = logging.getLogger(__name__)
 
 # What a run is made of. The rest (folders, callbacks, loggers) may change without a word.
-_COMPARED = ("model", "scene", "resolution", "loss", "data", "optimizer", "scheduler", "train", "protocol")
+_COMPARED = ("scene", "resolution", "loss", "data", "optimizer", "scheduler", "train", "protocol")
 _SHOWN = 12
 
 
@@ -45,7 +46,7 @@ def check_resume(cfg: DictConfig, net: LGM, path: Path) -> None:
     load_strictly(net, network_weights(checkpoint), f"resume={cfg.resume}: {path}")
     then, now = checkpoint["config"], plain(cfg)
     # Of one shape and yet another network: what positions are offsets from, how rotations are read.
-    changed = list(changes(then["model"]["net"], now["model"]["net"], "model.net"))
+    changed = list(changes(architecture(then["model"]), architecture(now["model"]), "model"))
     if changed:
         raise ValueError(
             f"resume={cfg.resume}: {path} is of another network: {', '.join(changed)}; set it back, "

@@ -1,6 +1,7 @@
 """Checks across configuration fields, before any long work starts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -81,3 +82,9 @@ def check_devices(cfg: DictConfig) -> None:
                 f"trainer.devices={cfg.trainer.devices} needs {wanted} GPUs and this machine shows {there}; "
                 "use trainer=cpu, or trainer.devices=<how many there are>"
             )
+
+
+def architecture(model: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration without what computes it: that may differ from machine to machine."""
+    net = {key: value for key, value in model.get("net", {}).items() if key != "attention"}
+    return {**model, "net": net}

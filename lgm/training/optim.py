@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-
 RateScaling = Literal["none", "linear", "sqrt"]
 _EXPONENTS: dict[RateScaling, float] = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
 
