@@ -21,7 +21,7 @@ def lpips_weights() -> Iterator[Finding]:
             yield Finding(what, "ok", f"{path}, {path.stat().st_size / 1e6:.0f} MB")
         else:
             advice = f"mkdir -p {hub} && curl -L -o {path} {_URL}/{file}"
-            yield Finding(what, "missing", f"no {path}: without it LPIPS has no value", advice)
+            yield Finding(what, "missing", f"no {path}; LPIPS fetches it when it needs it", advice)
     yield _linear_weights()
 
 
