@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import http.server
+import socket
 import subprocess
 import sys
 import threading
@@ -93,16 +94,7 @@ def test_where_all_features_are_zero_the_gradient_is_zero(alex):
 
 
 @needs_linear_weights
-def test_computing_layers_again_changes_no_gradient(alex, monkeypatch):
-    images, targets = pictures(2, 3, 32, 32)
-    (again,) = torch.autograd.grad(alex(images, targets).sum(), images)
-    monkeypatch.setattr(room, "checkpoint", lambda function, *arguments, **options: function(*arguments))
-    (kept,) = torch.autograd.grad(alex(images, targets).sum(), images)
-    assert torch.equal(again, kept)
-
-
-@needs_linear_weights
-def test_the_graph_holds_the_trunks_own_activations_and_little_else(perceptual):
+def test_the_graph_holds_one_halfs_activations_and_one_difference_a_layer(perceptual):
     network = LPIPS("vgg")
     images, targets = pictures(1, 3, 64, 64)
     held: dict[int, int] = {}
@@ -117,9 +109,9 @@ def test_the_graph_holds_the_trunks_own_activations_and_little_else(perceptual):
     channels = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
     sizes = [(64 >> level) ** 2 * 4 for level in range(5)]  # bytes a channel
     ours = sum(width * depth * size for (width, depth), size in zip(channels, sizes, strict=True))
-    targets_taps = sum(width * size for (width, _), size in zip(channels, sizes, strict=True))
+    differences = sum(width * size for (width, _), size in zip(channels, sizes, strict=True))
     pooled = 3 * sum(width * size for (width, _), size in zip(channels, sizes[1:], strict=False))  # + indices
-    assert sum(held.values()) - kernels < 1.05 * (ours + targets_taps + pooled)
+    assert sum(held.values()) - kernels < 1.05 * (ours + differences + pooled)
 
 
 @needs_linear_weights
@@ -317,6 +309,12 @@ def test_what_is_nowhere_is_fetched_once_however_many_want_it(served):
     assert expected.read_bytes() == source.read_bytes()
     assert server.asked.count("GET") == 1
     assert not list(expected.parent.glob("*.partial"))
+
+
+def test_a_network_that_swallows_packets_is_not_waited_for(served, monkeypatch):
+    monkeypatch.setattr(weights_room, "_CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(MissingWeights, match="timed out"):
+        find_weights("http://{}:{}/net-0123abcd.pth".format(*silent.getsockname()), "10 kB")
 
 
 def test_a_download_of_another_hash_is_not_kept(served):

@@ -5,8 +5,8 @@ length, and the squared differences are averaged over pixels and weighed over ch
 
 The two halves walk through the trunk side by side, the target's without a graph: one batch for both
 would keep the target's activations for a backward pass that never comes, and a half of 64 pictures
-fills a GPU by itself. Each layer is compared as soon as both have reached it, so that of the target
-only what the comparison needs survives.
+fills a GPU by itself. Each layer is compared as soon as both have reached it: of the target nothing
+stays but the difference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lgm.losses.perceptual.trunks import TRUNKS, standardised
 from lgm.losses.perceptual.weights import find_weights, linear_weights
@@ -100,7 +99,7 @@ class LPIPS(nn.Module):
             x = block(x)
             with torch.no_grad():
                 y = block(y)
-            distance = distance + _layer_distance_of(x, y, weight)
+            distance = distance + layer_distance(x, y, weight)
         return distance.view(images.shape[:-3])
 
     def _follow(self, device: torch.device) -> None:
@@ -134,14 +133,6 @@ def layer_distance(
     with torch.autocast(x.device.type, enabled=False):
         difference = _unit(x) - _unit(y)
         return (difference.square().mean(dim=(2, 3)) * weight.float()).sum(dim=1)
-
-
-def _layer_distance_of(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return layer_distance(x, y, weight)
-    # Computed again in the backward pass: the float32 copies of the features weigh several times what
-    # the trunk itself keeps, and cost a few passes over memory.
-    return checkpoint(layer_distance, x, y, weight, use_reentrant=False, preserve_rng_state=False)
 
 
 def _unit(features: Float[Tensor, "M C h w"]) -> Float[Tensor, "M C h w"]:
