@@ -46,10 +46,11 @@ def scene(num_scenes: int, num_views: int) -> tuple[Gaussians, Views]:
 def test_turns_change_no_number(limit):
     gaussians, views = scene(2, 7)
     renderer = Counting()
-    at_once = draw(renderer, gaussians, views, (1.0, 1.0, 1.0))
+    background = torch.tensor([[1.0, 1, 1], [0.2, 0.5, 0]])
+    at_once = draw(renderer, gaussians, views, background)
     assert renderer.pictures == [14]
     renderer.pictures.clear()
-    in_turns = draw(renderer, gaussians, views, (1.0, 1.0, 1.0), limit)
+    in_turns = draw(renderer, gaussians, views, background, limit)
     assert max(renderer.pictures) <= max(limit, 2) and sum(renderer.pictures) == 14
     # Not bit for bit on a CPU: where a picture lies in a batch decides which lanes compute its pixels.
     for name in ("images", "alphas", "depths"):
