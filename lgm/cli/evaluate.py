@@ -20,7 +20,8 @@ from lgm.cli.build import (
 )
 from lgm.cli.validate import architecture, check_data, check_devices, num_devices
 from lgm.models import LGM
-from lgm.models.checkpoint import load_released, load_strictly, network_weights, read_checkpoint
+from lgm.models.checkpoint import load_released, load_strictly
+from lgm.models.pretrained import read_weights
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +38,11 @@ def evaluate(cfg: DictConfig) -> float | None:
     refuse_training_options(cfg)
     check_data(cfg)
     check_devices(cfg)
-    path = Path(cfg.ckpt)
-    weights = None
-    if path.suffix == ".ckpt":
-        checkpoint = read_checkpoint(path)
-        adopt(cfg, checkpoint["config"])
-        weights = network_weights(checkpoint)
-    elif path.suffix != ".safetensors":
-        raise ValueError(f"ckpt={path} is neither a .ckpt of a run nor a released .safetensors")
+    weights = read_weights(cfg.ckpt, cfg.weights)
+    if weights.config is not None:
+        adopt(cfg, weights.config)
     elif cfg.model is None:
-        raise ValueError(f"ckpt={path} does not say which model it is; add model=big (or small, tiny, …)")
+        raise ValueError(f"ckpt={cfg.ckpt} does not say which model it is; add model=big (or small, tiny, …)")
 
     if cfg.attention is not None:
         with open_dict(cfg):
@@ -54,10 +50,10 @@ def evaluate(cfg: DictConfig) -> float | None:
     datamodule = build_datamodule(cfg)
     datamodule.check("test", num_devices(cfg), cfg.trainer.num_nodes)
     net = build_net(cfg)
-    if weights is not None:
-        load_strictly(net, weights, str(path))
+    if weights.config is not None:
+        load_strictly(net, weights.tensors, str(weights.path))
     else:
-        load_released(net, path, cfg.rotation)
+        load_released(net, weights.path, cfg.rotation)
 
     callbacks = build_callbacks(cfg)
     for callback in callbacks.values():

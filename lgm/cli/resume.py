@@ -52,6 +52,11 @@ def check_resume(cfg: DictConfig, net: LGM, path: Path) -> None:
             f"resume={cfg.resume}: {path} is of another network: {', '.join(changed)}; set it back, "
             "or resume=none"
         )
+    if list(then.get("freeze", [])) != list(now["freeze"]):
+        raise ValueError(
+            f"resume={cfg.resume}: {path} was trained with freeze={then.get('freeze', [])}, and its "
+            f"optimizer knows no other; set it back, or start anew: resume=none init_from={path}"
+        )
     changed = [line for key in _COMPARED for line in changes(then.get(key), now.get(key), key)]
     if changed:
         more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""

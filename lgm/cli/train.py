@@ -21,7 +21,10 @@ from lgm.cli.build import (
 from lgm.cli.lock import exclusive
 from lgm.cli.resume import check_resume, resume_path
 from lgm.cli.validate import check_training, num_devices
+from lgm.models import LGM
 from lgm.models.blocks import use_gradient_checkpointing
+from lgm.models.lgm import splat_size
+from lgm.models.pretrained import freeze, match_spacing, read_weights, start_from
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,9 @@ def train(cfg: DictConfig) -> float | None:
     net = build_net(cfg)
     if resume is not None:
         check_resume(cfg, net, resume)
+    elif cfg.init_from is not None:
+        start(cfg, net)
+    freeze(net, list(cfg.freeze))
     if cfg.train.gradient_checkpointing:
         use_gradient_checkpointing(net)
     if cfg.train.compile:
@@ -69,6 +75,23 @@ def train(cfg: DictConfig) -> float | None:
             save_config(cfg, run_dir)
         trainer.fit(module, datamodule, ckpt_path=None if resume is None else str(resume), weights_only=True)
     return final_metric(trainer, cfg.optimized_metric)
+
+
+def start(cfg: DictConfig, net: LGM) -> None:
+    """Fill the network with the weights that `init_from` names."""
+    weights = read_weights(cfg.init_from, cfg.init_weights)
+    start_from(net, weights, cfg.init_policy)
+    if weights.config is None:
+        return
+    trained = weights.config["model"]["net"]
+    for key in ("anchors", "rotation"):  # tensors do not show them, and mean nothing without them
+        if key in trained and trained[key] != getattr(net, key):
+            raise ValueError(
+                f"init_from={cfg.init_from} was trained with {key}={trained[key]}, this network has "
+                f"{getattr(net, key)}; set model.net.{key}={trained[key]}"
+            )
+    sizes = ("down_channels", "up_channels", "input_size")
+    match_spacing(net, splat_size(*(trained[key] for key in sizes)))
 
 
 def final_metric(trainer: L.Trainer, name: str) -> float | None:

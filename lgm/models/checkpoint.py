@@ -14,6 +14,9 @@ from lgm.models.lgm import LGM
 
 log = logging.getLogger(__name__)
 
+# Of our own checkpoints: raised when an older program could no longer read them rightly.
+SCHEMA_VERSION = 1
+
 # The file that the original's README names; trained before the rotation's fix of 2024-04-03.
 _LEGACY_NAME = "model_fp16.safetensors"
 _SHOWN = 5
@@ -91,6 +94,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no readable checkpoint: {first_line}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "config" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of this program: it holds no state_dict and config")
+    version = checkpoint.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; export its weights "
+            "with the version that wrote it (scripts/export.py) and start from them with init_from"
+        )
     return checkpoint
 
 

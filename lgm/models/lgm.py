@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, SCALE_FACTOR, Anchors, Rotation, activate
 from lgm.models.attention import use_attention
 from lgm.models.unet import UNet
+
+if TYPE_CHECKING:
+    from lgm.models.pretrained import WeightChoice
 
 AnchorKind = Literal["none", "pixels"]
 ANCHOR_KINDS = ("none", "pixels")
@@ -69,7 +73,7 @@ class LGM(nn.Module):
             raise ValueError(f"anchors={anchors!r} is not one of {', '.join(ANCHOR_KINDS)}")
         self.anchors: AnchorKind = anchors
         self.rotation: Rotation = rotation
-        self.splat_size = input_size * 2 ** (len(up_channels) - 1) // 2 ** (len(down_channels) - 1)
+        self.splat_size = splat_size(down_channels, up_channels, input_size)
 
         self.unet = UNet(
             in_channels=9,
@@ -89,6 +93,32 @@ class LGM(nn.Module):
         # Not in the state dict: the released weights have no such tensors.
         self.register_buffer("image_mean", mean, persistent=False)
         self.register_buffer("image_std", std, persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, where: str | Path, weights: WeightChoice = "auto", **changes: Any) -> LGM:
+        """The network of a checkpoint or of released weights, ready to be used (`eval`).
+
+        where: whatever `lgm.models.pretrained.find_weights` finds: a file, a folder of
+            `scripts/export.py`, `hf:<owner>/<name>/<file>`, or a name such as `mini`. A file that
+            records no architecture, as the released ones, has it inferred from its tensors.
+        weights: of a checkpoint with a running average, "ema" or "raw"; "auto" is the average.
+        changes: arguments of `LGM` to set otherwise than they were trained with.
+
+        Raises FileNotFoundError or ValueError in one line.
+        """
+        from lgm.models.checkpoint import load_released, load_strictly  # both know this class
+        from lgm.models.pretrained import inferred_net, read_weights
+
+        found = read_weights(where, weights)
+        if found.config is None:
+            net = cls(**{**inferred_net(found.tensors), **changes})
+            return load_released(net, found.path, changes.get("rotation")).eval()
+        recorded = dict(found.config["model"]["net"])
+        for key in ("_target_", "attention"):  # what computes attention is this machine's choice
+            recorded.pop(key, None)
+        net = cls(**{**recorded, **changes})
+        load_strictly(net, found.tensors, str(found.path))
+        return net.eval()
 
     @property
     def num_gaussians(self) -> int:
@@ -171,6 +201,11 @@ class LGM(nn.Module):
         (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`)."""
         raw = self.splat_map(self.network_input(images, cameras))
         return self.decode(raw, self.pixel_anchors(images, cameras))
+
+
+def splat_size(down_channels: Sequence[int], up_channels: Sequence[int], input_size: int) -> int:
+    """Height and width of the map of Gaussians: each level halves or doubles the picture's."""
+    return input_size * 2 ** (len(up_channels) - 1) // 2 ** (len(down_channels) - 1)
 
 
 def _check_levels(

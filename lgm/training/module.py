@@ -15,13 +15,13 @@ from lgm.data.prepare import Preparation
 from lgm.gaussians import Gaussians
 from lgm.losses import CompositeLoss
 from lgm.metrics import psnr
+from lgm.models.checkpoint import SCHEMA_VERSION
 from lgm.rendering.base import Renderer
 from lgm.training.drawing import draw
 from lgm.training.resume import option_values, realign_loops, restore_options
 from lgm.training.step_log import StepLog
 from lgm.types import Batch, Prediction
 
-SCHEMA_VERSION = 1
 _SMALLEST_SCALE = 2.0**-4
 
 

@@ -1,0 +1,197 @@
+"""Weights to start from: checkpoints, safetensors files, folders, what the package carries, the hub."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import logging
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint, read_safetensors
+
+log = logging.getLogger(__name__)
+
+WeightChoice = Literal["auto", "ema", "raw"]
+ShapePolicy = Literal["strict", "matching"]
+CONFIG_KEY = "lgm_config"  # in a .safetensors file's metadata: JSON of a record's `config`
+HUB_PREFIX = "hf:"
+WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """tensors: under the released names. config: {"model", "scene", "resolution"} as they were trained
+    with; None for files that record nothing, as the released ones. path: the file they came from."""
+
+    tensors: dict[str, Tensor]
+    config: dict[str, Any] | None
+    path: Path
+
+
+def find_weights(where: str | Path) -> Path:
+    """The file behind a name.
+
+    where: the name of weights that the package carries, e.g. `mini`; `hf:<owner>/<name>/<file>` on the
+        hub; a folder that `scripts/export.py` wrote; or a .ckpt or .safetensors file.
+    """
+    text = str(where)
+    if text.startswith(HUB_PREFIX):
+        return _from_hub(text)
+    path = Path(where)
+    if path.is_dir() and (path / WEIGHTS_NAME).is_file():
+        return path / WEIGHTS_NAME
+    if path.is_file():
+        return path
+    carried = Path(str(resources.files("lgm"))) / "assets" / "weights"
+    if (carried / f"{text}.safetensors").is_file():
+        return carried / f"{text}.safetensors"
+    names = ", ".join(sorted(file.stem for file in carried.glob("*.safetensors"))) or "none"
+    raise FileNotFoundError(
+        f"no weights at {text}: give a .ckpt, a .safetensors, a folder with {WEIGHTS_NAME}, "
+        f"{HUB_PREFIX}<owner>/<name>/<file>, or the name of weights that the package carries ({names})"
+    )
+
+
+def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
+    """Read weights from wherever `find_weights` finds them.
+
+    choice: of a checkpoint with a running average, "ema" or "raw"; "auto" takes the average where
+        there is one.
+    """
+    path = find_weights(where)
+    if path.suffix != ".ckpt":
+        if choice == "ema":
+            raise ValueError(f"{path} does not say whether it holds an average; leave weights=ema out")
+        return Weights(read_safetensors(path), _recorded_config(path), path)
+    checkpoint = read_checkpoint(path)
+    average = checkpoint.get("ema")
+    if choice == "ema" and average is None:
+        raise ValueError(f"{path} holds no running average; train with callbacks=train_ema, or weights=raw")
+    use_average = average is not None and choice != "raw"
+    if average is not None:
+        log.info("%s: the %s weights", path, "averaged" if use_average else "last step's")
+    tensors = average["state_dict"] if use_average else network_weights(checkpoint)
+    config = {key: checkpoint["config"][key] for key in ("model", "scene", "resolution")}
+    return Weights(tensors, config, path)
+
+
+def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict") -> None:
+    """Copy weights into a network that is about to be trained.
+
+    policy: "strict" wants every name and shape; "matching" takes what fits and logs a table of the
+        rest, for a network with other levels or more Gaussians.
+    """
+    if policy == "strict":
+        load_strictly(net, weights.tensors, str(weights.path))
+        return
+    if policy != "matching":
+        raise ValueError(f"init_policy={policy!r} is not one of strict, matching")
+    own = net.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in weights.tensors.items()
+        if name in own and tensor.shape == own[name].shape
+    }
+    if not fitting:
+        raise ValueError(f"{weights.path} has no tensor in common with this network; choose another model")
+    net.load_state_dict(fitting, strict=False)
+    rest = sorted({*own, *weights.tensors} - set(fitting))
+    log.info("%s: %d of %d tensors loaded", weights.path, len(fitting), len(own))
+    if rest:
+        width = max(len(name) for name in rest)
+        rows = [f"  {'not loaded':{width}}  {'in the file':>20}  {'in the network':>20}"]
+        rows += [f"  {n:{width}}  {_shape(weights.tensors, n):>20}  {_shape(own, n):>20}" for n in rest]
+        log.warning("\n".join(["starts from random numbers, or was left out:", *rows]))
+
+
+@torch.no_grad()
+def match_spacing(net: nn.Module, trained_splat_size: int) -> None:
+    """Shrink all Gaussians as the spacing of the splat map's pixels has shrunk since the weights were
+    trained: with twice the resolution, four times as many of the old size would blur each other.
+
+    softplus is an exponential where scales are small, so a step of its argument scales them all.
+    """
+    if trained_splat_size != net.splat_size:
+        factor = trained_splat_size / net.splat_size
+        net.conv.bias[4:7] += torch.log(torch.tensor(factor))
+        log.info("splat map %d → %d: scales start at %.3g times", trained_splat_size, net.splat_size, factor)
+
+
+def freeze(net: nn.Module, patterns: list[str]) -> None:
+    """Train none of the parameters whose name matches one of the patterns, e.g. `unet.down_blocks.*`."""
+    names = dict(net.named_parameters())
+    for pattern in patterns:
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise ValueError(
+                f"freeze pattern {pattern!r} matches no parameter; they are called like {next(iter(names))}"
+            )
+        for name in matched:
+            names[name].requires_grad_(False)
+    if patterns:
+        sizes = [(p.numel(), p.requires_grad) for p in names.values()]
+        frozen, total = sum(n for n, trained in sizes if not trained), sum(n for n, _ in sizes)
+        log.info("frozen: %.2fM of %.2fM parameters", frozen / 1e6, total / 1e6)
+
+
+def inferred_net(tensors: dict[str, Tensor], input_size: int = 256) -> dict[str, Any]:
+    """The arguments of `LGM` that give these names and shapes, for files that record none.
+
+    input_size: cannot be seen in weights; all released ones take 256².
+    """
+
+    def levels(way: str) -> range:
+        return range(1 + max(int(name.split(".")[2]) for name in tensors if name.startswith(f"unet.{way}_")))
+
+    def channels(way: str) -> tuple[int, ...]:
+        return tuple(len(tensors[f"unet.{way}_blocks.{i}.nets.0.conv1.bias"]) for i in levels(way))
+
+    def attention(way: str) -> tuple[bool, ...]:
+        names = [f"unet.{way}_blocks.{i}.attns.0.attn.qkv.weight" for i in levels(way)]
+        return tuple(name in tensors for name in names)
+
+    try:
+        return {
+            "down_channels": channels("down"),
+            "down_attention": attention("down"),
+            "mid_attention": "unet.mid_block.attns.0.attn.qkv.weight" in tensors,
+            "up_channels": channels("up"),
+            "up_attention": attention("up"),
+            "input_size": input_size,
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        raise ValueError(f"these are no weights of an LGM: {error} is missing") from error
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> str:
+    return str(tuple(tensors[name].shape)) if name in tensors else "–"
+
+
+def _recorded_config(path: Path) -> dict[str, Any] | None:
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(CONFIG_KEY)
+    return None if text is None else json.loads(text)
+
+
+def _from_hub(text: str) -> Path:
+    parts = text.removeprefix(HUB_PREFIX).split("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise ValueError(f"{text} names no file on the hub; give {HUB_PREFIX}<owner>/<name>/<file>")
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ValueError(f"{text} needs huggingface_hub: pip install huggingface_hub") from error
+    try:
+        return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
+    except Exception as error:  # a dozen types, from a missing file to a missing network
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{text} cannot be fetched ({reason}); without a network, give the path of a file instead"
+        ) from error
