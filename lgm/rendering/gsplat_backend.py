@@ -34,15 +34,11 @@ class GsplatRenderer(Renderer):
     Gradients reach Gaussians, poses and background; not the intrinsics. Quaternions are normalised
     once more, so the gradient along them is zero.
 
-    packed: keep only the Gaussians that a picture shows. Less memory where most of them are
-        invisible, at some cost in time.
-
     Raises ValueError in one line, when it is made, where gsplat cannot run; when it is made for the
     first time on a machine, gsplat compiles its kernels, which takes minutes.
     """
 
-    def __init__(self, packed: bool = False) -> None:
-        self.packed = packed
+    def __init__(self) -> None:
         self._rasterize = _load_rasterization()
 
     def __call__(
@@ -75,7 +71,7 @@ class GsplatRenderer(Renderer):
                 height=height,
                 near_plane=NEAR,
                 eps2d=BLUR_VARIANCE,
-                packed=self.packed,
+                packed=False,  # its packed mode fails on batches of scenes (1.5.3)
                 backgrounds=background.expand(*cameras.shape, 3),
                 render_mode="RGB+D",  # D: the sum of w·z; ED would divide it by alpha
             )

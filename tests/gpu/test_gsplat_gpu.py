@@ -66,13 +66,12 @@ def _assert_gradients_agree(grad, expected, packed):
         assert error <= GRADIENT, f"{name}: {error:.1e}"
 
 
-@pytest.mark.parametrize("packed_mode", [False, True], ids=["dense", "packed"])
 @pytest.mark.parametrize("kind", ["single", "object", "init", "edge"])
-def test_published_rasterizer(kind, packed_mode):
+def test_published_rasterizer(kind):
     golden, cameras, height, width = _load(kind)
     golden = {name: tensor.cuda() for name, tensor in golden.items()}
     packed = golden["gaussians"].requires_grad_()
-    renderer = GsplatRenderer(packed_mode)
+    renderer = GsplatRenderer()
     render = renderer(Gaussians.from_packed(packed), cameras.to("cuda"), height, width, golden["background"])
     for ours, name, tolerance in (
         (render.images, "image", PICTURE),
@@ -85,15 +84,14 @@ def test_published_rasterizer(kind, packed_mode):
     _assert_gradients_agree(packed.grad, golden["grad_gaussians"], packed.detach())
 
 
-@pytest.mark.parametrize("packed_mode", [False, True], ids=["dense", "packed"])
 @pytest.mark.parametrize("name", SCENES)
-def test_torch_renderer(name, packed_mode):
+def test_torch_renderer(name):
     scene, cameras, height, width = SCENES[name]
     scene, cameras = scene.to("cuda", torch.float32), cameras.to("cuda", torch.float32)
     background = torch.rand(*cameras.shape, 3, generator=torch.Generator().manual_seed(2)).cuda()
     packed = scene.packed()
     renders, leaves = [], []
-    for renderer in (GsplatRenderer(packed_mode), TorchRenderer()):
+    for renderer in (GsplatRenderer(), TorchRenderer()):
         leaves.append((packed.clone().requires_grad_(), background.clone().requires_grad_()))
         renders.append(renderer(Gaussians.from_packed(leaves[-1][0]), cameras, height, width, leaves[-1][1]))
     ours, expected = renders

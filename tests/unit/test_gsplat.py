@@ -114,12 +114,10 @@ def test_float32_whatever_the_autocast(gsplat, dtype):
     torch.testing.assert_close(call["viewmats"], exact.w2c, atol=1e-6, rtol=0)  # no half-precision product
 
 
-def test_options_and_doors(gsplat):
+def test_doors(gsplat):
     packed, cameras = _scene()
     gaussians = Gaussians.from_packed(packed)
     make_renderer("gsplat")
-    GsplatRenderer(packed=True)(gaussians, cameras, HEIGHT, WIDTH)
-    assert gsplat.calls[0]["packed"] is True
     with pytest.raises(ValueError, match="background"):
         GsplatRenderer()(gaussians, cameras, HEIGHT, WIDTH, torch.ones(2, 3))
 
