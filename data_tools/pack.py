@@ -1,4 +1,4 @@
-"""Renders -> tar shards and index.json: `python -m data_tools.pack renders/ --out shards/`.
+"""Renders -> tar shards, objects.jsonl and index.json: `python -m data_tools.pack renders/ --out shards/`.
 
 The same renders give the same bytes. A shard belongs to one split; index.json is written last, so a
 folder with an index is whole. `python -m data_tools.verify shards/` checks it.
@@ -26,7 +26,16 @@ from data_tools.pictures import downscale, encode
 from data_tools.renders import CAMERAS_NAME, META_NAME, object_uids, read_settings
 from data_tools.shard_writer import ShardWriter
 from data_tools.splits import arrange, parse_fractions, read_assignment
-from lgm.data.sample import INDEX_NAME, BrokenSample, Index, check_sample, view_key, view_keys
+from lgm.data.sample import (
+    INDEX_NAME,
+    TABLE_NAME,
+    BrokenSample,
+    Index,
+    check_sample,
+    table_line,
+    view_key,
+    view_keys,
+)
 
 
 @dataclass(frozen=True)
@@ -92,16 +101,18 @@ def _write_shards(
 ) -> tuple[Index, list[str]]:
     shards, splits, faults = [], {}, []
     read = functools.partial(read_object, options.renders, pictures)
-    for split, uids in arranged.items():
-        writer = ShardWriter(options.out, split, int(options.shard_mb * 1e6))
-        for uid, found in zip(uids, _in_order(read, uids, options.workers), strict=True):
-            if isinstance(found, str):
-                faults.append(found)
-            else:
-                writer.add(uid, found)
-        writer.close()
-        shards += writer.finished
-        splits[split] = tuple(shard.name for shard in writer.finished)
+    with (options.out / TABLE_NAME).open("w", encoding="utf-8") as table:
+        for split, uids in arranged.items():
+            writer = ShardWriter(options.out, split, int(options.shard_mb * 1e6))
+            for uid, found in zip(uids, _in_order(read, uids, options.workers), strict=True):
+                if isinstance(found, str):
+                    faults.append(found)
+                else:
+                    shard = writer.add(uid, found)
+                    table.write(table_line(shard, uid, json.loads(dict(found)["json"])))
+            writer.close()
+            shards += writer.finished
+            splits[split] = tuple(shard.name for shard in writer.finished)
     return Index(tuple(shards), render, splits), faults
 
 

@@ -21,8 +21,8 @@ class ShardWriter:
         self._samples = 0
         self.finished: list[ShardInfo] = []
 
-    def add(self, uid: str, files: list[tuple[str, bytes]]) -> None:
-        """One object: the parts of its key after the uid, with their contents."""
+    def add(self, uid: str, files: list[tuple[str, bytes]]) -> str:
+        """One object: the parts of its key after the uid, with their contents. Returns its shard's name."""
         if self._tar is None:
             self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         for name, content in files:
@@ -32,8 +32,10 @@ class ShardWriter:
             member.mode = 0o644
             self._tar.addfile(member, io.BytesIO(content))
         self._samples += 1
+        name = self._name
         if self._tar.offset >= self._shard_bytes:
             self.close()
+        return name
 
     def close(self) -> None:
         """Finish the shard in hand; nothing happens without one."""

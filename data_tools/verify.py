@@ -8,6 +8,8 @@ and one summary line, or exit code 1 and one line a fault.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import multiprocessing
 import os
 from collections import Counter
@@ -19,14 +21,17 @@ from pathlib import Path
 
 from data_tools.command import run_command
 from data_tools.sample_checks import SAMPLE_CHECKS
-from data_tools.shard_reader import ShardFault, read_samples
+from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.shard_writer import file_sha256
-from lgm.data.sample import INDEX_NAME, Index, ShardInfo, parse_index
+from lgm.data.sample import INDEX_NAME, TABLE_NAME, Index, ShardInfo, parse_index, table_line
 
 
 @dataclass(frozen=True)
 class ShardReport:
+    """lines: what the shard's objects are in objects.jsonl."""
+
     uids: tuple[str, ...]
+    lines: tuple[str, ...]
     num_pictures: int
     faults: tuple[str, ...]
 
@@ -51,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         num_faults += 1
     uids: Counter[str] = Counter()
     num_pictures = 0
+    table_digest = hashlib.sha256()
     for shard, report in zip(index.shards, _reports(options.folder, index, options.workers), strict=True):
         repeated = [f"shard {shard.name}: object {uid!r}: stands twice in the set" for uid in report.uids
                     if uids[uid]]  # fmt: skip
@@ -58,9 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
             print(fault, flush=True)
             num_faults += 1
         uids.update(report.uids)
+        table_digest.update("".join(report.lines).encode())
         num_pictures += report.num_pictures
     for fault in split_faults(index, set(uids)):
         print(fault)
+        num_faults += 1
+    table = options.folder / TABLE_NAME
+    if not num_faults and table.is_file() and file_sha256(table) != table_digest.hexdigest():
+        print(f"{TABLE_NAME}: differs from what the shards hold; remove it, or pack the set again")
         num_faults += 1
     if num_faults:
         return 1
@@ -127,17 +138,19 @@ def check_shard(folder: Path, render: dict, shard: ShardInfo) -> ShardReport:
     path = folder / shard.name
     where = f"shard {shard.name}"
     if not path.is_file():
-        return ShardReport((), 0, (f"{where}: file is missing",))
+        return ShardReport((), (), 0, (f"{where}: file is missing",))
     faults = []
     if path.stat().st_size != shard.bytes:
         faults.append(f"{where}: {path.stat().st_size} bytes, {INDEX_NAME} says {shard.bytes}")
     elif file_sha256(path) != shard.sha256:
         faults.append(f"{where}: its sha256 is not the one in {INDEX_NAME}")
     uids: list[str] = []
+    lines: list[str] = []
     num_pictures = 0
     try:
         for sample in read_samples(path):
             uids.append(sample.uid)
+            lines.append(_table_line(shard.name, sample))
             num_pictures += len(sample.pictures)
             for check in SAMPLE_CHECKS:
                 faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in check(sample, render)]
@@ -146,7 +159,15 @@ def check_shard(folder: Path, render: dict, shard: ShardInfo) -> ShardReport:
     else:
         if len(uids) != shard.samples:
             faults.append(f"{where}: {len(uids)} objects, {INDEX_NAME} says {shard.samples}")
-    return ShardReport(tuple(uids), num_pictures, tuple(faults))
+    return ShardReport(tuple(uids), tuple(lines), num_pictures, tuple(faults))
+
+
+def _table_line(shard: str, sample: Sample) -> str:
+    try:
+        content = json.loads(sample.files.get("json", b""))
+    except ValueError:
+        content = {}  # check_metadata says so
+    return table_line(shard, sample.uid, content if isinstance(content, dict) else {})
 
 
 if __name__ == "__main__":

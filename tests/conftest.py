@@ -75,6 +75,14 @@ def perceptual(monkeypatch, torch_home) -> Path:
     return torch_home / "hub" / "checkpoints"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_their_own(tmp_path_factory):
+    """What a run keeps for the next one, tests keep to themselves; programs that they start inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _quiet_lightning():
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

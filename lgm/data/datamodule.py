@@ -10,9 +10,8 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
-from lgm.data.order import check_consumers
 from lgm.data.sample import BrokenSample
-from lgm.data.source import FirstObjects, PosedObject, Source
+from lgm.data.source import PosedObject, Source
 from lgm.data.stream import EvalStream, TrainStream
 from lgm.data.views import ViewSampler
 
@@ -92,7 +91,7 @@ class ObjectDataModule(L.LightningDataModule):
                     _check_object(sampler, found)
             log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
         if stage == "fit":
-            check_consumers(self._train_source().num_objects, readers * num_nodes)
+            next(self._train_source().slots(readers * num_nodes, 0, self.seed))
 
     def train_dataloader(self) -> DataLoader:
         stream = TrainStream(
@@ -145,7 +144,7 @@ class ObjectDataModule(L.LightningDataModule):
         source = self._source(self.train_split)
         if self.max_train_objects is None:
             return source
-        return FirstObjects(source, self.max_train_objects)
+        return source.first_objects(self.max_train_objects)
 
     def _eval_loader(self, split: str | None, max_objects: int | None) -> DataLoader:
         stream = EvalStream(

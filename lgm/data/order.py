@@ -10,14 +10,14 @@ parts (every k-th object). Consumers go on to their next pass on their own: a st
 so ranks with unequal shards never wait for each other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, pairwise
 
 import numpy as np
 
-_PASS, _WITHIN, _VIEWS = 0, 1, 2  # keep the random streams of the three decisions apart
+_PASS, _WITHIN, _VIEWS, _MIX = 0, 1, 2, 3  # keep the random streams of the decisions apart
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,15 @@ def shares(
     return [cut[i] for i in order[consumer::num_consumers]]
 
 
-def check_consumers(num_objects: int, num_consumers: int) -> None:
-    """Raise ValueError where some consumer would have nothing to read."""
-    if num_objects < num_consumers:
-        raise ValueError(
-            f"{num_objects} objects are too few for {num_consumers} loader processes "
-            f"(ranks × data.num_workers); lower data.num_workers"
-        )
-
-
 def slots(
     shard_sizes: list[int], num_consumers: int, consumer: int, seed: int, start: int = 0
 ) -> Iterator[Slot]:
     """A consumer's stream from position `start` on, without visiting what lies before it."""
-    check_consumers(sum(shard_sizes), num_consumers)
+    if sum(shard_sizes) < num_consumers:
+        raise ValueError(
+            f"{sum(shard_sizes)} objects are too few for {num_consumers} loader processes "
+            f"(ranks × data.num_workers); lower data.num_workers"
+        )
     position = 0
     for (pass_index, part), (_, next_part) in pairwise(_turns(shard_sizes, num_consumers, consumer, seed)):
         size = part.size(shard_sizes[part.shard])
@@ -124,3 +119,40 @@ def view_rng(seed: int, pass_index: int, shard: int, ordinal: int) -> np.random.
     """The source of randomness for choosing an object's views and augmenting them in one pass: the
     same whichever rank or worker reads it."""
     return np.random.default_rng([seed, _VIEWS, pass_index, shard, ordinal])
+
+
+class MixOrder:
+    """Which of several sets each position of a consumer's stream is read from, by their weights.
+
+    Positions are dealt in blocks: in each, every set stands as often as its weight says, shuffled.
+    So the shares are exact, and what lies before a position is counted, not replayed.
+
+    shares: positive, they add up to 1.
+    """
+
+    BLOCK = 1000
+
+    def __init__(self, shares: Sequence[float], seed: int, consumer: int) -> None:
+        exact = np.asarray(shares) * self.BLOCK
+        self.counts = np.floor(exact).astype(int)
+        # The largest remainders get what rounding left over.
+        for index in np.argsort(self.counts - exact, kind="stable")[: self.BLOCK - self.counts.sum()]:
+            self.counts[index] += 1
+        self._seed, self._consumer = seed, consumer
+
+    def before(self, position: int) -> np.ndarray:
+        """How many of the positions before this one are each set's."""
+        block, within_block = divmod(position, self.BLOCK)
+        partial = self._block(block)[:within_block]
+        return block * self.counts + np.bincount(partial, minlength=len(self.counts))
+
+    def sets(self, start: int = 0) -> Iterator[int]:
+        """The sets at positions `start`, `start + 1`, …"""
+        first, within_block = divmod(start, self.BLOCK)
+        yield from self._block(first)[within_block:].tolist()
+        for block in count(first + 1):
+            yield from self._block(block).tolist()
+
+    def _block(self, block: int) -> np.ndarray:
+        rng = np.random.default_rng([self._seed, _MIX, self._consumer, block])
+        return rng.permutation(np.repeat(np.arange(len(self.counts)), self.counts))

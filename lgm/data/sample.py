@@ -6,11 +6,14 @@ In a tar, one object is one WebDataset key `<uid>`, which has no dot:
     <uid>.view_000.webp   or .png, one a view: RGBA, straight alpha, sRGB
     <uid>.json            uid, source, licence, author, category, caption where known
 
-`index.json` names the shards with their sizes and checksums (`Index`).
+`index.json` names the shards with their sizes and checksums (`Index`). `objects.jsonl`, where there is
+one, repeats each object's `<uid>.json` in the order of the shards, one a line, with its `shard`: so that
+choosing objects by licence or category need not read the shards.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -21,6 +24,7 @@ import numpy as np
 VERSION = 1
 CONVENTION = "opencv_c2w_y_up"
 INDEX_NAME = "index.json"
+TABLE_NAME = "objects.jsonl"
 _VIEW_KEY = re.compile(r"^view_(\d{3,})\.(webp|png)$")
 _ROTATION_TOLERANCE = 1e-3
 
@@ -144,6 +148,11 @@ def check_sample(sample: dict[str, Any], uid: str) -> CameraRecord:
     return record
 
 
+def table_line(shard: str, uid: str, metadata: dict[str, Any]) -> str:
+    """One object's line of `objects.jsonl`."""
+    return json.dumps({**metadata, "uid": uid, "shard": shard}, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 @dataclass(frozen=True)
 class ShardInfo:
     name: str
@@ -166,6 +175,13 @@ class Index:
     @property
     def num_samples(self) -> int:
         return sum(shard.samples for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all shards: the same for the same objects in the same order."""
+        return hashlib.sha256(
+            "".join(shard.name + shard.sha256 for shard in self.shards).encode()
+        ).hexdigest()
 
     def to_json(self) -> str:
         content: dict[str, Any] = {

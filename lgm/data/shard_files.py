@@ -16,17 +16,20 @@ from typing import BinaryIO
 from lgm.data.sample import ShardInfo
 from lgm.data.urls import fetch, is_url, join_url
 
-_DEFAULT_DIR = "~/.cache/lgm/shards"
 _PARTIAL = ".partial"
 _STALE_S = 3600.0  # a file that did not grow for so long was left by a process that died
 _FORGET_S = 600.0  # a shard that could not be fetched is asked for again after so long
 
 
 class ShardFiles(ABC):
-    """Opens the shards of a data set at random places."""
+    """Opens the shards of a data set at random places.
 
-    def __init__(self, path: str) -> None:
+    cache_dir: for what is worth keeping on this machine.
+    """
+
+    def __init__(self, path: str, cache_dir: Path) -> None:
         self.path = path
+        self.cache_dir = cache_dir
 
     def url(self, name: str) -> str:
         return join_url(self.path, name)
@@ -83,11 +86,11 @@ class UrlFiles(ShardFiles):
         longest ago goes first.
     """
 
-    def __init__(self, path: str, cache_dir: str | Path, cache_bytes: int) -> None:
-        super().__init__(path)
-        self.cache_dir = Path(cache_dir).expanduser()
-        self.cache_bytes = int(cache_bytes)
+    def __init__(self, path: str, cache_dir: Path, cache_bytes: int) -> None:
+        super().__init__(path, cache_dir)
+        self.cache_bytes = cache_bytes
         self._failed: dict[str, tuple[float, str]] = {}
+        self._ahead: set[str] = set()
 
     def read(self, name: str) -> bytes:
         self.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ class UrlFiles(ShardFiles):
         needed = min(2 * num_readers * max(s.bytes for s in shards), sum(s.bytes for s in shards))
         if self.cache_bytes < needed:
             raise ValueError(
-                f"data.download_bytes={self.cache_bytes} is too little for {num_readers} loader processes "
+                f"data.cache_bytes={self.cache_bytes} is too little for {num_readers} loader processes "
                 f"with two shards each; {needed} are needed, or fewer data.num_workers"
             )
         self.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -134,31 +137,33 @@ class UrlFiles(ShardFiles):
         room = disk.f_bavail * disk.f_frsize + held
         if room < needed:
             raise ValueError(
-                f"data.download_dir={self.cache_dir} has room for {room} bytes and {needed} are needed; "
+                f"data.cache_dir={self.cache_dir} has room for {room} bytes and {needed} are needed; "
                 "give a folder on a larger disk, or fewer data.num_workers"
             )
 
     def prefetch(self, shard: ShardInfo) -> None:
         path = self._cached(shard)
-        if not path.exists() and shard.name not in self._failed:
+        if not path.exists() and shard.name not in self._failed and shard.name not in self._ahead:
+            self._ahead.add(shard.name)
             threading.Thread(target=self._fetch_quietly, args=(shard, path), daemon=True).start()
 
     def _fetch_quietly(self, shard: ShardInfo, path: Path) -> None:
         with suppress(OSError):  # whoever opens it says so
             self._fetch_or_remember(shard, path)
+        self._ahead.discard(shard.name)
 
     def _cached(self, shard: ShardInfo) -> Path:
         return self.cache_dir / f"{shard.sha256[:16]}-{Path(shard.name).name}"
 
     def _fetch(self, shard: ShardInfo, path: Path) -> None:
         """Fetch a shard unless another process or thread does: then wait for that one."""
-        with _locked(self.cache_dir / "locks" / shard.sha256[:2]):
+        with locked(self.cache_dir / "locks" / shard.sha256[:2]):
             if path.exists():
                 return
             # The name says how much room it will take.
             partial = path.with_name(f"{path.name}.{shard.bytes}{_PARTIAL}")
             try:
-                with _locked(self.cache_dir / "locks" / "room"), partial.open("wb+") as file:
+                with locked(self.cache_dir / "locks" / "room"), partial.open("wb+") as file:
                     self._make_room()
                 with partial.open("rb+") as file:
                     fetch(self.url(shard.name), file)
@@ -191,9 +196,9 @@ class UrlFiles(ShardFiles):
 
 def shard_files(path: str, cache_dir: str | Path | None, cache_bytes: float) -> ShardFiles:
     """Those of a folder or of a URL prefix."""
-    if not is_url(path):
-        return LocalFiles(path)
-    return UrlFiles(path, cache_dir or _DEFAULT_DIR, int(cache_bytes))
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lgm"
+    folder = Path(cache_dir or default).expanduser()
+    return UrlFiles(path, folder, int(cache_bytes)) if is_url(path) else LocalFiles(path, folder)
 
 
 def _check_content(file: BinaryIO, shard: ShardInfo, url: str) -> None:
@@ -209,7 +214,7 @@ def _check_content(file: BinaryIO, shard: ShardInfo, url: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a lock that all processes and threads of a machine respect; it ends with its holder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

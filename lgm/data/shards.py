@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lgm.data.decode import decode_rgba
+from lgm.data.filters import Filters
 from lgm.data.members import ShardMembers, read_file
 from lgm.data.sample import (
     INDEX_NAME,
@@ -21,12 +21,10 @@ from lgm.data.sample import (
     parse_index,
     view_keys,
 )
+from lgm.data.selection import select
 from lgm.data.shard_files import LocalFiles, ShardFiles, shard_files
 from lgm.data.source import PosedObject, Source
 
-log = logging.getLogger(__name__)
-
-_TRAINING_SPLITS = ("train", "val")
 _CAMERAS = "cameras.json"
 _KNOWN_MEMBERS = 1 << 20  # files whose places a process remembers: some 30 MB
 
@@ -68,6 +66,7 @@ class ShardSource(Source):
     path: a local folder, or a URL prefix (`lgm.data.urls`).
     split: a name in the index's `splits`; None is everything.
     cache_dir, cache_bytes: where shards behind a URL are kept, and how much of them.
+    filters: which of its objects take part; None is all.
     """
 
     def __init__(
@@ -76,25 +75,23 @@ class ShardSource(Source):
         split: str | None = None,
         cache_dir: str | Path | None = None,
         cache_bytes: float = 50e9,
+        filters: Filters | None = None,
     ) -> None:
         self.path = str(path)
         self.split = split
         self.files = shard_files(self.path, cache_dir, cache_bytes)
         self.index = self._read_index()
         self._members: OrderedDict[str, ShardMembers] = OrderedDict()
-        self._shards, self._ordinals = self._select(split)
-        self._sizes = [
-            len(self._ordinals[shard.name]) if shard.name in self._ordinals else shard.samples
-            for shard in self._shards
-        ]
+        self._selection = select(self.files, self.index, split, filters or Filters())
+        self._sizes = [shard.samples if places is None else len(places) for shard, places in self._selection]
 
     @property
     def shard_sizes(self) -> list[int]:
         return self._sizes
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
-        info = self._shards[shard]
-        place = int(self._ordinals[info.name][ordinal]) if info.name in self._ordinals else ordinal
+        info, places = self._selection[shard]
+        place = ordinal if places is None else int(places[ordinal])
         try:
             return self._load(info, place)
         except OSError as error:
@@ -103,10 +100,10 @@ class ShardSource(Source):
             raise BrokenSample(f"{error} (shard {self.files.url(info.name)})") from error
 
     def prefetch(self, shard: int) -> None:
-        self.files.prefetch(self._shards[shard])
+        self.files.prefetch(self._selection[shard][0])
 
     def check_files(self, num_readers: int) -> None:
-        self.files.check(self._shards, num_readers)
+        self.files.check([shard for shard, _ in self._selection], num_readers)
 
     def _load(self, shard: ShardInfo, place: int) -> ShardObject:
         with self.files.open(shard) as file:
@@ -140,57 +137,6 @@ class ShardSource(Source):
                     "or data=quickstart for the bundled objects"
                 ) from error
             raise FileNotFoundError(f"data.path={self.path}: {_first_line(error)}") from error
-
-    def _select(self, split: str | None) -> tuple[list[ShardInfo], dict[str, np.ndarray]]:
-        """The shards of a split and, where the split names objects, the places of these in each."""
-        if split is None:
-            return list(self.index.shards), {}
-        if not self.index.splits and split in _TRAINING_SPLITS:
-            log.warning("%s has no splits: the %s split is all of it", self.path, split)
-            return list(self.index.shards), {}
-        if split not in self.index.splits:
-            known = ", ".join(self.index.splits) or "none"
-            raise ValueError(
-                f"split {split!r} is not in {self.path}/{INDEX_NAME}, which has {known}; choose with "
-                "data.train_split, data.val_split or data.split, or pack with --splits train=0.9,val=0.1"
-            )
-        members = set(self.index.splits[split])
-        named = [shard for shard in self.index.shards if shard.name in members]
-        if len(named) == len(members) and named:
-            return named, {}
-        ordinals, found = {}, set()
-        for shard in self.index.shards:
-            uids = self._uids_in(shard)
-            places = [place for place, uid in enumerate(uids) if uid in members]
-            found.update(uids[place] for place in places)
-            if places:
-                ordinals[shard.name] = np.asarray(places, dtype=np.int32)
-        absent = sorted(members - found)
-        if absent:
-            raise ValueError(
-                f"split {split!r} of {self.path}/{INDEX_NAME} names {len(absent)} shards or objects that are "
-                f"not there, e.g. {absent[0]!r}; mend the index"
-            )
-        if not ordinals:
-            raise ValueError(
-                f"split {split!r} of {self.path} names neither a shard nor an object that is there"
-            )
-        return [shard for shard in self.index.shards if shard.name in ordinals], ordinals
-
-    def _uids_in(self, shard: ShardInfo) -> list[str]:
-        """The uids in a shard, in order; only the headers are read."""
-        where = self.files.url(shard.name)
-        members = ShardMembers()
-        try:
-            with self.files.open(shard) as file:
-                members.extend(file)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"shard {where} is missing, though index.json names it") from error
-        except OSError as error:
-            raise ValueError(f"shard {where} cannot be read: {_first_line(error)}") from error
-        if members.fault:
-            raise ValueError(f"shard {where} cannot be read: {members.fault}; copy or pack it again")
-        return members.uids
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
 
+from lgm.data.order import Slot, slots
 from lgm.data.sample import BrokenSample, CameraRecord
 
 
@@ -35,6 +36,15 @@ class Source(ABC):
     @abstractmethod
     def load(self, shard: int, ordinal: int) -> PosedObject:
         """The `ordinal`-th object of a shard, without its pictures; raises BrokenSample."""
+
+    def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
+        """A consumer's endless training stream from position `start` on; ValueError at the first step
+        where there are too few objects for so many consumers."""
+        return slots(self.shard_sizes, num_consumers, consumer, seed, start)
+
+    def first_objects(self, count: int) -> Source:
+        """The first so many objects alone."""
+        return FirstObjects(self, count)
 
     def prefetch(self, shard: int) -> None:  # noqa: B027 (a source in memory has nothing to fetch)
         """This shard is read next: have it ready, without waiting for it."""

@@ -7,7 +7,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from lgm.data.broken import BrokenCounter
 from lgm.data.collate import Item, collate, make_item
-from lgm.data.order import Part, Slot, candidates, slots, view_rng
+from lgm.data.order import Part, Slot, candidates, view_rng
 from lgm.data.sample import BrokenSample
 from lgm.data.source import Source
 from lgm.data.views import ViewSampler
@@ -47,7 +47,7 @@ class TrainStream(IterableDataset):
         done = len(range(worker, self.start_batch, num_workers))
         consumer = self.rank * num_workers + worker
         num_consumers = self.world_size * num_workers
-        stream = slots(self.source.shard_sizes, num_consumers, consumer, self.seed, done * self.batch_size)
+        stream = self.source.slots(num_consumers, consumer, self.seed, done * self.batch_size)
         items: list[Item] = []
         for item in self._items(stream):
             items.append(item)

@@ -144,7 +144,7 @@ def test_the_cache_keeps_its_size_and_forgets_the_longest_unused(server, tmp_pat
     source.load(1, 0)
     assert held.decode([0]).shape == (1, 32, 32, 4)  # an object whose shard has gone meanwhile
 
-    with pytest.raises(ValueError, match=r"data.download_bytes=\d+ is too little for 2 loader processes"):
+    with pytest.raises(ValueError, match=r"data.cache_bytes=\d+ is too little for 2 loader processes"):
         source.check(1, num_readers=2)
 
 
