@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from lgm.cameras import Cameras
 from lgm.data.sample import BrokenSample
@@ -18,13 +19,15 @@ from lgm.types import Batch, Views
 class Item:
     """One object's views in use, each decoded once.
 
-    rgba: uint8 [n, H, W, 4]; c2w: [n, 4, 4]; view_ids: [n], their numbers in the shard.
+    rgba: uint8 [P, H, W, 4]; rows: which n of the P they are. c2w: [n, 4, 4]; view_ids: [n], their
+        numbers in the shard.
     input, target: positions among the n.
     seed: what augmentation draws for this object comes from it alone.
     """
 
     uid: str
-    rgba: np.ndarray
+    rgba: Tensor
+    rows: list[int]
     c2w: np.ndarray
     fov_y_deg: float
     view_ids: np.ndarray
@@ -47,9 +50,11 @@ def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Gener
         raise BrokenSample(f"object {candidate.uid!r}: {error}") from error
     used = sorted({*choice.input, *choice.target})
     position = {view: i for i, view in enumerate(used)}
+    rgba, rows = candidate.pictures(used)
     return Item(
         uid=candidate.uid,
-        rgba=candidate.decode(used),
+        rgba=rgba,
+        rows=rows,
         c2w=record.c2w[used],
         fov_y_deg=record.fov_y_deg,
         view_ids=np.asarray(used),
@@ -79,7 +84,11 @@ def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:
             f"objects of one batch have different numbers of views: {counts}; use data.micro_batch_size=1"
         )
     pick = [list(views) for views in chosen]
-    rgba = torch.from_numpy(np.stack([item.rgba[p] for item, p in zip(items, pick, strict=True)]))
+    rows = [[item.rows[i] for i in p] for item, p in zip(items, pick, strict=True)]
+    if all(item.rgba is items[0].rgba for item in items):  # a whole set in one tensor, on whichever device
+        rgba = items[0].rgba[torch.tensor(rows, device=items[0].rgba.device)]
+    else:
+        rgba = torch.stack([item.rgba[row] for item, row in zip(items, rows, strict=True)])
     rgba = rearrange(rgba, "b v h w c -> b v c h w")
     c2w = torch.from_numpy(np.stack([item.c2w[p] for item, p in zip(items, pick, strict=True)])).float()
     fov_y_deg = torch.tensor([item.fov_y_deg for item in items])[:, None]

@@ -10,6 +10,8 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lgm.data.cache import Cache, NoCache
+from lgm.data.in_process import InProcess
 from lgm.data.sample import BrokenSample
 from lgm.data.source import PosedObject, Source
 from lgm.data.stream import EvalStream, TrainStream
@@ -28,6 +30,7 @@ class ObjectDataModule(L.LightningDataModule):
     split: what evaluation reads; None is everything.
     max_train_objects, max_val_objects, max_test_objects: training, validation and test read only the
         first so many objects; None is the whole split.
+    cache: whether training pictures are kept decoded, and where; None is NoCache().
     accumulation: batches an optimizer step.
     probe_objects: how many objects are read before anything else starts, to fail early.
     """
@@ -49,6 +52,7 @@ class ObjectDataModule(L.LightningDataModule):
         max_test_objects: int | None = None,
         max_broken_fraction: float = 0.01,
         probe_objects: int = 64,
+        cache: Cache | None = None,
         accumulation: int = 1,
     ) -> None:
         super().__init__()
@@ -72,6 +76,7 @@ class ObjectDataModule(L.LightningDataModule):
         self.max_test_objects = max_test_objects
         self.max_broken_fraction = max_broken_fraction
         self.probe_objects = probe_objects
+        self.cache = cache or NoCache()
         self.accumulation = accumulation
         self._sources: dict[str | None, Source] = {}
 
@@ -83,19 +88,23 @@ class ObjectDataModule(L.LightningDataModule):
         """
         samplers = [self.train_views, self.eval_views] if stage == "fit" else [self.eval_views]
         readers = num_devices * max(1, self.num_workers)
-        for split in self._splits(stage):
+        probed = {}
+        for split in dict.fromkeys(self._splits(stage)):
             source = self._source(split)
-            objects = source.check(self.probe_objects, self.max_broken_fraction, readers)
-            for found in objects:
+            probed[split] = source.check(self.probe_objects, self.max_broken_fraction, readers)
+            for found in probed[split]:
                 for sampler in samplers:
                     _check_object(sampler, found)
             log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
         if stage == "fit":
-            next(self._train_source().slots(readers * num_nodes, 0, self.seed))
+            source = self._train_source()
+            next(source.slots(readers * num_nodes, 0, self.seed))  # raises where objects are too few
+            self.cache.check(source, probed[self.train_split], num_devices)
 
     def train_dataloader(self) -> DataLoader:
+        device = self.trainer.strategy.root_device
         stream = TrainStream(
-            source=self._train_source(),
+            source=self.cache.wrap(self._train_source(), device, self.num_workers),
             sampler=self.train_views,
             batch_size=self.micro_batch_size,
             seed=self.seed,
@@ -105,6 +114,8 @@ class ObjectDataModule(L.LightningDataModule):
             start_batch=self.trainer.global_step * self.accumulation,
             max_broken_fraction=self.max_broken_fraction,
         )
+        if self.cache.on_device:
+            return DataLoader(InProcess(stream, self.num_workers, device), batch_size=None)
         return self._loader(stream)
 
     def val_dataloader(self) -> DataLoader:

@@ -9,6 +9,8 @@ from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lgm.data.order import Slot, slots
 from lgm.data.sample import BrokenSample, CameraRecord
@@ -23,6 +25,10 @@ class PosedObject(ABC):
     @abstractmethod
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
         """The named views, uint8 rgba [n, H, W, 4] with straight alpha; raises BrokenSample."""
+
+    def pictures(self, view_ids: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Pictures, uint8 [P, H, W, 4], and which of them are the named views; raises BrokenSample."""
+        return torch.from_numpy(self.decode(view_ids)), list(range(len(view_ids)))
 
 
 class Source(ABC):
@@ -75,7 +81,11 @@ class Source(ABC):
         return sum(self.shard_sizes)
 
     def place(self, number: int) -> tuple[int, int]:
-        """Shard and ordinal of the `number`-th object of all."""
+        """Shard and ordinal of the `number`-th object that evaluation reads."""
+        return self.in_shards(number)
+
+    def in_shards(self, number: int) -> tuple[int, int]:
+        """Shard and ordinal of the `number`-th object in the order of the shards."""
         shard = bisect_right(self._ends, number)
         return shard, number - self.first(shard)
 

@@ -41,7 +41,10 @@ class TrainStream(IterableDataset):
         self.max_broken_fraction = max_broken_fraction
 
     def __iter__(self) -> Iterator[Batch]:
-        worker, num_workers = _worker()
+        return self.batches(*_worker())
+
+    def batches(self, worker: int, num_workers: int) -> Iterator[Batch]:
+        """What one of `num_workers` loader processes makes."""
         # The loader asks its workers in turn, from 0; batch m of a run is worker (m mod W)'s.
         worker = (worker + self.start_batch) % num_workers
         done = len(range(worker, self.start_batch, num_workers))

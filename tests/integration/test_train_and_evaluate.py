@@ -8,8 +8,9 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 
+from lgm.cli.train import train
 from lgm.models.checkpoint import network_weights, read_checkpoint
-from tests.integration.running import run_evaluate, run_train
+from tests.integration.running import MICRO, SHORT, composed, run_evaluate, run_train
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,18 @@ def test_metrics_csv_has_a_row_a_step(trained):
     ):
         assert all(row[key] for row in rows), key
     assert float(rows[-1]["val/psnr"]) == pytest.approx(metric, rel=1e-5)
+
+
+@pytest.mark.parametrize("cache", ["memory", "gpu"])
+def test_a_decoded_cache_changes_no_number(trained, dataset, tmp_path, cache):
+    options = ["train.max_steps=6", "train.val_every_steps=3", f"data/cache={cache}"]
+    assert run_train(dataset, tmp_path, *options) == trained[1]
+
+
+def test_a_mixture_trains(dataset, tmp_path):
+    sets = f"data.sets=[{{path:{dataset},weight:3}},{{path:{dataset},weight:1}}]"
+    cfg = composed("train", *MICRO, *SHORT, "data=mixture", sets, "data.num_workers=0", f"run_dir={tmp_path}")
+    assert 3 < train(cfg) < 60
 
 
 def test_a_checkpoint_is_plain_and_complete(trained):

@@ -1,0 +1,67 @@
+"""A training stream without loader processes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import cycle
+from typing import TypeVar
+
+import torch
+from torch.utils.data import IterableDataset
+
+from lgm.data.stream import TrainStream
+from lgm.types import Batch
+
+T = TypeVar("T")
+
+
+class InProcess(IterableDataset):
+    """The batches that `num_workers` loader processes would make of a stream, in their order, made on
+    the device by a thread that stays a few ahead."""
+
+    def __init__(self, stream: TrainStream, num_workers: int, device: torch.device) -> None:
+        self.stream = stream
+        self.num_workers = max(1, num_workers)
+        self.device = device
+
+    def __iter__(self) -> Iterator[Batch]:
+        workers = [self.stream.batches(w, self.num_workers) for w in range(self.num_workers)]
+        return ahead(next(worker).to(self.device) for worker in cycle(workers))
+
+
+def ahead(items: Iterable[T], count: int = 2) -> Iterator[T]:
+    """The same items, up to `count` of them made in advance by a thread; what it raises is raised here."""
+    ready: queue.Queue = queue.Queue(count)
+    stop = threading.Event()
+
+    def put(entry: tuple[str, object]) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(("item", item)):
+                    return
+            put(("end", None))
+        except BaseException as error:
+            put(("error", error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        stop.set()
