@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -95,6 +95,8 @@ class ObjectDataModule(L.LightningDataModule):
             for found in probed[split]:
                 for sampler in samplers:
                     _check_object(sampler, found)
+            if stage == "fit" and split == self.train_split and self.micro_batch_size > 1:
+                _check_sizes(probed[split])
             log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
         if stage == "fit":
             source = self._train_source()
@@ -176,6 +178,16 @@ class ObjectDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.trainer.strategy.root_device.type != "cpu",
             persistent_workers=False,
+        )
+
+
+def _check_sizes(objects: Sequence[PosedObject]) -> None:
+    sizes = {found.decode([0]).shape[1:3]: found.uid for found in objects}
+    if len(sizes) > 1:
+        (a, first), (b, second), *_ = sizes.items()
+        raise ValueError(
+            f"a training batch needs pictures of one size: object {first!r} has {a[0]} × {a[1]}, "
+            f"{second!r} has {b[0]} × {b[1]}; pack them at one --resolution, or use data.micro_batch_size=1"
         )
 
 

@@ -96,7 +96,9 @@ def _turns(
 def within(part: Part, size: int, seed: int, pass_index: int) -> np.ndarray:
     """The order of the `size` objects inside a part in one pass."""
     rng = np.random.default_rng([seed, _WITHIN, pass_index, part.shard, part.index])
-    return rng.permutation(size)
+    order = rng.permutation(size)
+    order.setflags(write=False)  # one array for all who ask
+    return order
 
 
 def candidates(slot: Slot, shard_sizes: list[int], seed: int) -> Iterator[tuple[int, int]]:

@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 from webdataset.tariterators import tarfile_samples
 
 from lgm.data.datamodule import ObjectDataModule
@@ -14,7 +15,7 @@ from lgm.data.decode import decode_rgba
 from lgm.data.members import ShardMembers, read_file
 from lgm.data.sample import BrokenSample
 from lgm.data.shards import ShardSource
-from lgm.data.stream import EvalStream
+from lgm.data.stream import EvalStream, TrainStream
 from lgm.data.views import HeldOutViews, RandomViews
 from tests.datasets import sample_files, write_dataset, write_index, write_shard
 
@@ -161,6 +162,30 @@ def test_more_loader_processes_than_objects_are_refused_at_the_start(dataset):
         module.check("fit", num_devices=2)
     with pytest.raises(ValueError, match=r"6 objects are too few for 8 loader processes"):
         module.check("fit", num_nodes=2)
+
+
+def test_training_objects_of_two_sizes_are_refused_at_the_start(tmp_path):
+    options = {"train_split": None, "val_split": None}
+    for size, refused in ((1, False), (2, True)):
+        module = ObjectDataModule(
+            lambda split: ShardSource(mixed_dataset(tmp_path)),
+            RandomViews(4, 6),
+            HeldOutViews(4),
+            micro_batch_size=size,
+            **options,
+        )
+        if not refused:
+            module.check("fit")
+            continue
+        with pytest.raises(ValueError, match=r"'object-3' has 32 × 32, 'object-4' has 64 × 64; pack them"):
+            module.check("fit")
+
+
+def test_streams_travel_to_processes_that_are_not_forked(dataset):
+    stream = TrainStream(ShardSource(dataset, "train"), RandomViews(4, 6), 2, seed=0)
+    next(iter(stream))
+    loader = DataLoader(stream, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    assert next(iter(loader)).uids == next(iter(stream)).uids
 
 
 def test_a_split_by_uid_knows_the_places(tmp_path):
