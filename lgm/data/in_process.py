@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -54,7 +55,15 @@ def ahead(items: Iterable[T], count: int = 2) -> Iterator[T]:
         except BaseException as error:
             put(("error", error))
 
-    threading.Thread(target=work, daemon=True).start()
+    def finish() -> None:
+        stop.set()
+        if thread is not threading.current_thread():  # where it is the one that collects the garbage
+            thread.join()
+
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
+    # A thread that is still within the tensor library when the program ends would abort it.
+    atexit.register(finish)
     try:
         while True:
             kind, value = ready.get()
@@ -64,4 +73,5 @@ def ahead(items: Iterable[T], count: int = 2) -> Iterator[T]:
                 return
             yield value
     finally:
-        stop.set()
+        atexit.unregister(finish)
+        finish()

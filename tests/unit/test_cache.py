@@ -1,5 +1,8 @@
 """Decoded sets give the batches that shards give, bit for bit."""
 
+import subprocess
+import sys
+import threading
 import time
 from itertools import islice
 from types import SimpleNamespace
@@ -153,3 +156,13 @@ def test_a_thread_stays_ahead_raises_here_and_ends():
     abandoned = ahead(iter(int, 1))
     next(abandoned)
     abandoned.close()
+    assert "ahead" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_program_ends_well_in_the_middle_of_a_stream():
+    program = (
+        "import torch; from lgm.data.in_process import ahead\n"
+        "stream = ahead(torch.randn(2000, 2000) @ torch.eye(2000) for _ in iter(int, 1)); next(stream)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
