@@ -32,10 +32,10 @@ def warmup_constant(optimizer: Optimizer, warmup_steps: int = 0) -> LambdaLR:
 def onecycle_released(optimizer: Optimizer, max_steps: int, warmup_steps: int = 3000) -> OneCycleLR:
     """The released program's: half a cosine from lr/25 up over `warmup_steps`, half a cosine down to
     lr/250,000 at `max_steps`; Adam's first beta goes from 0.95 to 0.85 and back with it."""
-    if not 0 < warmup_steps < max_steps:
+    if not 2 <= warmup_steps < max_steps:
         # The original computes pct_start = 3000 / total_steps and dies in PyTorch's own check.
         raise ValueError(
-            f"scheduler.warmup_steps={warmup_steps} must lie between 1 and train.max_steps={max_steps}; "
+            f"scheduler.warmup_steps={warmup_steps} must lie between 2 and train.max_steps={max_steps}; "
             "the released program trains for more than 3000 steps"
         )
     rates = [group["lr"] for group in optimizer.param_groups]
