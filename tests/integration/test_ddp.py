@@ -1,6 +1,7 @@
 """Two processes over gloo do what one does with twice the batch, augmentation included."""
 
 import csv
+import json
 
 import pytest
 
@@ -40,3 +41,26 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     # Three validation objects on two processes: every one counted once.
     psnr = [float(rows[name][-1]["val/psnr"]) for name in ("one", "two")]
     assert psnr[0] == pytest.approx(psnr[1], abs=1e-2)
+
+
+def test_fewer_objects_than_processes_and_uneven_ones_are_measured_once(tmp_path):
+    """A process without an object, or with fewer batches, keeps nobody waiting."""
+    folder = write_dataset(tmp_path / "set", train=(2,), val=(3,))
+    options = [o for o in [*MICRO, *SHORT] if not o.startswith("trainer=")]
+    options += [f"data.path={folder}", "data.micro_batch_size=1", "data.eval_batch_size=1", "trainer=ddp_sim"]
+    result = run_script("train.py", *options, "data.max_val_objects=1", f"run_dir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    values = {}
+    for trainer in ("cpu", "ddp_sim"):
+        for count in (1, 3):
+            run_dir = tmp_path / f"{trainer}{count}"
+            evaluation = [f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", f"data.path={folder}"]
+            evaluation += [f"trainer={trainer}", "data.num_workers=0", "data.eval_batch_size=1"]
+            evaluation += ["data.split=val", f"data.max_test_objects={count}", f"run_dir={run_dir}"]
+            result = run_script("evaluate.py", *evaluation)
+            assert result.returncode == 0, result.stderr
+            metrics = json.loads((run_dir / "metrics.json").read_text())
+            assert metrics["num_objects"] == count
+            values[trainer, count] = metrics["psnr"]
+    for count in (1, 3):
+        assert values["cpu", count] == pytest.approx(values["ddp_sim", count], abs=1e-4)
