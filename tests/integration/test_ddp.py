@@ -7,7 +7,7 @@ import pytest
 
 from lgm.models.checkpoint import network_weights, read_checkpoint
 from tests.datasets import write_dataset
-from tests.integration.running import MICRO, SHORT, run_script
+from tests.integration.running import MICRO, SHORT, run_evaluate, run_script
 
 
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
@@ -50,17 +50,20 @@ def test_fewer_objects_than_processes_and_uneven_ones_are_measured_once(tmp_path
     options += [f"data.path={folder}", "data.micro_batch_size=1", "data.eval_batch_size=1", "trainer=ddp_sim"]
     result = run_script("train.py", *options, "data.max_val_objects=1", f"run_dir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
-    values = {}
-    for trainer in ("cpu", "ddp_sim"):
-        for count in (1, 3):
-            run_dir = tmp_path / f"{trainer}{count}"
-            evaluation = [f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", f"data.path={folder}"]
-            evaluation += [f"trainer={trainer}", "data.num_workers=0", "data.eval_batch_size=1"]
-            evaluation += ["data.split=val", f"data.max_test_objects={count}", f"run_dir={run_dir}"]
-            result = run_script("evaluate.py", *evaluation)
-            assert result.returncode == 0, result.stderr
-            metrics = json.loads((run_dir / "metrics.json").read_text())
-            assert metrics["num_objects"] == count
-            values[trainer, count] = metrics["psnr"]
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     for count in (1, 3):
-        assert values["cpu", count] == pytest.approx(values["ddp_sim", count], abs=1e-4)
+        limits = ["data.split=val", "data.eval_batch_size=1", f"data.max_test_objects={count}"]
+        alone = run_evaluate(folder, tmp_path / f"alone{count}", last, *limits)
+        result = run_script(
+            "evaluate.py",
+            f"ckpt={last}",
+            f"data.path={folder}",
+            "trainer=ddp_sim",
+            "data.num_workers=0",
+            *limits,
+            f"run_dir={tmp_path / f'two{count}'}",
+        )
+        assert result.returncode == 0, result.stderr
+        metrics = json.loads((tmp_path / f"two{count}" / "metrics.json").read_text())
+        assert metrics["num_objects"] == count
+        assert metrics["psnr"] == pytest.approx(alone, abs=1e-4)

@@ -1,0 +1,7 @@
+"""The renderer's kernels, in Triton: projection, binning and blending, forward and backward.
+
+Importing this room imports triton; `lgm.rendering.triton_backend` does so when a renderer is made.
+
+Letters in shapes: I pictures (scenes × views), P = I × N pairs of a picture and a Gaussian, M
+intersections of a pair and a tile.
+"""

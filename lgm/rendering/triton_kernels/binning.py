@@ -1,0 +1,64 @@
+"""Lists of the splats that each tile draws, front to back.
+
+Pairs are sorted by depth once, for all pictures together; they then write their intersections one
+after the other, and a stable sort by tile alone keeps that order within each tile.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def count_kernel(
+    order,  # [K] int64: pairs, front to back
+    tiles_x, tiles_y,  # [P] int32
+    alive,  # [I × rows × columns] uint8: tiles that still let light through
+    counts,  # [K] int32: of alive tiles that each touches
+    num_pairs, num_gaussians, rows, columns,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = k < num_pairs
+    pair = tl.load(order + k, inside, 0)
+    first, width, area = _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns)
+    found = tl.zeros([BLOCK], tl.int32)
+    for i in range(tl.max(area, 0)):
+        touched = inside & (i < area)
+        tile = first + (i // width) * columns + i % width
+        found += tl.load(alive + tile, touched, 0).to(tl.int32)
+    tl.store(counts + k, found, inside)
+
+
+@triton.jit
+def emit_kernel(
+    order, tiles_x, tiles_y, alive,
+    ends,  # [K] int64: of each pair's intersections
+    counts,  # [K] int32
+    keys, pairs,  # [M] int32: tile and pair of each intersection
+    num_pairs, num_gaussians, rows, columns,
+    ONLY_ALIVE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = k < num_pairs
+    pair = tl.load(order + k, inside, 0)
+    first, width, area = _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns)
+    slot = tl.load(ends + k, inside, 0) - tl.load(counts + k, inside, 0)
+    for i in range(tl.max(area, 0)):
+        touched = inside & (i < area)
+        tile = first + (i // width) * columns + i % width
+        if ONLY_ALIVE:
+            touched = touched & (tl.load(alive + tile, touched, 0) > 0)
+        tl.store(keys + slot, tile, touched)
+        tl.store(pairs + slot, pair.to(tl.int32), touched)
+        slot += touched.to(tl.int64)
+
+
+@triton.jit
+def _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns):
+    """The first tile that a pair may touch, and the width and area of the rectangle of them."""
+    x, y = tl.load(tiles_x + pair, inside, 0), tl.load(tiles_y + pair, inside, 0)
+    left, right, top, bottom = x & 0xFFFF, x >> 16, y & 0xFFFF, y >> 16
+    image = (pair // num_gaussians).to(tl.int32)
+    first = (image * rows + top) * columns + left
+    width = tl.maximum(right - left, 1)
+    return first, width, tl.where(inside, (right - left) * (bottom - top), 0)

@@ -1,0 +1,124 @@
+"""Which splats are drawn together: binned lists, in one layer or in several behind each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tiles of I pictures."""
+
+    pictures: int
+    rows: int
+    columns: int
+    num_gaussians: int
+
+    @property
+    def num_tiles(self) -> int:
+        return self.pictures * self.rows * self.columns
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Where each pair of a picture and a Gaussian may be seen: first tile, and one past the last in the
+    upper 16 bits; tiles in all; and the depth's bits to sort by."""
+
+    tiles_x: Int[Tensor, " P"]
+    tiles_y: Int[Tensor, " P"]
+    counts: Int[Tensor, " P"]
+    depth_keys: Int[Tensor, " P"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """order: pairs, front to back; ends, counts: of the slots in which each wrote its intersections.
+    pairs: of each intersection, by tile and then front to back; slots: where it was written.
+    starts: of each tile's stretch of `pairs`."""
+
+    order: Int[Tensor, " K"]
+    ends: Int[Tensor, " K"]
+    counts: Int[Tensor, " K"]
+    pairs: Int[Tensor, " M"]
+    slots: Int[Tensor, " M"]
+    starts: Int[Tensor, " T"]
+
+
+def layers(
+    boxes: Boxes, grid: Grid, alive: UInt8[Tensor, " tiles"], max_intersections: int
+) -> Iterator[Layer]:
+    """Bin all pairs in one layer where that is at most `max_intersections`, else in several, the
+    nearest first; from the second on only into tiles that are still `alive`, which whoever draws
+    the layers updates in between. What covers everything thus costs little more than what is seen
+    of it. One layer takes one wait for the device, several take one or two each."""
+    order = torch.sort(boxes.depth_keys).indices
+    counts = boxes.counts[order]
+    ends = counts.cumsum(0, dtype=torch.int64)
+    total = int(ends[-1])
+    if total <= max_intersections:
+        visible = order if total else order[:0]
+        yield _bin(boxes, grid, alive, visible, ends[: len(visible)], counts[: len(visible)], total, False)
+        return
+    steps = torch.arange(1, total // max_intersections + 2, device=ends.device) * max_intersections
+    # A pair alone never exceeds a layer: it touches at most the tiles of one picture.
+    cuts = [0, *torch.searchsorted(ends, steps, right=True).tolist()]
+    for i, (begin, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        if begin == end:
+            continue
+        part = order[begin:end]
+        part_counts = counts[begin:end] if i == 0 else _count(boxes, grid, alive, part)
+        part_ends = part_counts.cumsum(0, dtype=torch.int64)
+        yield _bin(boxes, grid, alive, part, part_ends, part_counts, int(part_ends[-1]), i > 0)
+
+
+def _count(boxes: Boxes, grid: Grid, alive: Tensor, order: Tensor) -> Tensor:
+    from lgm.rendering.triton_kernels.binning import count_kernel
+
+    counts = torch.empty(len(order), dtype=torch.int32, device=order.device)
+    size = (len(order), grid.num_gaussians, grid.rows, grid.columns)
+    count_kernel[_programs(len(order))](
+        order, boxes.tiles_x, boxes.tiles_y, alive, counts, *size, BLOCK=_BLOCK
+    )
+    return counts
+
+
+def _bin(
+    boxes: Boxes,
+    grid: Grid,
+    alive: Tensor,
+    order: Tensor,
+    ends: Tensor,
+    counts: Tensor,
+    total: int,
+    only_alive: bool,
+) -> Layer:
+    from lgm.rendering.triton_kernels.binning import emit_kernel
+
+    keys = torch.empty(total, dtype=torch.int32, device=order.device)
+    pairs = torch.empty_like(keys)
+    if total:
+        emit_kernel[_programs(len(order))](
+            order, boxes.tiles_x, boxes.tiles_y, alive, ends, counts, keys, pairs,
+            len(order), grid.num_gaussians, grid.rows, grid.columns,
+            ONLY_ALIVE=only_alive, BLOCK=_BLOCK,
+        )  # fmt: skip
+    if grid.num_tiles <= 1 << 16:  # a radix sort's time goes with the bits
+        keys = (keys - (1 << 15)).to(torch.int16)
+        tiles = torch.arange(-(1 << 15), grid.num_tiles - (1 << 15), device=keys.device).to(torch.int16)
+    else:
+        tiles = torch.arange(grid.num_tiles, device=keys.device, dtype=torch.int32)
+    keys, slots = torch.sort(keys, stable=True)
+    starts = torch.searchsorted(keys, tiles)
+    starts = torch.cat([starts, starts.new_full((1,), total)])
+    return Layer(order, ends, counts, pairs[slots], slots, starts)
+
+
+def _programs(num_pairs: int) -> tuple[int]:
+    return (max(1, -(-num_pairs // _BLOCK)),)
