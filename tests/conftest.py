@@ -1,6 +1,12 @@
 """Shared fixtures. Shapes in signatures are checked while tests run, and only then."""
 
+import os
+
+import torch
 from jaxtyping import install_import_hook
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
 with install_import_hook("lgm", "beartype.beartype"):
     import lgm  # noqa: F401
@@ -10,7 +16,6 @@ import logging
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import safe_open
 
 from lgm.cli import resolvers

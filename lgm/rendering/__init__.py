@@ -4,5 +4,6 @@ from lgm.rendering.base import Renderer
 from lgm.rendering.choice import make_renderer
 from lgm.rendering.gsplat_backend import GsplatRenderer
 from lgm.rendering.torch_backend import TorchRenderer
+from lgm.rendering.triton_backend import TritonRenderer
 
-__all__ = ["GsplatRenderer", "Renderer", "TorchRenderer", "make_renderer"]
+__all__ = ["GsplatRenderer", "Renderer", "TorchRenderer", "TritonRenderer", "make_renderer"]

@@ -11,10 +11,15 @@ from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.gsplat_backend import GsplatRenderer
 from lgm.rendering.torch_backend import TorchRenderer
+from lgm.rendering.triton_backend import TritonRenderer
 from lgm.types import RenderOutput
 
 _log = logging.getLogger(__name__)
-BACKENDS: dict[str, type[Renderer]] = {"gsplat": GsplatRenderer, "torch": TorchRenderer}
+BACKENDS: dict[str, type[Renderer]] = {
+    "triton": TritonRenderer,
+    "gsplat": GsplatRenderer,
+    "torch": TorchRenderer,
+}
 # What is tried on a type of device, fastest first; `torch` comes last everywhere.
 _FASTEST_FIRST = {"cuda": ("gsplat",)}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 from lgm.cameras import Cameras
@@ -170,9 +170,7 @@ class _Splatting(torch.autograd.Function):
         return *outputs, None, None, None, None
 
 
-def _project(
-    scene: list[Tensor], w2c: Tensor, K: Tensor, size: tuple[int, int]
-) -> tuple[Tensor, Boxes]:
+def _project(scene: list[Tensor], w2c: Tensor, K: Tensor, size: tuple[int, int]) -> tuple[Tensor, Boxes]:
     """Splats [P, SPLAT_ROW] of all pictures, and the tiles that each may touch."""
     from lgm.rendering.triton_kernels.projection import SPLAT_ROW, project_kernel
 

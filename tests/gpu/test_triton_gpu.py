@@ -1,0 +1,66 @@
+"""The Triton renderer's kernels, compiled, on a GPU."""
+
+import pytest
+import torch
+
+from lgm.gaussians import Gaussians
+from lgm.rendering import TritonRenderer
+from tests.parity.test_rasterizer import PARTS, _assert_pictures_agree, _load, _without_radial_part
+from tests.triton_scenes import LARGE, check, cloud, drawn, orbit
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
+]
+
+
+@pytest.mark.parametrize("kind", ["single", "object", "init", "edge"])
+def test_published_rasterizer(kind):
+    golden, cameras, height, width = _load(kind)
+    packed = golden["gaussians"].cuda().requires_grad_()
+    render = TritonRenderer()(
+        Gaussians.from_packed(packed), cameras.to("cuda"), height, width, golden["background"]
+    )
+    _assert_pictures_agree(render.images.cpu(), golden["image"], 5e-5)
+    _assert_pictures_agree(render.alphas.cpu(), golden["alpha"], 5e-5)
+    _assert_pictures_agree(render.depths.cpu(), golden["depth"], 1e-4)
+    loss = (render.images.cpu() * golden["weight_image"]).sum()
+    (loss + (render.alphas.cpu() * golden["weight_alpha"]).sum()).backward()
+    grad = _without_radial_part(packed.grad.cpu(), golden["gaussians"].detach())
+    expected = _without_radial_part(golden["grad_gaussians"], golden["gaussians"].detach())
+    for name, part in PARTS.items():
+        error = (grad - expected)[..., part].norm() / expected[..., part].norm().clamp_min(1e-12)
+        assert error <= 2e-3, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_torch_renderer(name):
+    check(name, LARGE, "cuda")
+
+
+@pytest.mark.parametrize("name", ["tens of thousands", "random initialisation"])
+def test_layers_change_no_number(name):
+    check(name, LARGE, "cuda", max_intersections=1 << 16)
+
+
+def test_the_same_each_time():
+    packed, cameras, height, width = LARGE["random initialisation"]
+    first, second = (drawn(TritonRenderer(), packed, cameras, height, width, "cuda") for _ in range(2))
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+def test_a_random_initialisation_of_the_big_model_fits():
+    """Eight scenes, eight views, 65,536 Gaussians of scale 0.07, 512²: in 8 GB, forward and backward."""
+    packed, cameras = cloud(8, 65_536, 0.07), orbit(8, 8)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    drawn(TritonRenderer(), packed, cameras, 512, 512, "cuda")
+    assert torch.cuda.max_memory_allocated() < 8 * 2**30
+
+
+def test_autocast_leaves_it_in_float32():
+    packed, cameras, height, width = LARGE["scenes and views, not square"]
+    expected = drawn(TritonRenderer(), packed, cameras, height, width, "cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        ours = drawn(TritonRenderer(), packed, cameras, height, width, "cuda")
+    assert torch.equal(ours[0], expected[0])

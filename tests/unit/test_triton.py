@@ -1,0 +1,79 @@
+"""The Triton renderer's kernels through Triton's interpreter, on small scenes."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from lgm.gaussians import Gaussians
+from lgm.rendering import TritonRenderer, make_renderer
+from tests.triton_scenes import SMALL, check, drawn
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs these compiled")
+
+
+@interpreted
+@pytest.mark.parametrize("name", SMALL)
+def test_torch_renderer(name):
+    check(name, SMALL, "cpu")
+
+
+@interpreted
+@pytest.mark.parametrize("limit", [40, 400])
+def test_layers_change_no_number(limit):
+    """Splats that are drawn a few at a time, the nearest first, into tiles that still let light through."""
+    packed, cameras, height, width = SMALL["opaque"]
+    whole = drawn(TritonRenderer(), packed, cameras, height, width)
+    renderer = TritonRenderer()
+    renderer.max_intersections = limit
+    layered = drawn(renderer, packed, cameras, height, width)
+    torch.testing.assert_close(layered[0], whole[0], rtol=0, atol=2e-6)
+    assert (layered[1] - whole[1]).norm() <= 1e-5 * whole[1].norm()
+
+
+@interpreted
+def test_a_layer_goes_only_where_light_still_passes():
+    """Behind a wall nothing is binned: that is what bounds the memory."""
+    from lgm.rendering.triton_layers import Boxes, Grid, layers
+
+    grid = Grid(pictures=1, rows=1, columns=2, num_gaussians=40)
+    both_tiles = torch.full((40,), 2 << 16, dtype=torch.int32)
+    one_row = torch.full((40,), 1 << 16, dtype=torch.int32)
+    boxes = Boxes(both_tiles, one_row, torch.full((40,), 2, dtype=torch.int32), torch.arange(40).int())
+    alive = torch.ones(2, dtype=torch.uint8)
+    drawn_layers = []
+    for layer in layers(boxes, grid, alive, max_intersections=30):
+        drawn_layers.append(layer)
+        alive[0] = 0
+    assert [len(layer.pairs) for layer in drawn_layers] == [30, 15, 10]
+    assert [layer.starts.tolist() for layer in drawn_layers] == [[0, 15, 30], [0, 0, 15], [0, 0, 10]]
+    assert torch.cat([layer.order for layer in drawn_layers]).tolist() == list(range(40))
+
+
+@interpreted
+def test_the_same_each_time():
+    packed, cameras, height, width = SMALL["scenes and views, not square"]
+    first, second = (drawn(TritonRenderer(), packed, cameras, height, width) for _ in range(2))
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+def test_doors(monkeypatch):
+    packed, cameras, height, width = SMALL["one Gaussian"]
+    renderer = make_renderer("triton")
+    with pytest.raises(ValueError, match="background has shape"):
+        renderer(Gaussians.from_packed(packed), cameras, height, width, torch.ones(2, 3))
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(ValueError, match="triton draws on GPUs and the Gaussians are on cpu"):
+        renderer(Gaussians.from_packed(packed), cameras, height, width)
+    with pytest.raises(ValueError, match="max_intersections=5 must be at least 65536"):
+        TritonRenderer(max_intersections=5)
+
+
+def test_importing_the_renderer_imports_no_triton():
+    code = "import sys, lgm.rendering; sys.exit('triton' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
