@@ -111,7 +111,7 @@ class ImageGrid(Callback):
 
 
 def log_picture(logger: Logger, key: str, picture: Image.Image, step: int) -> None:
-    """Hand a picture to a logger of the W&B or the TensorBoard kind; others take none."""
+    """Hand a picture to a logger that takes any, as ours and Lightning's own do."""
     if hasattr(logger, "log_image"):
         logger.log_image(key, [picture], step=step)
     elif hasattr(logger.experiment, "add_image"):

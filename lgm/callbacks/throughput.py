@@ -12,44 +12,55 @@ from lgm.types import Batch
 
 
 class Throughput(Callback):
-    """Logs over windows of `every_n_steps` optimizer steps:
+    """Logs over windows of `every_n_steps` optimizer steps, validation left out:
 
-    perf/steps_per_s, perf/objects_per_s: of all ranks together, validation left out.
-    perf/data_wait_s: from the end of one batch to the start of the next, its copy to the device
-        included; mean over the window's batches. Near zero where the loader keeps up.
+    perf/steps_per_s, perf/objects_per_s: of all ranks together.
+    perf/<part>_s: seconds of an optimizer step that went into a part, over all of its micro-batches;
+        on the device's clock where there is a device, and of the first rank. They add up to a step:
+        data: waiting for a batch, and writing the log before it.
+        prepare: copy to the device, augmentation.
+        network, render, loss: forward; the loss with what is logged of it.
+        backward: of all three, and what ranks tell each other.
+        optimizer: clipping included.
+        other: callbacks, e.g. averaged weights, checkpoints, pictures.
+    perf/data_share: the data's part of the sum. Near zero where the loader keeps up.
 
-    The device is never synchronised for it: it runs a few steps behind the program, which does not
-    matter over a window.
+    The module marks the parts on its `stopwatch`. The device is never synchronised for any of this: it
+    runs a few steps behind the program, and is read that much later.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
         if every_n_steps < 1:
             raise ValueError(f"Throughput needs every_n_steps of at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
-        self._batch_ended: float | None = None
         self._window_start = 0.0
         self._start_step = 0
+        self._step = 0
         self._objects = 0
-        self._waits: list[float] = []
         self._paused_at: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
         self._open_window(trainer)
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self._batch_ended is not None:
-            self._waits.append(time.monotonic() - self._batch_ended)
+        pl_module.stopwatch.start(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        stopwatch = pl_module.stopwatch
+        stopwatch.mark("optimizer")
         self._objects += len(batch.uids) * trainer.world_size
-        if trainer.global_step - self._start_step >= self.every_n_steps:
-            self._log(trainer)
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            stopwatch.end_step()
+        if self._step - self._start_step >= self.every_n_steps:
+            self._log(trainer, stopwatch.read())
             self._open_window(trainer)
-        self._batch_ended = time.monotonic()
+        # Until the module's own hook, the last: callbacks that draw pictures run the network too.
+        stopwatch.pause()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.stopwatch.stop()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused_at = time.monotonic()
@@ -57,24 +68,21 @@ class Throughput(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._paused_at is not None:
             self._window_start += time.monotonic() - self._paused_at
-        self._paused_at = self._batch_ended = None
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
-        # Writing a checkpoint falls between two batches and is no wait for data.
-        self._batch_ended = None
+        self._paused_at = None
 
     def _open_window(self, trainer: Trainer) -> None:
         self._window_start, self._start_step = time.monotonic(), trainer.global_step
-        self._objects, self._waits = 0, []
+        self._objects = 0
 
-    def _log(self, trainer: Trainer) -> None:
+    def _log(self, trainer: Trainer, seconds: dict[str, float]) -> None:
         elapsed = max(time.monotonic() - self._window_start, 1e-9)
         values = {
             "perf/steps_per_s": (trainer.global_step - self._start_step) / elapsed,
             "perf/objects_per_s": self._objects / elapsed,
+            **{f"perf/{part}_s": value for part, value in seconds.items()},
         }
-        if self._waits:
-            values["perf/data_wait_s"] = sum(self._waits) / len(self._waits)
+        if seconds:
+            values["perf/data_share"] = seconds.get("data", 0.0) / max(sum(seconds.values()), 1e-9)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)

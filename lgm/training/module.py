@@ -20,6 +20,7 @@ from lgm.rendering.base import Renderer
 from lgm.training.drawing import draw
 from lgm.training.resume import option_values, realign_loops, restore_options
 from lgm.training.step_log import StepLog
+from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction
 
 _SMALLEST_SCALE = 2.0**-4
@@ -63,6 +64,7 @@ class LGMModule(L.LightningModule):
         self.val_psnr = MeanMetric()
         self.val_loss = MeanMetric()
         self.step_log = StepLog()
+        self.stopwatch = Stopwatch()  # stands still until somebody starts it
         self._gradient_norm: Tensor | None = None  # of the last step, not yet looked at
         self._options: list[dict[str, Any]] = []
         self._schedule: dict[str, Any] | None = None
@@ -78,6 +80,7 @@ class LGMModule(L.LightningModule):
         """
         network = self.net if net is None else net
         gaussians = network(batch.input.images, batch.input.cameras)
+        self.stopwatch.mark("network")
         render = draw(
             self.renderer,
             gaussians,
@@ -85,17 +88,34 @@ class LGMModule(L.LightningModule):
             batch.background,
             None if self.training else self.eval_views_per_call,
         )
+        self.stopwatch.mark("render")
         return Prediction(batch, gaussians, render)
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        self.stopwatch.mark("data")
+        return batch
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return self.preparation(batch, training=self.trainer.training)
+        batch = self.preparation(batch, training=self.trainer.training)
+        self.stopwatch.mark("prepare")
+        return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         prediction, target = self.predict(batch), batch.target
         total, terms = self.loss(prediction.render, target, self.global_step)
         if self._is_logged_step():
             self._collect(prediction, total, terms)
+        self.stopwatch.mark("loss")
         return total
+
+    def on_after_backward(self) -> None:
+        self.stopwatch.mark("backward")
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self.stopwatch.resume("other")  # after all callbacks
+
+    def on_validation_end(self) -> None:
+        self.stopwatch.resume()
 
     def _is_logged_step(self) -> bool:
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
@@ -193,6 +213,7 @@ class LGMModule(L.LightningModule):
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def on_validation_start(self) -> None:
+        self.stopwatch.pause()
         self._check_gradient()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from lgm.callbacks.rate import RecentRate
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import load_ply
+from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction, RenderOutput, Views
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -50,6 +51,11 @@ class FakeModule(LightningModule):
         super().__init__()
         self.net = torch.nn.Linear(1, 1)
         torch.nn.init.constant_(self.net.bias, 0.1)
+        self.stopwatch = Stopwatch()
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        self.stopwatch.mark("data")
+        return batch
 
     def predict(self, batch: Batch, net: torch.nn.Module | None = None) -> Prediction:
         images = batch.target.images + (self.net if net is None else net).bias
@@ -135,7 +141,9 @@ def test_a_whole_run_with_the_configured_callbacks(tmp_path):
     with (tmp_path / "metrics.csv").open() as file:
         lines = list(csv.DictReader(file))
     logged = {name: value for line in lines for name, value in line.items() if value}
-    assert {"perf/steps_per_s", "perf/objects_per_s", "perf/data_wait_s", "val/psnr"} <= set(logged)
+    assert {"perf/steps_per_s", "perf/objects_per_s", "perf/data_s", "perf/data_share", "val/psnr"} <= set(
+        logged
+    )
     # Two batches of two objects a step.
     perf = [line for line in lines if line["perf/steps_per_s"]]
     for line in perf:
@@ -245,7 +253,8 @@ def test_throughput_sees_a_slow_loader(tmp_path):
     trainer = make_trainer(tmp_path, [throughput], max_steps=6)
     trainer.fit(FakeModule(), torch.utils.data.DataLoader(Slow(), batch_size=None))
     metrics = trainer.callback_metrics
-    assert 0.045 < metrics["perf/data_wait_s"] < 0.5
+    assert 0.045 < metrics["perf/data_s"] < 0.5
+    assert 0.5 < metrics["perf/data_share"] <= 1
     assert metrics["perf/steps_per_s"] < 20
 
 
