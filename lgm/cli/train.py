@@ -73,6 +73,8 @@ def train(cfg: DictConfig) -> float | None:
     with exclusive(run_dir) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             save_config(cfg, run_dir)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(plain(cfg))  # W&B's own mistakes end the run here
         trainer.fit(module, datamodule, ckpt_path=None if resume is None else str(resume), weights_only=True)
     return final_metric(trainer, cfg.optimized_metric)
 

@@ -190,16 +190,26 @@ def test_a_term_that_starts_late_is_loaded_at_once(perceptual):
     assert list(loss.terms) == ["rgb", "alpha", "lpips"]
 
 
-def test_protocols_loggers_and_callbacks(tmp_path):
+def test_protocols_and_callbacks(tmp_path):
     for name in names("protocol"):
         cfg = composed(f"protocol={name}")
         assert cfg.protocol.name == name and instantiate(cfg.protocol.views)
-    for name in names("logger"):
-        cfg = composed(f"logger={name}", f"run_dir={tmp_path}")
-        for entry in cfg.logger.values():
-            assert isinstance(instantiate(entry), L.pytorch.loggers.logger.Logger)
     assert build_callbacks(composed("callbacks=train", f"run_dir={tmp_path}"))
     assert build_callbacks(composed("ckpt=x", config="evaluate"))
+
+
+@pytest.mark.parametrize("choice", [*names("logger"), "[tensorboard,wandb]"])
+def test_loggers(choice, tmp_path):
+    """Each is built beside metrics.csv, or says in its own line what to install."""
+    cfg = composed(f"logger={choice}", f"run_dir={tmp_path}").logger
+    assert "csv" in cfg
+    for name, entry in cfg.items():
+        try:
+            assert isinstance(instantiate(entry), L.pytorch.loggers.logger.Logger)
+        except InstantiationException as error:
+            assert not find_spec(name)
+            assert str(error.__cause__).startswith(f"logger={name} needs the package {name}")
+            assert "\n" not in str(error.__cause__)
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug", "hparams_search", "launcher"])

@@ -1,0 +1,12 @@
+"""Packages that only some runs need."""
+
+from importlib.util import find_spec
+
+
+def require(package: str) -> None:
+    """Raise ValueError, now and in one line, where a logger's package is missing."""
+    if find_spec(package) is None:
+        raise ValueError(
+            f"logger={package} needs the package {package}, which is not installed: "
+            "pip install 'lgm-training[logging]', or choose logger=csv"
+        )

@@ -1,0 +1,116 @@
+"""Curves, pictures and the configuration for Weights & Biases."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+
+from lgm.training.optional import require
+
+_MODES = ("online", "offline", "disabled")
+
+
+class WandbLog(Logger):
+    """Sends a run to W&B, or keeps it in `<folder>/wandb` for `wandb sync`.
+
+    The run's id stands in `<folder>/wandb_id`, written before anything is sent: a run that was killed
+    goes on under the same id. Values carry the optimizer step as `step`, the axis of all charts. W&B's
+    own count of rows only grows and refuses what lies behind it, so it must not be that axis: a run
+    resumed from its last checkpoint logs some steps again.
+
+    project, entity, name, group, tags, notes: as W&B has them; None leaves them to it.
+    mode: online, offline or disabled.
+    resume: what the run itself resumes; "none" starts a new W&B run in the same folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        project: str = "lgm",
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        notes: str | None = None,
+        mode: str = "online",
+        resume: str | None = "auto",
+    ) -> None:
+        super().__init__()
+        require("wandb")
+        if mode not in _MODES:
+            raise ValueError(f"logger.wandb.mode={mode} must be one of {', '.join(_MODES)}")
+        self.folder = Path(folder)
+        self._starts_anew = resume in (None, "none")
+        self._options = {
+            "project": project,
+            "entity": entity,
+            "name": name,
+            "group": group,
+            "tags": list(tags),
+            "notes": notes,
+            "mode": mode,
+        }
+        self._run: Any = None
+
+    @property
+    def name(self) -> str:
+        return self._options["project"]
+
+    @property
+    def version(self) -> str | None:
+        return None if self._run is None else self._run.id
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, begun or gone on with when it is first asked for."""
+        if self._run is None:
+            import wandb
+
+            try:
+                self._run = wandb.init(dir=str(self.folder), id=self._id(), resume="allow", **self._options)
+            except wandb.Error as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(
+                    f"logger=wandb: {reason} (`wandb login`, or WANDB_API_KEY=…; "
+                    "logger=wandb_offline needs neither a key nor a network)"
+                ) from error
+            self._run.define_metric("step")
+            self._run.define_metric("*", step_metric="step", step_sync=True)
+        return self._run
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        # A resumed run may have changed them.
+        self.experiment.config.update(dict(params), allow_val_change=True)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.experiment.log({**metrics, "step": step or 0})
+
+    @rank_zero_only
+    def log_image(self, key: str, images: Sequence[Image.Image], step: int) -> None:
+        import wandb
+
+        self.experiment.log({key: [wandb.Image(image) for image in images], "step": step})
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=0 if status == "success" else 1)
+            self._run, self._starts_anew = None, False
+
+    def _id(self) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)  # W&B would take a temporary one instead
+        path = self.folder / "wandb_id"
+        known = path.read_text().strip() if path.is_file() else ""
+        if self._starts_anew or not known:
+            known = uuid.uuid4().hex[:16]
+            path.write_text(f"{known}\n")
+        return known
