@@ -1,6 +1,6 @@
 # Sourced by the other scripts: makes and fills .venv in the repository, once.
 #
-#   prepare_environment EXTRAS    e.g. "" or "render,test"
+#   prepare_environment EXTRAS    e.g. "" or "render,logging,test"
 #
 # PYTHON chooses the interpreter (default python3, 3.10 or newer).
 

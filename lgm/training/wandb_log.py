@@ -78,8 +78,8 @@ class WandbLog(Logger):
             except wandb.Error as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(
-                    f"logger=wandb: {reason} (`wandb login`, or WANDB_API_KEY=…; "
-                    "logger=wandb_offline needs neither a key nor a network)"
+                    f"logger=wandb: {reason} (or set WANDB_API_KEY; logger=wandb_offline needs neither "
+                    "a key nor a network)"
                 ) from error
             self._run.define_metric("step")
             self._run.define_metric("*", step_metric="step", step_sync=True)

@@ -84,7 +84,7 @@ def test_without_a_key_there_is_one_line(tmp_path, monkeypatch):
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login`")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.raises(ValueError, match=r"^logger=wandb: No API key configured. \(`wandb login`.*$"):
+    with pytest.raises(ValueError, match=r"^logger=wandb: No API key configured. \(or set WANDB_API_KEY.*$"):
         WandbLog(tmp_path).log_hyperparams({})
 
 
