@@ -1,6 +1,7 @@
 """Offline, with the real package: what it would send is what it has written."""
 
 import struct
+import time
 
 import pytest
 from PIL import Image
@@ -13,8 +14,19 @@ from wandb.proto.wandb_internal_pb2 import Record  # noqa: E402
 
 def records(folder) -> list[list[Record]]:
     """Each process's records, in the order of the processes."""
-    paths = sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
-    return [[Record.FromString(data) for data in chunks(path.read_bytes())] for path in paths]
+    paths = sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.parent.name)
+    return [whole(path) for path in paths]
+
+
+def whole(path) -> list[Record]:
+    """W&B's service may write a file after the run has said that it ended; its last word is `exit`."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        found = [Record.FromString(data) for data in chunks(path.read_bytes())]
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{path}: {path.stat().st_size} bytes and no end")
 
 
 def chunks(content: bytes):
