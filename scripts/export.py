@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lgm.models.pretrained import CONFIG_KEY, CONFIG_NAME, WEIGHTS_NAME, Weights, read_weights
+from lgm.models.pretrained import CONFIG_KEY, CONFIG_NAME, WEIGHTS_NAME, Weights, complete_net, read_weights
 
 CARD = """---
 pipeline_tag: image-to-3d
@@ -45,6 +45,8 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     if weights.config is None:
         raise ValueError(f"{weights.path} records no configuration; export a .ckpt, or a file of this script")
     out.mkdir(parents=True, exist_ok=True)
+    if any(tensor.to(dtype).isinf().any() for tensor in weights.tensors.values()):
+        raise ValueError(f"{weights.path} holds values that {dtype} cannot; export it with --float32")
     config = json.dumps(weights.config)
     # Contiguous copies: tensors of a memory-mapped checkpoint may share their storage.
     tensors = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in weights.tensors.items()}
@@ -53,7 +55,7 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     save_file(tensors, partial, metadata={"format": "pt", CONFIG_KEY: config})
     partial.replace(path)
     (out / CONFIG_NAME).write_text(json.dumps(weights.config, indent=2) + "\n", encoding="utf-8")
-    card, net = out / "README.md", weights.config["model"]["net"]
+    card, net = out / "README.md", complete_net(weights.config["model"]["net"])
     if not card.exists():  # somebody may have filled it in
         millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
         text = CARD.format(

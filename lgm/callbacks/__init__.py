@@ -1,6 +1,6 @@
 """What training and evaluation hang their pictures, files and numbers on."""
 
-from lgm.callbacks.checkpoint import LastCheckpoint
+from lgm.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from lgm.callbacks.ema import EMA
 from lgm.callbacks.export import ExportPly
 from lgm.callbacks.images import ImageGrid
@@ -11,6 +11,7 @@ from lgm.callbacks.stop import RunStopped, StopOnSignal
 from lgm.callbacks.throughput import Throughput
 
 __all__ = [
+    "BestCheckpoint",
     "EMA",
     "ExportPly",
     "ImageGrid",

@@ -1,7 +1,8 @@
-"""The checkpoint that a run goes on from."""
+"""The checkpoints of a run: what it goes on from, and its best."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -29,6 +30,7 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.every_n_steps = every_n_train_steps
+        self._validation_due = False
 
     @property
     def state_key(self) -> str:
@@ -54,7 +56,12 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, RunStopped):
+            # Whoever goes on from here begins with the validation that was cut off or left out.
+            self._validation_due = trainer.validating or _validation_follows(trainer)
             self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
+        checkpoint["validation_due"] = self._validation_due
 
     def _is_due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
@@ -63,6 +70,36 @@ class LastCheckpoint(ModelCheckpoint):
     def _save(self, trainer: Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the one checkpoint with the highest value of `monitor`, looked at after each validation."""
+
+    def __init__(self, dirpath: str, monitor: str, filename: str = "best") -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            monitor=monitor,
+            mode="max",
+            save_top_k=1,
+            save_on_train_epoch_end=False,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__}:{self.monitor}"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets the score where the folder has another name than when it was written: a
+        # run that was moved, or mounted elsewhere, would overwrite its best with its next.
+        best = Path(self.dirpath) / Path(state_dict["best_model_path"]).name
+        if best.is_file():
+            path, score = str(best), state_dict["best_model_score"]
+            moved = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            state_dict = {**state_dict, **moved, "best_k_models": {path: score}}
+        super().load_state_dict(state_dict)
 
 
 def _validation_follows(trainer: Trainer) -> bool:

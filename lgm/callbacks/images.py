@@ -66,6 +66,10 @@ class ImageGrid(Callback):
             prediction = pl_module.predict(batch)
         self._publish(trainer, prediction, "train")
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:  # what stands in the way is said before the first step
+            (Path(trainer.default_root_dir) / "images").mkdir(parents=True, exist_ok=True)
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,

@@ -28,37 +28,34 @@ class StopOnSignal(Callback):
     """SIGTERM (a cluster takes the machine back) or Ctrl-C end the run after the current step;
     `LastCheckpoint` then writes what it goes on from. A second one ends it at once.
 
-    ask_every_n_steps: how often several processes ask each other whether one was told to stop, which
-        makes them wait for the device; a single process looks at each step.
+    Several processes stop at the same step, one step after any of them was told to.
     """
 
-    def __init__(self, ask_every_n_steps: int = 10) -> None:
-        if ask_every_n_steps < 1:
-            raise ValueError(f"StopOnSignal needs ask_every_n_steps of at least 1, got {ask_every_n_steps}")
-        self.ask_every_n_steps = ask_every_n_steps
+    def __init__(self) -> None:
         self._received = 0
+        self._asked: torch.Tensor | None = None
         self._handlers: dict[int, Any] = {}
         self._pid = 0
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # In place of Lightning's, whose handler waits for other ranks inside of a signal.
-        self._received, self._pid, self._step = 0, os.getpid(), trainer.global_step
+        self._received, self._asked = 0, None
+        self._pid, self._step = os.getpid(), trainer.global_step
         self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if step == self._step:  # in the middle of an accumulation
+        if trainer.global_step == self._step:  # in the middle of an accumulation
             return
-        self._step = step
-        if trainer.world_size == 1 or step % self.ask_every_n_steps == 0:
-            self._stop_if_asked(trainer)
+        self._step = trainer.global_step
+        self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         # Ranks may have different numbers of validation batches: alone they must not ask.
-        if trainer.world_size == 1 and not trainer.sanity_checking:
+        # After the last step nothing is left to do but to finish it.
+        if trainer.world_size == 1 and trainer.global_step < trainer.max_steps:
             self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,9 +79,10 @@ class StopOnSignal(Callback):
     def _stop_if_asked(self, trainer: Trainer) -> None:
         received = self._received
         if trainer.world_size > 1:
-            asked = torch.tensor(received, device=trainer.strategy.root_device)
-            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-            received = int(asked)
+            # What was asked a step ago: by now it is known, and reading it waits for no device.
+            received = 0 if self._asked is None else int(self._asked)
+            self._asked = torch.tensor(self._received, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(self._asked, torch.distributed.ReduceOp.MAX)
         if received:
             raise RunStopped(received, trainer.global_step)
 

@@ -57,6 +57,14 @@ def check_resume(cfg: DictConfig, net: LGM, path: Path) -> None:
             f"resume={cfg.resume}: {path} was trained with freeze={then.get('freeze', [])}, and its "
             f"optimizer knows no other; set it back, or start anew: resume=none init_from={path}"
         )
+    for key in ("_target_", "decay_norms_and_biases"):
+        if then["optimizer"].get(key) != now["optimizer"].get(key):
+            raise ValueError(
+                f"resume={cfg.resume}: {path} was trained with optimizer.{key}={then['optimizer'].get(key)}, "
+                f"whose moments fit no other; set it back, or start anew: resume=none init_from={path}"
+            )
+    if "ema" in checkpoint and not (now.get("callbacks") or {}).get("ema"):
+        log.warning("%s holds a running average, which is not kept on: add callbacks=train_ema", path)
     changed = [line for key in _COMPARED for line in changes(then.get(key), now.get(key), key)]
     if changed:
         more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -41,16 +43,25 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     try:
         return task(cfg)
     except RunStopped as stopped:
+        if local_rank():
+            sys.exit(0)  # the first process would kill itself over one that ends otherwise
         sys.stderr.write(f"{stopped}; the same command with run_dir={cfg.run_dir} goes on\n")
         sys.exit(128 + stopped.signal_number)
-    except (ValueError, FileNotFoundError, InstantiationException, OmegaConfBaseException) as error:
-        run_dir = Path(cfg.run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "error.log").write_text(traceback.format_exc())
+    except (ValueError, OSError, InstantiationException, OmegaConfBaseException) as error:
+        with suppress(OSError):  # a full disk must not hide what is wrong
+            run_dir = Path(cfg.run_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            name = f"error_rank{local_rank()}.log" if local_rank() else "error.log"
+            (run_dir / name).write_text(traceback.format_exc())
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         sys.stderr.write(f"error: {one_line(error)}\n")
         sys.exit(2)
+
+
+def local_rank() -> int:
+    """Which process of this machine's this is; 0 where it is the only one."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def one_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from lgm.cli.validate import check_training, num_devices
 from lgm.models import LGM
 from lgm.models.blocks import use_gradient_checkpointing
 from lgm.models.lgm import splat_size
-from lgm.models.pretrained import freeze, match_spacing, read_weights, start_from
+from lgm.models.pretrained import complete_net, freeze, match_spacing, read_weights, start_from
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ def start(cfg: DictConfig, net: LGM) -> None:
     start_from(net, weights, cfg.init_policy)
     if weights.config is None:
         return
-    trained = weights.config["model"]["net"]
+    trained = complete_net(weights.config["model"]["net"])
     for key in ("anchors", "rotation"):  # tensors do not show them, and mean nothing without them
-        if key in trained and trained[key] != getattr(net, key):
+        if trained[key] != getattr(net, key):
             raise ValueError(
                 f"init_from={cfg.init_from} was trained with {key}={trained[key]}, this network has "
                 f"{getattr(net, key)}; set model.net.{key}={trained[key]}"

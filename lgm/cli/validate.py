@@ -1,10 +1,16 @@
 """Checks across configuration fields, before any long work starts."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+
+from lgm.models.pretrained import complete_net
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,25 @@ def check_training(cfg: DictConfig) -> BatchPlan:
             raise ValueError(
                 f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"
             )
+    check_run_dir(cfg)
+    if cfg.train.max_steps > cfg.train.val_every_steps and cfg.train.max_steps % cfg.train.val_every_steps:
+        log.warning(
+            "train.max_steps=%d is no multiple of train.val_every_steps=%d: the last steps are not validated",
+            cfg.train.max_steps,
+            cfg.train.val_every_steps,
+        )
     return plan_batches(cfg)
+
+
+def check_run_dir(cfg: DictConfig) -> None:
+    """Nodes that each name the folder by their own clock would not find each other's checkpoints."""
+    if cfg.trainer.num_nodes > 1 and HydraConfig.initialized():
+        given = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]
+        if "run_dir" not in given:
+            raise ValueError(
+                f"trainer.num_nodes={cfg.trainer.num_nodes} needs run_dir=<a folder that all nodes see>: by "
+                "default it holds the time, which differs from node to node"
+            )
 
 
 def check_data(cfg: DictConfig) -> None:
@@ -86,5 +110,4 @@ def check_devices(cfg: DictConfig) -> None:
 
 def architecture(model: dict[str, Any]) -> dict[str, Any]:
     """A model's configuration without what computes it: that may differ from machine to machine."""
-    net = {key: value for key, value in model.get("net", {}).items() if key != "attention"}
-    return {**model, "net": net}
+    return {**model, "net": complete_net(model["net"])} if "net" in model else model

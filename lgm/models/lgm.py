@@ -107,15 +107,14 @@ class LGM(nn.Module):
         Raises FileNotFoundError or ValueError in one line.
         """
         from lgm.models.checkpoint import load_released, load_strictly  # both know this class
-        from lgm.models.pretrained import inferred_net, read_weights
+        from lgm.models.pretrained import complete_net, inferred_net, read_weights
 
         found = read_weights(where, weights)
         if found.config is None:
             net = cls(**{**inferred_net(found.tensors), **changes})
             return load_released(net, found.path, changes.get("rotation")).eval()
-        recorded = dict(found.config["model"]["net"])
-        for key in ("_target_", "attention"):  # what computes attention is this machine's choice
-            recorded.pop(key, None)
+        recorded = complete_net(found.config["model"]["net"])
+        recorded.pop("_target_", None)
         net = cls(**{**recorded, **changes})
         load_strictly(net, found.tensors, str(found.path))
         return net.eval()

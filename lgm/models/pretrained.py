@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import json
 import logging
 from dataclasses import dataclass
@@ -35,18 +36,31 @@ class Weights:
     path: Path
 
 
+def complete_net(net: dict[str, Any]) -> dict[str, Any]:
+    """A recorded `model.net` with what computes it left out, and with the defaults of arguments that
+    did not exist when it was written."""
+    from lgm.models.lgm import LGM  # which knows this module
+
+    parameters = inspect.signature(LGM).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    complete = {**defaults, **net}
+    del complete["attention"]
+    return complete
+
+
 def find_weights(where: str | Path) -> Path:
     """The file behind a name.
 
     where: the name of weights that the package carries, e.g. `mini`; `hf:<owner>/<name>/<file>` on the
-        hub; a folder that `scripts/export.py` wrote; or a .ckpt or .safetensors file.
+        hub; a folder of a run (its best) or of `scripts/export.py`; or a .ckpt or .safetensors file.
     """
     text = str(where)
     if text.startswith(HUB_PREFIX):
         return _from_hub(text)
     path = Path(where)
-    if path.is_dir() and (path / WEIGHTS_NAME).is_file():
-        return path / WEIGHTS_NAME
+    for name in (WEIGHTS_NAME, "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        if (path / name).is_file():
+            return path / name
     if path.is_file():
         return path
     carried = Path(str(resources.files("lgm"))) / "assets" / "weights"
@@ -54,7 +68,7 @@ def find_weights(where: str | Path) -> Path:
         return carried / f"{text}.safetensors"
     names = ", ".join(sorted(file.stem for file in carried.glob("*.safetensors"))) or "none"
     raise FileNotFoundError(
-        f"no weights at {text}: give a .ckpt, a .safetensors, a folder with {WEIGHTS_NAME}, "
+        f"no weights at {text}: give a .ckpt, a .safetensors, a folder of a run or of scripts/export.py, "
         f"{HUB_PREFIX}<owner>/<name>/<file>, or the name of weights that the package carries ({names})"
     )
 
@@ -66,6 +80,8 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
         there is one.
     """
     path = find_weights(where)
+    if path.suffix not in (".ckpt", ".safetensors"):
+        raise ValueError(f"{path} is neither a .ckpt of a run nor a .safetensors; other formats are not read")
     if path.suffix != ".ckpt":
         if choice == "ema":
             raise ValueError(f"{path} does not say whether it holds an average; leave weights=ema out")
@@ -78,8 +94,7 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
     if average is not None:
         log.info("%s: the %s weights", path, "averaged" if use_average else "last step's")
     tensors = average["state_dict"] if use_average else network_weights(checkpoint)
-    config = {key: checkpoint["config"][key] for key in ("model", "scene", "resolution")}
-    return Weights(tensors, config, path)
+    return Weights(tensors, _checked(checkpoint["config"], path), path)
 
 
 def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict") -> None:
@@ -148,7 +163,8 @@ def inferred_net(tensors: dict[str, Tensor], input_size: int = 256) -> dict[str,
     """
 
     def levels(way: str) -> range:
-        return range(1 + max(int(name.split(".")[2]) for name in tensors if name.startswith(f"unet.{way}_")))
+        numbers = [int(name.split(".")[2]) for name in tensors if name.startswith(f"unet.{way}_blocks.")]
+        return range(1 + max(numbers, default=0))
 
     def channels(way: str) -> tuple[int, ...]:
         return tuple(len(tensors[f"unet.{way}_blocks.{i}.nets.0.conv1.bias"]) for i in levels(way))
@@ -177,7 +193,24 @@ def _shape(tensors: dict[str, Tensor], name: str) -> str:
 def _recorded_config(path: Path) -> dict[str, Any] | None:
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(CONFIG_KEY)
-    return None if text is None else json.loads(text)
+    if text is None:
+        return None
+    try:
+        return _checked(json.loads(text), path)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: the {CONFIG_KEY} of its metadata is no JSON: {error}") from error
+
+
+def _checked(config: Any, path: Path) -> dict[str, Any]:
+    """What a record says of its model, scene and resolution; ValueError where it is none of ours."""
+    try:
+        found = {key: dict(config[key]) for key in ("model", "scene", "resolution")}
+        found["model"]["net"] = dict(found["model"]["net"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} records no model, scene and resolution of this program ({error!r} is missing)"
+        ) from error
+    return found
 
 
 def _from_hub(text: str) -> Path:

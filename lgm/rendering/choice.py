@@ -21,7 +21,7 @@ BACKENDS: dict[str, type[Renderer]] = {
     "torch": TorchRenderer,
 }
 # What is tried on a type of device, fastest first; `torch` comes last everywhere.
-_FASTEST_FIRST = {"cuda": ("gsplat",)}
+_FASTEST_FIRST = {"cuda": ("gsplat", "triton")}
 
 
 class AutoRenderer(Renderer):

@@ -21,7 +21,8 @@ from lgm.types import RenderOutput
 DEVICE_TYPE = "cuda"
 TILE = 16
 _PROJECT_BLOCK = 128
-_BLEND_BLOCK = 32
+# Measured: larger blocks spill registers, in the backward pass most of all.
+_BLEND_BLOCK = 8
 _GATHER_BLOCK = 32
 _MAX_SIDE = TILE * 0xFFFF >> 1  # tile numbers are kept in 16 bits
 

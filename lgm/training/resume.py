@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 def realign_loops(checkpoint: dict[str, Any], accumulation: int) -> None:
-    """Count batches anew from the optimizer steps, in place.
+    """Prepare a checkpoint's loops for this run: count batches anew from the optimizer steps, in place.
 
     Lightning counts batches and derives from them when to step, to log and to validate. That
     count is wrong once the accumulation has changed, and ahead where a run was stopped in the middle
@@ -23,18 +23,22 @@ def realign_loops(checkpoint: dict[str, Any], accumulation: int) -> None:
     batches = step * accumulation
     done = {"ready": batches, "started": batches, "processed": batches, "completed": batches}
     none = {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+    # Lightning first finishes a validation that it finds in its middle.
+    begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     # The one endless epoch has started and is not finished, also where its end was on record already.
     epoch = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     loop = checkpoint["loops"]["fit_loop"]
     for name, count in (
         ("epoch_loop.batch_progress", done),
-        ("epoch_loop.val_loop.batch_progress", none),
+        ("epoch_loop.val_loop.batch_progress", begun if checkpoint.get("validation_due") else none),
         ("epoch_progress", epoch),
     ):
         loop[name] |= {"total": dict(count), "current": dict(count)}
         if "is_last_batch" in loop[name]:
             loop[name]["is_last_batch"] = False
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step
+    # A schedule is a function of the step, and may be another one now: `restore_options`.
+    checkpoint["lr_schedulers"] = []
 
 
 def option_values(optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -56,6 +60,10 @@ def restore_options(
     """
     for group, fresh in zip(optimizer.param_groups, options, strict=True):
         group.update(fresh)
+        if group.get("fused"):  # a count that a CPU has kept on the CPU
+            for p in group["params"]:
+                if "step" in (state := optimizer.state.get(p, {})):
+                    state["step"] = state["step"].to(p.device)
     if scheduler is None or step == 0:
         return
     # A schedule is a function of the step; its own step() evaluates it and sets the rates.
