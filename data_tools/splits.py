@@ -75,7 +75,9 @@ def arrange(
     wanted = fractions or dict.fromkeys((assignment or {}).values())
     for split in wanted:
         if split not in chosen:
-            raise ValueError(f"split {split!r} gets no object; ask for other fractions or another list")
+            raise ValueError(
+                f"split {split!r} gets no object; ask for a larger fraction, or name some by --assign <file>"
+            )
     missing = sorted(set(assignment or {}) - {uid for uids in chosen.values() for uid in uids})
     if missing:
         raise ValueError(f"--assign names {missing[0]!r} ({len(missing)} in all), which is not rendered")
