@@ -1,6 +1,7 @@
 """Stopping and going on: nothing is lost, and what a person changes in between takes effect."""
 
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -169,3 +170,97 @@ def test_the_log_is_the_mean_of_a_steps_micro_batches(dataset, tmp_path):
             for name in ("halves", "whole")
         ]
         assert values[0] == pytest.approx(values[1], rel=1e-4), column
+
+
+def test_a_validation_that_was_cut_off_is_made_up_for(dataset, tmp_path, monkeypatch):
+    original = LGMModule.validation_step
+
+    def validation_step(self, batch, batch_idx):
+        if self.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(LGMModule, "validation_step", validation_step)
+    options = ["train.max_steps=4", "train.val_every_steps=2", "data.eval_batch_size=1"]
+    with pytest.raises(RunStopped, match="after step 2"):
+        run_train(dataset, tmp_path, *options)
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    monkeypatch.undo()
+    run_train(dataset, tmp_path, *options)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows if row["val/psnr"]] == [2, 4]
+    assert last(tmp_path)["validation_due"] is False
+
+
+def test_the_last_validation_is_finished(dataset, tmp_path, monkeypatch):
+    original = LGMModule.validation_step
+
+    def validation_step(self, batch, batch_idx):
+        os.kill(os.getpid(), signal.SIGTERM) if batch_idx == 0 else None
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(LGMModule, "validation_step", validation_step)
+    value = run_train(dataset, tmp_path, "train.max_steps=2", "train.val_every_steps=2")
+    assert value > 3 and (tmp_path / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_moved_run_keeps_its_best(dataset, tmp_path):
+    run_train(dataset, tmp_path / "here", "train.max_steps=2", "train.val_every_steps=2")
+    best = read_checkpoint(tmp_path / "here" / "checkpoints" / "best.ckpt")
+    (tmp_path / "here").rename(tmp_path / "there")
+    worse = ["optimizer.lr=1.0", "scheduler=constant", "scheduler.warmup_steps=0"]
+    run_train(dataset, tmp_path / "there", "train.max_steps=4", "train.val_every_steps=2", *worse)
+    kept = read_checkpoint(tmp_path / "there" / "checkpoints" / "best.ckpt")
+    assert kept["global_step"] == best["global_step"] == 2
+
+
+def test_another_schedule_takes_over_at_the_step(dataset, tmp_path):
+    options = ["train.val_every_steps=100", "train.max_steps=4"]
+    cycle = ["scheduler=onecycle_released", "scheduler.warmup_steps=2"]
+    run_train(dataset, tmp_path, *options, *cycle)
+    run_train(dataset, tmp_path, "train.val_every_steps=100", "train.max_steps=8", "scheduler=cosine_paper")
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    expected = 4e-4 * 0.5 * (1 + math.cos(math.pi * 3 / 7))  # of seven steps after one of warm-up
+    assert float(rows[4]["train/lr"]) == pytest.approx(expected, rel=1e-5)
+    assert [group["betas"] for group in last(tmp_path)["optimizer_states"][0]["param_groups"]] == [
+        (0.9, 0.95),
+        (0.9, 0.95),
+    ]
+
+
+def test_moments_of_another_optimizer_are_refused(dataset, tmp_path):
+    run_train(dataset, tmp_path, "train.max_steps=2", "train.val_every_steps=100")
+    with pytest.raises(ValueError, match=r"optimizer.decay_norms_and_biases=False, whose moments fit no"):
+        run_train(dataset, tmp_path, "train.max_steps=3", "optimizer=adamw_released")
+
+
+def test_an_average_that_is_not_kept_on_is_said(dataset, tmp_path, caplog):
+    options = ["train.val_every_steps=100", "callbacks.progress=null"]
+    run_train(dataset, tmp_path, "train.max_steps=2", "callbacks=train_ema", *options)
+    run_train(dataset, tmp_path, "train.max_steps=3", *options)
+    assert "holds a running average, which is not kept on: add callbacks=train_ema" in caplog.text
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_the_last_checkpoint_whole(dataset, tmp_path, monkeypatch):
+    options = ["train.val_every_steps=100", "train.checkpoint_every_steps=2"]
+    run_train(dataset, tmp_path, "train.max_steps=2", *options)
+
+    def save(checkpoint, file):
+        file.write(b"half of it")
+        raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos 64\nmore")
+
+    monkeypatch.setattr("lgm.training.checkpoint_io.torch.save", save)
+    with pytest.raises(ValueError, match=r"\.ckpt cannot be written \(\[enforce fail .*make room"):
+        run_train(dataset, tmp_path, "train.max_steps=4", *options)
+    assert last(tmp_path)["global_step"] == 2
+    assert not list((tmp_path / "checkpoints").glob("*.partial"))
+
+
+def test_a_record_from_before_an_option_existed(dataset, tmp_path):
+    run_train(dataset, tmp_path, "train.max_steps=2", "train.val_every_steps=100")
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["config"]["model"]["net"]["num_input_views"]  # the constructor has a default for it
+    torch.save(checkpoint, path)
+    run_train(dataset, tmp_path, "train.max_steps=3", "train.val_every_steps=100")
+    assert last(tmp_path)["global_step"] == 3

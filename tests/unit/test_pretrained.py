@@ -125,6 +125,42 @@ def test_export_as_a_person_types_it(net, tmp_path):
     assert len(failed.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [(["a list"], "records no model"), ({"model": {}}, "records no model"), (None, "holds no state_dict")],
+)
+def test_records_of_something_else(net, tmp_path, config, said):
+    path = checkpoint(tmp_path / "run.ckpt", net)
+    content = torch.load(path, weights_only=True)
+    content["config"] = config
+    if config is None:
+        del content["config"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=said):
+        LGM.from_pretrained(path)
+
+
+def test_other_files(net, tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"weights.bin is neither a .ckpt of a run nor a .safetensors"):
+        read_weights(tmp_path / "weights.bin")
+    save_file({"x": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata={"lgm_config": "{"})
+    with pytest.raises(ValueError, match=r"bad.safetensors: the lgm_config of its metadata is no JSON"):
+        read_weights(tmp_path / "bad.safetensors")
+
+
+def test_a_run_folder_stands_for_its_best(net, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    best = checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt", net)
+    assert find_weights(tmp_path / "run") == best
+
+
+def test_values_that_half_precision_cannot_hold(net, tmp_path):
+    net.conv.bias.data[0] = 1e6
+    with pytest.raises(ValueError, match="float16 cannot; export it with --float32"):
+        export(read_weights(checkpoint(tmp_path / "run.ckpt", net)), tmp_path / "out", torch.float16)
+
+
 def test_names_that_lead_nowhere(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weights at maxi: give a \.ckpt, .* package carries"):
         find_weights("maxi")
