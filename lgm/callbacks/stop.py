@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lgm.metrics import Late
+
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -33,13 +35,15 @@ class StopOnSignal(Callback):
 
     def __init__(self) -> None:
         self._received = 0
-        self._asked: torch.Tensor | None = None
+        self._asked: Late | None = None
         self._handlers: dict[int, Any] = {}
         self._pid = 0
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # In place of Lightning's, whose handler waits for other ranks inside of a signal.
+        # In place of Lightning's, whose handler waits for other ranks inside of a signal, and whose
+        # loop asks them before each batch, which makes it wait for the device.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         self._received, self._asked = 0, None
         self._pid, self._step = os.getpid(), trainer.global_step
         self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
@@ -80,9 +84,10 @@ class StopOnSignal(Callback):
         received = self._received
         if trainer.world_size > 1:
             # What was asked a step ago: by now it is known, and reading it waits for no device.
-            received = 0 if self._asked is None else int(self._asked)
-            self._asked = torch.tensor(self._received, device=trainer.strategy.root_device)
-            torch.distributed.all_reduce(self._asked, torch.distributed.ReduceOp.MAX)
+            received = 0 if self._asked is None else int(self._asked.read())
+            asked = torch.tensor(self._received).to(trainer.strategy.root_device, non_blocking=True)
+            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+            self._asked = Late(asked)
         if received:
             raise RunStopped(received, trainer.global_step)
 

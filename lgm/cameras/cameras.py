@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lgm.cameras.trajectories import orbit_poses
+from lgm.cameras.trajectories import orbit_poses, rigid_inverse
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,7 @@ class Cameras:
     @property
     def w2c(self) -> Float[Tensor, "*batch 4 4"]:
         """World-to-camera: the inverse of a rigid c2w, without a matrix inversion."""
-        rotation = self.c2w[..., :3, :3].transpose(-1, -2)
-        translation = -rotation @ self.c2w[..., :3, 3:]
-        bottom = self.c2w[..., 3:, :]
-        return torch.cat([torch.cat([rotation, translation], dim=-1), bottom], dim=-2)
+        return rigid_inverse(self.c2w)
 
     @property
     def centers(self) -> Float[Tensor, "*batch 3"]:
@@ -104,8 +101,8 @@ class Cameras:
 
     def intrinsics(self, height: int, width: int) -> Float[Tensor, "*batch 3 3"]:
         """Intrinsics in pixels of a picture of that size."""
-        size = self.K_norm.new_tensor([width, height, 1.0])
-        return self.K_norm * size[:, None]
+        x, y, one = self.K_norm.unbind(-2)  # rows; a factor made on the host would hold a GPU up
+        return torch.stack([x * width, y * height, one], dim=-2)
 
     def __getitem__(self, index: Any) -> Cameras:
         return Cameras(c2w=self.c2w[index], K_norm=self.K_norm[index])

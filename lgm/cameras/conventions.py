@@ -13,7 +13,8 @@ from torch import Tensor
 
 
 def _diagonal(like: Tensor) -> Tensor:
-    return torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=like.dtype, device=like.device)
+    # Without waiting for a GPU, as a tensor that is made there from numbers would.
+    return torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def opengl_to_opencv(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:

@@ -21,8 +21,14 @@ def _pixel_rays(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tens
     u = (torch.arange(width, dtype=c2w.dtype, device=c2w.device) + 0.5) / width
     v = (torch.arange(height, dtype=c2w.dtype, device=c2w.device) + 0.5) / height
     v, u = torch.meshgrid(v, u, indexing="ij")
-    pixels = torch.stack([u, v, torch.ones_like(u)]).flatten(1)  # [3, H*W]
-    directions = c2w[..., :3, :3] @ torch.linalg.inv(K_norm) @ pixels  # [*, 3, H*W]
+    # The inverse of an upper triangular matrix by hand: a library's makes the program wait for a GPU.
+    focal_x, skew, center_x, focal_y, center_y = (
+        K_norm[..., i, j, None, None] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2))
+    )
+    y = (v - center_y) / focal_y
+    x = (u - center_x - skew * y) / focal_x
+    pixels = torch.stack([x, y, torch.ones_like(x)], dim=-3).flatten(-2)  # [*, 3, H*W]
+    directions = c2w[..., :3, :3] @ pixels
     directions = torch.nn.functional.normalize(directions, dim=-2).unflatten(-1, (height, width))
     origins = c2w[..., :3, 3, None, None].expand_as(directions)
     return origins, directions

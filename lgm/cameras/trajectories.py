@@ -69,7 +69,7 @@ def canonicalise(
     reference[..., :3, 3] *= scale[..., 0]
     home = opengl_to_opencv(torch.eye(4, dtype=c2w.dtype, device=c2w.device))
     home[2, 3] = radius
-    return home @ torch.linalg.inv(reference)[..., None, :, :] @ c2w
+    return home @ rigid_inverse(reference)[..., None, :, :] @ c2w
 
 
 def turn_about_origin(
@@ -101,6 +101,13 @@ def _rotated(
     cos, sin = angle_rad.cos()[..., None, None], angle_rad.sin()[..., None, None]
     along = (axis * columns).sum(dim=-2, keepdim=True)
     return columns * cos + torch.linalg.cross(axis, columns, dim=-2) * sin + axis * along * (1 - cos)
+
+
+def rigid_inverse(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
+    """The inverse of a rotation and translation, without a matrix inversion."""
+    rotation = pose[..., :3, :3].transpose(-1, -2)
+    translation = -rotation @ pose[..., :3, 3:]
+    return torch.cat([torch.cat([rotation, translation], dim=-1), pose[..., 3:, :]], dim=-2)
 
 
 def _double(angles: Tensor | list[float]) -> Tensor:

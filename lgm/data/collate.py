@@ -86,7 +86,7 @@ def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:
     pick = [list(views) for views in chosen]
     rows = [[item.rows[i] for i in p] for item, p in zip(items, pick, strict=True)]
     if all(item.rgba is items[0].rgba for item in items):  # a whole set in one tensor, on whichever device
-        rgba = items[0].rgba[torch.tensor(rows, device=items[0].rgba.device)]
+        rgba = items[0].rgba[torch.tensor(rows).to(items[0].rgba.device, non_blocking=True)]
     else:
         rgba = torch.stack([item.rgba[row] for item, row in zip(items, rows, strict=True)])
     rgba = rearrange(rgba, "b v h w c -> b v c h w")

@@ -29,7 +29,7 @@ class InProcess(IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         workers = [self.stream.batches(w, self.num_workers) for w in range(self.num_workers)]
-        return ahead(next(worker).to(self.device) for worker in cycle(workers))
+        return ahead(next(worker).to(self.device, non_blocking=True) for worker in cycle(workers))
 
 
 def ahead(items: Iterable[T], count: int = 2) -> Iterator[T]:

@@ -50,7 +50,8 @@ class Preparation:
         # Colour and coverage bend together, before anything lies behind them.
         rgba = augmentation.bend(rgba, seeds)
         c2w = canonicalise(batch.input.cameras.c2w, reference, self.radius)
-        background = rgba.new_tensor(self.background).expand(len(batch.uids), 3)
+        background = torch.tensor(self.background).to(rgba.device, non_blocking=True)
+        background = background.expand(len(batch.uids), 3)
         target_rgba = premultiplied(batch.target.images, batch.target.alphas, self.target_size)
         target_c2w = canonicalise(batch.target.cameras.c2w, reference, self.radius)
         target_background = augmentation.recolour(background, seeds)

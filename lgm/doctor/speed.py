@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ def renderers() -> Iterator[Finding]:
     from lgm.rendering import TorchRenderer
     from lgm.rendering.choice import BACKENDS
 
+    os.environ.pop("TRITON_INTERPRET", None)  # kernels interpreted on a CPU: right, and minutes for this
     device = _device()
     num, size = (4_096, 64) if device.type == "cpu" else (65_536, 256)
     packed = _shell(num).to(device).requires_grad_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from torchmetrics import MeanMetric
 from lgm.data.prepare import Preparation
 from lgm.gaussians import Gaussians
 from lgm.losses import CompositeLoss
-from lgm.metrics import psnr
+from lgm.metrics import Late, psnr
 from lgm.models.checkpoint import SCHEMA_VERSION
 from lgm.rendering.base import Renderer
 from lgm.training.drawing import draw
@@ -65,7 +66,7 @@ class LGMModule(L.LightningModule):
         self.val_loss = MeanMetric()
         self.step_log = StepLog()
         self.stopwatch = Stopwatch()  # stands still until somebody starts it
-        self._gradient_norm: Tensor | None = None  # of the last step, not yet looked at
+        self._gradient_norm: Late | None = None  # of the last step, not yet looked at
         self._options: list[dict[str, Any]] = []
         self._schedule: dict[str, Any] | None = None
 
@@ -90,6 +91,10 @@ class LGMModule(L.LightningModule):
         )
         self.stopwatch.mark("render")
         return Prediction(batch, gaussians, render)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # Loaders pin their batches; Lightning's own copy would first wait for all that is under way.
+        return batch.to(device, non_blocking=True)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         self.stopwatch.mark("data")
@@ -184,7 +189,7 @@ class LGMModule(L.LightningModule):
         # FSDP shards gradients: only its own root knows their norm.
         sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
         norm = sharded(limit) if sharded else nn.utils.clip_grad_norm_(parameters, limit)
-        self._gradient_norm = norm.detach()
+        self._gradient_norm = Late(norm)
         if self._is_logged_step():
             # Lightning would count from 0; a row says how many steps were taken.
             self.log("step", float(self.global_step + 1), batch_size=1)
@@ -196,8 +201,8 @@ class LGMModule(L.LightningModule):
     def _check_gradient(self) -> None:
         """Stop at a gradient that is no number, one step late: by then it is known, and asking for it
         does not make the program wait for the device."""
-        norm, self._gradient_norm = self._gradient_norm, None
-        if norm is None or bool(torch.isfinite(norm)):
+        late, self._gradient_norm = self._gradient_norm, None
+        if late is None or math.isfinite(norm := late.read()):
             return
         scaler = self._scaler()
         # In fp16 a gradient too large for its scale is skipped and the scale halved; that many
@@ -205,7 +210,7 @@ class LGMModule(L.LightningModule):
         if scaler is None or scaler.get_scale() < _SMALLEST_SCALE:
             # Gaussians that are no numbers render as plain white: nothing else would show it.
             raise ValueError(
-                f"the gradient of step {self.global_step} is {float(norm)}; the last checkpoint is from "
+                f"the gradient of step {self.global_step} is {norm}; the last checkpoint is from "
                 "before: resume it with a lower optimizer.lr, or with trainer.precision=32-true"
             )
 

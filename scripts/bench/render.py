@@ -113,6 +113,16 @@ def measure(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: in
     }
 
 
+def profile(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: int) -> str:
+    """Where the time of one forward and backward pass goes, by kernel."""
+    packed = gaussians.packed().requires_grad_()
+    with torch.profiler.profile() as profiler:
+        renderer(Gaussians.from_packed(packed), cameras, size, size).images.mean().backward()
+        _synchronize(packed.device)
+    column = "self_cuda_time_total" if packed.device.type == "cuda" else "self_cpu_time_total"
+    return profiler.key_averages().table(sort_by=column, row_limit=20, max_name_column_width=60)
+
+
 def describe(gaussians: Gaussians, cameras: Cameras, size: int) -> dict:
     """What culling leaves, with tiles of 8 × 8 pixels."""
     lists = list_splats(project(gaussians, cameras, size, size), gaussians.opacities[:, None], size, size, 8)
@@ -168,23 +178,32 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", type=Path, help="also write the numbers there")
+    parser.add_argument("--renderer", choices=BACKENDS, action="append", help="only these; may be repeated")
+    parser.add_argument("--profile", action="store_true", help="also list the kernels that take longest")
     options = parser.parse_args()
 
     torch.manual_seed(0)
     gaussians = SCENES[options.scene](options.scenes, options.gaussians).to(options.device)
     cameras = orbit(options.scenes, options.views).to(options.device)
     report = {
-        "options": {name: value for name, value in vars(options).items() if name not in ("device", "json")},
+        "options": {
+            name: value
+            for name, value in vars(options).items()
+            if name not in ("device", "json", "renderer", "profile")
+        },
         "device": _device_name(options.device),
         "torch": torch.__version__,
         "scene": describe(gaussians, cameras, options.size),
         "renderers": {},
         "unusable": {},
     }
-    for name in BACKENDS:
+    for name in options.renderer or BACKENDS:
         try:
-            row = measure(make_renderer(name), gaussians, cameras, options.size, options.repeats)
+            renderer = make_renderer(name)
+            row = measure(renderer, gaussians, cameras, options.size, options.repeats)
             report["renderers"][name] = row
+            if options.profile:
+                Console().print(profile(renderer, gaussians, cameras, options.size), markup=False)
         except ValueError as error:
             report["unusable"][name] = str(error)
     show(report)

@@ -68,7 +68,7 @@ def test_evaluation_of_nothing(tmp_path, dataset):
 
 def test_evaluation_refuses_what_would_have_no_effect(tmp_path, dataset):
     ckpt = tmp_path / "a.ckpt"
-    stored = {"model": {}, "scene": {}, "resolution": {}}
+    stored = {"model": {"net": {}}, "scene": {}, "resolution": {}}
     torch.save({"state_dict": {}, "config": stored, "schema_version": 1}, ckpt)
     options = [f"ckpt={ckpt}", f"data.path={dataset}", f"run_dir={tmp_path}"]
     for option in ("resolution=512x8", "data/views=window", "data.augment.camera_jitter=null"):

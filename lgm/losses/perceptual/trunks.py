@@ -123,5 +123,7 @@ _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 def standardised(images: Float[Tensor, "M 3 H W"]) -> Float[Tensor, "M 3 H W"]:
     """Pictures in 0..1 as the trunks were trained on them, float32."""
-    shift, scale = (images.new_tensor(x, dtype=torch.float32).view(3, 1, 1) for x in (_SHIFT, _SCALE))
+    shift, scale = (
+        torch.tensor(x).view(3, 1, 1).to(images.device, non_blocking=True) for x in (_SHIFT, _SCALE)
+    )
     return (images.float() * 2 - 1 - shift) / scale

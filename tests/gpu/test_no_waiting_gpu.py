@@ -1,0 +1,56 @@
+"""A training step's own parts queue their work and never wait for the device."""
+
+import numpy as np
+import pytest
+import torch
+
+from lgm.cameras import Cameras
+from lgm.data.augment import Augmentation, CameraJitter, GridDistortion, RandomBackground
+from lgm.data.prepare import Preparation
+from lgm.losses import AlphaMSE, CompositeLoss, LossTerm, PhotometricMSE
+from lgm.metrics import Late, psnr
+from lgm.models import LGM
+from lgm.types import Batch, RenderOutput, Views
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
+]
+
+
+def views(count, size):
+    orbit = Cameras.orbit(np.linspace(0, 20, count).tolist(), np.linspace(0, 300, count).tolist())
+    cameras = Cameras(orbit.c2w.expand(2, -1, -1, -1).clone(), orbit.K_norm.expand(2, -1, -1, -1).clone())
+    images = torch.randint(0, 256, (2, count, 3, size, size), dtype=torch.uint8)
+    return Views(images, images[:, :, :1].clone(), cameras, torch.arange(count).expand(2, -1).clone())
+
+
+@pytest.fixture
+def no_waiting():
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def test_from_a_pinned_batch_to_a_loss(no_waiting):
+    torch.cuda.set_sync_debug_mode("default")
+    net = LGM((32, 32), (False, True), True, (32, 32), (True, False), input_size=32).cuda()
+    augmentation = Augmentation(
+        GridDistortion(1.0, (8, 16), 0.5), CameraJitter(1.0, 18, 9), RandomBackground(1.0)
+    )
+    preparation = Preparation(32, 32, augmentation=augmentation)
+    loss = CompositeLoss({"rgb": LossTerm(PhotometricMSE()), "alpha": LossTerm(AlphaMSE())})
+    batch = Batch(views(4, 40), views(6, 40), ("a", "b"), seeds=(1, 2)).pin_memory()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    prepared = preparation(batch.to("cuda", non_blocking=True), training=True)
+    gaussians = net(prepared.input.images, prepared.input.cameras)
+    target = prepared.target
+    target.cameras.intrinsics(32, 32), target.cameras.w2c
+    picture = target.images * gaussians.colors.mean()
+    total, _ = loss(RenderOutput(picture, target.alphas, target.alphas), target, 0)
+    total.backward()
+    late = Late(psnr(picture, target.images).mean())
+    torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(late.read())
