@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 class InProcess(IterableDataset):
     """The batches that `num_workers` loader processes would make of a stream, in their order, made on
-    the device by a thread that stays a few ahead."""
+    the device; on a GPU by a thread that stays a few ahead."""
 
     def __init__(self, stream: TrainStream, num_workers: int, device: torch.device) -> None:
         self.stream = stream
@@ -29,7 +29,9 @@ class InProcess(IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         workers = [self.stream.batches(w, self.num_workers) for w in range(self.num_workers)]
-        return ahead(next(worker).to(self.device, non_blocking=True) for worker in cycle(workers))
+        batches = (next(worker).to(self.device, non_blocking=True) for worker in cycle(workers))
+        # On a CPU a second thread would only fight the network for its cores.
+        return batches if self.device.type == "cpu" else ahead(batches)
 
 
 def ahead(items: Iterable[T], count: int = 2) -> Iterator[T]:
