@@ -68,7 +68,7 @@ def canonicalise(
     c2w[..., :3, 3] *= scale
     reference[..., :3, 3] *= scale[..., 0]
     home = opengl_to_opencv(torch.eye(4, dtype=c2w.dtype, device=c2w.device))
-    home[2, 3] = radius
+    home[2, 3].fill_(radius)  # an assignment would wait for the device
     return home @ rigid_inverse(reference)[..., None, :, :] @ c2w
 
 
