@@ -21,8 +21,7 @@ from lgm.types import RenderOutput
 DEVICE_TYPE = "cuda"
 TILE = 16
 _PROJECT_BLOCK = 128
-# Measured: larger blocks spill registers, in the backward pass most of all.
-_BLEND_BLOCK = 8
+_BLEND_UNROLL = 8  # splats whose numbers are on their way at once
 _GATHER_BLOCK = 32
 _MAX_SIDE = TILE * 0xFFFF >> 1  # tile numbers are kept in 16 bits
 
@@ -119,18 +118,18 @@ class _Splatting(torch.autograd.Function):
 
         empty = means.new_zeros
         images, depths = empty(num_pictures, 3, height, width), empty(num_pictures, height, width)
-        light, final = torch.ones_like(depths), torch.ones_like(depths)
+        light = torch.ones_like(depths)
         alive = torch.ones(grid.num_tiles, dtype=torch.uint8, device=means.device)
         drawn: list[Layer] = []
         for layer in layers(boxes, grid, alive, max_intersections):
             blend_kernel[(grid.num_tiles,)](
                 splats, scene[3], scene[4], layer.pairs, layer.starts,
-                images, depths, light, final, alive,
+                images, depths, light, alive,
                 num_gaussians, num_pictures // num_scenes, grid.rows, grid.columns, height, width,
-                BLOCK=_BLEND_BLOCK,
+                UNROLL=_BLEND_UNROLL, num_warps=1,
             )  # fmt: skip
             drawn.append(layer)
-        alphas = 1 - final
+        alphas = 1 - light.abs()
         ctx.layers, ctx.grid, ctx.size = drawn, grid, size
         ctx.save_for_backward(*scene, w2c, K, splats, boxes.counts, images, depths, alphas)
         return images, depths, alphas
@@ -157,7 +156,7 @@ class _Splatting(torch.autograd.Function):
                 splats, scene[3], scene[4], layer.pairs, layer.slots, layer.starts,
                 totals, grad_images, grad_depths, grad_alphas, light, passed, grads,
                 num_gaussians, num_views, grid.rows, grid.columns, height, width,
-                BLOCK=_BLEND_BLOCK,
+                num_warps=1,
             )  # fmt: skip
             num_pairs = len(layer.order)
             gather_kernel[(max(1, -(-num_pairs // _GATHER_BLOCK)),)](

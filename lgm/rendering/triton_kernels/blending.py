@@ -1,8 +1,9 @@
-"""Splats to pixels, and gradients back: one program a tile, blocks of splats front to back.
+"""Splats to pixels, and gradients back: one program of one warp a tile, splats front to back.
 
-Light through all splats before one is a product over them, so within a block it is a scan; what a
-block adds to a picture is then a small matrix product. The backward pass walks the same way and
-computes everything again: what lies behind a splat is the whole minus what lies before it.
+Each thread holds eight of a tile's pixels in registers, and a splat's numbers are read once for
+all of them. The backward pass walks the same way and computes everything again: what lies behind a
+splat is the whole minus what lies before it. A splat's gradients are summed over the tile's pixels
+before they touch memory, and splats that no pixel sees are passed over.
 """
 
 import triton
@@ -12,6 +13,7 @@ from lgm.rendering.triton_kernels.projection import GRAD_ROW, MIN_ALPHA, SPLAT_R
 
 MAX_ALPHA = tl.constexpr(0.99)
 MIN_TRANSMITTANCE = tl.constexpr(1e-4)
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -25,37 +27,40 @@ def _pixels(tile, rows, columns, height, width):
 
 
 @triton.jit
-def _alphas(splats, opacities, pair, scene_row, listed, x, y):
-    """Of a block of splats at a tile's pixels [pixels, block]: offsets, conic, falloff, alpha."""
-    row = splats + pair * SPLAT_ROW
-    mean_x, mean_y = tl.load(row, listed, 0.0), tl.load(row + 1, listed, 0.0)
-    cxx, cxy = tl.load(row + 2, listed, 0.0), tl.load(row + 3, listed, 0.0)
-    cyy, depth = tl.load(row + 4, listed, 0.0), tl.load(row + 5, listed, 0.0)
-    opacity = tl.load(opacities + scene_row, listed, 0.0)
-    dx = mean_x[None, :] - x[:, None].to(tl.float32)
-    dy = mean_y[None, :] - y[:, None].to(tl.float32)
-    power = -0.5 * (cxx[None, :] * dx * dx + cyy[None, :] * dy * dy) - cxy[None, :] * dx * dy
-    raw = opacity[None, :] * tl.exp(power)
-    alpha = tl.minimum(raw, MAX_ALPHA)
-    alpha = tl.where((alpha >= MIN_ALPHA) & listed[None, :], alpha, 0.0)
-    return dx, dy, cxx, cxy, cyy, depth, opacity, raw, alpha
+def _splat(splats, opacities, colors, pairs, slot, first_row):
+    """The numbers of the splat that stands at `slot` in the tiles' lists, and its row in its scene."""
+    pair = tl.load(pairs + slot).to(tl.int64)
+    row, place = splats + pair * SPLAT_ROW, pair + first_row
+    mean_x, mean_y, depth = tl.load(row), tl.load(row + 1), tl.load(row + 5)
+    cxx, cxy, cyy = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
+    opacity, color = tl.load(opacities + place), colors + place * 3
+    red, green, blue = tl.load(color), tl.load(color + 1), tl.load(color + 2)
+    return mean_x, mean_y, cxx, cxy, cyy, depth, opacity, red, green, blue
+
+
+@triton.jit
+def _falloff(mean_x, mean_y, cxx, cxy, cyy, opacity, x, y):
+    """Of a splat at a tile's pixels: offsets, alpha before its cap, alpha (0 below its threshold)."""
+    dx, dy = mean_x - x, mean_y - y
+    power = dx * ((-0.5 * LOG2_E) * cxx * dx - LOG2_E * cxy * dy) + (-0.5 * LOG2_E) * cyy * dy * dy
+    raw = opacity * tl.exp2(power)
+    return dx, dy, raw, tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
 
 
 @triton.jit
 def blend_kernel(
     splats, opacities, colors, pairs, starts,  # [P, SPLAT_ROW], [B, N], [B, N, 3], [M], [tiles + 1]
-    images, depths, light, final_light,  # [I, 3, H, W] and [I, H, W], read and written
+    images, depths, light,  # [I, 3, H, W] and [I, H, W], read and written
     alive,  # [tiles] uint8
     num_gaussians, num_views, rows, columns, height, width,
-    BLOCK: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """light: what passes all splats so far; final_light: the same where blending stopped before the
-    splat that would have brought it under 1e-4. Pictures hold the sums over splats, without background."""
+    """light: what passes all splats so far; negative where blending has ended, before the splat that
+    would have brought it under 1e-4. Pictures hold the sums over splats, without background."""
     tile = tl.program_id(0)
     image, x, y, in_picture, offset = _pixels(tile, rows, columns, height, width)
     plane, size = image.to(tl.int64) * height * width, height * width
-    through = tl.load(light + plane + offset, in_picture, 0.0)
-    final = tl.load(final_light + plane + offset, in_picture, 1.0)
+    through = tl.load(light + plane + offset, in_picture, -1.0)
     target = images + plane * 3 + offset
     red = tl.load(target, in_picture, 0.0)
     green = tl.load(target + size, in_picture, 0.0)
@@ -63,32 +68,33 @@ def blend_kernel(
     depth_sum = tl.load(depths + plane + offset, in_picture, 0.0)
     # An intersection's pair counts from the first picture; its colour lies with its scene.
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
+    x, y = x.to(tl.float32), y.to(tl.float32)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    while (begin < end) & (tl.max(through, 0) >= MIN_TRANSMITTANCE):
-        slot = begin + tl.arange(0, BLOCK)
-        listed = slot < end
-        pair = tl.load(pairs + slot, listed, 0).to(tl.int64)
-        row = pair + first_row
-        _, _, _, _, _, depth, _, _, alpha = _alphas(splats, opacities, pair, row, listed, x, y)
-        after = through[:, None] * tl.cumprod(1 - alpha, 1)
-        drawn = after >= MIN_TRANSMITTANCE
-        weight = tl.where(drawn, alpha * after / (1 - alpha), 0.0)
-        red += tl.sum(weight * tl.load(colors + row * 3, listed, 0.0)[None, :], 1)
-        green += tl.sum(weight * tl.load(colors + row * 3 + 1, listed, 0.0)[None, :], 1)
-        blue += tl.sum(weight * tl.load(colors + row * 3 + 2, listed, 0.0)[None, :], 1)
-        depth_sum += tl.sum(weight * depth[None, :], 1)
-        final = tl.minimum(final, tl.min(tl.where(drawn, after, 1.0), 1))
-        through = tl.min(after, 1)
-        begin += BLOCK
+    while (begin < end) & (tl.max(through, 0) > 0):
+        for i in tl.static_range(UNROLL):
+            # Past the end the last splat is read again and made invisible.
+            s_x, s_y, cxx, cxy, cyy, depth, opacity, r, g, b = _splat(
+                splats, opacities, colors, pairs, tl.minimum(begin + i, end - 1), first_row
+            )
+            opacity = tl.where(begin + i < end, opacity, 0.0)
+            _, _, _, alpha = _falloff(s_x, s_y, cxx, cxy, cyy, opacity, x, y)
+            after = through * (1 - alpha)
+            drawn = after >= MIN_TRANSMITTANCE
+            weight = tl.where(drawn, alpha * through, 0.0)
+            red += weight * r
+            green += weight * g
+            blue += weight * b
+            depth_sum += weight * depth
+            through = tl.where(drawn, after, -tl.abs(through))
+        begin += UNROLL
 
     tl.store(target, red, in_picture)
     tl.store(target + size, green, in_picture)
     tl.store(target + 2 * size, blue, in_picture)
     tl.store(depths + plane + offset, depth_sum, in_picture)
     tl.store(light + plane + offset, through, in_picture)
-    tl.store(final_light + plane + offset, final, in_picture)
-    tl.store(alive + tile, (tl.max(through, 0) >= MIN_TRANSMITTANCE).to(tl.uint8))
+    tl.store(alive + tile, (tl.max(through, 0) > 0).to(tl.uint8))
 
 
 @triton.jit
@@ -97,16 +103,15 @@ def blend_backward_kernel(
     totals,  # [I, H, W]: the sum over all splats of weight × value
     grad_images, grad_depths, grad_alphas,  # [I, 3, H, W], [I, H, W]: of the sums over splats
     light, passed,  # [I, H, W], read and written: light so far, and the total's part so far
-    grads,  # [M, GRAD_ROW], by the slot in which an intersection was emitted
+    grads,  # [M, GRAD_ROW], by the slot in which an intersection was emitted; zeros
     num_gaussians, num_views, rows, columns, height, width,
-    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """value: what a splat's weight adds to the loss, its colour, depth and coverage times their
     gradients. An alpha at its cap passes gradients as if there were no cap."""
     tile = tl.program_id(0)
     image, x, y, in_picture, offset = _pixels(tile, rows, columns, height, width)
     plane, size = image.to(tl.int64) * height * width, height * width
-    through = tl.load(light + plane + offset, in_picture, 0.0)
+    through = tl.load(light + plane + offset, in_picture, -1.0)
     before = tl.load(passed + plane + offset, in_picture, 0.0)
     total = tl.load(totals + plane + offset, in_picture, 0.0)
     source = grad_images + plane * 3 + offset
@@ -116,45 +121,40 @@ def blend_backward_kernel(
     g_depth = tl.load(grad_depths + plane + offset, in_picture, 0.0)
     g_alpha = tl.load(grad_alphas + plane + offset, in_picture, 0.0)
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
+    x, y = x.to(tl.float32), y.to(tl.float32)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    while (begin < end) & (tl.max(through, 0) >= MIN_TRANSMITTANCE):
-        slot = begin + tl.arange(0, BLOCK)
-        listed = slot < end
-        pair = tl.load(pairs + slot, listed, 0).to(tl.int64)
-        row = pair + first_row
-        dx, dy, cxx, cxy, cyy, depth, opacity, raw, alpha = _alphas(
-            splats, opacities, pair, row, listed, x, y
+    some_light = tl.max(through, 0) > 0
+    while (begin < end) & some_light:
+        s_x, s_y, cxx, cxy, cyy, depth, opacity, r, g, b = _splat(
+            splats, opacities, colors, pairs, begin, first_row
         )
-        after = through[:, None] * tl.cumprod(1 - alpha, 1)
-        drawn = (after >= MIN_TRANSMITTANCE) & (alpha > 0)
-        ahead = after / (1 - alpha)  # light that reaches the splat
-        weight = tl.where(drawn, alpha * ahead, 0.0)
-        red = tl.load(colors + row * 3, listed, 0.0)
-        green = tl.load(colors + row * 3 + 1, listed, 0.0)
-        blue = tl.load(colors + row * 3 + 2, listed, 0.0)
-        value = g_red[:, None] * red[None, :] + g_green[:, None] * green[None, :]
-        value += g_blue[:, None] * blue[None, :] + g_depth[:, None] * depth[None, :] + g_alpha[:, None]
-        so_far = before[:, None] + tl.cumsum(weight * value, 1)
-        behind = total[:, None] - so_far
-        d_power = tl.where(drawn, (ahead * value - behind / (1 - alpha)) * raw, 0.0)
-
-        step_x, step_y = d_power * dx, d_power * dy
-        sum_x, sum_y = tl.sum(step_x, 0), tl.sum(step_y, 0)
-        grad = grads + tl.load(slots + slot, listed, 0) * GRAD_ROW
-        tl.store(grad, -(cxx * sum_x + cxy * sum_y), listed)
-        tl.store(grad + 1, -(cyy * sum_y + cxy * sum_x), listed)
-        tl.store(grad + 2, -0.5 * tl.sum(step_x * dx, 0), listed)
-        tl.store(grad + 3, -tl.sum(step_x * dy, 0), listed)
-        tl.store(grad + 4, -0.5 * tl.sum(step_y * dy, 0), listed)
-        tl.store(grad + 5, tl.sum(weight * g_depth[:, None], 0), listed)
-        tl.store(grad + 6, tl.sum(d_power, 0) / tl.maximum(opacity, MIN_ALPHA), listed)
-        tl.store(grad + 7, tl.sum(weight * g_red[:, None], 0), listed)
-        tl.store(grad + 8, tl.sum(weight * g_green[:, None], 0), listed)
-        tl.store(grad + 9, tl.sum(weight * g_blue[:, None], 0), listed)
-        before += tl.sum(weight * value, 1)
-        through = tl.min(after, 1)
-        begin += BLOCK
+        dx, dy, raw, alpha = _falloff(s_x, s_y, cxx, cxy, cyy, opacity, x, y)
+        if tl.max((alpha > 0).to(tl.int32), 0) > 0:
+            after = through * (1 - alpha)
+            drawn = after >= MIN_TRANSMITTANCE
+            weight = tl.where(drawn, alpha * through, 0.0)
+            value = g_red * r + g_green * g + g_blue * b + g_depth * depth + g_alpha
+            before += weight * value
+            d_power = tl.where(
+                drawn & (alpha > 0), (through * value - (total - before) / (1 - alpha)) * raw, 0.0
+            )
+            through = tl.where(drawn, after, -tl.abs(through))
+            step_x, step_y = d_power * dx, d_power * dy
+            sum_x, sum_y = tl.sum(step_x, 0), tl.sum(step_y, 0)
+            grad = grads + tl.load(slots + begin) * GRAD_ROW
+            tl.store(grad, -(cxx * sum_x + cxy * sum_y))
+            tl.store(grad + 1, -(cyy * sum_y + cxy * sum_x))
+            tl.store(grad + 2, -0.5 * tl.sum(step_x * dx, 0))
+            tl.store(grad + 3, -tl.sum(step_x * dy, 0))
+            tl.store(grad + 4, -0.5 * tl.sum(step_y * dy, 0))
+            tl.store(grad + 5, tl.sum(weight * g_depth, 0))
+            tl.store(grad + 6, tl.sum(d_power, 0) / tl.maximum(opacity, MIN_ALPHA))
+            tl.store(grad + 7, tl.sum(weight * g_red, 0))
+            tl.store(grad + 8, tl.sum(weight * g_green, 0))
+            tl.store(grad + 9, tl.sum(weight * g_blue, 0))
+            some_light = tl.max((through > 0).to(tl.int32), 0) > 0
+        begin += 1
 
     tl.store(light + plane + offset, through, in_picture)
     tl.store(passed + plane + offset, before, in_picture)
