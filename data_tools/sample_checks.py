@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from data_tools.decoded import UndecodablePicture
 from data_tools.naming import is_uid
 from data_tools.shard_reader import Sample
 from lgm.data.sample import BrokenSample, check_sample, parse_cameras
@@ -73,23 +72,18 @@ def check_pictures(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
     except BrokenSample:
         canonical = ()
     size = render.get("resolution")
-    for number, content in sample.pictures.items():
+    for number in sample.pictures:
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
-                mode, dimensions = image.mode, image.size
-                # Without an alpha it is opaque: encoders of WebP leave out one that is 255 everywhere.
-                has_colors = mode in ("RGB", "RGBA")
-                alpha = np.asarray(image.convert("RGBA").getchannel("A")) if has_colors else None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            yield f"view {number}: picture does not decode: {error}"
+            picture = sample.decoded(number)
+        except UndecodablePicture as error:
+            yield f"view {number}: {error}"
             continue
-        size = size or dimensions[0]
-        if alpha is None:
-            yield f"view {number}: picture is {mode}, not RGBA"
-        elif dimensions != (size, size):
-            yield f"view {number}: picture is {dimensions[0]}x{dimensions[1]}, expected {size}x{size}"
-        elif alpha.max() < _EMPTY_ALPHA and number in canonical:
+        size = size or picture.size[0]
+        if not picture.has_colors:
+            yield f"view {number}: picture is {picture.mode}, not RGBA"
+        elif picture.size != (size, size):
+            yield f"view {number}: picture is {picture.size[0]}x{picture.size[1]}, expected {size}x{size}"
+        elif picture.max_alpha < _EMPTY_ALPHA and number in canonical:
             yield f"view {number}: picture is empty"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_tools.decoded import DecodedPicture, decode_picture
 from lgm.data.sample import view_keys
 
 
@@ -20,10 +21,17 @@ class Sample:
 
     uid: str
     files: dict[str, bytes] = field(default_factory=dict)
+    _decoded: dict[int, DecodedPicture] = field(default_factory=dict, repr=False)
 
     @property
     def pictures(self) -> dict[int, bytes]:
         return {number: self.files[name] for number, name in view_keys(self.files).items()}
+
+    def decoded(self, number: int) -> DecodedPicture:
+        """One view's picture, decoded the first time; raises UndecodablePicture."""
+        if number not in self._decoded:
+            self._decoded[number] = decode_picture(self.pictures[number])
+        return self._decoded[number]
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

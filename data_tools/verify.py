@@ -1,8 +1,10 @@
 """Check a data set: `python -m data_tools.verify shards/`.
 
 Every shard's size and checksum, every object's cameras, number of pictures and metadata, and every
-picture: it decodes, is RGBA, square, of the size that index.json says, and not empty. Exit code 0
-and one summary line, or exit code 1 and one line a fault.
+picture: it decodes, is RGBA, square, of the size that index.json says, and not empty. Then the
+reprojection test: silhouettes of pairs of views must agree on where they touch the object, better than
+with flipped, mirrored or exchanged views, other axes or another field of view. Exit code 0 and one summary
+line, or exit code 1 and one line a fault.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from data_tools.command import run_command
+from data_tools.naming import unit_hash
+from data_tools.reprojection import Tally, reproject
 from data_tools.sample_checks import SAMPLE_CHECKS
 from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.shard_writer import file_sha256
@@ -34,6 +38,7 @@ class ShardReport:
     lines: tuple[str, ...]
     num_pictures: int
     faults: tuple[str, ...]
+    tally: Tally = field(default_factory=Tally)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,11 +49,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("folder", type=Path, help="folder with index.json and shards")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes")
+    reprojection = parser.add_mutually_exclusive_group()
+    reprojection.add_argument("--sample", type=float, default=1.0, metavar="SHARE",
+        help="share of the objects whose cameras are tested against their pictures (1)")  # fmt: skip
+    reprojection.add_argument("--no-reprojection", action="store_true", help="do without that test")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    if not 0 < options.sample <= 1:
+        raise ValueError(f"--sample {options.sample} must lie above 0 and up to 1")
+    share = 0.0 if options.no_reprojection else options.sample
     index = read_index(options.folder)
     num_faults = 0
     for fault in index_faults(options.folder, index):
@@ -56,8 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
         num_faults += 1
     uids: Counter[str] = Counter()
     num_pictures = 0
+    tally = Tally()
     table_digest = hashlib.sha256()
-    for shard, report in zip(index.shards, _reports(options.folder, index, options.workers), strict=True):
+    for shard, report in zip(index.shards, _reports(options, index, share), strict=True):
         repeated = [f"shard {shard.name}: object {uid!r}: stands twice in the set" for uid in report.uids
                     if uids[uid]]  # fmt: skip
         for fault in (*report.faults, *repeated):
@@ -66,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
         uids.update(report.uids)
         table_digest.update("".join(report.lines).encode())
         num_pictures += report.num_pictures
-    for fault in split_faults(index, set(uids)):
+        tally.merge(report.tally)
+    for fault in (*split_faults(index, set(uids)), *tally.set_faults()):
         print(fault)
         num_faults += 1
     table = options.folder / TABLE_NAME
@@ -79,7 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     splits = ", ".join(f"{name} {count}" for name, count in split_sizes(index).items())
     print(
         f"ok: {len(uids)} objects ({splits or 'no splits'}), {num_pictures} pictures, "
-        f"{len(index.shards)} shards, {size / 1e6:.1f} MB; {options.folder}"
+        f"{len(index.shards)} shards, {size / 1e6:.1f} MB; "
+        f"{tally.summary() if tally.num_tested else 'cameras not tested'}; {options.folder}"
     )
     return 0
 
@@ -123,18 +138,21 @@ def split_sizes(index: Index) -> dict[str, int]:
     return {split: sum(samples.get(m, 1) for m in members) for split, members in index.splits.items()}
 
 
-def _reports(folder: Path, index: Index, workers: int) -> Iterator[ShardReport]:
-    check = partial(check_shard, folder, index.render)
-    if workers == 1 or len(index.shards) == 1:
+def _reports(options: argparse.Namespace, index: Index, share: float) -> Iterator[ShardReport]:
+    check = partial(check_shard, options.folder, index.render, share)
+    if options.workers == 1 or len(index.shards) == 1:
         yield from map(check, index.shards)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         yield from pool.map(check, index.shards)
 
 
-def check_shard(folder: Path, render: dict, shard: ShardInfo) -> ShardReport:
-    """Everything about one shard; goes on after a fault, to name each of them."""
+def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> ShardReport:
+    """Everything about one shard; goes on after a fault, to name each of them.
+
+    share: of the objects that get the reprojection test, by a hash: the same ones in each run.
+    """
     path = folder / shard.name
     where = f"shard {shard.name}"
     if not path.is_file():
@@ -147,6 +165,7 @@ def check_shard(folder: Path, render: dict, shard: ShardInfo) -> ShardReport:
     uids: list[str] = []
     lines: list[str] = []
     num_pictures = 0
+    tally = Tally()
     try:
         for sample in read_samples(path):
             uids.append(sample.uid)
@@ -154,12 +173,17 @@ def check_shard(folder: Path, render: dict, shard: ShardInfo) -> ShardReport:
             num_pictures += len(sample.pictures)
             for check in SAMPLE_CHECKS:
                 faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in check(sample, render)]
+            is_drawn = share > 0 and unit_hash(f"reprojection:{sample.uid}") < share
+            verdict = reproject(sample) if is_drawn else None
+            if verdict is not None:
+                tally.add(verdict)
+                faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in verdict.faults]
     except ShardFault as error:
         faults.append(f"{where}: {error}")
     else:
         if len(uids) != shard.samples:
             faults.append(f"{where}: {len(uids)} objects, {INDEX_NAME} says {shard.samples}")
-    return ShardReport(tuple(uids), tuple(lines), num_pictures, tuple(faults))
+    return ShardReport(tuple(uids), tuple(lines), num_pictures, tuple(faults), tally)
 
 
 def _table_line(shard: str, sample: Sample) -> str:

@@ -1,0 +1,47 @@
+"""A packed picture, decoded once for all checks."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+# Silhouettes are compared at this size or a little more: finer ones would cost memory and change nothing.
+_SILHOUETTE_SIDE = 128
+
+
+class UndecodablePicture(ValueError):
+    """The message says why."""
+
+
+@dataclass(frozen=True)
+class DecodedPicture:
+    """mode, size: as stored, (width, height). max_alpha: 0..255, 255 without an alpha.
+
+    silhouette: the alpha [h, w] in 0..1, averaged down to fewer pixels.
+    """
+
+    mode: str
+    size: tuple[int, int]
+    max_alpha: int
+    silhouette: np.ndarray
+
+    @property
+    def has_colors(self) -> bool:
+        """RGBA; or RGB, which encoders of WebP make of an alpha that is 255 everywhere."""
+        return self.mode in ("RGB", "RGBA")
+
+
+def decode_picture(content: bytes) -> DecodedPicture:
+    """Raises UndecodablePicture."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            alpha = image.convert("RGBA").getchannel("A")
+            small = alpha.reduce(max(1, min(image.size) // _SILHOUETTE_SIDE))
+            silhouette = np.asarray(small, dtype=np.float32) / 255
+            return DecodedPicture(image.mode, image.size, alpha.getextrema()[1], silhouette)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UndecodablePicture(f"picture does not decode: {error}") from error

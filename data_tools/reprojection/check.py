@@ -1,0 +1,76 @@
+"""The reprojection test of one packed object, and what it found in a whole set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data_tools.decoded import UndecodablePicture
+from data_tools.reprojection.judge import Verdict, judge
+from data_tools.reprojection.outlines import find_outlines
+from data_tools.shard_reader import Sample
+from lgm.data.sample import BrokenSample, check_sample
+
+# From this share of the objects on, a mistake is the set's and not single objects'.
+_SET_SHARE = 0.1
+_SET_MIN_OBJECTS = 2
+
+
+def reproject(sample: Sample) -> Verdict | None:
+    """None where the object is broken otherwise: other checks name that."""
+    try:
+        record = check_sample(sample.files, sample.uid)
+        pictures = [sample.decoded(number) for number in range(record.num_views)]
+    except (BrokenSample, UndecodablePicture):
+        return None
+    width, height = pictures[0].size
+    if width != height or any(p.size != (width, height) for p in pictures):
+        return None
+    return judge(find_outlines(np.stack([p.silhouette for p in pictures])), record.c2w, record.fov_y_deg)
+
+
+@dataclass
+class Tally:
+    """Counts of verdicts; those of shards add up.
+
+    mistakes: objects by the hypothesis that fits them better. undecided: objects by the kind of mistake
+    that their silhouettes could hide: a ball looks the same upside down.
+    """
+
+    num_tested: int = 0
+    num_faulty: int = 0
+    mistakes: Counter[str] = field(default_factory=Counter)
+    undecided: Counter[str] = field(default_factory=Counter)
+
+    def add(self, verdict: Verdict) -> None:
+        self.num_tested += 1
+        self.num_faulty += bool(verdict.faults)
+        if verdict.mistake:
+            self.mistakes[verdict.mistake] += 1
+        if not verdict.faults:
+            self.undecided.update({name.partition(" ")[0] for name in verdict.undecided})
+
+    def merge(self, other: Tally) -> None:
+        self.num_tested += other.num_tested
+        self.num_faulty += other.num_faulty
+        self.mistakes.update(other.mistakes)
+        self.undecided.update(other.undecided)
+
+    def set_faults(self) -> Iterator[str]:
+        """A line for each mistake that so many objects share that the set was made with it."""
+        for name, count in self.mistakes.most_common():
+            if count >= max(_SET_MIN_OBJECTS, _SET_SHARE * self.num_tested):
+                yield f"reprojection: {count} of {self.num_tested} objects say {name!r}: the set is wrong"
+        strays = self.num_faulty - self.mistakes.total()
+        if strays >= max(_SET_MIN_OBJECTS, _SET_SHARE * self.num_tested):
+            yield f"reprojection: {strays} of {self.num_tested} objects have pictures beside their cameras"
+
+    def summary(self) -> str:
+        hidden = ", ".join(f"{name} {count}" for name, count in self.undecided.most_common())
+        fitting = self.num_tested - self.num_faulty
+        return f"cameras fit {fitting} of {self.num_tested} tested objects" + (
+            f" (cannot tell: {hidden})" if hidden else ""
+        )
