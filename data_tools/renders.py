@@ -20,7 +20,7 @@ from PIL import Image
 from data_tools.command import write_atomically
 from data_tools.naming import is_uid, make_uid
 from data_tools.plan import RenderPlan
-from lgm.data.sample import view_key
+from lgm.data.sample import CameraRecord, view_key
 
 SETTINGS_NAME = "render.json"
 REPORT_NAME = "report.jsonl"
@@ -54,18 +54,30 @@ def write_object(
     views: Iterable[np.ndarray],
     picture_format: str,
 ) -> None:
-    """Write one object's folder; it appears under its name only when whole."""
+    """Write one object's folder, rendered by a plan; it appears under its name only when whole."""
+    write_views(renders, metadata, plan.camera_record(), views, picture_format)
+
+
+def write_views(
+    renders: Path,
+    metadata: dict[str, Any],
+    record: CameraRecord,
+    views: Iterable[np.ndarray],
+    picture_format: str,
+) -> None:
+    """The same for any cameras. Raises NothingVisible where the canonical views, or all of a set without
+    them, are empty."""
     uid = metadata["uid"]
     partial = renders / PARTIAL_NAME / uid
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    record = plan.camera_record()
+    judged = record.canonical_inputs or tuple(range(record.num_views))
     coverage = []
     try:
         for number, pixels in enumerate(views):
             (partial / view_key(number, picture_format)).write_bytes(encode_picture(pixels, picture_format))
             coverage.append(float(pixels[..., 3].mean()) / 255)
-            if number == len(record.canonical_inputs) - 1 and max(coverage) < _EMPTY_COVERAGE:
+            if number == max(judged) and max(coverage[view] for view in judged) < _EMPTY_COVERAGE:
                 raise NothingVisible("nothing visible in the canonical views")
         (partial / META_NAME).write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", "utf-8")
         (partial / CAMERAS_NAME).write_text(record.to_json() + "\n", "utf-8")

@@ -66,7 +66,7 @@ class Tally:
                 yield f"reprojection: {count} of {self.num_tested} objects say {name!r}: the set is wrong"
         strays = self.num_faulty - self.mistakes.total()
         if strays >= max(_SET_MIN_OBJECTS, _SET_SHARE * self.num_tested):
-            yield f"reprojection: {strays} of {self.num_tested} objects have pictures beside their cameras"
+            yield f"reprojection: {strays} of {self.num_tested} objects: pictures do not fit their cameras"
 
     def summary(self) -> str:
         hidden = ", ".join(f"{name} {count}" for name, count in self.undecided.most_common())

@@ -204,7 +204,7 @@ def exchange(record: dict) -> None:
         (unchanged, upside_down, "objects say 'flipped y'"),
         (opengl_axes, unchanged, "15 of 15 objects say 'OpenGL axes'"),
         (wider, unchanged, "objects say 'fov -5 %'"),
-        (exchange, unchanged, "have pictures beside their cameras"),
+        (exchange, unchanged, "objects: pictures do not fit their cameras"),
     ],
 )
 def test_the_command_faults_objects_and_the_set(tmp_path, capsys, cameras, picture, says):

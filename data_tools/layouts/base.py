@@ -1,0 +1,70 @@
+"""What every layout answers: where its objects are, and where an object's pictures were taken from."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lgm.cameras.conventions import opengl_to_opencv, z_up_to_y_up
+
+
+class UnreadableObject(ValueError):
+    """One object that does not follow its layout; the message says where and why."""
+
+
+@dataclass(frozen=True)
+class PosedPictures:
+    """pictures: V files. c2w: [V, 4, 4] float64, OpenCV axes, world +y up, any scale."""
+
+    pictures: tuple[Path, ...]
+    c2w: np.ndarray
+    fov_y_deg: float
+
+
+class Layout(ABC):
+    """fov_y_deg: given by the person; None for what the layout's files, or its makers, say."""
+
+    def __init__(self, fov_y_deg: float | None = None) -> None:
+        self.fov_y_deg = fov_y_deg
+
+    @abstractmethod
+    def is_object(self, folder: Path) -> bool:
+        """Whether the folder holds one object's pictures and cameras."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> PosedPictures:
+        """One object's cameras and the places of its pictures; raises UnreadableObject, OSError, or
+        ValueError."""
+
+    def find_objects(self, root: Path) -> Iterator[Path]:
+        """Folders of objects, at any depth, in the order of their names."""
+        for folder, children, _ in os.walk(root):
+            if self.is_object(Path(folder)):
+                children.clear()
+                yield Path(folder)
+            children.sort()
+
+
+def from_blender(c2w: np.ndarray) -> np.ndarray:
+    """Camera axes OpenGL's (-z forward, +y up), world +z up -> ours; [V, 4, 4] each."""
+    return z_up_to_y_up(opengl_to_opencv(torch.from_numpy(c2w))).numpy()
+
+
+def from_z_up(c2w: np.ndarray) -> np.ndarray:
+    """Camera axes OpenCV's already, world +z up -> ours; [V, 4, 4] each."""
+    return z_up_to_y_up(torch.from_numpy(c2w)).numpy()
+
+
+def require_files(paths: list[Path]) -> tuple[Path, ...]:
+    for path in paths:
+        if not path.is_file():
+            raise UnreadableObject(f"{path} is missing")
+    if not paths:
+        raise UnreadableObject("has no views")
+    return tuple(paths)

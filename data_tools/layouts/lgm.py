@@ -1,0 +1,32 @@
+"""What the original LGM program reads (its data set was never published): `rgb/000.png`, `pose/000.txt`.
+
+A pose is 16 numbers, camera-to-world, row by row. Its loader takes the camera's axes for OpenCV's and the
+world for Blender's (+z up), and the field of view is the program's 49.1 degrees.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, require_files
+
+_FOV_Y_DEG = 49.1
+
+
+class OriginalLGM(Layout):
+    def is_object(self, folder: Path) -> bool:
+        return (folder / "rgb").is_dir() and (folder / "pose").is_dir()
+
+    def read(self, folder: Path) -> PosedPictures:
+        files = sorted((folder / "pose").glob("*.txt"))
+        poses = []
+        for path in files:
+            numbers = [float(word) for word in path.read_text("utf-8").split()]
+            if len(numbers) != 16:
+                raise UnreadableObject(f"{path} has {len(numbers)} numbers, expected 16")
+            poses.append(numbers)
+        pictures = require_files([folder / "rgb" / f"{path.stem}.png" for path in files])
+        c2w = np.array(poses, dtype=np.float64).reshape(-1, 4, 4)
+        return PosedPictures(pictures, from_z_up(c2w), self.fov_y_deg or _FOV_Y_DEG)

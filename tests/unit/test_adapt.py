@@ -1,0 +1,206 @@
+"""The bundled pictures, written as other programs lay theirs out, come back with the cameras they had; and
+a wrong conversion does not get past the reprojection test."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_tools import adapt, pack, verify
+from data_tools.layouts import LAYOUTS, base, gobjaverse, lgm, nerf_synthetic, zero123
+from data_tools.shard_reader import read_samples
+from lgm.cameras.conventions import opencv_to_opengl, y_up_to_z_up
+from lgm.data.sample import parse_cameras
+
+SHARD = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart" / "train-000003.tar"
+NUM_OBJECTS = 4
+
+
+def posed() -> list[tuple[str, list[Image.Image], np.ndarray, float]]:
+    found = []
+    for sample in read_samples(SHARD):
+        record = parse_cameras(sample.files["cameras.json"], sample.uid)
+        pictures = [Image.open(io.BytesIO(content)).convert("RGBA") for content in sample.pictures.values()]
+        found.append((sample.uid, pictures, record.c2w, record.fov_y_deg))
+    return found
+
+
+def to_z_up(c2w: np.ndarray) -> np.ndarray:
+    return y_up_to_z_up(torch.from_numpy(c2w)).numpy()
+
+
+def to_blender(c2w: np.ndarray) -> np.ndarray:
+    return to_z_up(opencv_to_opengl(torch.from_numpy(c2w)).numpy())
+
+
+def write_nerf_synthetic(folder: Path, pictures, c2w, fov_y_deg):
+    (folder / "train").mkdir(parents=True)
+    frames = []
+    for view, (picture, pose) in enumerate(zip(pictures, to_blender(c2w), strict=True)):
+        picture.save(folder / "train" / f"r_{view}.png")
+        frames.append({"file_path": f"./train/r_{view}", "transform_matrix": pose.tolist()})
+    content = {"camera_angle_x": math.radians(fov_y_deg), "frames": frames}
+    (folder / "transforms_train.json").write_text(json.dumps(content))
+
+
+def write_zero123(folder: Path, pictures, c2w, fov_y_deg):
+    folder.mkdir(parents=True)
+    for view, (picture, pose) in enumerate(zip(pictures, to_blender(c2w), strict=True)):
+        picture.save(folder / f"{view:03d}.png")
+        np.save(folder / f"{view:03d}.npy", np.linalg.inv(pose)[:3])
+
+
+def write_lgm(folder: Path, pictures, c2w, fov_y_deg):
+    (folder / "rgb").mkdir(parents=True)
+    (folder / "pose").mkdir()
+    for view, (picture, pose) in enumerate(zip(pictures, to_z_up(c2w), strict=True)):
+        picture.save(folder / "rgb" / f"{view:03d}.png")
+        (folder / "pose" / f"{view:03d}.txt").write_text(" ".join(map(str, pose.reshape(16))))
+
+
+def write_gobjaverse(folder: Path, pictures, c2w, fov_y_deg, axes=to_z_up):
+    for view, (picture, pose) in enumerate(zip(pictures, axes(c2w), strict=True)):
+        place = folder / f"{view:05d}"
+        place.mkdir(parents=True)
+        picture.save(place / f"{view:05d}.png")
+        columns = dict(zip(("x", "y", "z", "origin"), pose[:3].T.tolist(), strict=True))
+        angle = math.radians(fov_y_deg)
+        (place / f"{view:05d}.json").write_text(json.dumps({**columns, "x_fov": angle, "y_fov": angle}))
+
+
+def write_gobjaverse_opengl(folder: Path, pictures, c2w, fov_y_deg):
+    write_gobjaverse(folder, pictures, c2w, fov_y_deg, axes=to_blender)
+
+
+WRITERS = {
+    "nerf_synthetic": write_nerf_synthetic,
+    "zero123": write_zero123,
+    "lgm": write_lgm,
+    "gobjaverse": write_gobjaverse,
+}
+
+
+def export(folder: Path, write) -> Path:
+    for uid, pictures, c2w, fov_y_deg in posed():
+        write(folder / "some" / uid, pictures, c2w, fov_y_deg)
+    return folder
+
+
+def adapt_and_pack(source: Path, layout: str, out: Path) -> Path:
+    assert adapt.main([str(source), "--layout", layout, "--out", str(out / "renders"), "--workers", "1"]) == 0
+    pack.main([str(out / "renders"), "--out", str(out / "shards"), "--format", "png", "--workers", "1"])
+    return out / "shards"
+
+
+@pytest.mark.parametrize(
+    ("layout", "write"),
+    [*WRITERS.items(), ("gobjaverse", write_gobjaverse_opengl)],
+    ids=lambda x: str(x)[:24],
+)
+def test_a_layout_comes_back_with_its_cameras(tmp_path, capsys, layout, write):
+    shards = adapt_and_pack(export(tmp_path / "posed", write), layout, tmp_path)
+    assert f"{NUM_OBJECTS} adapted" in capsys.readouterr().out
+    assert verify.main([str(shards), "--workers", "1"]) == 0
+    assert f"cameras fit {NUM_OBJECTS} of {NUM_OBJECTS} tested" in capsys.readouterr().out
+    before = {uid: (pictures, c2w, fov) for uid, pictures, c2w, fov in posed()}
+    for sample in read_samples(shards / "train-000000.tar"):
+        pictures, c2w, fov_y_deg = before[sample.uid.removeprefix("some_").rpartition("-")[0]]
+        record = parse_cameras(sample.files["cameras.json"], sample.uid)
+        np.testing.assert_allclose(record.c2w, c2w, atol=1e-6)
+        assert record.canonical_inputs == (0, 1, 2, 3)
+        assert record.fov_y_deg == pytest.approx(fov_y_deg, abs=0.05)
+        packed = np.array(Image.open(io.BytesIO(sample.pictures[7])))
+        np.testing.assert_array_equal(packed, np.array(pictures[7]))
+
+
+def from_world_to_camera(c2w: np.ndarray) -> np.ndarray:
+    return base.from_blender(np.linalg.inv(c2w))
+
+
+WRONG = {
+    "nerf_synthetic": (nerf_synthetic, "from_blender", base.from_z_up, "objects say 'OpenGL axes'"),
+    "zero123": (
+        zero123,
+        "from_blender",
+        lambda c2w: base.from_blender(np.linalg.inv(c2w)),
+        "looked past each other",
+    ),
+    "lgm": (lgm, "from_z_up", base.from_blender, "objects say 'OpenGL axes'"),
+    "gobjaverse": (
+        gobjaverse,
+        "from_z_up",
+        lambda c2w: base.from_z_up(c2w) * [-1, -1, 1, 1],
+        "objects say 'rolled'",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_wrong_conversion_is_found(tmp_path, capsys, monkeypatch, layout):
+    source = export(tmp_path / "posed", WRITERS[layout])
+    module, name, wrong, mistake = WRONG[layout]
+    monkeypatch.setattr(module, name, wrong)
+    shards = adapt_and_pack(source, layout, tmp_path)
+    assert verify.main([str(shards), "--workers", "1"]) == 1
+    assert mistake in capsys.readouterr().out
+
+
+def test_a_wrong_field_of_view_is_found(tmp_path, capsys):
+    source = export(tmp_path / "posed", write_lgm)
+    arguments = [str(source), "--layout", "lgm", "--out", str(tmp_path / "renders"), "--workers", "1"]
+    assert adapt.main([*arguments, "--fov", "40"]) == 0
+    pack.main([str(tmp_path / "renders"), "--out", str(tmp_path / "shards"), "--workers", "1"])
+    assert verify.main([str(tmp_path / "shards"), "--workers", "1"]) == 1
+    assert "objects say 'fov +25 %'" in capsys.readouterr().out
+
+
+def test_it_goes_on_and_names_what_it_cannot_read(tmp_path, capsys):
+    source = export(tmp_path / "posed", write_zero123)
+    arguments = [str(source), "--layout", "zero123", "--out", str(tmp_path / "renders"), "--workers", "1"]
+    broken = sorted((source / "some").iterdir())[1]
+    kept = (broken / "005.png").read_bytes()
+    (broken / "005.png").unlink()
+    assert adapt.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert f"{broken / '005.png'} is missing" in output
+    assert f"{NUM_OBJECTS - 1} adapted, 0 complete before, 1 failed" in output
+    (broken / "005.png").write_bytes(kept)
+    assert adapt.main(arguments) == 0
+    assert f"1 adapted, {NUM_OBJECTS - 1} complete before, 0 failed" in capsys.readouterr().out
+
+
+def test_views_without_the_four_have_no_canonical_inputs(tmp_path):
+    _, pictures, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "posed" / "thing", pictures[1:], c2w[1:], fov_y_deg)
+    shards = adapt_and_pack(tmp_path / "posed", "lgm", tmp_path)
+    (sample,) = read_samples(shards / "train-000000.tar")
+    assert parse_cameras(sample.files["cameras.json"], sample.uid).canonical_inputs == ()
+    assert verify.main([str(shards), "--workers", "1"]) == 0
+
+
+def test_canonical_views_are_found_in_any_order():
+    _, _, c2w, _ = posed()[0]
+    order = np.random.default_rng(0).permutation(len(c2w))
+    found = adapt.canonical_views(c2w[order])
+    assert [order[view] for view in found] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--layout", "lgm"), "holds no object laid out as 'lgm'"),
+        (("--layout", "zero123", "--fov", "200"), "--fov 200.0 must lie between 0 and 180"),
+    ],
+)
+def test_a_persons_mistake_is_one_line(tmp_path, options, message):
+    (tmp_path / "posed").mkdir()
+    with pytest.raises(ValueError, match=message):
+        adapt.main([str(tmp_path / "posed"), "--out", str(tmp_path / "renders"), *options])
+    assert not (tmp_path / "renders").exists()
