@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data_tools.command import run_command
 from data_tools.engines.base import ENGINES, engine_class
-from data_tools.naming import stable_hash
+from data_tools.parts import Part, parse_part
 from data_tools.plan import RenderPlan, make_plan
 from data_tools.render_worker import RenderTask, make_renderer
 from data_tools.renders import PICTURE_FORMATS, append_report, check_settings, is_complete
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise ValueError(f"--workers {options.workers} must be at least 1")
     if options.supersample is not None and not 1 <= options.supersample <= 8:
         raise ValueError(f"--supersample {options.supersample} must lie between 1 and 8")
-    part = _parse_part(options.part)
+    part = parse_part(options.part)
     sources = find_meshes(options.inputs)
     engine = engine_class(options.engine)
     plan = make_plan(
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _tasks(
-    sources: Iterator, renders: Path, plan: RenderPlan, part: tuple[int, int], counts: Counter[str]
+    sources: Iterator, renders: Path, plan: RenderPlan, part: Part, counts: Counter[str]
 ) -> Iterator[RenderTask]:
     """What is left to do; faults that need no renderer are reported on the way."""
     seen: set[str] = set()
@@ -103,7 +103,7 @@ def _tasks(
             counts["failed"] += 1
             continue
         uid = metadata["uid"]
-        if int(stable_hash(uid)[:13], 16) % part[1] != part[0]:
+        if not part.holds(uid):
             continue
         if uid in seen:
             _report(
@@ -156,14 +156,6 @@ def _report(
 
 def _summary(counts: Counter[str]) -> str:
     return ", ".join(f"{counts[kind]} {kind}" for kind in ("rendered", "complete before", "failed"))
-
-
-def _parse_part(text: str) -> tuple[int, int]:
-    """`2/8` -> (1, 8)."""
-    number, _, total = text.partition("/")
-    if not (number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
-        raise ValueError(f"--part {text!r} must be k/n with 1 <= k <= n, e.g. 2/8")
-    return int(number) - 1, int(total)
 
 
 if __name__ == "__main__":

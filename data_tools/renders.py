@@ -139,6 +139,11 @@ def object_uids(renders: Path) -> Iterator[str]:
                 )
 
 
-def append_report(renders: Path, line: dict[str, Any]) -> None:
-    with (renders / REPORT_NAME).open("a", encoding="utf-8") as report:
-        report.write(json.dumps(line) + "\n")
+def append_report(folder: Path, line: dict[str, Any]) -> None:
+    """One line more; a half line that a killed run left at the end stays a line of its own."""
+    with (folder / REPORT_NAME).open("ab+") as report:
+        if report.seek(0, os.SEEK_END):
+            report.seek(-1, os.SEEK_END)
+            if report.read(1) != b"\n":
+                report.write(b"\n")
+        report.write(json.dumps(line).encode() + b"\n")

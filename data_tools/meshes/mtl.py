@@ -24,6 +24,12 @@ def read_materials(path: Path, notes: list[str]) -> dict[str, Material]:
     return materials
 
 
+def texture_names(text: str) -> list[str]:
+    """The pictures that a material file names, whether they are there or not."""
+    values = [section["map_kd"] for section in _sections(text).values() if "map_kd" in section]
+    return list(dict.fromkeys(_file_name(value) for value in values))
+
+
 def _sections(text: str) -> dict[str, dict[str, str]]:
     """By material, its lines: key in lower case -> the rest of the line."""
     sections: dict[str, dict[str, str]] = {}

@@ -1,0 +1,73 @@
+"""The files that an OBJ or glTF names: material files, buffers, pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from data_tools.downloads.fetch import Fetcher, FetchError
+from data_tools.meshes.mtl import texture_names
+
+HAVE_COMPANIONS = (".obj", ".gltf")
+_MTLLIB = re.compile(rb"^\s*mtllib\s+(.+?)\s*$", re.MULTILINE)
+
+
+def fetch_companions(fetcher: Fetcher, mesh: Path, suffix: str, url: str, folder: Path) -> list[str]:
+    """Bring what a mesh file names to its folder; notes on what could not be had.
+
+    mesh: the mesh file as it lies now. url: where it came from; its companions lie relative to it.
+    A missing picture is no reason to lose the object: the renderer notes it and draws a colour.
+    """
+    notes: list[str] = []
+    names = _gltf_names(mesh, notes) if suffix == ".gltf" else _obj_names(mesh)
+    for name in names:
+        found = _bring(fetcher, name, url, folder, notes)
+        if found is not None and suffix == ".obj":
+            for texture in texture_names(found.read_text("utf-8", errors="replace")):
+                _bring(fetcher, texture, urljoin(url, quote(_portable(name))), found.parent, notes)
+    return notes
+
+
+def _obj_names(mesh: Path) -> list[str]:
+    names = [match.decode("utf-8", "replace") for match in _MTLLIB.findall(mesh.read_bytes())]
+    return list(dict.fromkeys(names))
+
+
+def _gltf_names(mesh: Path, notes: list[str]) -> list[str]:
+    try:
+        content = json.loads(mesh.read_bytes())
+        entries = [*content.get("buffers", []), *content.get("images", [])]
+        names = [
+            unquote(entry["uri"]) for entry in entries if not entry.get("uri", "data:").startswith("data:")
+        ]
+    except (ValueError, TypeError, AttributeError) as error:
+        notes.append(f"its companions are unknown, it is no glTF: {error}")
+        return []
+    return list(dict.fromkeys(names))
+
+
+def _bring(fetcher: Fetcher, name: str, url: str, folder: Path, notes: list[str]) -> Path | None:
+    portable = PurePosixPath(_portable(name))
+    if (
+        portable.is_absolute()
+        or ".." in portable.parts
+        or urlsplit(str(portable)).scheme
+        or not portable.name
+    ):
+        # A foreign file may not choose where we write.
+        notes.append(f"{name!r} lies outside the mesh's folder and was not fetched")
+        return None
+    path = folder / portable
+    if not path.is_file():
+        try:
+            fetcher.fetch(urljoin(url, quote(str(portable))), path)
+        except FetchError as error:
+            notes.append(f"{name!r}: {error}")
+            return None
+    return path
+
+
+def _portable(name: str) -> str:
+    return name.strip().strip("\"'").replace("\\", "/")
