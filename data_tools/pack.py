@@ -1,50 +1,32 @@
 """Renders -> tar shards, objects.jsonl and index.json: `python -m data_tools.pack renders/ --out shards/`.
 
-The same renders give the same bytes. A shard belongs to one split; index.json is written last, so a
-folder with an index is whole. `python -m data_tools.verify shards/` checks it.
+The same renders give the same bytes, however often the program was killed on the way: run the same command
+again to go on. A shard belongs to one split; index.json is written last, so a folder with an index is whole.
+What is left out is listed with its reason in report.jsonl. `python -m data_tools.verify shards/` checks it.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import json
-import multiprocessing
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from data_tools.command import run_command, write_atomically
-from data_tools.pictures import downscale, encode
-from data_tools.renders import CAMERAS_NAME, META_NAME, object_uids, read_settings
-from data_tools.shard_writer import ShardWriter
+from data_tools.filters import FilterOptions, add_filter_arguments, filter_options
+from data_tools.pack_jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
+from data_tools.pack_objects import ObjectReader, PictureOptions, read_metadata
+from data_tools.pack_state import PackState
+from data_tools.renders import REPORT_NAME, object_uids, read_settings
 from data_tools.splits import arrange, parse_fractions, read_assignment
-from lgm.data.sample import (
-    INDEX_NAME,
-    TABLE_NAME,
-    BrokenSample,
-    Index,
-    check_sample,
-    table_line,
-    view_key,
-    view_keys,
-)
+from lgm.data.sample import TABLE_NAME, Index
 
-
-@dataclass(frozen=True)
-class PictureOptions:
-    """quality: None for no loss. resolution: None to keep the renders' own."""
-
-    picture_format: str
-    quality: int | None
-    resolution: int | None
+_PROGRESS_EVERY_S = 15.0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -56,7 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("renders", type=Path, help="folder that data_tools.render wrote")
     add("--out", required=True, type=Path, help="folder for the shards")
-    add("--shard-mb", type=float, default=256.0, help="close a shard at this size (256)")
+    add("--shard-mb", type=float, default=256.0, help="size of a shard, about (256)")
     add("--format", choices=("webp", "png"), default="webp", help="of the pictures (webp)")
     quality = parser.add_mutually_exclusive_group()
     quality.add_argument("--quality", type=int, help="of lossy WebP, 1 to 100 (90)")
@@ -67,7 +49,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     split.add_argument(
         "--assign", type=Path, help="file of lines `<uid> <split>`; other objects are left out"
     )
-    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes that encode")
+    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="shards at a time")
+    add_filter_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -75,87 +58,90 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     settings = read_settings(options.renders)
     pictures = _picture_options(options, settings["resolution"])
+    filters = filter_options(options)
     fractions = parse_fractions(options.splits) if options.splits else None
     assignment = read_assignment(options.assign) if options.assign else None
-    if options.out.exists() and any(options.out.glob("*.tar")):
-        raise ValueError(f"{options.out} holds shards already; remove them or give another --out")
-    read_metadata = functools.partial(_read_metadata, options.renders)
-    arranged = arrange(object_uids(options.renders), read_metadata, fractions, assignment)
+    metadata_of = functools.partial(read_metadata, options.renders)
+    arranged = arrange(object_uids(options.renders), metadata_of, fractions, assignment)
     if not arranged:
         raise ValueError(f"{options.renders} holds no rendered object")
-    options.out.mkdir(parents=True, exist_ok=True)
     render = {**settings, **_render_info(pictures, settings["resolution"])}
-    index, faults = _write_shards(arranged, options, pictures, render)
-    for fault in faults:
-        print(f"left out: {fault}")
-    if not index.shards:
-        raise ValueError(f"{options.renders} holds no complete object")
-    write_atomically(options.out / INDEX_NAME, index.to_json())
-    size = sum(shard.bytes for shard in index.shards)
-    print(f"{index.num_samples} objects, {len(index.shards)} shards, {size / 1e6:.1f} MB; {options.out}")
+    wanted = _pack_settings(options, render, filters, arranged)
+    reader = ObjectReader(options.renders, pictures, filters)
+    state = PackState(options.out)
+    with state.locked():
+        begun = state.settings()
+        if begun is not None:
+            state.check(begun, wanted)
+        else:
+            begun = {**wanted, "object_bytes": estimate_object_bytes(arranged, reader)}
+            state.begin(begun)
+        index = state.finished()
+        if index is None:
+            jobs = plan_shards(arranged, begun["object_bytes"], options.shard_mb * 1e6)
+            index = _write_shards(jobs, options, reader, state, render)
+            print(f"{_size(index)}; {options.out}")
+        else:
+            print(f"complete before: {_size(index)}; {options.out}")
     return 0
 
 
 def _write_shards(
-    arranged: dict[str, list[str]], options: argparse.Namespace, pictures: PictureOptions, render: dict
-) -> tuple[Index, list[str]]:
-    shards, splits, faults = [], {}, []
-    read = functools.partial(read_object, options.renders, pictures)
-    with (options.out / TABLE_NAME).open("w", encoding="utf-8") as table:
-        for split, uids in arranged.items():
-            writer = ShardWriter(options.out, split, int(options.shard_mb * 1e6))
-            for uid, found in zip(uids, _in_order(read, uids, options.workers), strict=True):
-                if isinstance(found, str):
-                    faults.append(found)
-                else:
-                    shard = writer.add(uid, found)
-                    table.write(table_line(shard, uid, json.loads(dict(found)["json"])))
-            writer.close()
-            shards += writer.finished
-            splits[split] = tuple(shard.name for shard in writer.finished)
-    return Index(tuple(shards), render, splits), faults
+    jobs: list[ShardJob], options: argparse.Namespace, reader: ObjectReader, state: PackState, render: dict
+) -> Index:
+    records = {job.name: record for job in jobs if (record := state.record(job)) is not None}
+    if records:
+        print(f"{len(records)} of {len(jobs)} shards were there before", flush=True)
+    todo = [job for job in jobs if job.name not in records]
+    shown = time.monotonic()
+    for job, record in run_jobs(todo, options.out, reader, options.workers):
+        state.remember(job, record)
+        records[job.name] = record
+        for _, reason in record.left_out:
+            print(f"left out: {reason}", flush=True)
+        if time.monotonic() - shown > _PROGRESS_EVERY_S:
+            shown = time.monotonic()
+            print(f"{len(records)} of {len(jobs)} shards", flush=True)
+    ordered = [records[job.name] for job in jobs]
+    shards = tuple(record.shard for record in ordered if record.shard is not None)
+    if not shards:
+        raise ValueError(f"{options.renders} holds no complete object, or the filters leave out all of them")
+    left_out = [
+        json.dumps({"uid": uid, "status": "left out", "reason": reason}) + "\n"
+        for record in ordered
+        for uid, reason in record.left_out
+    ]
+    if left_out:
+        write_atomically(options.out / REPORT_NAME, "".join(left_out))
+    write_atomically(options.out / TABLE_NAME, "".join(line for record in ordered for line in record.lines))
+    splits: dict[str, tuple[str, ...]] = {job.split: () for job in jobs}
+    for job, record in zip(jobs, ordered, strict=True):
+        if record.shard is not None:
+            splits[job.split] += (job.name,)
+    index = Index(shards, render, splits)
+    state.finish(index)
+    return index
 
 
-def read_object(renders: Path, pictures: PictureOptions, uid: str) -> list[tuple[str, bytes]] | str:
-    """An object's files in the order of the shard, or one line saying why it can't be packed."""
-    folder = renders / uid
-    try:
-        sample: dict[str, Any] = {path.name: path for path in folder.iterdir()}
-        if CAMERAS_NAME in sample:
-            sample[CAMERAS_NAME] = (folder / CAMERAS_NAME).read_bytes()
-        record = check_sample(sample, uid)
-        metadata = _read_metadata(renders, uid)
-        files = [("json", _json_bytes(metadata)), (CAMERAS_NAME, record.to_json().encode())]
-        for number, name in view_keys(sample).items():
-            content = _picture(folder / name, pictures)
-            files.append((view_key(number, pictures.picture_format), content))
-    except (BrokenSample, OSError, ValueError) as error:
-        return str(error) if isinstance(error, BrokenSample) else f"object {uid!r}: {error}"
-    return files
+def _pack_settings(
+    options: argparse.Namespace, render: dict, filters: FilterOptions, arranged: dict[str, list[str]]
+) -> dict[str, Any]:
+    """All that decides on the bytes of the shards."""
+    digest = hashlib.sha256()
+    for split, uids in arranged.items():
+        digest.update(f"{split}: {' '.join(uids)}\n".encode())
+    return {
+        "render": render,
+        "shard_mb": options.shard_mb,
+        **asdict(filters),
+        "objects": sum(map(len, arranged.values())),
+        "digest": digest.hexdigest(),
+    }
 
 
-def _picture(path: Path, options: PictureOptions) -> bytes:
-    with Image.open(path) as image:
-        pixels = np.array(image.convert("RGBA"))
-    if options.resolution is not None:
-        pixels = downscale(pixels, options.resolution)
-    return encode(pixels, options.picture_format, options.quality)
-
-
-def _in_order(read: Callable[[str], Any], uids: list[str], workers: int) -> Iterator[Any]:
-    """read(uid) for each uid, in order, by several processes, a few objects ahead and no more."""
-    if workers == 1:
-        yield from map(read, uids)
-        return
-    waiting: deque[Future] = deque()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for uid in uids:
-            waiting.append(pool.submit(read, uid))
-            if len(waiting) > 3 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _size(index: Index) -> str:
+    size = sum(shard.bytes for shard in index.shards)
+    return f"{index.num_samples} objects, {len(index.shards)} shards, {size / 1e6:.1f} MB"
 
 
 def _picture_options(options: argparse.Namespace, rendered_resolution: int) -> PictureOptions:
@@ -177,15 +163,6 @@ def _render_info(pictures: PictureOptions, rendered_resolution: int) -> dict[str
     quality = "lossless" if pictures.quality is None else pictures.quality
     resolution = pictures.resolution or rendered_resolution
     return {"resolution": resolution, "format": pictures.picture_format, "quality": quality}
-
-
-def _read_metadata(renders: Path, uid: str) -> dict[str, Any]:
-    path = renders / uid / META_NAME
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {"uid": uid}
-
-
-def _json_bytes(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, ensure_ascii=False).encode()
 
 
 if __name__ == "__main__":

@@ -4,59 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from lgm.data.sample import ShardInfo
 
+PARTIAL_PATTERN = "*.tar.*.partial"
 
-class ShardWriter:
-    """Writes objects to `<prefix>-000000.tar`, `<prefix>-000001.tar` … of about `shard_bytes` each."""
 
-    def __init__(self, folder: Path, prefix: str, shard_bytes: int) -> None:
-        self._folder = folder
-        self._prefix = prefix
-        self._shard_bytes = shard_bytes
-        self._tar: tarfile.TarFile | None = None
-        self._samples = 0
-        self.finished: list[ShardInfo] = []
+def write_shard(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]]]) -> ShardInfo | None:
+    """Write objects to a shard: (uid, [(the key after the uid, content)]); None where there are none.
 
-    def add(self, uid: str, files: list[tuple[str, bytes]]) -> str:
-        """One object: the parts of its key after the uid, with their contents. Returns its shard's name."""
-        if self._tar is None:
-            self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        for name, content in files:
-            # Time, owner and mode stay at fixed values: they would differ from run to run.
-            member = tarfile.TarInfo(f"{uid}.{name}")
-            member.size = len(content)
-            member.mode = 0o644
-            self._tar.addfile(member, io.BytesIO(content))
-        self._samples += 1
-        name = self._name
-        if self._tar.offset >= self._shard_bytes:
-            self.close()
-        return name
-
-    def close(self) -> None:
-        """Finish the shard in hand; nothing happens without one."""
-        if self._tar is None:
-            return
-        self._tar.close()
-        final = self._folder / self._name
-        partial = self._partial
-        info = ShardInfo(self._name, self._samples, partial.stat().st_size, file_sha256(partial))
-        partial.replace(final)
-        self.finished.append(info)
-        self._tar = None
-        self._samples = 0
-
-    @property
-    def _name(self) -> str:
-        return f"{self._prefix}-{len(self.finished):06d}.tar"
-
-    @property
-    def _partial(self) -> Path:
-        return self._folder / f"{self._name}.partial"
+    The partial file has the process's number in its name: a process that outlives a killed parent then
+    disturbs no one who packs the same shard again.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    samples = 0
+    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for uid, files in objects:
+            for name, content in files:
+                # Time, owner and mode stay at fixed values: they would differ from run to run.
+                member = tarfile.TarInfo(f"{uid}.{name}")
+                member.size = len(content)
+                member.mode = 0o644
+                tar.addfile(member, io.BytesIO(content))
+            samples += 1
+    if not samples:
+        partial.unlink()
+        return None
+    with partial.open("rb") as content:
+        os.fsync(content.fileno())
+    info = ShardInfo(path.name, samples, partial.stat().st_size, file_sha256(partial))
+    partial.replace(path)
+    return info
 
 
 def file_sha256(path: Path) -> str:

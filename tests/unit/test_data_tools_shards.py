@@ -266,8 +266,12 @@ def test_pack_refuses_what_makes_no_sense(renders, tmp_path):
         with pytest.raises(ValueError, match=message):
             pack_into(renders, tmp_path / "out", *options)
     folder = pack_into(renders, tmp_path / "out")
-    with pytest.raises(ValueError, match="holds shards already"):
-        pack_into(renders, folder)
+    with pytest.raises(ValueError, match="holds shards already, packed with render=.* now"):
+        pack_into(renders, folder, "--lossless")
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "a.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match="strange holds shards already; remove them"):
+        pack_into(renders, tmp_path / "strange")
 
 
 def test_settings_of_one_folder_do_not_mix(renders):

@@ -1,0 +1,164 @@
+"""Which objects are not worth training on, and why: one small function a reason.
+
+A threshold of 0 (1 for --max-white) switches its filter off; all are off unless asked for. Measured from
+pictures, so that they hold for renders of any engine; `thickness_of_points` says of a mesh, before it is
+drawn, what `thickness_of_silhouettes` says of its pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# sRGB: a surface without its texture, lit from in front, lies above this in all three channels.
+_WHITE_FROM = 235
+_VISIBLE_ALPHA = 128
+# A silhouette of fewer pixels has no shape to speak of.
+_FEWEST_PIXELS = 8
+
+
+class FilteredOut(Exception):
+    """The object is left out on purpose; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """min_coverage: mean alpha over the views. max_white: share of the visible pixels that are white.
+    min_thickness: thinnest extent over the middle one (a sheet has 0, a stick or a ball 1).
+    excluded_words: in lower case; none of them may stand in the caption."""
+
+    min_coverage: float = 0.0
+    max_white: float = 1.0
+    min_thickness: float = 0.0
+    excluded_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PictureMeasures:
+    """coverage: mean alpha. visible, white: numbers of pixels. width: of the silhouette at its narrowest,
+    in pixels."""
+
+    coverage: float
+    visible: int
+    white: int
+    width: float
+
+
+def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "filters (off unless given); each object left out has its reason in the report"
+    )
+    add = group.add_argument
+    add("--min-coverage", type=float, default=0.0,
+        help="leave out (nearly) empty objects: mean alpha over the views below this, e.g. 0.01")  # fmt: skip
+    add("--max-white", type=float, default=1.0,
+        help="leave out mostly white objects (lost textures): share of pixels, e.g. 0.95")  # fmt: skip
+    add("--min-thickness", type=float, default=0.0,
+        help="leave out flat objects: thinnest extent over the middle one below this, e.g. 0.02")  # fmt: skip
+    add("--exclude-words", type=Path, metavar="FILE",
+        help="leave out objects whose caption has one of these words or phrases, one a line")  # fmt: skip
+
+
+def filter_options(options: argparse.Namespace) -> FilterOptions:
+    """Raises ValueError and FileNotFoundError naming the option."""
+    for name in ("min_coverage", "max_white", "min_thickness"):
+        value = getattr(options, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must lie between 0 and 1")
+    words = read_words(options.exclude_words) if options.exclude_words else ()
+    return FilterOptions(options.min_coverage, options.max_white, options.min_thickness, words)
+
+
+def read_words(path: Path) -> tuple[str, ...]:
+    """Words and phrases, one a line, in lower case; # starts a comment."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--exclude-words {path} does not exist")
+    lines = (line.partition("#")[0].strip().lower() for line in path.read_text("utf-8").splitlines())
+    words = tuple(dict.fromkeys(" ".join(line.split()) for line in lines if line))
+    if not words:
+        raise ValueError(f"--exclude-words {path} holds no word; give one a line")
+    return words
+
+
+def caption_fault(metadata: dict[str, Any], words: Sequence[str]) -> str | None:
+    """Whole words only: `wall` leaves out `a brick wall` and keeps `a wallet`."""
+    caption = " ".join(str(metadata.get("caption") or "").lower().split())
+    for word in words:
+        if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption):
+            return f"its caption has {word!r}"
+    return None
+
+
+def measure_picture(pixels: np.ndarray) -> PictureMeasures:
+    """pixels: [H, W, 4] uint8, straight alpha."""
+    alpha = pixels[..., 3]
+    visible = alpha >= _VISIBLE_ALPHA
+    white = visible & (pixels[..., :3].min(axis=-1) >= _WHITE_FROM)
+    rows, columns = np.nonzero(visible)
+    width = 0.0
+    if len(rows) >= _FEWEST_PIXELS:
+        width = float(_extents(np.stack([columns, rows], axis=1).astype(np.float64))[0]) + 1.0
+    return PictureMeasures(float(alpha.mean()) / 255, int(visible.sum()), int(white.sum()), width)
+
+
+def picture_fault(measures: Sequence[PictureMeasures], options: FilterOptions) -> str | None:
+    """What speaks against an object, from the measures of its views."""
+    return (
+        coverage_fault(measures, options.min_coverage)
+        or white_fault(measures, options.max_white)
+        or flatness_fault(thickness_of_silhouettes(measures), options.min_thickness)
+    )
+
+
+def coverage_fault(measures: Sequence[PictureMeasures], min_coverage: float) -> str | None:
+    coverage = float(np.mean([measure.coverage for measure in measures]))
+    if coverage < min_coverage:
+        return f"nearly empty: mean alpha {coverage:.4f} is below --min-coverage {min_coverage:g}"
+    return None
+
+
+def white_fault(measures: Sequence[PictureMeasures], max_white: float) -> str | None:
+    visible = sum(measure.visible for measure in measures)
+    white = sum(measure.white for measure in measures) / max(visible, 1)
+    if white > max_white:
+        return f"mostly white: {white:.3f} of what is visible, more than --max-white {max_white:g}"
+    return None
+
+
+def flatness_fault(thickness: float, min_thickness: float) -> str | None:
+    if thickness < min_thickness:
+        return f"flat: thickness {thickness:.4f} is below --min-thickness {min_thickness:g}"
+    return None
+
+
+def thickness_of_points(points: np.ndarray) -> float:
+    """Thinnest extent over the middle one, along the principal axes of points [N, 3]; 0 for a sheet,
+    however it is turned."""
+    extents = _extents(points.reshape(-1, 3))
+    return float(extents[0] / max(extents[1], 1e-300))
+
+
+def thickness_of_silhouettes(measures: Sequence[PictureMeasures]) -> float:
+    """The same from pictures: a silhouette's narrowest width in the view that sees the object edge-on, over
+    that in the view that sees it broadest. It takes views from many sides; a sheet in four level ones of
+    which none is edge-on goes unseen."""
+    widths = [measure.width for measure in measures if measure.width > 0]
+    return min(widths) / max(widths) if widths else 0.0
+
+
+def _extents(points: np.ndarray) -> np.ndarray:
+    """Extents of points [N, D] along their principal axes, the smallest first.
+
+    Of a solid with equal axes these are arbitrary, but then its extents are much alike anyway.
+    """
+    centered = points - points.mean(axis=0)
+    scale = max(float(np.abs(centered).max()), 1e-300)
+    centered = centered / scale  # lengths of 1e-200 must not vanish when squared
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    return np.sort(np.ptp(centered @ axes, axis=0)) * scale

@@ -1,0 +1,99 @@
+"""One rendered object on its way into a shard: checked, filtered, its pictures encoded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_tools.filters import FilteredOut, FilterOptions, caption_fault, measure_picture, picture_fault
+from data_tools.pictures import downscale, encode
+from data_tools.renders import CAMERAS_NAME, META_NAME
+from lgm.data.sample import BrokenSample, CameraRecord, check_sample, view_key, view_keys
+
+_ESTIMATE_VIEWS = 4
+_TAR_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """quality: None for no loss. resolution: None to keep the renders' own."""
+
+    picture_format: str
+    quality: int | None
+    resolution: int | None
+
+
+@dataclass(frozen=True)
+class ObjectReader:
+    """Reads objects of a folder of renders; crosses to worker processes."""
+
+    renders: Path
+    pictures: PictureOptions
+    filters: FilterOptions
+
+    def read(self, uid: str) -> list[tuple[str, bytes]] | str:
+        """An object's files in the order of the shard, or one line saying why it is left out."""
+        try:
+            sample, record = self._sample(uid)
+            metadata = read_metadata(self.renders, uid)
+            fault = caption_fault(metadata, self.filters.excluded_words)
+            if fault:
+                raise FilteredOut(fault)
+            files = [("json", _json_bytes(metadata)), (CAMERAS_NAME, record.to_json().encode())]
+            measures = []
+            for number, name in view_keys(sample).items():
+                pixels = _read_picture(self.renders / uid / name)
+                measures.append(measure_picture(pixels))
+                files.append((view_key(number, self.pictures.picture_format), self._encode(pixels)))
+            fault = picture_fault(measures, self.filters)
+            if fault:
+                raise FilteredOut(fault)
+        except BrokenSample as error:
+            return str(error)
+        except (FilteredOut, OSError, ValueError, Image.DecompressionBombError) as error:
+            return f"object {uid!r}: {error}"
+        return files
+
+    def estimate_bytes(self, uid: str) -> float | None:
+        """About what an object takes in a shard, from a few of its pictures; None if it is broken."""
+        try:
+            names = list(view_keys(self._sample(uid)[0]).values())
+            chosen = names[:: max(1, len(names) // _ESTIMATE_VIEWS)]
+            encoded = [self._encode(_read_picture(self.renders / uid / name)) for name in chosen]
+            text = (self.renders / uid / CAMERAS_NAME).stat().st_size
+        except (BrokenSample, OSError, ValueError, Image.DecompressionBombError):
+            return None
+        picture = sum(map(len, encoded)) / len(encoded)
+        # Each file has a header and is filled up to whole blocks.
+        return len(names) * (picture + 1.5 * _TAR_BLOCK) + text + 4 * _TAR_BLOCK
+
+    def _sample(self, uid: str) -> tuple[dict[str, Any], CameraRecord]:
+        folder = self.renders / uid
+        sample: dict[str, Any] = {path.name: path for path in folder.iterdir()}
+        if CAMERAS_NAME in sample:
+            sample[CAMERAS_NAME] = (folder / CAMERAS_NAME).read_bytes()
+        return sample, check_sample(sample, uid)
+
+    def _encode(self, pixels: np.ndarray) -> bytes:
+        if self.pictures.resolution is not None:
+            pixels = downscale(pixels, self.pictures.resolution)
+        return encode(pixels, self.pictures.picture_format, self.pictures.quality)
+
+
+def read_metadata(renders: Path, uid: str) -> dict[str, Any]:
+    path = renders / uid / META_NAME
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {"uid": uid}
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image.convert("RGBA"))
+
+
+def _json_bytes(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False).encode()

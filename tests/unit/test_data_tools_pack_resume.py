@@ -1,0 +1,188 @@
+"""A pack that is killed and run again: the same bytes, and never half a file under a whole one's name."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_tools import pack, pack_jobs, verify
+from data_tools.pack_jobs import plan_shards
+from lgm.data.sample import parse_index
+from tests.unit.test_data_tools_shards import make_renders
+
+OPTIONS = ("--splits", "train=0.8,val=0.2", "--shard-mb", "0.05", "--lossless")
+
+
+@pytest.fixture(scope="module")
+def renders(tmp_path_factory) -> Path:
+    made = make_renders(tmp_path_factory.mktemp("renders"), [f"object-{i:03d}" for i in range(120)])
+    (made / "object-007" / "view_002.png").unlink()
+    return made
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(renders, tmp_path_factory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"]) == 0
+    return contents(out)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def start(renders: Path, out: Path, workers: int) -> subprocess.Popen:
+    root = Path(pack.__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-m", "data_tools.pack", str(renders), "--out", str(out), *OPTIONS]
+        + ["--workers", str(workers)],
+        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def assert_nothing_half(out: Path, whole: dict[str, bytes]) -> None:
+    for path in out.glob("*"):
+        if path.is_file() and not path.name.endswith(".partial"):
+            assert path.read_bytes() == whole[path.name], f"{path.name} is not what it should be"
+
+
+# Moments by what lies in the folder: nothing but a beginning, some shards, most of them.
+@pytest.mark.parametrize(("workers", "shards"), [(1, 0), (1, 3), (2, 1), (2, 12), (1, 20)])
+def test_killed_and_run_again(renders, uninterrupted, tmp_path, workers, shards):
+    out = tmp_path / "out"
+    process = start(renders, out, workers)
+    while process.poll() is None:
+        if (out / ".pack.json").exists() and len(list(out.glob("*.tar"))) >= shards:
+            break
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "index.json").exists(), "the kill came too late to show anything"
+    assert_nothing_half(out, uninterrupted)
+    before = len(list(out.glob("*.tar")))
+    # At once, while the killed one's workers may still be busy.
+    assert pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", str(3 - workers)]) == 0
+    assert contents(out) == uninterrupted
+    assert before >= shards and verify.main([str(out), "--workers", "1"]) == 0
+    time.sleep(0.2)
+    assert contents(out) == uninterrupted, "a worker that outlived its parent changed something"
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at an exact place."""
+
+
+@pytest.mark.parametrize("place", ["remember", "finish", "begin", "_forget"])
+def test_killed_between_two_steps(renders, uninterrupted, tmp_path, monkeypatch, place):
+    """Right before and right after each step of the memory."""
+    for when in ("before", "after"):
+        out = tmp_path / when
+        original = getattr(pack.PackState, place)
+        calls = []
+
+        @functools.wraps(original)
+        def interrupted(*arguments, original=original, calls=calls, when=when):
+            calls.append(place)
+            if when == "after":
+                original(*arguments)
+            if len(calls) == 1:
+                raise Killed
+            return original(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pack.PackState, place, interrupted)
+            with pytest.raises(Killed):
+                pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"])
+        if out.exists():
+            assert_nothing_half(out, uninterrupted)
+        assert pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"]) == 0
+        assert contents(out) == uninterrupted
+
+
+def test_finished_shards_are_not_written_again(renders, uninterrupted, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    written = []
+    original = pack_jobs.write_shard
+
+    def write(path, objects):
+        if len(written) == 4:
+            raise Killed
+        written.append(path.name)
+        return original(path, objects)
+
+    monkeypatch.setattr(pack_jobs, "write_shard", write)
+    with pytest.raises(Killed):
+        pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"])
+    first, written[:] = written[:], []
+    monkeypatch.setattr(pack_jobs, "write_shard", lambda p, o: (written.append(p.name), original(p, o))[1])
+    # A shard that someone cut since is written again.
+    (out / first[1]).write_bytes(b"half")
+    assert pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"]) == 0
+    assert set(written) & set(first) == {first[1]}
+    assert contents(out) == uninterrupted
+    written.clear()
+    capsys.readouterr()
+    assert pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"]) == 0
+    assert not written and "complete before: 119 objects" in capsys.readouterr().out
+    (out / first[0]).unlink()
+    with pytest.raises(ValueError, match="missing or not of .* remove .*index.json"):
+        pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"])
+
+
+def test_changed_renders_and_other_options_are_refused(renders, tmp_path):
+    copied = shutil.copytree(renders, tmp_path / "renders")
+    command = [str(copied), "--out", str(tmp_path / "out"), *OPTIONS, "--workers", "1"]
+    assert pack.main(command) == 0
+    for options, message in (
+        (["--shard-mb", "0.1"], "packed with shard_mb=0.05, now 0.1"),
+        (["--max-white", "0.5"], "packed with max_white=1.0, now 0.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pack.main([*command, *options])
+    shutil.rmtree(copied / "object-003")
+    with pytest.raises(
+        ValueError, match="begun with 120 objects, now there are 119.*renders or their splits"
+    ):
+        pack.main(command)
+
+
+def test_two_at_once_are_refused(renders, tmp_path):
+    state = pack.PackState(tmp_path)
+    with state.locked(), pytest.raises(ValueError, match="another pack is writing"):
+        pack.main([str(renders), "--out", str(tmp_path), *OPTIONS])
+
+
+def test_what_is_left_out_stands_in_the_report(uninterrupted):
+    (line,) = uninterrupted["report.jsonl"].splitlines()
+    assert json.loads(line)["uid"] == "object-007" and "view 2 is missing" in json.loads(line)["reason"]
+    index = parse_index(uninterrupted["index.json"], "index.json")
+    sizes = [shard.bytes for shard in index.shards]
+    assert index.num_samples == 119 and len(sizes) > 25
+    assert 0.6 * 50_000 < sum(sizes) / len(sizes) < 1.4 * 50_000
+
+
+def test_shards_are_planned_evenly():
+    arranged = {"train": [str(i) for i in range(10)], "val": ["a"]}
+    jobs = plan_shards(arranged, object_bytes=100, shard_bytes=350)
+    assert [len(job.uids) for job in jobs] == [3, 3, 4, 1]
+    assert [job.name for job in jobs] == [f"train-{i:06d}.tar" for i in range(3)] + ["val-000000.tar"]
+    assert sum((job.uids for job in jobs), ()) == (*arranged["train"], "a")
+    assert len(plan_shards(arranged, object_bytes=1e9, shard_bytes=1)) == 11
+
+
+def test_a_full_disk_is_one_line(renders, tmp_path, monkeypatch):
+    def full(path, objects):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pack_jobs, "write_shard", full)
+    with pytest.raises(ValueError, match="train-000000.tar: .*No space left.* run the same command again"):
+        pack.main([str(renders), "--out", str(tmp_path / "out"), *OPTIONS, "--workers", "1"])
