@@ -8,14 +8,17 @@ on the screen and in report.jsonl.
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_tools.command import run_command
-from data_tools.engines.base import ENGINES, engine_class
+from data_tools.engines.base import ENGINES, Engine, engine_class
+from data_tools.lights import LIGHTINGS
 from data_tools.parts import Part, parse_part
 from data_tools.plan import RenderPlan, make_plan
 from data_tools.render_worker import RenderTask, make_renderer
@@ -48,10 +51,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="sphere: farthest vertex at 0.6, never cut off (default); box: longest side 1")  # fmt: skip
     add("--up", choices=("y", "z"), default="y", help="axis that points up in the mesh files (y)")
     add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
+    add("--lights", choices=LIGHTINGS, default="studio",
+        help="the same for all (studio), or of its own for each object, by its uid (random)")  # fmt: skip
+    add("--geometry", action="store_true", help="write depth and normals beside each picture")
     add("--supersample", type=int, help="draw this many times larger and average (opengl: 2; 1 is faster)")
+    add("--samples", type=int, help="light paths a pixel (blender: 32)")
+    add("--threads", type=int, help="threads of a worker (blender: 2)")
+    add("--blender", help="a Blender executable, or a python that has bpy (blender: looked for)")
     add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2),
         help="processes, each with a graphics context of its own (half the cores)")  # fmt: skip
-    add("--gpus", help="EGL devices to share among the workers, e.g. 0,1,2,3 (default: the driver's choice)")
+    add(
+        "--gpus",
+        help="devices (EGL's, CUDA's) that the workers share, e.g. 0,1,2,3 (default: the engine's choice)",
+    )
     add("--timeout-s", type=float, default=900.0, help="give an object up after this many seconds (900)")
     add("--max-triangles", type=int, default=5_000_000, help="refuse larger meshes; bounds memory (5000000)")
     add(
@@ -71,13 +83,17 @@ def main(arguments: list[str] | None = None) -> int:
     engine = engine_class(options.engine)
     plan = make_plan(
         options.resolution, options.views, options.radius, options.fov,
-        options.normalize, options.up, options.max_triangles,
+        options.normalize, options.up, options.max_triangles, options.lights, options.geometry,
     )  # fmt: skip
-    check_settings(options.out, {**plan.summary(), "engine": engine.name, "engine_version": engine.version})
+    if plan.geometry and not engine.draws_geometry:
+        raise ValueError(f"--geometry: the engine {options.engine!r} draws none; leave it out")
+    engine_options = _engine_options(options, engine)
+    recipes = _worker_recipes(options, engine_options, plan)
+    check_settings(options.out, {**plan.summary(), **engine.settings(**engine_options)})
     counts: Counter[str] = Counter()
     tasks = _tasks(sources, options.out, plan, part, counts)
     start = shown = time.monotonic()
-    for task, result in run_tasks(tasks, _worker_recipes(options, plan), options.timeout_s):
+    for task, result in run_tasks(tasks, recipes, options.timeout_s):
         lost = isinstance(result, Lost)
         fault = result.reason if lost else result.fault
         notes = [] if lost else list(result.notes)
@@ -118,7 +134,22 @@ def _tasks(
         yield RenderTask(source.path, metadata)
 
 
-def _worker_recipes(options: argparse.Namespace, plan: RenderPlan) -> list:
+def _engine_options(options: argparse.Namespace, engine: type[Engine]) -> dict[str, Any]:
+    """Only what was asked for: another engine may have other options."""
+    known = inspect.signature(engine).parameters
+    chosen = {}
+    for name in ("supersample", "samples", "threads", "blender"):
+        value = getattr(options, name)
+        if value is not None and name not in known:
+            raise ValueError(f"--{name} {value} has no effect with --engine {options.engine}; leave it out")
+        if value is not None:
+            chosen[name] = value
+    return chosen
+
+
+def _worker_recipes(
+    options: argparse.Namespace, engine_options: dict[str, Any], plan: RenderPlan
+) -> list[tuple]:
     devices: list[int | None] = [None]
     if options.gpus:
         try:
@@ -127,13 +158,9 @@ def _worker_recipes(options: argparse.Namespace, plan: RenderPlan) -> list:
             raise ValueError(f"--gpus {options.gpus!r} must be numbers with commas, e.g. 0,1") from error
     recipes = []
     for worker in range(options.workers):
-        # Only what was asked for: another engine may have other options.
-        engine_options = {
-            "supersample": options.supersample,
-            "device_index": devices[worker % len(devices)],
-        }
-        engine_options = {name: value for name, value in engine_options.items() if value is not None}
-        arguments = (options.engine, engine_options, plan, options.out, options.format)
+        device = devices[worker % len(devices)]
+        own_options = engine_options if device is None else {**engine_options, "device_index": device}
+        arguments = (options.engine, own_options, plan, options.out, options.format)
         recipes.append((make_renderer, arguments))
     return recipes
 

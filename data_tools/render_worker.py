@@ -43,7 +43,7 @@ def make_renderer(
         start = time.monotonic()
         fault, notes = None, []
         try:
-            views, notes = engine.render(task.path, plan)
+            views, notes = engine.render(task.path, plan.lit_for(task.metadata["uid"]))
             write_object(renders, task.metadata, plan, views, picture_format)
         except (UnrenderableMesh, NothingVisible) as error:
             fault = str(error)

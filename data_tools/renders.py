@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from data_tools.command import write_atomically
+from data_tools.engines.base import GeometryView
 from data_tools.naming import is_uid, make_uid
 from data_tools.plan import RenderPlan
 from lgm.data.sample import CameraRecord, view_key
@@ -51,19 +52,24 @@ def write_object(
     renders: Path,
     metadata: dict[str, Any],
     plan: RenderPlan,
-    views: Iterable[np.ndarray],
+    views: Iterable[np.ndarray] | Iterable[GeometryView],
     picture_format: str,
 ) -> None:
-    """Write one object's folder, rendered by a plan; it appears under its name only when whole."""
-    write_views(renders, metadata, plan.camera_record(), views, picture_format)
+    """Write one object's folder, rendered by a plan; it appears under its name only when whole.
+
+    A GeometryView also becomes depth_000.png, 16 bits, in the plan's depth_unit, 0 for nothing, and
+    normal_000.png: round((n + 1) / 2 * 255) of the unit normal in the world's frame, alpha 0 for nothing.
+    """
+    write_views(renders, metadata, plan.camera_record(), views, picture_format, plan.depth_unit)
 
 
 def write_views(
     renders: Path,
     metadata: dict[str, Any],
     record: CameraRecord,
-    views: Iterable[np.ndarray],
+    views: Iterable[np.ndarray] | Iterable[GeometryView],
     picture_format: str,
+    depth_unit: float | None = None,
 ) -> None:
     """The same for any cameras. Raises NothingVisible where the canonical views, or all of a set without
     them, are empty."""
@@ -74,10 +80,14 @@ def write_views(
     judged = record.canonical_inputs or tuple(range(record.num_views))
     coverage = []
     try:
-        for number, pixels in enumerate(views):
+        for number, view in enumerate(views):
+            pixels = view
+            if isinstance(view, GeometryView):
+                pixels = view.picture
+                _write_geometry(partial, number, view, depth_unit)
             (partial / view_key(number, picture_format)).write_bytes(encode_picture(pixels, picture_format))
             coverage.append(float(pixels[..., 3].mean()) / 255)
-            if number == max(judged) and max(coverage[view] for view in judged) < _EMPTY_COVERAGE:
+            if number == max(judged) and max(coverage[index] for index in judged) < _EMPTY_COVERAGE:
                 raise NothingVisible("nothing visible in the canonical views")
         (partial / META_NAME).write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", "utf-8")
         (partial / CAMERAS_NAME).write_text(record.to_json() + "\n", "utf-8")
@@ -88,6 +98,16 @@ def write_views(
     # Whatever stands there was judged incomplete, or the object would have been skipped.
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
+
+
+def _write_geometry(folder: Path, number: int, view: GeometryView, depth_unit: float | None) -> None:
+    depth = np.uint16(np.round(np.clip(view.depth / depth_unit, 0, 65535)))
+    Image.fromarray(depth).save(folder / f"depth_{number:03d}.png", compress_level=1)
+    seen = view.depth[..., None] > 0
+    normal = np.concatenate([np.round((view.normal + 1) / 2 * 255), np.full(seen.shape, 255)], axis=-1)
+    Image.fromarray(np.uint8(np.where(seen, normal, 0))).save(
+        folder / f"normal_{number:03d}.png", compress_level=1
+    )
 
 
 def is_complete(folder: Path, num_views: int) -> bool:
@@ -104,10 +124,11 @@ def check_settings(renders: Path, settings: dict[str, Any]) -> None:
     path = renders / SETTINGS_NAME
     if path.is_file():
         found = read_settings(renders)
-        for key, value in settings.items():
-            if found.get(key) != value:
+        for key in {**settings, **found}:
+            had, asked = found.get(key), settings.get(key)
+            if had != asked:
                 raise ValueError(
-                    f"{renders} was rendered with {key}={found.get(key)!r}, now {value!r} is asked for; "
+                    f"{renders} was rendered with {key}={had!r}, now {asked!r} is asked for; "
                     "give the same options, or another --out"
                 )
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +14,27 @@ import numpy as np
 from data_tools.plan import RenderPlan
 
 # Short names; any other engine is named by its dotted path, `package.module.Class`.
-ENGINES = {"opengl": "data_tools.engines.opengl.OpenGLEngine"}
+ENGINES = {
+    "opengl": "data_tools.engines.opengl.OpenGLEngine",
+    "blender": "data_tools.engines.blender.BlenderEngine",
+}
 
 
 class EngineUnavailable(ValueError):
     """This machine lacks what the engine needs; the message says what to install."""
+
+
+@dataclass(frozen=True)
+class GeometryView:
+    """A picture and what lies at the middle of each of its pixels; 0 where nothing does.
+
+    picture: [R, R, 4] uint8. depth: [R, R] along the camera's z axis. normal: [R, R, 3] unit, world
+    frame, on the side that the camera sees. Translucent surfaces count where they cover at least half.
+    """
+
+    picture: np.ndarray
+    depth: np.ndarray
+    normal: np.ndarray
 
 
 class Engine(ABC):
@@ -29,12 +46,24 @@ class Engine(ABC):
 
     name: ClassVar[str]
     version: ClassVar[str]
+    draws_geometry: ClassVar[bool] = False  # whether it obeys plan.geometry
+
+    @classmethod
+    def settings(cls, **options: Any) -> dict[str, Any]:
+        """What a data set's index says of an engine made with these options, asked before any is made.
+
+        Renders with other settings don't mix. Raises ValueError for options that can't be.
+        """
+        return {"engine": cls.name, "engine_version": cls.version}
 
     @abstractmethod
-    def render(self, path: Path, plan: RenderPlan) -> tuple[Iterator[np.ndarray], list[str]]:
+    def render(
+        self, path: Path, plan: RenderPlan
+    ) -> tuple[Iterator[np.ndarray] | Iterator[GeometryView], list[str]]:
         """The plan's views in order, each [resolution, resolution, 4] uint8, and notes.
 
-        Pictures are RGBA: sRGB, straight alpha, transparent background, top row first.
+        Pictures are RGBA: sRGB, straight alpha, transparent background, top row first. Where
+        plan.geometry asks for it, each is a GeometryView instead.
         Notes say what was missing but not fatal (a texture). Raises UnrenderableMesh.
         """
 

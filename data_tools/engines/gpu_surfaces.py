@@ -6,6 +6,7 @@ import moderngl
 import numpy as np
 from PIL import Image
 
+from data_tools.engines.textures import texture_pixels
 from data_tools.meshes.surfaces import Surface
 
 ALPHA_MODES = {"opaque": 0, "mask": 1, "blend": 2}
@@ -32,32 +33,13 @@ class TextureCache:
         self._textures.clear()
 
     def _upload(self, image: Image.Image) -> moderngl.Texture:
-        rgba = _to_rgba(image)
-        rgba.thumbnail((self._max_size, self._max_size), Image.Resampling.BOX)
-        pixels = _fill_transparent(np.array(rgba))
-        # Texture coordinates start at the lower left corner, pictures at the upper left one.
-        texture = self._context.texture(rgba.size, 4, pixels[::-1].tobytes(), internal_format=_SRGB8_ALPHA8)
+        pixels = texture_pixels(image, self._max_size)
+        size = pixels.shape[1], pixels.shape[0]
+        texture = self._context.texture(size, 4, pixels.tobytes(), internal_format=_SRGB8_ALPHA8)
         texture.build_mipmaps()
         texture.filter = moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR
         # No anisotropic filter: Mesa's software renderer takes minutes over a stretched triangle.
         return texture
-
-
-def _to_rgba(image: Image.Image) -> Image.Image:
-    """Eight bits a channel; Pillow would clip 16-bit grey instead of scaling it."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0
-        image = Image.fromarray(np.uint8(np.clip(values / top, 0, 1) * 255))
-    return image.convert("RGBA")
-
-
-def _fill_transparent(pixels: np.ndarray) -> np.ndarray:
-    """Invisible texels take the visible ones' mean colour; filtering would mix their own into edges."""
-    hidden = pixels[..., 3] == 0
-    if hidden.any() and not hidden.all():
-        pixels[hidden, :3] = pixels[~hidden, :3].mean(axis=0).astype(np.uint8)
-    return pixels
 
 
 class GpuSurface:
@@ -102,6 +84,12 @@ class GpuSurface:
             self._emission.use(1)
         self._array.render(moderngl.TRIANGLES)
 
+    def draw_in_file_order(self) -> None:
+        """For a pass that needs no order; a translucent surface's triangles are drawn in the file's."""
+        if self._index is not None:
+            self._index.write(np.arange(self._index.size // 4, dtype=np.uint32).tobytes())
+        self.draw()
+
     def draw_from_far_to_near(self, camera: np.ndarray) -> None:
         """Triangle by triangle, which translucent ones need to cover each other rightly."""
         distance = ((self._centroids - camera.astype(np.float32)) ** 2).sum(axis=1)
@@ -125,7 +113,9 @@ def _interleave(surface: Surface) -> np.ndarray:
     num_triangles = surface.num_triangles
     rows = np.empty((num_triangles, 3, 12), dtype=np.float32)
     rows[..., 0:3] = surface.positions
-    rows[..., 3:6] = surface.normals
+    # Of one length, or the longer of two corners would pull the normals in between towards itself.
+    length = np.linalg.norm(surface.normals, axis=-1, keepdims=True)
+    rows[..., 3:6] = surface.normals / np.maximum(length, 1e-12)
     rows[..., 6:8] = 0.0 if surface.uv is None else surface.uv
     rows[..., 8:12] = 1.0 if surface.colors is None else surface.colors
     return rows.reshape(-1, 12)

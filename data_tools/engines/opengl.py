@@ -10,7 +10,7 @@ import moderngl
 import numpy as np
 
 from data_tools.engines import shaders
-from data_tools.engines.base import Engine, EngineUnavailable
+from data_tools.engines.base import Engine, EngineUnavailable, GeometryView
 from data_tools.engines.gpu_surfaces import GpuSurface, TextureCache
 from data_tools.meshes.load import load_mesh
 from data_tools.plan import RenderPlan
@@ -29,7 +29,8 @@ class OpenGLEngine(Engine):
     """
 
     name = "opengl"
-    version = "1"
+    version = "2"
+    draws_geometry = True
 
     def __init__(
         self, supersample: int = 2, max_texture_size: int = 2048, device_index: int | None = None
@@ -48,29 +49,52 @@ class OpenGLEngine(Engine):
         )
         self._targets: _Targets | None = None
 
-    def render(self, path: Path, plan: RenderPlan) -> tuple[Iterator[np.ndarray], list[str]]:
+    def render(
+        self, path: Path, plan: RenderPlan
+    ) -> tuple[Iterator[np.ndarray] | Iterator[GeometryView], list[str]]:
         mesh = load_mesh(path, plan.normalize, plan.world_from_file, plan.max_triangles)
         return self._views(mesh.surfaces, plan), mesh.notes
 
     def close(self) -> None:
         self._context.release()
 
-    def _views(self, surfaces, plan: RenderPlan) -> Iterator[np.ndarray]:
+    def _views(self, surfaces, plan: RenderPlan) -> Iterator[np.ndarray | GeometryView]:
         if self._targets is None or self._targets.resolution != plan.resolution:
             if self._targets is not None:
                 self._targets.release()
             self._targets = _Targets(self._context, plan.resolution, self._supersample)
+        self._set_lights(plan)
         textures = TextureCache(self._context, self._max_texture_size)
         on_gpu: list[GpuSurface] = []
         try:
             while surfaces:  # freeing each as it is uploaded, so that no mesh is held twice
                 on_gpu.append(GpuSurface(self._context, self._surface_program, surfaces.pop(0), textures))
             for c2w in plan.c2w:
-                yield self._draw(on_gpu, c2w, plan)
+                picture = self._draw(on_gpu, c2w, plan)
+                yield self._with_geometry(picture, on_gpu) if plan.geometry else picture
         finally:
             for surface in on_gpu:
                 surface.release()
             textures.release()
+
+    def _set_lights(self, plan: RenderPlan) -> None:
+        program, lights = self._surface_program, plan.lights
+        program["ground"], program["sky"] = lights.ground, lights.sky
+        program["lamp_directions"].write(lights.directions.astype("f4").tobytes())
+        program["lamp_strengths"].write(lights.strengths.astype("f4").tobytes())
+
+    def _with_geometry(self, picture: np.ndarray, surfaces: list[GpuSurface]) -> GeometryView:
+        """Draw the same view again, one sample a pixel: depths may not be averaged across an edge."""
+        self._targets.geometry.use()
+        self._targets.geometry.clear()
+        self._context.enable_only(moderngl.DEPTH_TEST)
+        self._surface_program["draw_geometry"] = True
+        for surface in surfaces:
+            surface.draw_in_file_order()
+        self._surface_program["draw_geometry"] = False
+        content = np.frombuffer(self._targets.geometry.read(components=4, dtype="f4"), dtype=np.float32)
+        content = content.reshape(*picture.shape)
+        return GeometryView(picture, depth=content[..., 3], normal=content[..., :3])
 
     def _draw(self, surfaces: list[GpuSurface], c2w: np.ndarray, plan: RenderPlan) -> np.ndarray:
         context, targets = self._context, self._targets
@@ -115,10 +139,20 @@ class _Targets:
         )
         self.resolved_texture = context.texture(size, 4, dtype="f2")
         self.resolved = context.framebuffer(self.resolved_texture)
+        self.geometry = context.framebuffer(
+            context.renderbuffer((resolution, resolution), 4, dtype="f4"),
+            context.depth_renderbuffer((resolution, resolution)),
+        )
         self.picture = context.framebuffer(context.renderbuffer((resolution, resolution), 4))
 
     def release(self) -> None:
-        for target in (self.multisampled, self.resolved, self.resolved_texture, self.picture):
+        for target in (
+            self.multisampled,
+            self.resolved,
+            self.resolved_texture,
+            self.geometry,
+            self.picture,
+        ):
             target.release()
 
 

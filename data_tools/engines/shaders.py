@@ -20,9 +20,7 @@ void main() {
 }
 """
 
-# Sky and ground light plus four soft lights, fixed to the world and from below too: no side of an
-# object is black, and each canonical view is lit a little differently, which shows its shape.
-# Together they send a white surface that faces the main light just below 1.
+# The lights are those of data_tools.lights, by the same formula.
 SURFACE_FRAGMENT = """
 #version 330
 uniform vec3 camera;
@@ -34,22 +32,22 @@ uniform bool has_base_image;
 uniform bool has_emission_image;
 uniform int alpha_mode;  // 0 opaque, 1 mask, 2 blend
 uniform float alpha_cutoff;
+uniform float ground;
+uniform float sky;
+uniform vec3 lamp_directions[4];
+uniform float lamp_strengths[4];
+uniform bool draw_geometry;
 in vec3 position;
 in vec3 normal;
 in vec2 uv;
 in vec4 color;
 out vec4 premultiplied;
 
-float lamp(vec3 n, vec3 direction) {
-    return max((dot(n, normalize(direction)) + 0.3) / 1.3, 0.0);
-}
-
 float irradiance(vec3 n) {
-    return mix(0.30, 0.48, 0.5 + 0.5 * n.y)
-        + 0.38 * lamp(n, vec3(0.5, 0.8, 0.6))
-        + 0.18 * lamp(n, vec3(-0.7, 0.2, 0.5))
-        + 0.16 * lamp(n, vec3(-0.1, 0.3, -1.0))
-        + 0.10 * lamp(n, vec3(0.2, -1.0, 0.1));
+    float total = mix(ground, sky, 0.5 + 0.5 * n.y);
+    for (int i = 0; i < 4; ++i)
+        total += lamp_strengths[i] * max((dot(n, lamp_directions[i]) + 0.3) / 1.3, 0.0);
+    return total;
 }
 
 void main() {
@@ -65,6 +63,11 @@ void main() {
     plane = dot(plane, camera - position) < 0.0 ? -plane : plane;
     vec3 n = dot(normal, normal) > 1e-12 ? normalize(normal) : normalize(camera - position);
     n = dot(n, plane) < 0.0 ? -n : n;
+    if (draw_geometry) {
+        if (alpha < 0.5) discard;
+        premultiplied = vec4(n, 1.0 / gl_FragCoord.w);  // w is the depth along the camera's z axis
+        return;
+    }
 
     vec3 glow = emission;
     if (has_emission_image) glow *= texture(emission_image, uv).rgb;

@@ -1,0 +1,169 @@
+"""Cycles, the path tracer of Blender: the same surfaces, cameras and lights as the OpenGL engine, with
+shadows and light from one face on another. Blender runs as a program of its own: its Python is another, and
+a crash costs one object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.engines.base import Engine, EngineUnavailable, GeometryView
+from data_tools.engines.blender_process import BlenderFault, BlenderProcess, find_blender
+from data_tools.engines.textures import texture_pixels
+from data_tools.lights import environment
+from data_tools.meshes.load import load_mesh
+from data_tools.meshes.normals import face_normals
+from data_tools.meshes.surfaces import Surface
+from data_tools.plan import RenderPlan
+
+DEFAULT_SAMPLES = 32
+
+
+class BlenderEngine(Engine):
+    """Diffuse surfaces under an environment that is the studio's lights.
+
+    blender: a Blender executable or a python that has bpy; None to look for one.
+    samples: light paths a pixel.
+    threads: of Cycles, a worker.
+    device_index: the GPU to use (nvidia-smi's number); None for the CPU.
+    """
+
+    name = "blender"
+    version = "1"
+    draws_geometry = True
+
+    def __init__(
+        self,
+        blender: str | None = None,
+        samples: int = DEFAULT_SAMPLES,
+        threads: int = 2,
+        max_texture_size: int = 2048,
+        device_index: int | None = None,
+    ) -> None:
+        if samples < 1 or threads < 1:
+            raise ValueError(f"--samples {samples} and threads={threads} must be at least 1")
+        self._command, _ = find_blender(blender)
+        self._samples, self._threads = samples, threads
+        self._device_index = device_index
+        self._max_texture_size = max_texture_size
+        self._processes: dict[str, BlenderProcess] = {}
+        try:
+            self._started("color")
+        except BlenderFault as error:
+            raise EngineUnavailable(f"Blender ({self._command[0]}) does not start: {error}") from error
+
+    @classmethod
+    def settings(
+        cls, blender: str | None = None, samples: int = DEFAULT_SAMPLES, **options: Any
+    ) -> dict[str, Any]:
+        _, version = find_blender(blender)
+        return {
+            **super().settings(),
+            "engine_version": f"{cls.version} Blender {version}",
+            "samples": samples,
+        }
+
+    def render(
+        self, path: Path, plan: RenderPlan
+    ) -> tuple[Iterator[np.ndarray] | Iterator[GeometryView], list[str]]:
+        mesh = load_mesh(path, plan.normalize, plan.world_from_file, plan.max_triangles)
+        return self._views(mesh.surfaces, plan), mesh.notes
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.close()
+        self._processes.clear()
+
+    def _started(self, kind: str) -> BlenderProcess:
+        """The running Blender, or a new one where the last has died.
+
+        kind: "color" or "geometry". Each has a Blender of its own, where nothing but the camera changes from
+        view to view; one that changes between the two builds its tree of triangles each time.
+        """
+        if kind in self._processes and not self._processes[kind].is_alive:
+            self._processes.pop(kind).close()
+        if kind not in self._processes:
+            gpu = self._device_index if kind == "color" else None
+            self._processes[kind] = BlenderProcess(self._command, gpu)
+        return self._processes[kind]
+
+    def _views(self, surfaces: list[Surface], plan: RenderPlan) -> Iterator[np.ndarray | GeometryView]:
+        kinds = ("color", "geometry") if plan.geometry else ("color",)
+        arrays, materials = describe(surfaces, self._max_texture_size)
+        arrays["environment"] = environment(plan.lights)
+        surfaces.clear()
+        for kind in kinds:
+            process = self._started(kind)
+            scene_file = process.folder / "scene.npz"
+            np.savez(scene_file, **arrays)
+            process.ask(
+                do="scene", kind=kind, file=str(scene_file), materials=materials,
+                resolution=plan.resolution, samples=self._samples if kind == "color" else 1,
+                threads=self._threads, fov_deg=plan.fov_y_deg, far=plan.radius + 1.0,
+            )  # fmt: skip
+            scene_file.unlink()
+        arrays.clear()
+        for c2w in plan.c2w:
+            picture = _draw(self._processes["color"], c2w)
+            if plan.geometry:
+                geometry = _draw(self._processes["geometry"], c2w)
+                yield GeometryView(picture, depth=geometry[..., 3], normal=geometry[..., :3])
+            else:
+                yield picture
+
+
+def _draw(process: BlenderProcess, c2w: np.ndarray) -> np.ndarray:
+    file = process.folder / "view.npy"
+    process.ask(do="view", c2w=c2w.ravel().tolist(), file=str(file))
+    return np.load(file)
+
+
+def describe(
+    surfaces: list[Surface], max_texture_size: int
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Arrays and materials as `data_tools.engines.blender_scene.Studio` takes them."""
+    arrays: dict[str, np.ndarray] = {}
+    materials, names = [], {}
+
+    def texture(image, surface: Surface) -> str | None:
+        if image is None or surface.uv is None:
+            return None
+        if id(image) not in names:  # each picture once, however many materials share it
+            names[id(image)] = f"texture_{len(names)}"
+            arrays[names[id(image)]] = texture_pixels(image, max_texture_size)
+        return names[id(image)]
+
+    for number, surface in enumerate(surfaces):
+        arrays[f"positions_{number}"] = surface.positions.astype(np.float32)
+        arrays[f"normals_{number}"] = _on_the_wound_side(surface).astype(np.float32)
+        for name, values in (("uv", surface.uv), ("colors", surface.colors)):
+            if values is not None:
+                arrays[f"{name}_{number}"] = values.astype(np.float32)
+        material = surface.material
+        materials.append(
+            {
+                "base_color": [float(x) for x in material.base_color],
+                "base_image": texture(material.base_image, surface),
+                "emission": [float(x) for x in material.emission],
+                "emission_image": texture(material.emission_image, surface),
+                "alpha_mode": material.alpha_mode,
+                "alpha_cutoff": material.alpha_cutoff,
+                "has_colors": surface.colors is not None,
+            }
+        )
+    return arrays, materials
+
+
+def _on_the_wound_side(surface: Surface) -> np.ndarray:
+    """Corner normals [F, 3, 3] on the side that the corners' order calls the front: files disagree with
+    themselves, and Cycles turns normals round by that order. Where there is none, the face's own."""
+    face = face_normals(surface.positions)[:, None]
+    face = face / np.linalg.norm(face, axis=-1, keepdims=True)
+    normals = np.where(
+        (surface.normals * face).sum(axis=-1, keepdims=True) < 0, -surface.normals, surface.normals
+    )
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return np.where(length > 1e-12, normals / np.maximum(length, 1e-12), face)

@@ -1,0 +1,183 @@
+"""Blender beside OpenGL: the same object, cameras, colours and geometry; and a Blender that dies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[render]'")
+pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
+
+import trimesh
+
+from data_tools.engines import EngineUnavailable, make_engine
+from data_tools.engines.blender_process import PATH_VARIABLE, BlenderFault, find_blender
+from data_tools.plan import make_plan
+
+RESOLUTION = 96
+
+
+def made(name: str, **options):
+    try:
+        return make_engine(name, **options)
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def engines():
+    both = {"blender": made("blender", samples=24), "opengl": made("opengl")}
+    yield both
+    for engine in both.values():
+        engine.close()
+
+
+def draw(engines, path: Path, num_views: int = 4, **options) -> tuple[list, list]:
+    """The same views by Blender and by OpenGL."""
+    plan = make_plan(resolution=RESOLUTION, num_views=num_views, **options).lit_for("a")
+    return tuple(list(engines[name].render(path, plan)[0]) for name in ("blender", "opengl"))
+
+
+def asymmetric(folder: Path) -> Path:
+    """No two sides alike, and every part another colour."""
+    parts = [
+        (trimesh.creation.box((1, 0.6, 0.4)), (0, 0, 0), (60, 120, 200, 255)),
+        (trimesh.creation.cone(0.3, 0.8), (0.3, 0.2, 0.1), (200, 60, 30, 255)),
+        (trimesh.creation.icosphere(3, 0.3), (-0.4, 0.35, 0.15), (230, 230, 220, 255)),
+    ]
+    for mesh, offset, color in parts:
+        mesh.apply_translation(offset)
+        mesh.visual.vertex_colors = color
+    trimesh.util.concatenate([mesh for mesh, _, _ in parts]).export(folder / "a.ply")
+    return folder / "a.ply"
+
+
+def inside_of_both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a[..., 3] == 255) & (b[..., 3] == 255)
+
+
+@pytest.mark.parametrize("lighting", ["studio", "random"])
+def test_both_engines_draw_the_same(engines, tmp_path, lighting):
+    path = asymmetric(tmp_path)
+    for ours, other in zip(*draw(engines, path, 10, lighting=lighting, geometry=True), strict=True):
+        a, b = ours.picture, other.picture
+        # Of alpha itself: an edge that halves a row of pixels is no matter of luck then.
+        smaller, larger = np.minimum(a, b)[..., 3].sum(), np.maximum(a, b)[..., 3].sum()
+        assert smaller / larger > 0.99
+        assert np.abs(a[..., 3].astype(int) - b[..., 3]).mean() < 0.5
+        difference = np.abs(a[..., :3].astype(int) - b[..., :3])[inside_of_both(a, b)]
+        # Shadows, which only Blender has, darken some places by much more.
+        assert np.median(difference) < 7 and difference.mean() < 12
+        hit = (ours.depth > 0) & (other.depth > 0)
+        assert (hit == (ours.depth > 0)).mean() > 0.995 and (hit == (other.depth > 0)).mean() > 0.995
+        # In a few pixels the middle lies so near an edge that each engine hits another face.
+        assert np.percentile(np.abs(ours.depth - other.depth)[hit], 98) < 1e-3
+        assert np.percentile(np.abs(ours.normal - other.normal)[hit], 98) < 1e-2
+        np.testing.assert_allclose(np.linalg.norm(ours.normal[hit], axis=-1), 1, atol=1e-3)
+
+
+def test_depths_are_those_of_the_object(engines, tmp_path):
+    trimesh.creation.box().export(tmp_path / "a.stl")
+    half = 0.6 / np.sqrt(3)
+    for views in draw(engines, tmp_path / "a.stl", geometry=True):
+        middle = RESOLUTION // 2
+        assert views[1].depth[middle, middle] == pytest.approx(1.5 - half, abs=1e-4)
+        assert views[1].depth[0, 0] == 0
+        np.testing.assert_allclose(views[1].normal[middle, middle], [1, 0, 0], atol=1e-3)
+
+
+def textured(folder: Path, alpha: int) -> Path:
+    """A picture of four colours, one of them with this alpha, twice across and once upwards; its faces are
+    wound the other way round than its normals say."""
+    pixels = np.zeros((64, 64, 4), dtype=np.uint8)
+    pixels[:32, :32], pixels[:32, 32:] = (200, 40, 30, 255), (30, 180, 60, 255)
+    pixels[32:, :32], pixels[32:, 32:] = (40, 60, 220, alpha), (230, 210, 90, 255)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    (folder / "a.mtl").write_text("newmtl p\nmap_Kd picture.png\n")
+    (folder / "a.obj").write_text(
+        "mtllib a.mtl\nv -1 -1 0\nv 1 -1 0\nv 1 1 0\nv -1 1 0\nvn 0 0 1\nvt 0 0\nvt 2 0\nvt 2 1\nvt 0 1\n"
+        "usemtl p\nf 4/4/1 3/3/1 2/2/1 1/1/1\n"
+    )
+    return folder / "a.obj"
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(255, 255), (0, 0), (128, 128)])
+def test_textures_and_their_alpha(engines, tmp_path, alpha, expected):
+    for view in (0, 2):  # from both sides
+        ours, other = (views[view] for views in draw(engines, textured(tmp_path, alpha)))
+        both = inside_of_both(ours, other)
+        assert both.sum() > 1000
+        difference = np.abs(ours[..., :3].astype(int) - other[..., :3])[both]
+        assert np.median(difference) < 6 and np.percentile(difference, 95) < 14
+        row, column = 60, 25 if view == 0 else 70  # in the lower left quarter of the picture
+        assert abs(int(ours[row, column, 3]) - expected) <= 30
+        assert np.abs(ours[..., 3].astype(int) - other[..., 3]).mean() < 3
+
+
+def test_emission_glows_in_srgb(engines, tmp_path):
+    box = trimesh.creation.box()
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=[0, 0, 0, 255], emissiveFactor=[0.5, 0, 0])
+    box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
+    box.export(tmp_path / "a.glb")
+    for views in draw(engines, tmp_path / "a.glb"):
+        middle = RESOLUTION // 2
+        np.testing.assert_allclose(views[0][middle, middle], [188, 0, 0, 255], atol=1)
+
+
+def test_a_dead_blender_costs_one_object(engines, tmp_path):
+    engine, path = engines["blender"], asymmetric(tmp_path)
+    plan = make_plan(resolution=16, num_views=4)
+    views = engine.render(path, plan)[0]
+    first = next(views)
+    os.kill(engine._processes["color"].pid, 9)
+    with pytest.raises(BlenderFault, match=r"Blender died \(exit code -9"):
+        list(views)
+    np.testing.assert_array_equal(next(engine.render(path, plan)[0]), first)
+
+
+def test_blender_ends_with_the_program_that_started_it(engines):
+    program = (
+        "import os, signal; from data_tools.engines import make_engine; e = make_engine('blender')\n"
+        "p = e._processes['color']; print(p.pid, p.folder, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    pid, folder = done.stdout.split()
+    deadline = time.monotonic() + 10
+    while Path(folder).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert pid.isdigit() and not Path(folder).exists()
+
+
+def program(folder: Path, text: str) -> str:
+    path = folder / "blender"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_what_cannot_start_is_one_line(tmp_path, monkeypatch):
+    with pytest.raises(EngineUnavailable, match="'/no/blender' is no program"):
+        find_blender("/no/blender")
+    with pytest.raises(EngineUnavailable, match="neither a Blender nor a python with bpy"):
+        find_blender(program(tmp_path, "echo Povray 3"))
+    dying = tmp_path / "dying"
+    dying.mkdir()
+    says = 'if [ "$1" = --version ]; then echo "Blender 9.8.7"; exit; fi\necho "no libX" >&2; exit 5'
+    with pytest.raises(EngineUnavailable, match=r"does not start: Blender died \(exit code 5; no libX\)"):
+        make_engine("blender", blender=program(dying, says))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv(PATH_VARIABLE, program(dying, says))
+    assert find_blender(None)[1] == "9.8.7"
+    monkeypatch.delenv(PATH_VARIABLE)
+    monkeypatch.setenv("PATH", str(dying))
+    assert find_blender(None)[1] == "9.8.7"
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EngineUnavailable, match="finds no Blender: give --blender PATH"):
+        find_blender(None)
