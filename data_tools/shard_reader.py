@@ -43,6 +43,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
     try:
         with tarfile.open(path, "r|") as tar:
             for member in tar:
+                tar.members = []  # or a record of half a kilobyte would stay for each file
                 uid, dot, name = member.name.partition(".")
                 if not member.isfile() or not dot or "/" in member.name:
                     raise ShardFault(f"member {member.name!r} is no file named <uid>.<key>")

@@ -1,0 +1,165 @@
+"""What is counted of a data set: figures of fixed size however many objects there are, which add up."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lgm.data.sample import CameraRecord
+
+FIELDS = ("licence", "category")
+# A field with more values than this is no list of kinds; further values are counted together.
+_MAX_VALUES = 1000
+OTHERS = "(others)"
+
+
+@dataclass
+class Histogram:
+    """Counts of values in [low, high]; what lies outside goes to the first or the last bin."""
+
+    low: float
+    high: float
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(1000, dtype=np.int64))
+    total: float = 0.0
+
+    def add(self, values: Iterable[float]) -> None:
+        values = np.asarray(list(values), dtype=np.float64)
+        bins = (values - self.low) / (self.high - self.low) * len(self.counts)
+        np.add.at(self.counts, np.clip(bins.astype(np.int64), 0, len(self.counts) - 1), 1)
+        self.total += float(values.sum())
+
+    def merge(self, other: Histogram) -> None:
+        self.counts += other.counts
+        self.total += other.total
+
+    @property
+    def number(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> float:
+        return self.total / max(self.number, 1)
+
+    def percentile(self, percent: float) -> float:
+        """To the width of a bin, a thousandth of the range."""
+        place = np.searchsorted(np.cumsum(self.counts), max(percent / 100 * self.number, 1))
+        return self.low + (min(place, len(self.counts) - 1) + 0.5) / len(self.counts) * (self.high - self.low)
+
+    def rebinned(self, num_bins: int) -> np.ndarray:
+        """Counts in fewer bins of one width; num_bins must divide the number of bins."""
+        return self.counts.reshape(num_bins, -1).sum(axis=1)
+
+
+@dataclass(order=True, frozen=True)
+class Case:
+    """An object that stands out. thumbnail: its views side by side, WebP."""
+
+    score: float
+    uid: str
+    thumbnail: bytes = field(compare=False)
+
+
+# By name: what is largest first, and how the figure is said.
+EXTREMES = {
+    "emptiest": "mean coverage {:.3f}",
+    "whitest": "mean of the least of R, G, B {:.3f}",
+    "darkest": "mean brightness {:.3f}",
+    "cut off": "{:.0%} of its views reach the border",
+}
+
+
+@dataclass(frozen=True)
+class ObjectFigures:
+    """Of one object's pictures [V] each: coverage (mean alpha), brightness (mean sRGB where visible),
+    whiteness (the same of the least channel), reaches_border; elevation_deg of its cameras."""
+
+    coverage: np.ndarray
+    brightness: np.ndarray
+    whiteness: np.ndarray
+    reaches_border: np.ndarray
+    elevation_deg: np.ndarray
+
+    def scores(self) -> dict[str, float]:
+        """By the names of EXTREMES; larger stands out more."""
+        return {
+            "emptiest": -float(self.coverage.mean()),
+            "whitest": float(self.whiteness.mean()),
+            "darkest": -float(self.brightness.mean()),
+            "cut off": float(self.reaches_border.mean()),
+        }
+
+
+def figures(pictures: list[np.ndarray], record: CameraRecord) -> ObjectFigures:
+    """pictures: RGBA [H, W, 4] in 0..1."""
+    rows = []
+    for picture in pictures:
+        alpha = picture[..., 3]
+        weight = max(float(alpha.sum()), 1e-6)
+        border = max(alpha[0].max(), alpha[-1].max(), alpha[:, 0].max(), alpha[:, -1].max())
+        rows.append(
+            (
+                alpha.mean(),
+                (picture[..., :3].mean(axis=-1) * alpha).sum() / weight,
+                (picture[..., :3].min(axis=-1) * alpha).sum() / weight,
+                border > 0.5,
+            )
+        )
+    centers = record.c2w[:, :3, 3]
+    elevation = np.arcsin(np.clip(centers[:, 1] / np.maximum(np.linalg.norm(centers, axis=1), 1e-12), -1, 1))
+    return ObjectFigures(*(np.array(column) for column in zip(*rows, strict=True)), np.rad2deg(elevation))
+
+
+class Tally:
+    """Figures of many objects. num_cases: how many objects of each extreme are kept."""
+
+    def __init__(self, num_cases: int) -> None:
+        self.num_objects = 0
+        self.histograms = {
+            "coverage by object": Histogram(0.0, 1.0),
+            "coverage by picture": Histogram(0.0, 1.0),
+            "brightness by picture": Histogram(0.0, 1.0),
+            "elevation by picture": Histogram(-90.0, 90.0),
+        }
+        self.fields: dict[str, Counter[str]] = {name: Counter() for name in FIELDS}
+        self.cases: dict[str, list[Case]] = {name: [] for name in EXTREMES}
+        self._num_cases = num_cases
+
+    def add(self, found: ObjectFigures, metadata: dict) -> None:
+        self.num_objects += 1
+        self.histograms["coverage by object"].add([found.coverage.mean()])
+        self.histograms["coverage by picture"].add(found.coverage)
+        self.histograms["brightness by picture"].add(found.brightness)
+        self.histograms["elevation by picture"].add(found.elevation_deg)
+        for name, counter in self.fields.items():
+            _count(counter, str(metadata.get(name) or "unknown"), 1)
+
+    def stands_out(self, name: str, score: float) -> bool:
+        """Whether a case of this score would be kept: a thumbnail is made only then."""
+        kept = self.cases[name]
+        if name == "cut off" and score == 0:
+            return False
+        return len(kept) < self._num_cases or score > kept[0].score
+
+    def keep(self, name: str, case: Case) -> None:
+        if self.stands_out(name, case.score):
+            push = heapq.heappush if len(self.cases[name]) < self._num_cases else heapq.heappushpop
+            push(self.cases[name], case)
+
+    def merge(self, other: Tally) -> None:
+        self.num_objects += other.num_objects
+        for name, histogram in self.histograms.items():
+            histogram.merge(other.histograms[name])
+        for name, counter in self.fields.items():
+            for value, number in other.fields[name].items():
+                _count(counter, value, number)
+        for name, cases in other.cases.items():
+            for case in cases:
+                self.keep(name, case)
+
+
+def _count(counter: Counter[str], value: str, number: int) -> None:
+    counter[value if value in counter or len(counter) < _MAX_VALUES else OTHERS] += number
