@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,11 +17,19 @@ from typing import Any
 
 from data_tools.command import run_command
 from data_tools.engines.base import ENGINES, Engine, engine_class
+from data_tools.launcher import (
+    LOG_FOLDER,
+    check_launcher,
+    launch,
+    launcher_parser,
+    own_arguments,
+    workers_of_a_part,
+)
 from data_tools.lights import LIGHTINGS
 from data_tools.parts import Part, parse_part
 from data_tools.plan import RenderPlan, make_plan
 from data_tools.render_worker import RenderTask, make_renderer
-from data_tools.renders import PICTURE_FORMATS, append_report, check_settings, is_complete
+from data_tools.renders import PICTURE_FORMATS, REPORT_NAME, append_report, check_settings, is_complete
 from data_tools.sources import find_meshes, read_metadata
 from data_tools.worker_pool import Lost, run_tasks
 
@@ -34,6 +41,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="python -m data_tools.render",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[launcher_parser()],
+        # A shortened --launcher would reach the parts, and each would launch others.
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
@@ -58,8 +68,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--samples", type=int, help="light paths a pixel (blender: 32)")
     add("--threads", type=int, help="threads of a worker (blender: 2)")
     add("--blender", help="a Blender executable, or a python that has bpy (blender: looked for)")
-    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2),
-        help="processes, each with a graphics context of its own (half the cores)")  # fmt: skip
+    add("--workers", type=int, help="processes, each with a graphics context of its own (half the cores)")
     add(
         "--gpus",
         help="devices (EGL's, CUDA's) that the workers share, e.g. 0,1,2,3 (default: the engine's choice)",
@@ -74,11 +83,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    check_launcher(options)
+    if options.workers is None:
+        options.workers = workers_of_a_part(options)
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers} must be at least 1")
     if options.supersample is not None and not 1 <= options.supersample <= 8:
         raise ValueError(f"--supersample {options.supersample} must lie between 1 and 8")
     part = parse_part(options.part)
+    if options.launcher is not None and part.total > 1:
+        raise ValueError(
+            f"--part {options.part} and --launcher exclude each other: it makes the parts itself"
+        )
     sources = find_meshes(options.inputs)
     engine = engine_class(options.engine)
     plan = make_plan(
@@ -90,24 +106,28 @@ def main(arguments: list[str] | None = None) -> int:
     engine_options = _engine_options(options, engine)
     recipes = _worker_recipes(options, engine_options, plan)
     check_settings(options.out, {**plan.summary(), **engine.settings(**engine_options)})
+    if options.launcher is not None:
+        own = [*own_arguments(arguments), "--workers", str(options.workers)]
+        return launch("data_tools.render", own, options, options.out / LOG_FOLDER)
     counts: Counter[str] = Counter()
-    tasks = _tasks(sources, options.out, plan, part, counts)
+    report = _Report(options.out, part, counts)
+    tasks = _tasks(sources, options.out, plan, part, report)
     start = shown = time.monotonic()
     for task, result in run_tasks(tasks, recipes, options.timeout_s):
         lost = isinstance(result, Lost)
         fault = result.reason if lost else result.fault
         notes = [] if lost else list(result.notes)
-        _report(options.out, task.metadata, fault, notes, None if lost else result.seconds)
-        counts["failed" if fault else "rendered"] += 1
+        report.add(task.metadata, fault, notes, None if lost else result.seconds)
         if time.monotonic() - shown > _PROGRESS_EVERY_S:
             shown = time.monotonic()
             print(f"{_summary(counts)} in {shown - start:.0f} s", flush=True)
     print(f"{_summary(counts)} in {time.monotonic() - start:.0f} s; {options.out}")
-    return 0 if counts["rendered"] + counts["complete before"] else 1
+    nothing_to_do = part[1] > 1 and not counts["failed"]
+    return 0 if counts["rendered"] + counts["complete before"] or nothing_to_do else 1
 
 
 def _tasks(
-    sources: Iterator, renders: Path, plan: RenderPlan, part: Part, counts: Counter[str]
+    sources: Iterator, renders: Path, plan: RenderPlan, part: Part, report: _Report
 ) -> Iterator[RenderTask]:
     """What is left to do; faults that need no renderer are reported on the way."""
     seen: set[str] = set()
@@ -115,21 +135,17 @@ def _tasks(
         try:
             metadata = read_metadata(source)
         except ValueError as error:
-            _report(renders, {"uid": None, "source": source.relative}, str(error), [], None)
-            counts["failed"] += 1
+            report.add({"uid": None, "source": source.relative}, str(error))
             continue
         uid = metadata["uid"]
         if not part.holds(uid):
             continue
         if uid in seen:
-            _report(
-                renders, {**metadata, "source": source.relative}, f"uid {uid!r} is taken already", [], None
-            )
-            counts["failed"] += 1
+            report.add({**metadata, "source": source.relative}, f"uid {uid!r} is taken already")
             continue
         seen.add(uid)
         if is_complete(renders / uid, plan.num_views):
-            counts["complete before"] += 1
+            report.counts["complete before"] += 1
             continue
         yield RenderTask(source.path, metadata)
 
@@ -165,20 +181,32 @@ def _worker_recipes(
     return recipes
 
 
-def _report(
-    renders: Path, metadata: dict, fault: str | None, notes: list[str], seconds: float | None
-) -> None:
-    line = {
-        "uid": metadata["uid"],
-        "source": metadata.get("source"),
-        "status": "failed" if fault else "rendered",
-        "reason": fault,
-        "notes": notes,
-        "seconds": seconds,
-    }
-    append_report(renders, line)
-    if fault:
-        print(f"failed {metadata['uid'] or metadata.get('source')}: {fault}", flush=True)
+class _Report:
+    """Counts and writes down what became of each object.
+
+    Each part has a file of its own: several machines that append to one lose lines on network file systems.
+    """
+
+    def __init__(self, renders: Path, part: tuple[int, int], counts: Counter[str]) -> None:
+        self.counts = counts
+        self._renders = renders
+        self._name = REPORT_NAME if part[1] == 1 else f"report-{part[0] + 1}-of-{part[1]}.jsonl"
+
+    def add(
+        self, metadata: dict, fault: str | None, notes: list[str] | None = None, seconds: float | None = None
+    ) -> None:
+        self.counts["failed" if fault else "rendered"] += 1
+        line = {
+            "uid": metadata["uid"],
+            "source": metadata.get("source"),
+            "status": "failed" if fault else "rendered",
+            "reason": fault,
+            "notes": notes or [],
+            "seconds": seconds,
+        }
+        append_report(self._renders, line, self._name)
+        if fault:
+            print(f"failed {metadata['uid'] or metadata.get('source')}: {fault}", flush=True)
 
 
 def _summary(counts: Counter[str]) -> str:

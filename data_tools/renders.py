@@ -160,9 +160,9 @@ def object_uids(renders: Path) -> Iterator[str]:
                 )
 
 
-def append_report(folder: Path, line: dict[str, Any]) -> None:
+def append_report(folder: Path, line: dict[str, Any], name: str = REPORT_NAME) -> None:
     """One line more; a half line that a killed run left at the end stays a line of its own."""
-    with (folder / REPORT_NAME).open("ab+") as report:
+    with (folder / name).open("ab+") as report:
         if report.seek(0, os.SEEK_END):
             report.seek(-1, os.SEEK_END)
             if report.read(1) != b"\n":
