@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
             shown = time.monotonic()
             print(f"{_summary(counts)} in {shown - start:.0f} s", flush=True)
     print(f"{_summary(counts)} in {time.monotonic() - start:.0f} s; {options.out}")
-    nothing_to_do = part[1] > 1 and not counts["failed"]
+    nothing_to_do = part.total > 1 and not counts["failed"]
     return 0 if counts["rendered"] + counts["complete before"] or nothing_to_do else 1
 
 
@@ -187,10 +187,10 @@ class _Report:
     Each part has a file of its own: several machines that append to one lose lines on network file systems.
     """
 
-    def __init__(self, renders: Path, part: tuple[int, int], counts: Counter[str]) -> None:
+    def __init__(self, renders: Path, part: Part, counts: Counter[str]) -> None:
         self.counts = counts
         self._renders = renders
-        self._name = REPORT_NAME if part[1] == 1 else f"report-{part[0] + 1}-of-{part[1]}.jsonl"
+        self._name = REPORT_NAME if part.total == 1 else f"report-{part.number + 1}-of-{part.total}.jsonl"
 
     def add(
         self, metadata: dict, fault: str | None, notes: list[str] | None = None, seconds: float | None = None

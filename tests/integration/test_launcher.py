@@ -124,7 +124,7 @@ def test_what_slurm_is_told(meshes, tmp_path, monkeypatch, capsys):
 
 def test_the_parts_do_not_get_the_launchers_options():
     text = "m --out o --launcher slurm --parts 9 --slurm-partition=cpu --slurm-wait --views 8"
-    assert own_arguments(text.split()) == "m --out o --views 8".split()
+    assert own_arguments(text.split()) == ["m", "--out", "o", "--views", "8"]
 
 
 @pytest.mark.parametrize(
