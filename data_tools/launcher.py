@@ -106,7 +106,7 @@ def run_here(calls: list[Call], folder: Path) -> int:
 
 
 def submit(calls: list[Call], folder: Path, options: argparse.Namespace, cluster: str = "slurm") -> int:
-    """As one array of jobs through submitit. cluster: also "local" or "debug", which need no Slurm."""
+    """As one array of jobs through submitit. cluster: also "local", which needs no Slurm."""
     submitit = import_submitit()
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
