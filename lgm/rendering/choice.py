@@ -21,7 +21,7 @@ BACKENDS: dict[str, type[Renderer]] = {
     "torch": TorchRenderer,
 }
 # What is tried on a type of device, fastest first; `torch` comes last everywhere.
-_FASTEST_FIRST = {"cuda": ("gsplat", "triton")}
+_FASTEST_FIRST = {"cuda": ("triton", "gsplat")}
 
 
 class AutoRenderer(Renderer):
