@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from lgm.cameras import Cameras
@@ -72,29 +71,28 @@ class TritonRenderer(Renderer):
             raise ValueError(f"a picture of {height} × {width} is larger than {_MAX_SIDE} pixels a side")
         with full_precision(device.type):
             gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
-            with torch.no_grad():
-                w2c = rearrange(cameras.w2c, "b v i j -> (b v) i j").contiguous()
-                K = rearrange(cameras.intrinsics(height, width), "b v i j -> (b v) i j").contiguous()
-            colors, depths, alphas = _Splatting.apply(
+            shape, pictures = cameras.shape, cameras.shape.numel()
+            images, depths, alphas = _Splatting.apply(
                 gaussians.means,
                 gaussians.quats,
                 gaussians.scales,
                 gaussians.opacities,
                 gaussians.colors,
-                w2c,
-                K,
+                background,
+                cameras.c2w.reshape(pictures, 4, 4),
+                cameras.K_norm.reshape(pictures, 3, 3),
                 (height, width),
                 self.max_intersections,
             )
-            views = cameras.shape[1]
-            colors = rearrange(colors, "(b v) c h w -> b v c h w", v=views)
-            depths, alphas = (rearrange(x, "(b v) h w -> b v 1 h w", v=views) for x in (depths, alphas))
-            images = colors + (1 - alphas) * background[..., None, None]
-        return RenderOutput(images=images, alphas=alphas, depths=depths)
+        return RenderOutput(
+            images=images.unflatten(0, shape),
+            alphas=alphas.unflatten(0, (*shape, 1)),
+            depths=depths.unflatten(0, (*shape, 1)),
+        )
 
 
 class _Splatting(torch.autograd.Function):
-    """Gaussians to sums over splats, without background: colours [I, 3, H, W], depths and alphas."""
+    """Gaussians to pictures [I, 3, H, W], depths and alphas [I, H, W]."""
 
     @staticmethod
     def forward(
@@ -104,59 +102,70 @@ class _Splatting(torch.autograd.Function):
         scales: Tensor,
         opacities: Tensor,
         colors: Tensor,
-        w2c: Tensor,
-        K: Tensor,
+        background: Tensor,
+        c2w: Tensor,
+        K_norm: Tensor,
         size: tuple[int, int],
         max_intersections: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         from lgm.rendering.triton_kernels.blending import blend_kernel
 
         scene = [x.detach().contiguous() for x in (means, quats, scales, opacities, colors)]
-        (num_scenes, num_gaussians), num_pictures, (height, width) = means.shape[:2], len(w2c), size
+        background, c2w, K_norm = (x.detach().contiguous() for x in (background, c2w, K_norm))
+        (num_scenes, num_gaussians), num_pictures, (height, width) = means.shape[:2], len(c2w), size
         grid = Grid(num_pictures, -(-height // TILE), -(-width // TILE), num_gaussians)
-        splats, boxes = _project(scene, w2c, K, size)
+        splats, boxes = _project(scene, c2w, K_norm, size)
 
-        empty = means.new_zeros
-        images, depths = empty(num_pictures, 3, height, width), empty(num_pictures, height, width)
-        light = torch.ones_like(depths)
-        alive = torch.ones(grid.num_tiles, dtype=torch.uint8, device=means.device)
+        images = means.new_empty(num_pictures, 3, height, width)
+        depths, alphas = (means.new_empty(num_pictures, height, width) for _ in range(2))
+        alive = torch.empty(grid.num_tiles, dtype=torch.uint8, device=means.device)
+        light = alphas  # written by no kernel where there is one layer
         drawn: list[Layer] = []
         for layer in layers(boxes, grid, alive, max_intersections):
+            if layer.is_first and not layer.is_last:
+                light = torch.empty_like(alphas)
             blend_kernel[(grid.num_tiles,)](
-                splats, scene[3], scene[4], layer.pairs, layer.starts,
-                images, depths, light, alive,
+                splats, scene[4], layer.pairs, layer.starts, background,
+                images, depths, alphas, light, alive,
+                0 if background.ndim == 1 else 3,
                 num_gaussians, num_pictures // num_scenes, grid.rows, grid.columns, height, width,
-                UNROLL=_BLEND_UNROLL, num_warps=1,
+                UNROLL=_BLEND_UNROLL, FIRST=layer.is_first, LAST=layer.is_last, num_warps=1,
             )  # fmt: skip
             drawn.append(layer)
-        alphas = 1 - light.abs()
-        ctx.layers, ctx.grid, ctx.size = drawn, grid, size
-        ctx.save_for_backward(*scene, w2c, K, splats, boxes.counts, images, depths, alphas)
+        ctx.layers, ctx.grid, ctx.size, ctx.background_shape = drawn, grid, size, background.shape
+        ctx.save_for_backward(*scene, c2w, K_norm, splats, boxes.counts, images, depths, alphas)
+        ctx.set_materialize_grads(False)
         return images, depths, alphas
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_images: Tensor, grad_depths: Tensor, grad_alphas: Tensor) -> tuple:
+    def backward(
+        ctx: Any, grad_images: Tensor | None, grad_depths: Tensor | None, grad_alphas: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         from lgm.rendering.triton_kernels.blending import blend_backward_kernel, gather_kernel
         from lgm.rendering.triton_kernels.projection import GRAD_ROW, project_backward_kernel
 
-        *scene, w2c, K, splats, counts, images, depths, alphas = ctx.saved_tensors
+        *scene, c2w, K_norm, splats, counts, images, depths, alphas = ctx.saved_tensors
         grid, (height, width) = ctx.grid, ctx.size
         num_scenes, num_gaussians = scene[0].shape[:2]
         num_views, row = grid.pictures // num_scenes, GRAD_ROW.value
-        grad_images, grad_depths, grad_alphas = (
-            x.contiguous() for x in (grad_images, grad_depths, grad_alphas)
+        grad_images = torch.zeros_like(images) if grad_images is None else grad_images.contiguous()
+        has_depths, has_alphas = grad_depths is not None, grad_alphas is not None
+        grad_depths, grad_alphas = (
+            alphas if grad is None else grad.contiguous() for grad in (grad_depths, grad_alphas)
         )
-        totals = (grad_images * images).sum(1) + grad_depths * depths + grad_alphas * alphas
-        light, passed = torch.ones_like(totals), torch.zeros_like(totals)
+        light = passed = alphas  # read by no kernel where there is one layer
+        if len(ctx.layers) > 1:
+            light, passed = torch.empty_like(alphas), torch.empty_like(alphas)
         pair_grads = torch.empty(len(splats), row, device=splats.device)
         for layer in ctx.layers:
-            grads = torch.zeros(len(layer.pairs), row, device=splats.device)
+            grads = torch.empty(len(layer.pairs), row, device=splats.device)
             blend_backward_kernel[(grid.num_tiles,)](
-                splats, scene[3], scene[4], layer.pairs, layer.slots, layer.starts,
-                totals, grad_images, grad_depths, grad_alphas, light, passed, grads,
+                splats, scene[4], layer.pairs, layer.slots, layer.starts,
+                images, depths, alphas, grad_images, grad_depths, grad_alphas, light, passed, grads,
                 num_gaussians, num_views, grid.rows, grid.columns, height, width,
-                num_warps=1,
+                HAS_DEPTHS=has_depths, HAS_ALPHAS=has_alphas,
+                FIRST=layer.is_first, LAST=layer.is_last, num_warps=1,
             )  # fmt: skip
             num_pairs = len(layer.order)
             gather_kernel[(max(1, -(-num_pairs // _GATHER_BLOCK)),)](
@@ -164,24 +173,29 @@ class _Splatting(torch.autograd.Function):
             )
         outputs = [torch.empty_like(x) for x in scene]
         project_backward_kernel[(num_scenes, -(-num_gaussians // _PROJECT_BLOCK))](
-            *scene[:3], w2c, K, splats, counts, pair_grads, *outputs,
+            *scene[:4], c2w, K_norm, splats, counts, pair_grads, *outputs,
             num_gaussians, num_views, height, width, BLOCK=_PROJECT_BLOCK,
         )  # fmt: skip
-        return *outputs, None, None, None, None
+        grad_background = None
+        if ctx.needs_input_grad[5]:
+            grad_background = (grad_images * (1 - alphas)[:, None]).sum((2, 3))
+            grad_background = grad_background.reshape(-1, *ctx.background_shape).sum(0)
+        return *outputs, grad_background, None, None, None, None
 
 
-def _project(scene: list[Tensor], w2c: Tensor, K: Tensor, size: tuple[int, int]) -> tuple[Tensor, Boxes]:
+def _project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, int]) -> tuple[Tensor, Boxes]:
     """Splats [P, SPLAT_ROW] of all pictures, and the tiles that each may touch."""
     from lgm.rendering.triton_kernels.projection import SPLAT_ROW, project_kernel
 
     means, quats, scales, opacities, _ = scene
-    (num_scenes, num_gaussians), num_pairs = means.shape[:2], len(w2c) * means.shape[1]
+    (num_scenes, num_gaussians), num_pairs = means.shape[:2], len(c2w) * means.shape[1]
     splats = means.new_empty(num_pairs, SPLAT_ROW.value)
     tiles_x, tiles_y, counts, depth_keys = (
         torch.empty(num_pairs, dtype=torch.int32, device=means.device) for _ in range(4)
     )
+    seen = torch.empty(num_pairs, dtype=torch.int64, device=means.device)
     project_kernel[(num_scenes, -(-num_gaussians // _PROJECT_BLOCK))](
-        means, quats, scales, opacities, w2c, K, splats, tiles_x, tiles_y, counts, depth_keys,
-        num_gaussians, len(w2c) // num_scenes, *size, BLOCK=_PROJECT_BLOCK,
+        means, quats, scales, opacities, c2w, K_norm, splats, tiles_x, tiles_y, seen, counts, depth_keys,
+        num_gaussians, len(c2w) // num_scenes, *size, BLOCK=_PROJECT_BLOCK,
     )  # fmt: skip
-    return splats, Boxes(tiles_x, tiles_y, counts, depth_keys)
+    return splats, Boxes(tiles_x, tiles_y, seen, counts, depth_keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Int, UInt8
@@ -29,10 +30,12 @@ class Grid:
 @dataclass(frozen=True)
 class Boxes:
     """Where each pair of a picture and a Gaussian may be seen: first tile, and one past the last in the
-    upper 16 bits; tiles in all; and the depth's bits to sort by."""
+    upper 16 bits; one bit a tile of that rectangle, unless it is a large one; tiles in all; and the
+    depth's bits to sort by."""
 
     tiles_x: Int[Tensor, " P"]
     tiles_y: Int[Tensor, " P"]
+    seen: Int[Tensor, " P"]
     counts: Int[Tensor, " P"]
     depth_keys: Int[Tensor, " P"]
 
@@ -41,7 +44,8 @@ class Boxes:
 class Layer:
     """order: pairs, front to back; ends, counts: of the slots in which each wrote its intersections.
     pairs: of each intersection, by tile and then front to back; slots: where it was written.
-    starts: of each tile's stretch of `pairs`."""
+    starts: of each tile's stretch of `pairs`.
+    is_first, is_last: whether nothing lies before or behind it."""
 
     order: Int[Tensor, " K"]
     ends: Int[Tensor, " K"]
@@ -49,6 +53,8 @@ class Layer:
     pairs: Int[Tensor, " M"]
     slots: Int[Tensor, " M"]
     starts: Int[Tensor, " T"]
+    is_first: bool
+    is_last: bool
 
 
 def layers(
@@ -64,18 +70,19 @@ def layers(
     total = int(ends[-1])
     if total <= max_intersections:
         visible = order if total else order[:0]
-        yield _bin(boxes, grid, alive, visible, ends[: len(visible)], counts[: len(visible)], total, False)
+        ends, counts = ends[: len(visible)], counts[: len(visible)]
+        yield _bin(boxes, grid, alive, visible, ends, counts, total, is_first=True, is_last=True)
         return
     steps = torch.arange(1, total // max_intersections + 2, device=ends.device) * max_intersections
     # A pair alone never exceeds a layer: it touches at most the tiles of one picture.
-    cuts = [0, *torch.searchsorted(ends, steps, right=True).tolist()]
-    for i, (begin, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-        if begin == end:
-            continue
-        part = order[begin:end]
-        part_counts = counts[begin:end] if i == 0 else _count(boxes, grid, alive, part)
+    cuts = sorted({0, *torch.searchsorted(ends, steps, right=True).tolist()})
+    for begin, end in pairwise(cuts):
+        is_first, part = begin == 0, order[begin:end]
+        part_counts = counts[begin:end] if is_first else _count(boxes, grid, alive, part)
         part_ends = part_counts.cumsum(0, dtype=torch.int64)
-        yield _bin(boxes, grid, alive, part, part_ends, part_counts, int(part_ends[-1]), i > 0)
+        part_total = int(part_ends[-1])
+        is_last = end == cuts[-1]
+        yield _bin(boxes, grid, alive, part, part_ends, part_counts, part_total, is_first, is_last)
 
 
 def _count(boxes: Boxes, grid: Grid, alive: Tensor, order: Tensor) -> Tensor:
@@ -84,7 +91,7 @@ def _count(boxes: Boxes, grid: Grid, alive: Tensor, order: Tensor) -> Tensor:
     counts = torch.empty(len(order), dtype=torch.int32, device=order.device)
     size = (len(order), grid.num_gaussians, grid.rows, grid.columns)
     count_kernel[_programs(len(order))](
-        order, boxes.tiles_x, boxes.tiles_y, alive, counts, *size, BLOCK=_BLOCK
+        order, boxes.tiles_x, boxes.tiles_y, boxes.seen, alive, counts, *size, BLOCK=_BLOCK
     )
     return counts
 
@@ -97,7 +104,8 @@ def _bin(
     ends: Tensor,
     counts: Tensor,
     total: int,
-    only_alive: bool,
+    is_first: bool,
+    is_last: bool,
 ) -> Layer:
     from lgm.rendering.triton_kernels.binning import emit_kernel
 
@@ -105,9 +113,9 @@ def _bin(
     pairs = torch.empty_like(keys)
     if total:
         emit_kernel[_programs(len(order))](
-            order, boxes.tiles_x, boxes.tiles_y, alive, ends, counts, keys, pairs,
+            order, boxes.tiles_x, boxes.tiles_y, boxes.seen, alive, ends, counts, keys, pairs,
             len(order), grid.num_gaussians, grid.rows, grid.columns,
-            ONLY_ALIVE=only_alive, BLOCK=_BLOCK,
+            ONLY_ALIVE=not is_first, BLOCK=_BLOCK,
         )  # fmt: skip
     if grid.num_tiles <= 1 << 16:  # a radix sort's time goes with the bits
         keys = (keys - (1 << 15)).to(torch.int16)
@@ -117,7 +125,7 @@ def _bin(
     keys, slots = torch.sort(keys, stable=True)
     starts = torch.searchsorted(keys, tiles)
     starts = torch.cat([starts, starts.new_full((1,), total)])
-    return Layer(order, ends, counts, pairs[slots], slots, starts)
+    return Layer(order, ends, counts, pairs[slots], slots, starts, is_first, is_last)
 
 
 def _programs(num_pairs: int) -> tuple[int]:

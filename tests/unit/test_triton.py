@@ -43,7 +43,9 @@ def test_a_layer_goes_only_where_light_still_passes():
     grid = Grid(pictures=1, rows=1, columns=2, num_gaussians=40)
     both_tiles = torch.full((40,), 2 << 16, dtype=torch.int32)
     one_row = torch.full((40,), 1 << 16, dtype=torch.int32)
-    boxes = Boxes(both_tiles, one_row, torch.full((40,), 2, dtype=torch.int32), torch.arange(40).int())
+    all_seen = torch.full((40,), -1)
+    counts = torch.full((40,), 2, dtype=torch.int32)
+    boxes = Boxes(both_tiles, one_row, all_seen, counts, torch.arange(40).int())
     alive = torch.ones(2, dtype=torch.uint8)
     drawn_layers = []
     for layer in layers(boxes, grid, alive, max_intersections=30):

@@ -11,7 +11,7 @@ import triton.language as tl
 @triton.jit
 def count_kernel(
     order,  # [K] int64: pairs, front to back
-    tiles_x, tiles_y,  # [P] int32
+    tiles_x, tiles_y, seen,  # [P] int32, [P] int32, [P] int64
     alive,  # [I × rows × columns] uint8: tiles that still let light through
     counts,  # [K] int32: of alive tiles that each touches
     num_pairs, num_gaussians, rows, columns,
@@ -21,9 +21,10 @@ def count_kernel(
     inside = k < num_pairs
     pair = tl.load(order + k, inside, 0)
     first, width, area = _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns)
+    bits = tl.load(seen + pair, inside, 0)
     found = tl.zeros([BLOCK], tl.int32)
     for i in range(tl.max(area, 0)):
-        touched = inside & (i < area)
+        touched = (i < area) & _is_seen(bits, area, i)
         tile = first + (i // width) * columns + i % width
         found += tl.load(alive + tile, touched, 0).to(tl.int32)
     tl.store(counts + k, found, inside)
@@ -31,7 +32,7 @@ def count_kernel(
 
 @triton.jit
 def emit_kernel(
-    order, tiles_x, tiles_y, alive,
+    order, tiles_x, tiles_y, seen, alive,
     ends,  # [K] int64: of each pair's intersections
     counts,  # [K] int32
     keys, pairs,  # [M] int32: tile and pair of each intersection
@@ -42,9 +43,10 @@ def emit_kernel(
     inside = k < num_pairs
     pair = tl.load(order + k, inside, 0)
     first, width, area = _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns)
+    bits = tl.load(seen + pair, inside, 0)
     slot = tl.load(ends + k, inside, 0) - tl.load(counts + k, inside, 0)
     for i in range(tl.max(area, 0)):
-        touched = inside & (i < area)
+        touched = (i < area) & _is_seen(bits, area, i)
         tile = first + (i // width) * columns + i % width
         if ONLY_ALIVE:
             touched = touched & (tl.load(alive + tile, touched, 0) > 0)
@@ -62,3 +64,9 @@ def _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns):
     first = (image * rows + top) * columns + left
     width = tl.maximum(right - left, 1)
     return first, width, tl.where(inside, (right - left) * (bottom - top), 0)
+
+
+@triton.jit
+def _is_seen(bits, area, i):
+    """Whether the rectangle's i-th tile is seen; of large rectangles all are."""
+    return (area > 64) | (((bits >> (i & 63)) & 1) > 0)

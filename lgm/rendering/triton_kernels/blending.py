@@ -1,9 +1,10 @@
 """Splats to pixels, and gradients back: one program of one warp a tile, splats front to back.
 
-Each thread holds eight of a tile's pixels in registers, and a splat's numbers are read once for
-all of them. The backward pass walks the same way and computes everything again: what lies behind a
-splat is the whole minus what lies before it. A splat's gradients are summed over the tile's pixels
-before they touch memory, and splats that no pixel sees are passed over.
+A tile's pixels are [8, 32]: a lane holds one column's pixels of every second row in registers, so
+that whatever depends on x alone is computed once for eight pixels, and a splat's numbers are read
+once for all of them. The backward pass walks the same way and computes everything again: what lies
+behind a splat is the whole minus what lies before it. A splat's gradients are summed over the
+tile's pixels before they touch memory, and splats that no pixel sees are passed over.
 """
 
 import triton
@@ -13,72 +14,90 @@ from lgm.rendering.triton_kernels.projection import GRAD_ROW, MIN_ALPHA, SPLAT_R
 
 MAX_ALPHA = tl.constexpr(0.99)
 MIN_TRANSMITTANCE = tl.constexpr(1e-4)
-LOG2_E = tl.constexpr(1.4426950408889634)
+LANES = tl.constexpr(32)
+ROWS_A_WARP = tl.constexpr(2)  # rows of a tile that the lanes span
+NUM_SUMS = tl.constexpr(10)
 
 
 @triton.jit
 def _pixels(tile, rows, columns, height, width):
-    """Picture, pixel coordinates and offset in a plane of a tile's pixels."""
+    """Of a tile: its picture, x of its pixels [32] and y [8, 32], which lie in the picture, and their
+    offsets in a plane."""
     image, within = tile // (rows * columns), tile % (rows * columns)
-    p = tl.arange(0, TILE * TILE)
-    x = (within % columns) * TILE + p % TILE
-    y = (within // columns) * TILE + p // TILE
-    return image, x, y, (x < width) & (y < height), y * width + x
+    lane = tl.arange(0, LANES)
+    x = (within % columns) * TILE + lane % TILE
+    first_y = (within // columns) * TILE + lane // TILE
+    y = first_y[None, :] + ROWS_A_WARP * tl.arange(0, TILE // ROWS_A_WARP)[:, None]
+    offset = y * width + x[None, :]
+    # The truth is that 16 lie side by side; told so, the compiler would give a lane four of them.
+    return image, x, y, (x < width)[None, :] & (y < height), tl.max_contiguous(offset, [1, 1])
 
 
 @triton.jit
-def _splat(splats, opacities, colors, pairs, slot, first_row):
-    """The numbers of the splat that stands at `slot` in the tiles' lists, and its row in its scene."""
-    pair = tl.load(pairs + slot).to(tl.int64)
-    row, place = splats + pair * SPLAT_ROW, pair + first_row
-    mean_x, mean_y, depth = tl.load(row), tl.load(row + 1), tl.load(row + 5)
-    cxx, cxy, cyy = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
-    opacity, color = tl.load(opacities + place), colors + place * 3
-    red, green, blue = tl.load(color), tl.load(color + 1), tl.load(color + 2)
-    return mean_x, mean_y, cxx, cxy, cyy, depth, opacity, red, green, blue
+def _shape(row):
+    """Centre, exponent's coefficients and log2 of the opacity, of the splat at `row`."""
+    mean_x, mean_y, log_opacity = tl.load(row), tl.load(row + 1), tl.load(row + 5)
+    return mean_x, mean_y, tl.load(row + 2), tl.load(row + 3), tl.load(row + 4), log_opacity
 
 
 @triton.jit
-def _falloff(mean_x, mean_y, cxx, cxy, cyy, opacity, x, y):
-    """Of a splat at a tile's pixels: offsets, alpha before its cap, alpha (0 below its threshold)."""
+def _color(row, colors, place):
+    color = colors + place * 3
+    return tl.load(color), tl.load(color + 1), tl.load(color + 2), tl.load(row + 6)
+
+
+@triton.jit
+def _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y):
+    """Offsets dx [32] and dy [8, 32], and a splat's alpha before its cap."""
     dx, dy = mean_x - x, mean_y - y
-    power = dx * ((-0.5 * LOG2_E) * cxx * dx - LOG2_E * cxy * dy) + (-0.5 * LOG2_E) * cyy * dy * dy
-    raw = opacity * tl.exp2(power)
-    return dx, dy, raw, tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
+    at_row, slope = log_opacity + e_xx * dx * dx, e_xy * dx
+    return dx, dy, tl.exp2(at_row[None, :] + dy * (slope[None, :] + e_yy * dy))
 
 
 @triton.jit
 def blend_kernel(
-    splats, opacities, colors, pairs, starts,  # [P, SPLAT_ROW], [B, N], [B, N, 3], [M], [tiles + 1]
-    images, depths, light,  # [I, 3, H, W] and [I, H, W], read and written
-    alive,  # [tiles] uint8
-    num_gaussians, num_views, rows, columns, height, width,
-    UNROLL: tl.constexpr,
+    splats, colors, pairs, starts,  # [P, SPLAT_ROW], [B, N, 3], [M], [tiles + 1]
+    backgrounds,  # [I, 3], or [3] with a step of 0
+    images, depths, alphas,  # [I, 3, H, W] and [I, H, W]
+    light,  # [I, H, W]: between layers, what passes all splats so far
+    alive,  # [tiles] uint8: between layers, tiles that still let light through
+    background_step, num_gaussians, num_views, rows, columns, height, width,
+    UNROLL: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
-    """light: what passes all splats so far; negative where blending has ended, before the splat that
-    would have brought it under 1e-4. Pictures hold the sums over splats, without background."""
+    """One layer of all pictures; sums over splats are kept in the pictures between layers.
+
+    light: negative where blending has ended, before the splat that would bring it under 1e-4.
+    """
     tile = tl.program_id(0)
     image, x, y, in_picture, offset = _pixels(tile, rows, columns, height, width)
-    plane, size = image.to(tl.int64) * height * width, height * width
-    through = tl.load(light + plane + offset, in_picture, -1.0)
+    size = height * width
+    plane = image.to(tl.int64) * size
     target = images + plane * 3 + offset
-    red = tl.load(target, in_picture, 0.0)
-    green = tl.load(target + size, in_picture, 0.0)
-    blue = tl.load(target + 2 * size, in_picture, 0.0)
-    depth_sum = tl.load(depths + plane + offset, in_picture, 0.0)
-    # An intersection's pair counts from the first picture; its colour lies with its scene.
+    if FIRST:
+        nothing = tl.zeros([TILE // ROWS_A_WARP, LANES], tl.float32)
+        red, green, blue, depth_sum = nothing, nothing, nothing, nothing
+        through = tl.where(in_picture, nothing + 1.0, -1.0)
+    else:
+        red = tl.load(target, in_picture, 0.0)
+        green = tl.load(target + size, in_picture, 0.0)
+        blue = tl.load(target + 2 * size, in_picture, 0.0)
+        depth_sum = tl.load(depths + plane + offset, in_picture, 0.0)
+        through = tl.load(light + plane + offset, in_picture, -1.0)
+    # A pair counts from the first picture; its colour lies with its scene.
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
     x, y = x.to(tl.float32), y.to(tl.float32)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    while (begin < end) & (tl.max(through, 0) > 0):
+    while (begin < end) & (tl.max(through) > 0):
         for i in tl.static_range(UNROLL):
             # Past the end the last splat is read again and made invisible.
-            s_x, s_y, cxx, cxy, cyy, depth, opacity, r, g, b = _splat(
-                splats, opacities, colors, pairs, tl.minimum(begin + i, end - 1), first_row
-            )
-            opacity = tl.where(begin + i < end, opacity, 0.0)
-            _, _, _, alpha = _falloff(s_x, s_y, cxx, cxy, cyy, opacity, x, y)
+            pair = tl.load(pairs + tl.minimum(begin + i, end - 1)).to(tl.int64)
+            row = splats + pair * SPLAT_ROW
+            mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
+            r, g, b, depth = _color(row, colors, pair + first_row)
+            log_opacity = tl.where(begin + i < end, log_opacity, -float("inf"))
+            _, _, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
+            alpha = tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
             after = through * (1 - alpha)
             drawn = after >= MIN_TRANSMITTANCE
             weight = tl.where(drawn, alpha * through, 0.0)
@@ -89,75 +108,151 @@ def blend_kernel(
             through = tl.where(drawn, after, -tl.abs(through))
         begin += UNROLL
 
+    if LAST:
+        passing = tl.abs(through)
+        background = backgrounds + image * background_step
+        red += passing * tl.load(background)
+        green += passing * tl.load(background + 1)
+        blue += passing * tl.load(background + 2)
+        tl.store(alphas + plane + offset, 1 - passing, in_picture)
+    else:
+        tl.store(light + plane + offset, through, in_picture)
+        tl.store(alive + tile, (tl.max(through) > 0).to(tl.uint8))
     tl.store(target, red, in_picture)
     tl.store(target + size, green, in_picture)
     tl.store(target + 2 * size, blue, in_picture)
     tl.store(depths + plane + offset, depth_sum, in_picture)
-    tl.store(light + plane + offset, through, in_picture)
-    tl.store(alive + tile, (tl.max(through, 0) > 0).to(tl.uint8))
+
+
+@triton.jit
+def _fold(a, b, partners, upper):
+    """Half of the way to the sums of two values over the lanes: what the lower lanes keep is of `a`,
+    the upper lanes' of `b`."""
+    return tl.where(upper, b, a) + tl.gather(tl.where(upper, a, b), partners, 0)
+
+
+@triton.jit
+def _sums_over_lanes(v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, lane):
+    """The sums of ten values [32] over the lanes, one sum a lane: `_sum_of_lane` says which where.
+
+    A butterfly that halves the number of values with the distance: 12 exchanges instead of 50.
+    """
+    upper, partners = (lane & 16) > 0, lane ^ 16
+    v0, v2 = _fold(v0, v1, partners, upper), _fold(v2, v3, partners, upper)
+    v4, v6 = _fold(v4, v5, partners, upper), _fold(v6, v7, partners, upper)
+    v8 = _fold(v8, v9, partners, upper)
+    upper, partners = (lane & 8) > 0, lane ^ 8
+    v0, v4 = _fold(v0, v2, partners, upper), _fold(v4, v6, partners, upper)
+    v8 += tl.gather(v8, partners, 0)
+    upper, partners = (lane & 4) > 0, lane ^ 4
+    v0, v8 = _fold(v0, v4, partners, upper), v8 + tl.gather(v8, partners, 0)
+    v0 = _fold(v0, v8, lane ^ 2, (lane & 2) > 0)
+    return v0 + tl.gather(v0, lane ^ 1, 0)
+
+
+@triton.jit
+def _sum_of_lane(lane):
+    """Which of the ten sums a lane holds, NUM_SUMS where another lane holds it too."""
+    high, middle, low = (lane >> 4) & 1, (lane >> 3) & 1, (lane >> 2) & 1
+    is_late = (lane & 2) > 0  # the ninth and tenth
+    number = tl.where(is_late, 8 + high, 4 * low + 2 * middle + high)
+    repeated = ((lane & 1) > 0) | (is_late & (middle + low > 0))
+    return tl.where(repeated, NUM_SUMS, number)
 
 
 @triton.jit
 def blend_backward_kernel(
-    splats, opacities, colors, pairs, slots, starts,
-    totals,  # [I, H, W]: the sum over all splats of weight × value
-    grad_images, grad_depths, grad_alphas,  # [I, 3, H, W], [I, H, W]: of the sums over splats
-    light, passed,  # [I, H, W], read and written: light so far, and the total's part so far
-    grads,  # [M, GRAD_ROW], by the slot in which an intersection was emitted; zeros
+    splats, colors, pairs, slots, starts,
+    images, depths, alphas,  # what the forward pass has drawn, background included
+    grad_images, grad_depths, grad_alphas,  # [I, 3, H, W], [I, H, W]
+    light, passed,  # [I, H, W]: between layers, light so far, and the whole's part so far
+    grads,  # [M, GRAD_ROW], by the slot in which an intersection was emitted
     num_gaussians, num_views, rows, columns, height, width,
+    HAS_DEPTHS: tl.constexpr, HAS_ALPHAS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """value: what a splat's weight adds to the loss, its colour, depth and coverage times their
-    gradients. An alpha at its cap passes gradients as if there were no cap."""
+    gradients. An alpha at its cap passes gradients as if there were no cap.
+
+    A row of `grads`: with d the gradient of log(alpha), sums over the tile's pixels of d·dx, d·dy,
+    d·dx², d·dx·dy, d·dy², d, and of the gradients of red, green, blue and depth.
+    """
     tile = tl.program_id(0)
     image, x, y, in_picture, offset = _pixels(tile, rows, columns, height, width)
-    plane, size = image.to(tl.int64) * height * width, height * width
-    through = tl.load(light + plane + offset, in_picture, -1.0)
-    before = tl.load(passed + plane + offset, in_picture, 0.0)
-    total = tl.load(totals + plane + offset, in_picture, 0.0)
-    source = grad_images + plane * 3 + offset
+    size = height * width
+    plane = image.to(tl.int64) * size
+    source, target = grad_images + plane * 3 + offset, images + plane * 3 + offset
     g_red = tl.load(source, in_picture, 0.0)
     g_green = tl.load(source + size, in_picture, 0.0)
     g_blue = tl.load(source + 2 * size, in_picture, 0.0)
-    g_depth = tl.load(grad_depths + plane + offset, in_picture, 0.0)
-    g_alpha = tl.load(grad_alphas + plane + offset, in_picture, 0.0)
+    # The sum over all splats, and the background behind them, of weight × value.
+    behind = g_red * tl.load(target, in_picture, 0.0)
+    behind += g_green * tl.load(target + size, in_picture, 0.0)
+    behind += g_blue * tl.load(target + 2 * size, in_picture, 0.0)
+    nothing = tl.zeros([TILE // ROWS_A_WARP, LANES], tl.float32)
+    g_depth, g_alpha = nothing, nothing
+    if HAS_DEPTHS:
+        g_depth = tl.load(grad_depths + plane + offset, in_picture, 0.0)
+        behind += g_depth * tl.load(depths + plane + offset, in_picture, 0.0)
+    if HAS_ALPHAS:
+        g_alpha = tl.load(grad_alphas + plane + offset, in_picture, 0.0)
+        behind += g_alpha * tl.load(alphas + plane + offset, in_picture, 0.0)
+    if FIRST:
+        through = tl.where(in_picture, nothing + 1.0, -1.0)
+    else:
+        through = tl.load(light + plane + offset, in_picture, -1.0)
+        behind = tl.load(passed + plane + offset, in_picture, 0.0)
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
     x, y = x.to(tl.float32), y.to(tl.float32)
+    lane = tl.arange(0, LANES)
+    part = _sum_of_lane(lane)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    some_light = tl.max(through, 0) > 0
+    some_light = tl.max(through) > 0
     while (begin < end) & some_light:
-        s_x, s_y, cxx, cxy, cyy, depth, opacity, r, g, b = _splat(
-            splats, opacities, colors, pairs, begin, first_row
-        )
-        dx, dy, raw, alpha = _falloff(s_x, s_y, cxx, cxy, cyy, opacity, x, y)
-        if tl.max((alpha > 0).to(tl.int32), 0) > 0:
-            after = through * (1 - alpha)
+        pair = tl.load(pairs + begin).to(tl.int64)
+        row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
+        mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
+        r, g, b, depth = _color(row, colors, pair + first_row)
+        dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
+        alpha = tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
+        sums = tl.zeros([LANES], tl.float32)
+        if tl.max(((alpha > 0) & (through > 0)).to(tl.int32)) > 0:
+            left = 1 - alpha
+            after = through * left
             drawn = after >= MIN_TRANSMITTANCE
             weight = tl.where(drawn, alpha * through, 0.0)
-            value = g_red * r + g_green * g + g_blue * b + g_depth * depth + g_alpha
-            before += weight * value
-            d_power = tl.where(
-                drawn & (alpha > 0), (through * value - (total - before) / (1 - alpha)) * raw, 0.0
-            )
+            value = g_red * r + g_green * g + g_blue * b
+            if HAS_DEPTHS:
+                value += g_depth * depth
+            if HAS_ALPHAS:
+                value += g_alpha
+            behind -= weight * value
+            root = tl.rsqrt(left)  # its square is 1 / left, without a division's dozen instructions
+            d_power = tl.where(drawn & (alpha > 0), (through * value - behind * (root * root)) * raw, 0.0)
             through = tl.where(drawn, after, -tl.abs(through))
-            step_x, step_y = d_power * dx, d_power * dy
-            sum_x, sum_y = tl.sum(step_x, 0), tl.sum(step_y, 0)
-            grad = grads + tl.load(slots + begin) * GRAD_ROW
-            tl.store(grad, -(cxx * sum_x + cxy * sum_y))
-            tl.store(grad + 1, -(cyy * sum_y + cxy * sum_x))
-            tl.store(grad + 2, -0.5 * tl.sum(step_x * dx, 0))
-            tl.store(grad + 3, -tl.sum(step_x * dy, 0))
-            tl.store(grad + 4, -0.5 * tl.sum(step_y * dy, 0))
-            tl.store(grad + 5, tl.sum(weight * g_depth, 0))
-            tl.store(grad + 6, tl.sum(d_power, 0) / tl.maximum(opacity, MIN_ALPHA))
-            tl.store(grad + 7, tl.sum(weight * g_red, 0))
-            tl.store(grad + 8, tl.sum(weight * g_green, 0))
-            tl.store(grad + 9, tl.sum(weight * g_blue, 0))
-            some_light = tl.max((through > 0).to(tl.int32), 0) > 0
+            step = d_power * dy
+            d, d_y, d_yy = tl.sum(d_power, 0), tl.sum(step, 0), tl.sum(step * dy, 0)
+            d_x = d * dx
+            d_depth = tl.sum(weight * g_depth, 0) if HAS_DEPTHS else tl.zeros([LANES], tl.float32)
+            sums = _sums_over_lanes(
+                d_x, d_y, d_x * dx, d_y * dx, d_yy, d,
+                tl.sum(weight * g_red, 0), tl.sum(weight * g_green, 0), tl.sum(weight * g_blue, 0),
+                d_depth, lane,
+            )  # fmt: skip
+            some_light = tl.max(through) > 0
+        tl.store(grads + slot * GRAD_ROW + part, sums, part < NUM_SUMS)
         begin += 1
 
-    tl.store(light + plane + offset, through, in_picture)
-    tl.store(passed + plane + offset, before, in_picture)
+    rest = tl.arange(0, 16)[None, :]
+    while begin < end:  # what nobody sees
+        place = begin + lane
+        slot = tl.load(slots + place, place < end, 0)
+        row = grads + slot[:, None] * GRAD_ROW + rest
+        tl.store(row, tl.zeros([LANES, 16], tl.float32), (place < end)[:, None] & (rest < NUM_SUMS))
+        begin += LANES
+    if not LAST:
+        tl.store(light + plane + offset, through, in_picture)
+        tl.store(passed + plane + offset, behind, in_picture)
 
 
 @triton.jit
@@ -174,7 +269,7 @@ def gather_kernel(
     count = tl.load(counts + k, inside, 0)
     begin = tl.load(ends + k, inside, 0) - count
     part = tl.arange(0, 16)
-    used = part < GRAD_ROW
+    used = part < NUM_SUMS
     total = tl.zeros([BLOCK, 16], tl.float32)
     for i in range(tl.max(count, 0)):
         mask = (inside & (i < count))[:, None] & used[None, :]

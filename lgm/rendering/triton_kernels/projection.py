@@ -11,9 +11,13 @@ NEAR = tl.constexpr(0.2)
 BLUR_VARIANCE = tl.constexpr(0.3)
 JACOBIAN_MARGIN = tl.constexpr(0.3)
 MIN_ALPHA = tl.constexpr(1 / 255)
+LOG2_MIN_ALPHA = tl.constexpr(-7.994353436858858)
 TILE = tl.constexpr(16)
-SPLAT_ROW = tl.constexpr(8)  # floats a pair: x, y, conic xx, xy, yy, depth, and two of padding
-GRAD_ROW = tl.constexpr(12)  # x, y, conic xx, xy, yy, depth, opacity, r, g, b, and two of padding
+LOG2_E = tl.constexpr(1.4426950408889634)
+# Floats a pair: x, y, the exponent's coefficients of dx², dx·dy and dy², log2 of the opacity, depth;
+# alpha = 2 ** (the opacity's + xx dx² + xy dx dy + yy dy²). One of padding.
+SPLAT_ROW = tl.constexpr(8)
+GRAD_ROW = tl.constexpr(12)  # ten sums, see blend_backward_kernel, and two of padding
 
 
 @triton.jit
@@ -33,13 +37,19 @@ def _scaled_axes(quats, scales, rows, inside):
 
 
 @triton.jit
-def _camera(w2c, intrinsics, image):
-    """Rotation rows, translation, focal lengths and centre of a picture's camera."""
-    pose, k = w2c + image * 16, intrinsics + image * 9
-    r00, r01, r02, t0 = tl.load(pose), tl.load(pose + 1), tl.load(pose + 2), tl.load(pose + 3)
-    r10, r11, r12, t1 = tl.load(pose + 4), tl.load(pose + 5), tl.load(pose + 6), tl.load(pose + 7)
-    r20, r21, r22, t2 = tl.load(pose + 8), tl.load(pose + 9), tl.load(pose + 10), tl.load(pose + 11)
-    fx, fy, cx, cy = tl.load(k), tl.load(k + 4), tl.load(k + 2), tl.load(k + 5)
+def _camera(c2w, K_norm, image, height, width):
+    """World-to-camera rotation rows and translation, focal lengths and centre, of a picture's camera."""
+    pose, k = c2w + image * 16, K_norm + image * 9
+    r00, r10, r20, x = tl.load(pose), tl.load(pose + 1), tl.load(pose + 2), tl.load(pose + 3)
+    r01, r11, r21, y = tl.load(pose + 4), tl.load(pose + 5), tl.load(pose + 6), tl.load(pose + 7)
+    r02, r12, r22, z = tl.load(pose + 8), tl.load(pose + 9), tl.load(pose + 10), tl.load(pose + 11)
+    t0, t1, t2 = (
+        -(r00 * x + r01 * y + r02 * z),
+        -(r10 * x + r11 * y + r12 * z),
+        -(r20 * x + r21 * y + r22 * z),
+    )
+    fx, cx = tl.load(k) * width, tl.load(k + 2) * width
+    fy, cy = tl.load(k + 4) * height, tl.load(k + 5) * height
     return r00, r01, r02, t0, r10, r11, r12, t1, r20, r21, r22, t2, fx, fy, cx, cy
 
 
@@ -66,11 +76,30 @@ def _tile_range(center, extent, radius, size):
 
 
 @triton.jit
+def _touches(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, column, line):
+    """Whether alpha may reach 1/255 at a pixel of a tile: its largest value over the tile's rectangle of
+    pixel centres lies at the splat's own centre, or on one of the two edges that face that."""
+    left, top = (column * TILE).to(tl.float32), (line * TILE).to(tl.float32)
+    to_left, to_top = left - mean_x, top - mean_y
+    to_right, to_bottom = to_left + (TILE - 1), to_top + (TILE - 1)
+    near_x = tl.minimum(tl.maximum(to_left, 0.0), to_right)
+    near_y = tl.minimum(tl.maximum(to_top, 0.0), to_bottom)
+    # The largest exponent along x = near_x, and along y = near_y.
+    along_y = tl.minimum(tl.maximum(-0.5 * e_xy * near_x / e_yy, to_top), to_bottom)
+    along_x = tl.minimum(tl.maximum(-0.5 * e_xy * near_y / e_xx, to_left), to_right)
+    on_column = near_x * (e_xx * near_x + e_xy * along_y) + e_yy * along_y * along_y
+    on_line = along_x * (e_xx * along_x + e_xy * near_y) + e_yy * near_y * near_y
+    # Rounding must not lose what lies just inside the threshold.
+    return log_opacity + tl.maximum(on_column, on_line) >= LOG2_MIN_ALPHA - 0.01
+
+
+@triton.jit
 def project_kernel(
-    means, quats, scales, opacities, w2c, intrinsics,  # [B, N, …], [I, 4, 4], [I, 3, 3]
+    means, quats, scales, opacities, c2w, K_norm,  # [B, N, …], [I, 4, 4], [I, 3, 3]
     splats,  # [P, SPLAT_ROW]
     tiles_x, tiles_y,  # [P] int32: first tile, and one past the last in the upper half
-    counts,  # [P] int32: tiles that may be touched
+    seen,  # [P] int64: one bit a tile of that rectangle, row by row; all where they are more than 64
+    counts,  # [P] int32: tiles that are seen
     depth_keys,  # [P] int32: the depth's bits, largest where nothing is touched
     num_gaussians, num_views, height, width,
     BLOCK: tl.constexpr,
@@ -88,11 +117,12 @@ def project_kernel(
     )
     # alpha reaches 1/255 inside of this many standard deviations
     reach = tl.sqrt(tl.maximum(2 * tl.log(tl.maximum(opacity, MIN_ALPHA) * 255), 0.0))
+    log_opacity = tl.log2(tl.maximum(opacity, MIN_ALPHA))
 
     for view in range(num_views):
         image = scene * num_views + view
         (r00, r01, r02, t0, r10, r11, r12, t1, r20, r21, r22, t2, fx, fy, cx, cy) = _camera(
-            w2c, intrinsics, image
+            c2w, K_norm, image, height, width
         )
         cam_x = r00 * mean_x + r01 * mean_y + r02 * mean_z + t0
         cam_y = r10 * mean_x + r11 * mean_y + r12 * mean_z + t1
@@ -137,13 +167,26 @@ def project_kernel(
         row = splats + pair * SPLAT_ROW
         tl.store(row, x, visible)
         tl.store(row + 1, y, visible)
-        tl.store(row + 2, cov_yy / determinant, visible)
-        tl.store(row + 3, -sharp_xy / determinant, visible)
-        tl.store(row + 4, cov_xx / determinant, visible)
-        tl.store(row + 5, z, visible)
+        e_xx, e_yy = cov_yy * (-0.5 * LOG2_E) / determinant, cov_xx * (-0.5 * LOG2_E) / determinant
+        e_xy = sharp_xy * LOG2_E / determinant
+        tl.store(row + 2, e_xx, visible)
+        tl.store(row + 3, e_xy, visible)
+        tl.store(row + 4, e_yy, visible)
+        tl.store(row + 5, log_opacity, visible)
+        tl.store(row + 6, z, visible)
         tl.store(tiles_x + pair, tl.where(visible, left | (right << 16), 0), inside)
         tl.store(tiles_y + pair, tl.where(visible, top | (bottom << 16), 0), inside)
-        tl.store(counts + pair, tl.where(visible, (right - left) * (bottom - top), 0), inside)
+        bits, count = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int32)
+        columns = tl.maximum(right - left, 1)
+        area = tl.where(visible, (right - left) * (bottom - top), 0)
+        for i in range(tl.max(tl.where(area <= 64, area, 0), 0)):
+            column, line = left + i % columns, top + i // columns
+            touched = (i < area) & _touches(x, y, e_xx, e_xy, e_yy, log_opacity, column, line)
+            bits |= touched.to(tl.int64) << i
+            count += touched.to(tl.int32)
+        visible = visible & ((count > 0) | (area > 64))
+        tl.store(seen + pair, tl.where(area <= 64, bits, -1), inside)
+        tl.store(counts + pair, tl.where(area <= 64, count, area), inside)
         # Positive floats sort as their bits do.
         key = tl.where(visible, z.to(tl.int32, bitcast=True), 0x7FFFFFFF)
         tl.store(depth_keys + pair, key, inside)
@@ -151,7 +194,7 @@ def project_kernel(
 
 @triton.jit
 def project_backward_kernel(
-    means, quats, scales, w2c, intrinsics,
+    means, quats, scales, opacities, c2w, K_norm,
     splats, counts, pair_grads,  # [P, SPLAT_ROW], [P], [P, GRAD_ROW]
     grad_means, grad_quats, grad_scales, grad_opacities, grad_colors,  # [B, N, …]
     num_gaussians, num_views, height, width,
@@ -182,22 +225,24 @@ def project_backward_kernel(
         pair = image.to(tl.int64) * num_gaussians + n
         visible = inside & (tl.load(counts + pair, inside, 0) > 0)
         row, grad = splats + pair * SPLAT_ROW, pair_grads + pair * GRAD_ROW
-        conic_xx = tl.load(row + 2, visible, 0.0)
-        conic_xy = tl.load(row + 3, visible, 0.0)
-        conic_yy = tl.load(row + 4, visible, 0.0)
-        d_x = tl.load(grad, visible, 0.0)
-        d_y = tl.load(grad + 1, visible, 0.0)
-        d_cxx = tl.load(grad + 2, visible, 0.0)
-        d_cxy = 0.5 * tl.load(grad + 3, visible, 0.0)
-        d_cyy = tl.load(grad + 4, visible, 0.0)
-        d_depth = tl.load(grad + 5, visible, 0.0)
-        g_opacity += tl.load(grad + 6, visible, 0.0)
-        g_r += tl.load(grad + 7, visible, 0.0)
-        g_g += tl.load(grad + 8, visible, 0.0)
-        g_b += tl.load(grad + 9, visible, 0.0)
+        # Of the exponent in base e: -0.5 · offsetᵀ · conic · offset.
+        conic_xx = tl.load(row + 2, visible, 0.0) * (-2 / LOG2_E)
+        conic_xy = tl.load(row + 3, visible, 0.0) * (-1 / LOG2_E)
+        conic_yy = tl.load(row + 4, visible, 0.0) * (-2 / LOG2_E)
+        sum_x, sum_y = tl.load(grad, visible, 0.0), tl.load(grad + 1, visible, 0.0)
+        d_x = -(conic_xx * sum_x + conic_xy * sum_y)
+        d_y = -(conic_xy * sum_x + conic_yy * sum_y)
+        d_cxx = -0.5 * tl.load(grad + 2, visible, 0.0)
+        d_cxy = -0.5 * tl.load(grad + 3, visible, 0.0)
+        d_cyy = -0.5 * tl.load(grad + 4, visible, 0.0)
+        g_opacity += tl.load(grad + 5, visible, 0.0)
+        g_r += tl.load(grad + 6, visible, 0.0)
+        g_g += tl.load(grad + 7, visible, 0.0)
+        g_b += tl.load(grad + 8, visible, 0.0)
+        d_depth = tl.load(grad + 9, visible, 0.0)
 
         (r00, r01, r02, t0, r10, r11, r12, t1, r20, r21, r22, t2, fx, fy, cx, cy) = _camera(
-            w2c, intrinsics, image
+            c2w, K_norm, image, height, width
         )
         cam_x = r00 * mean_x + r01 * mean_y + r02 * mean_z + t0
         cam_y = r10 * mean_x + r11 * mean_y + r12 * mean_z + t1
@@ -275,7 +320,8 @@ def project_backward_kernel(
     tl.store(grad_quats + rows * 4 + 1, d_qx, inside)
     tl.store(grad_quats + rows * 4 + 2, d_qy, inside)
     tl.store(grad_quats + rows * 4 + 3, d_qz, inside)
-    tl.store(grad_opacities + rows, g_opacity, inside)
+    opacity = tl.maximum(tl.load(opacities + rows, inside, 1.0), MIN_ALPHA)  # alphas of less are 0
+    tl.store(grad_opacities + rows, g_opacity / opacity, inside)
     tl.store(grad_colors + rows * 3, g_r, inside)
     tl.store(grad_colors + rows * 3 + 1, g_g, inside)
     tl.store(grad_colors + rows * 3 + 2, g_b, inside)
