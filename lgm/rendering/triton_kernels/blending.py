@@ -34,6 +34,12 @@ def _pixels(tile, rows, columns, height, width):
 
 
 @triton.jit
+def _any(condition):
+    """Over a tile's pixels; a warp reduces integers in one instruction, floats in ten."""
+    return tl.max(tl.max(condition.to(tl.int32), 0), 0) > 0
+
+
+@triton.jit
 def _shape(row):
     """Centre, exponent's coefficients and log2 of the opacity, of the splat at `row`."""
     mean_x, mean_y, log_opacity = tl.load(row), tl.load(row + 1), tl.load(row + 5)
@@ -88,7 +94,7 @@ def blend_kernel(
     x, y = x.to(tl.float32), y.to(tl.float32)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    while (begin < end) & (tl.max(through) > 0):
+    while (begin < end) & _any(through > 0):
         for i in tl.static_range(UNROLL):
             # Past the end the last splat is read again and made invisible.
             pair = tl.load(pairs + tl.minimum(begin + i, end - 1)).to(tl.int64)
@@ -117,7 +123,7 @@ def blend_kernel(
         tl.store(alphas + plane + offset, 1 - passing, in_picture)
     else:
         tl.store(light + plane + offset, through, in_picture)
-        tl.store(alive + tile, (tl.max(through) > 0).to(tl.uint8))
+        tl.store(alive + tile, _any(through > 0).to(tl.uint8))
     tl.store(target, red, in_picture)
     tl.store(target + size, green, in_picture)
     tl.store(target + 2 * size, blue, in_picture)
@@ -207,16 +213,23 @@ def blend_backward_kernel(
     part = _sum_of_lane(lane)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    some_light = tl.max(through) > 0
-    while (begin < end) & some_light:
-        pair = tl.load(pairs + begin).to(tl.int64)
-        row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
-        mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
-        r, g, b, depth = _color(row, colors, pair + first_row)
+    some_light = (begin < end) & _any(through > 0)
+    # While one splat is computed, the next one's numbers and the pair behind that are on their way.
+    pair = tl.load(pairs + begin, begin < end, 0).to(tl.int64)
+    mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(splats + pair * SPLAT_ROW)
+    r, g, b, depth = _color(splats + pair * SPLAT_ROW, colors, tl.maximum(pair + first_row, 0))
+    pair = tl.load(pairs + begin + 1, begin + 1 < end, 0).to(tl.int64)
+    slot = tl.load(slots + begin, begin < end, 0)
+    while some_light:
+        next_row = splats + pair * SPLAT_ROW
+        next_x, next_y, next_xx, next_xy, next_yy, next_opacity = _shape(next_row)
+        next_r, next_g, next_b, next_depth = _color(next_row, colors, tl.maximum(pair + first_row, 0))
+        pair = tl.load(pairs + begin + 2, begin + 2 < end, 0).to(tl.int64)
+        next_slot = tl.load(slots + begin + 1, begin + 1 < end, 0)
         dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
         alpha = tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
         sums = tl.zeros([LANES], tl.float32)
-        if tl.max(((alpha > 0) & (through > 0)).to(tl.int32)) > 0:
+        if _any((alpha > 0) & (through > 0)):
             left = 1 - alpha
             after = through * left
             drawn = after >= MIN_TRANSMITTANCE
@@ -239,16 +252,23 @@ def blend_backward_kernel(
                 tl.sum(weight * g_red, 0), tl.sum(weight * g_green, 0), tl.sum(weight * g_blue, 0),
                 d_depth, lane,
             )  # fmt: skip
-            some_light = tl.max(through) > 0
+            some_light = _any(through > 0)
         tl.store(grads + slot * GRAD_ROW + part, sums, part < NUM_SUMS)
+        mean_x, mean_y, log_opacity = next_x, next_y, next_opacity
+        e_xx, e_xy, e_yy = next_xx, next_xy, next_yy
+        r, g, b, depth, slot = next_r, next_g, next_b, next_depth, next_slot
         begin += 1
+        some_light = some_light & (begin < end)
 
     rest = tl.arange(0, 16)[None, :]
     while begin < end:  # what nobody sees
         place = begin + lane
-        slot = tl.load(slots + place, place < end, 0)
-        row = grads + slot[:, None] * GRAD_ROW + rest
-        tl.store(row, tl.zeros([LANES, 16], tl.float32), (place < end)[:, None] & (rest < NUM_SUMS))
+        hidden = tl.load(slots + place, place < end, 0)
+        tl.store(
+            grads + hidden[:, None] * GRAD_ROW + rest,
+            tl.zeros([LANES, 16], tl.float32),
+            (place < end)[:, None] & (rest < NUM_SUMS),
+        )
         begin += LANES
     if not LAST:
         tl.store(light + plane + offset, through, in_picture)
