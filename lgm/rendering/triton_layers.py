@@ -65,15 +65,14 @@ def layers(
     the layers updates in between. What covers everything thus costs little more than what is seen
     of it. One layer takes one wait for the device, several take one or two each."""
     order = torch.sort(boxes.depth_keys).indices
-    total = int(boxes.counts.sum())
-    if total <= max_intersections:
-        order = _by_picture(order, grid) if total else order[:0]
-        counts = boxes.counts[order]
-        ends = counts.cumsum(0, dtype=torch.int64)
-        yield _bin(boxes, grid, alive, order, ends, counts, total, is_first=True, is_last=True)
-        return
     counts = boxes.counts[order]
     ends = counts.cumsum(0, dtype=torch.int64)
+    total = int(ends[-1])
+    if total <= max_intersections:
+        visible = order if total else order[:0]
+        ends, counts = ends[: len(visible)], counts[: len(visible)]
+        yield _bin(boxes, grid, alive, visible, ends, counts, total, is_first=True, is_last=True)
+        return
     steps = torch.arange(1, total // max_intersections + 2, device=ends.device) * max_intersections
     # A pair alone never exceeds a layer: it touches at most the tiles of one picture.
     cuts = sorted({0, *torch.searchsorted(ends, steps, right=True).tolist()})
@@ -84,15 +83,6 @@ def layers(
         part_total = int(part_ends[-1])
         is_last = end == cuts[-1]
         yield _bin(boxes, grid, alive, part, part_ends, part_counts, part_total, is_first, is_last)
-
-
-def _by_picture(order: Tensor, grid: Grid) -> Tensor:
-    """Pairs by picture, and then front to back: what is worked on at one time then lies together in
-    memory. Two stable sorts, of 32 bits and of 8, cost less than one of 64."""
-    if grid.pictures == 1:
-        return order
-    dtype = torch.uint8 if grid.pictures <= 1 << 8 else torch.int32
-    return order[torch.sort((order // grid.num_gaussians).to(dtype), stable=True).indices]
 
 
 def _count(boxes: Boxes, grid: Grid, alive: Tensor, order: Tensor) -> Tensor:

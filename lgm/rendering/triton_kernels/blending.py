@@ -213,36 +213,31 @@ def blend_backward_kernel(
     part = _sum_of_lane(lane)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    some_light = (begin < end) & _any(through > 0)
-    # While one splat is computed, the next one's numbers and the pair behind that are on their way.
-    pair = tl.load(pairs + begin, begin < end, 0).to(tl.int64)
-    mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(splats + pair * SPLAT_ROW)
-    r, g, b, depth = _color(splats + pair * SPLAT_ROW, colors, tl.maximum(pair + first_row, 0))
-    pair = tl.load(pairs + begin + 1, begin + 1 < end, 0).to(tl.int64)
-    slot = tl.load(slots + begin, begin < end, 0)
-    while some_light:
-        next_row = splats + pair * SPLAT_ROW
-        next_x, next_y, next_xx, next_xy, next_yy, next_opacity = _shape(next_row)
-        next_r, next_g, next_b, next_depth = _color(next_row, colors, tl.maximum(pair + first_row, 0))
-        pair = tl.load(pairs + begin + 2, begin + 2 < end, 0).to(tl.int64)
-        next_slot = tl.load(slots + begin + 1, begin + 1 < end, 0)
+    some_light = _any(through > 0)
+    while (begin < end) & some_light:
+        pair = tl.load(pairs + begin).to(tl.int64)
+        row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
+        mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
+        r, g, b, depth = _color(row, colors, pair + first_row)
         dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
-        alpha = tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
+        counts = (raw >= MIN_ALPHA) & (through > 0)
         sums = tl.zeros([LANES], tl.float32)
-        if _any((alpha > 0) & (through > 0)):
-            left = 1 - alpha
-            after = through * left
-            drawn = after >= MIN_TRANSMITTANCE
-            weight = tl.where(drawn, alpha * through, 0.0)
+        if _any(counts):
+            capped = tl.minimum(raw, MAX_ALPHA)
+            after = through - through * capped
+            drawn = counts & (after >= MIN_TRANSMITTANCE)
+            alpha, slope = tl.where(drawn, capped, 0.0), tl.where(drawn, raw, 0.0)
+            weight = alpha * through
             value = g_red * r + g_green * g + g_blue * b
             if HAS_DEPTHS:
                 value += g_depth * depth
             if HAS_ALPHAS:
                 value += g_alpha
             behind -= weight * value
-            root = tl.rsqrt(left)  # its square is 1 / left, without a division's dozen instructions
-            d_power = tl.where(drawn & (alpha > 0), (through * value - behind * (root * root)) * raw, 0.0)
-            through = tl.where(drawn, after, -tl.abs(through))
+            root = tl.rsqrt(1 - alpha)  # its square is 1 / (1 - alpha), without a division
+            d_power = (through * value - behind * (root * root)) * slope
+            # Blending has ended where a splat that counts was not drawn.
+            through = tl.where(counts, tl.where(drawn, after, 0.0), through)
             step = d_power * dy
             d, d_y, d_yy = tl.sum(d_power, 0), tl.sum(step, 0), tl.sum(step * dy, 0)
             d_x = d * dx
@@ -254,21 +249,14 @@ def blend_backward_kernel(
             )  # fmt: skip
             some_light = _any(through > 0)
         tl.store(grads + slot * GRAD_ROW + part, sums, part < NUM_SUMS)
-        mean_x, mean_y, log_opacity = next_x, next_y, next_opacity
-        e_xx, e_xy, e_yy = next_xx, next_xy, next_yy
-        r, g, b, depth, slot = next_r, next_g, next_b, next_depth, next_slot
         begin += 1
-        some_light = some_light & (begin < end)
 
     rest = tl.arange(0, 16)[None, :]
     while begin < end:  # what nobody sees
         place = begin + lane
-        hidden = tl.load(slots + place, place < end, 0)
-        tl.store(
-            grads + hidden[:, None] * GRAD_ROW + rest,
-            tl.zeros([LANES, 16], tl.float32),
-            (place < end)[:, None] & (rest < NUM_SUMS),
-        )
+        slot = tl.load(slots + place, place < end, 0)
+        row = grads + slot[:, None] * GRAD_ROW + rest
+        tl.store(row, tl.zeros([LANES, 16], tl.float32), (place < end)[:, None] & (rest < NUM_SUMS))
         begin += LANES
     if not LAST:
         tl.store(light + plane + offset, through, in_picture)
