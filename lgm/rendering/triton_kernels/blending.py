@@ -34,12 +34,6 @@ def _pixels(tile, rows, columns, height, width):
 
 
 @triton.jit
-def _any(condition):
-    """Over a tile's pixels; a warp reduces integers in one instruction, floats in ten."""
-    return tl.max(tl.max(condition.to(tl.int32), 0), 0) > 0
-
-
-@triton.jit
 def _shape(row):
     """Centre, exponent's coefficients and log2 of the opacity, of the splat at `row`."""
     mean_x, mean_y, log_opacity = tl.load(row), tl.load(row + 1), tl.load(row + 5)
@@ -94,7 +88,7 @@ def blend_kernel(
     x, y = x.to(tl.float32), y.to(tl.float32)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    while (begin < end) & _any(through > 0):
+    while (begin < end) & (tl.max(through) > 0):
         for i in tl.static_range(UNROLL):
             # Past the end the last splat is read again and made invisible.
             pair = tl.load(pairs + tl.minimum(begin + i, end - 1)).to(tl.int64)
@@ -123,7 +117,7 @@ def blend_kernel(
         tl.store(alphas + plane + offset, 1 - passing, in_picture)
     else:
         tl.store(light + plane + offset, through, in_picture)
-        tl.store(alive + tile, _any(through > 0).to(tl.uint8))
+        tl.store(alive + tile, (tl.max(through) > 0).to(tl.uint8))
     tl.store(target, red, in_picture)
     tl.store(target + size, green, in_picture)
     tl.store(target + 2 * size, blue, in_picture)
@@ -213,31 +207,29 @@ def blend_backward_kernel(
     part = _sum_of_lane(lane)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    some_light = _any(through > 0)
+    some_light = tl.max(through) > 0
     while (begin < end) & some_light:
         pair = tl.load(pairs + begin).to(tl.int64)
         row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
         mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
         r, g, b, depth = _color(row, colors, pair + first_row)
         dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
-        counts = (raw >= MIN_ALPHA) & (through > 0)
+        alpha = tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
         sums = tl.zeros([LANES], tl.float32)
-        if _any(counts):
-            capped = tl.minimum(raw, MAX_ALPHA)
-            after = through - through * capped
-            drawn = counts & (after >= MIN_TRANSMITTANCE)
-            alpha, slope = tl.where(drawn, capped, 0.0), tl.where(drawn, raw, 0.0)
-            weight = alpha * through
+        if tl.max(((alpha > 0) & (through > 0)).to(tl.int32)) > 0:
+            left = 1 - alpha
+            after = through * left
+            drawn = after >= MIN_TRANSMITTANCE
+            weight = tl.where(drawn, alpha * through, 0.0)
             value = g_red * r + g_green * g + g_blue * b
             if HAS_DEPTHS:
                 value += g_depth * depth
             if HAS_ALPHAS:
                 value += g_alpha
             behind -= weight * value
-            root = tl.rsqrt(1 - alpha)  # its square is 1 / (1 - alpha), without a division
-            d_power = (through * value - behind * (root * root)) * slope
-            # Blending has ended where a splat that counts was not drawn.
-            through = tl.where(counts, tl.where(drawn, after, 0.0), through)
+            root = tl.rsqrt(left)  # its square is 1 / left, without a division's dozen instructions
+            d_power = tl.where(drawn & (alpha > 0), (through * value - behind * (root * root)) * raw, 0.0)
+            through = tl.where(drawn, after, -tl.abs(through))
             step = d_power * dy
             d, d_y, d_yy = tl.sum(d_power, 0), tl.sum(step, 0), tl.sum(step * dy, 0)
             d_x = d * dx
@@ -247,7 +239,7 @@ def blend_backward_kernel(
                 tl.sum(weight * g_red, 0), tl.sum(weight * g_green, 0), tl.sum(weight * g_blue, 0),
                 d_depth, lane,
             )  # fmt: skip
-            some_light = _any(through > 0)
+            some_light = tl.max(through) > 0
         tl.store(grads + slot * GRAD_ROW + part, sums, part < NUM_SUMS)
         begin += 1
 
