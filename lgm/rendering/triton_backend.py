@@ -143,7 +143,8 @@ class _Splatting(torch.autograd.Function):
         ctx: Any, grad_images: Tensor | None, grad_depths: Tensor | None, grad_alphas: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         from lgm.rendering.triton_kernels.blending import blend_backward_kernel, gather_kernel
-        from lgm.rendering.triton_kernels.projection import GRAD_ROW, project_backward_kernel
+        from lgm.rendering.triton_kernels.projection import GRAD_ROW
+        from lgm.rendering.triton_kernels.projection_backward import project_backward_kernel
 
         *scene, c2w, K_norm, splats, counts, images, depths, alphas = ctx.saved_tensors
         grid, (height, width) = ctx.grid, ctx.size
