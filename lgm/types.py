@@ -13,6 +13,9 @@ from torch import Tensor
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
+from lgm.gaussians.similarity import moved
+
+FRAMES = ("network", "user")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Batch:
     seeds: one an object; what augmentation draws for the object comes from it alone, so that it
         depends on neither the rank, nor the worker, nor the rest of the batch. On the host.
     background: rgb in 0..1 behind each object's targets; `lgm.data.prepare` sets it.
+    to_user: similarities, from the frame of this batch's cameras to the one in which the data's owner gave
+        them; None where nobody asks.
     """
 
     input: Views
@@ -65,20 +70,24 @@ class Batch:
     uids: tuple[str, ...]
     seeds: tuple[int, ...] = ()
     background: Float[Tensor, "B 3"] | None = None
+    to_user: Float[Tensor, "B 4 4"] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        background = None if self.background is None else self.background.to(*args, **kwargs)
         return replace(
             self,
             input=self.input.to(*args, **kwargs),
             target=self.target.to(*args, **kwargs),
-            background=background,
+            background=None if self.background is None else self.background.to(*args, **kwargs),
+            to_user=None if self.to_user is None else self.to_user.to(*args, **kwargs),
         )
 
     def pin_memory(self) -> Batch:
-        background = None if self.background is None else self.background.pin_memory()
         return replace(
-            self, input=self.input.pin_memory(), target=self.target.pin_memory(), background=background
+            self,
+            input=self.input.pin_memory(),
+            target=self.target.pin_memory(),
+            background=None if self.background is None else self.background.pin_memory(),
+            to_user=None if self.to_user is None else self.to_user.pin_memory(),
         )
 
 
@@ -106,3 +115,14 @@ class Prediction:
     batch: Batch
     gaussians: Gaussians
     render: RenderOutput
+
+    def in_frame(self, frame: str, scene: int) -> Gaussians:
+        """One scene [1, N, …].
+
+        frame: "network", the canonical one; "user", where the data's cameras are and as large as that
+            makes the object.
+        """
+        gaussians, to_user = self.gaussians.scene(scene), self.batch.to_user
+        if frame == "network" or to_user is None:
+            return gaussians
+        return moved(gaussians, to_user[scene : scene + 1])

@@ -4,6 +4,7 @@ from lgm.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from lgm.callbacks.ema import EMA
 from lgm.callbacks.export import ExportPly
 from lgm.callbacks.images import ImageGrid
+from lgm.callbacks.input_sheet import InputSheet
 from lgm.callbacks.measure import Measure
 from lgm.callbacks.progress import StepProgress
 from lgm.callbacks.report import Report
@@ -15,6 +16,7 @@ __all__ = [
     "EMA",
     "ExportPly",
     "ImageGrid",
+    "InputSheet",
     "LastCheckpoint",
     "Measure",
     "Report",

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 NO_LPIPS_REASON = "this evaluation was asked for none (callbacks.measure.lpips=null)"
 UNTRAINED_REASON = "no untrained network was given"
+NOTHING_NOVEL = "every picture of these objects is an input, and there is no other to compare with"
 
 
 class Measure(Callback):
@@ -55,6 +56,7 @@ class Measure(Callback):
         self._lpips_reason: str | None = NO_LPIPS_REASON
         self.rows: list[ViewRow] = []
         self.summary: dict | None = None
+        self._seen: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test" and self.make_lpips is not None:
@@ -65,7 +67,7 @@ class Measure(Callback):
                 log.warning("measuring without LPIPS: %s", error)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.rows, self.summary = [], None
+        self.rows, self.summary, self._seen = [], None, set()
         if self.untrained_net is not None:
             self.untrained_net.to(pl_module.device).eval()
 
@@ -79,10 +81,16 @@ class Measure(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         self.rows += self._measure(trainer, pl_module, outputs)
+        self._seen.update(outputs.batch.uids)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.rows = unique(gather_items(self.rows))
+        self._seen = set(gather_items(sorted(self._seen)))
         self._check_rows()
+        if not self.rows:
+            if trainer.is_global_zero:
+                write_nothing_measured(Path(trainer.default_root_dir), self.protocol, sorted(self._seen))
+            return
         missing = {} if self.untrained_net is not None else {"untrained": UNTRAINED_REASON}
         self.summary = summarise(self.rows, self.protocol, self._shared_lpips_reason(), missing)
         # The rows are those of all ranks, so each rank logs the same value.
@@ -108,10 +116,10 @@ class Measure(Callback):
         return next((reason for reason in gather_items([self._lpips_reason]) if reason), None)
 
     def _check_rows(self) -> None:
-        if not self.rows:
+        if not self.rows and not self._seen:
             raise ValueError(
-                f"nothing to measure under protocol {self.protocol!r}: no object arrived that has "
-                f"target views besides its inputs; check data.path and data.split"
+                f"nothing to measure under protocol {self.protocol!r}: no object arrived; "
+                f"check data.path and data.split"
             )
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, prediction: Prediction) -> list[ViewRow]:
@@ -165,6 +173,25 @@ class Measure(Callback):
         (run_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
         write_table(run_dir / "per_object.csv", per_object_table(self.rows))
         write_table(run_dir / "per_view.csv", per_view_table(self.rows))
+
+
+def write_nothing_measured(run_dir: Path, protocol: str, uids: list[str]) -> None:
+    """The files of a run on objects that have no views besides their inputs: no numbers, and why."""
+    metrics = ("psnr", "ssim", "lpips", "alpha_iou")
+    reasons = {f"{name}_reason": NOTHING_NOVEL for name in metrics}
+    summary = {
+        **dict.fromkeys(metrics),
+        **reasons,
+        "num_objects": len(uids),
+        "num_views": 0,
+        "protocol": protocol,
+    }
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_table(
+        run_dir / "per_object.csv", [{"uid": uid, "num_views": 0, **dict.fromkeys(metrics)} for uid in uids]
+    )
+    log.warning("nothing is measured: %s", NOTHING_NOVEL)
 
 
 def table_text(summary: dict) -> str:

@@ -5,6 +5,7 @@ from lgm.cameras.rays import nearest_to_origin, pixel_rays, plucker_rays
 from lgm.cameras.trajectories import (
     CANONICAL_AZIMUTHS_DEG,
     canonicalise,
+    from_canonical,
     orbit_poses,
     spiral_angles,
     turn_about_origin,
@@ -14,6 +15,7 @@ __all__ = [
     "CANONICAL_AZIMUTHS_DEG",
     "Cameras",
     "canonicalise",
+    "from_canonical",
     "nearest_to_origin",
     "orbit_poses",
     "pixel_rays",

@@ -72,6 +72,19 @@ def canonicalise(
     return home @ rigid_inverse(reference)[..., None, :, :] @ c2w
 
 
+def from_canonical(
+    reference: Float[Tensor, "*batch 4 4"], radius: float = 1.5
+) -> Float[Tensor, "*batch 4 4"]:
+    """The way back from where `canonicalise` moves the world: a similarity that takes points there to
+    points where `reference` stands as it is given."""
+    unit = torch.diag_embed(torch.ones_like(reference[..., 0]))
+    # A camera at the world's origin, along its axes, carries the world's frame with it.
+    forth = canonicalise(unit[..., None, :, :], reference, radius)[..., 0, :, :]
+    back = rigid_inverse(forth)
+    scale = reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6) / radius
+    return torch.cat([back[..., :3, :] * scale[..., None, None], back[..., 3:, :]], dim=-2)
+
+
 def turn_about_origin(
     c2w: Float[Tensor, "*batch 4 4"],
     azimuth_rad: Float[Tensor, "*batch"],

@@ -200,6 +200,5 @@ def _check_object(sampler: ViewSampler, found: PosedObject) -> None:
         sampler.choose(found.cameras, np.random.default_rng(0))
     except ValueError as error:
         raise ValueError(
-            f"object {found.uid!r}: {error} by {type(sampler).__name__}; lower "
-            "resolution.num_target_views or render more views"
+            f"object {found.uid!r}: {error} by {type(sampler).__name__}; {sampler.remedy}"
         ) from error

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lgm.cameras import Cameras, canonicalise
+from lgm.cameras import Cameras, canonicalise, from_canonical
 from lgm.data.augment import Augmentation
 from lgm.types import Batch, Views
 
@@ -60,7 +60,11 @@ class Preparation:
             input=_over(background, batch.input, rgba, augmentation.jitter(c2w, seeds)),
             target=_over(target_background, batch.target, target_rgba, target_c2w),
             background=target_background,
+            to_user=None if training or batch.to_user is None else self._to_user(batch.to_user, reference),
         )
+
+    def _to_user(self, to_user: Float[Tensor, "B 4 4"], reference: Float[Tensor, "B 4 4"]) -> Tensor:
+        return to_user @ from_canonical(reference.to(to_user.dtype), self.radius)
 
 
 def _over(

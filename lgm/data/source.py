@@ -17,10 +17,14 @@ from lgm.data.sample import BrokenSample, CameraRecord
 
 
 class PosedObject(ABC):
-    """One object: its name, its cameras, and pictures that are read and decoded on demand."""
+    """One object: its name, its cameras, and pictures that are read and decoded on demand.
+
+    to_user: [4, 4], a similarity, from the frame of `cameras` to the one in which their owner gave them.
+    """
 
     uid: str
     cameras: CameraRecord
+    to_user: np.ndarray = np.eye(4)
 
     @abstractmethod
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:

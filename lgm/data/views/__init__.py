@@ -2,12 +2,14 @@
 
 from lgm.data.views.base import ViewChoice, ViewSampler
 from lgm.data.views.drawn import RandomViews, WindowViews
+from lgm.data.views.own import OwnViews
 from lgm.data.views.rings import CanonicalViews, HeldOutViews, OrthogonalRandomViews
 
 __all__ = [
     "CanonicalViews",
     "HeldOutViews",
     "OrthogonalRandomViews",
+    "OwnViews",
     "RandomViews",
     "ViewChoice",
     "ViewSampler",
