@@ -101,9 +101,9 @@ class Rembg(Background):
             import rembg
         except Exception as error:  # also what its runtime, or a missing part of it, raises
             raise BrokenSample(
-                f"{path} has no alpha to tell the object from its background, and rembg, which would remove it, "
-                f"cannot be used here ({_first_line(error)}): pip install 'rembg[cpu]', or say "
-                "data/background=white for pictures on plain white, data/background=keep for pictures as they are"
+                f"{path} has no alpha that tells the object from its background, and rembg cannot be used "
+                f"here to remove it ({_first_line(error)}): pip install 'rembg[cpu]', or say "
+                "data/background=white for pictures on plain white, data/background=keep to leave them be"
             ) from error
         try:
             return rembg.remove, self._session

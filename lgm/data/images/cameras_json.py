@@ -20,7 +20,7 @@ def read(folder: Path, uid: str) -> Capture:
     paths = [folder / name for name in view_keys(path.name for path in paths).values()] or paths
     if len(paths) != record.num_views:
         raise BrokenSample(
-            f"object {uid!r}: {len(paths)} pictures in {folder} but {record.num_views} cameras in its {FILE_NAME}"
+            f"object {uid!r}: {folder} has {len(paths)} pictures, {FILE_NAME} {record.num_views} cameras"
         )
     pictures = [open_picture(path) for path in paths]
     width, height = one_size(pictures, uid, f"{FILE_NAME} has one fov_y_deg for all; use transforms.json")

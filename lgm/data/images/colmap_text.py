@@ -35,8 +35,8 @@ def find_model(folder: Path) -> Path | None:
         if (folder / name / "images.bin").is_file():
             where = folder / name
             raise BrokenSample(
-                f"{where} is a binary COLMAP model; colmap model_converter --input_path {where} --output_path "
-                f"{where} --output_type TXT writes the text beside it"
+                f"{where} is a binary COLMAP model; colmap model_converter --input_path {where} "
+                f"--output_path {where} --output_type TXT writes the text beside it"
             )
     return None
 

@@ -120,8 +120,8 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
     seen = meeting_point(origins, np.stack([middle(found, up) for found in rays]))
     if aimed is None or seen is None:
         raise BrokenSample(
-            f"object {capture.uid!r}: its cameras all look the same way, so that nothing tells how far away the "
-            "object is; add a picture from another side"
+            f"object {capture.uid!r}: its cameras all look the same way, so that nothing tells how far away "
+            "it is; add a picture from another side"
         )
     center, missed = seen
     distance = np.linalg.norm(center - origins, axis=1).mean()
@@ -131,8 +131,8 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
     if behind.any():
         name = capture.photos[int(np.flatnonzero(behind)[0])].picture.path.name
         raise BrokenSample(
-            f"object {capture.uid!r}: what the cameras look at lies behind {name}: they are no cameras around an "
-            "object, or their axes are another program's (COLMAP's look along +z, OpenGL's along -z)"
+            f"object {capture.uid!r}: what its cameras look at lies behind that of {name}; their axes may be "
+            "another program's (COLMAP's look along +z, OpenGL's along -z)"
         )
     what = "cameras look at" if center is aimed[0] else "object's outlines are centred on"
     log.info(

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 _MIDDLE_STEPS = 4
 
 
-def up_direction(c2w: Float[np.ndarray, "V 4 4"]) -> Float[np.ndarray, "3"]:
+def up_direction(c2w: Float[np.ndarray, "V 4 4"]) -> Float[np.ndarray, 3]:
     """The world's up, as far as the cameras tell: at right angles to their right-hand axes.
 
     Who holds a camera level, whatever it looks at, holds its right-hand axis horizontal; the direction
@@ -26,7 +26,7 @@ def up_direction(c2w: Float[np.ndarray, "V 4 4"]) -> Float[np.ndarray, "3"]:
 
 def meeting_point(
     origins: Float[np.ndarray, "V 3"], directions: Float[np.ndarray, "V 3"]
-) -> tuple[Float[np.ndarray, "3"], float] | None:
+) -> tuple[Float[np.ndarray, 3], float] | None:
     """The point nearest to all rays, and its root mean square distance from them; None where the rays
     are as good as parallel."""
     across = np.eye(3) - directions[:, :, None] * directions[:, None, :]  # [V, 3, 3]
@@ -53,7 +53,7 @@ def outline(alpha: UInt8[np.ndarray, "H W"], threshold: int = 128) -> Float[np.n
     return np.concatenate([np.stack(np.broadcast_arrays(x, y), axis=-1) for x, y in sides]).astype(np.float64)
 
 
-def middle(directions: Float[np.ndarray, "n 3"], up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+def middle(directions: Float[np.ndarray, "n 3"], up: Float[np.ndarray, 3]) -> Float[np.ndarray, 3]:
     """The direction of the middle of an outline: of its bounding box as a level camera sees it that looks
     there."""
     axis = directions.mean(axis=0)
@@ -67,7 +67,7 @@ def middle(directions: Float[np.ndarray, "n 3"], up: Float[np.ndarray, "3"]) -> 
 
 
 def looking_along(
-    direction: Float[np.ndarray, "3"], up: Float[np.ndarray, "3"], fallback: np.ndarray | None = None
+    direction: Float[np.ndarray, 3], up: Float[np.ndarray, 3], fallback: np.ndarray | None = None
 ) -> Float[np.ndarray, "3 3"]:
     """The rotation, camera axes to world, of an upright camera (OpenCV's axes) that looks that way.
 
@@ -81,7 +81,7 @@ def looking_along(
     return np.stack([right, np.cross(forward, right), forward], axis=-1)
 
 
-def turning(start: Float[np.ndarray, "3"], end: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+def turning(start: Float[np.ndarray, 3], end: Float[np.ndarray, 3]) -> Float[np.ndarray, "3 3"]:
     """The shortest rotation that takes one unit direction to another; opposite ones by half a turn about
     x, or z where they lie along x."""
     axis, cosine = np.cross(start, end), float(start @ end)

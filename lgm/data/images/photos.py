@@ -117,7 +117,8 @@ def fitted(path: Path, lens: Lens, source: str) -> tuple[Picture, Lens]:
         picture = turned
     if not _alike(picture, lens):
         raise BrokenSample(
-            f"{path} has {picture.width} × {picture.height} pixels, {source} says {lens.width} × {lens.height}"
+            f"{path} has {picture.width} × {picture.height} pixels, {source} says {lens.width} × "
+            f"{lens.height}; give the pictures that the cameras were found for"
         )
     return picture, lens.resized(picture.width, picture.height)
 

@@ -132,8 +132,8 @@ class ImagesSource(Source):
             pixels = outline(cut_out(photo.picture, self._background)[..., 3])
             if not len(pixels):
                 raise BrokenSample(
-                    f"object {capture.uid!r}: {photo.picture.path} shows no object, its alpha is nowhere above one "
-                    "half; leave it out, or say another data/background"
+                    f"object {capture.uid!r}: {photo.picture.path} shows no object, its alpha is nowhere "
+                    "above one half; leave it out, or say another data/background"
                 )
             if _touches_edge(pixels, photo.lens):
                 log.warning(
@@ -155,8 +155,8 @@ class ImagesSource(Source):
             if is_of(folder):
                 if self._recenter is not None:
                     raise BrokenSample(
-                        f"object {uid!r}: data.recenter={self._recenter} would move pictures whose cameras are known; "
-                        "leave it out"
+                        f"object {uid!r}: data.recenter={self._recenter} would move pictures whose cameras "
+                        "are known; leave it out"
                     )
                 return read(folder, uid)
         if self._up is not None:
@@ -196,7 +196,8 @@ def _find_objects(root: Path) -> list[Path]:
         children[:] = sorted(child for child in children if not child.startswith("."))
     if not folders:
         raise ValueError(
-            f"data.path={root} holds no pictures ({', '.join(EXTENSIONS)}), neither itself nor in its sub-folders"
+            f"data.path={root} holds no pictures, neither itself nor in its sub-folders; give a folder of "
+            f"{', '.join(EXTENSIONS)} files"
         )
     return folders
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-
 from lgm.cameras import orbit_poses
 from lgm.data.images.lens import Lens
 from lgm.data.images.photos import Capture, Photo, find_pictures, one_size, open_picture
@@ -23,9 +22,9 @@ def read(
     if len(paths) != len(azimuths_deg):
         angles = ", ".join(f"{angle:g}" for angle in azimuths_deg)
         raise BrokenSample(
-            f"object {uid!r}: {folder} has {len(paths)} pictures and no cameras: without cameras.json, "
-            f"transforms.json or a COLMAP model there must be {len(azimuths_deg)}, taken from azimuth {angles} "
-            "degrees; other angles are told by data.azimuths_deg"
+            f"object {uid!r}: {folder} has {len(paths)} pictures and no cameras; without cameras.json, "
+            f"transforms.json or a COLMAP model {len(azimuths_deg)} are wanted, from azimuth {angles} "
+            "degrees (data.azimuths_deg)"
         )
     pictures = [open_picture(path, turn=True) for path in paths]
     if not mixed_sizes:

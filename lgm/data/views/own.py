@@ -38,8 +38,8 @@ class OwnViews(ViewSampler):
             )
         if input_views is not None and len(set(input_views)) != num_input_views:
             raise ValueError(
-                f"protocol.views.input_views={list(input_views)} must be {num_input_views} different views, as "
-                "protocol.views.num_input_views says"
+                f"protocol.views.input_views={list(input_views)} must be {num_input_views} different views, "
+                "as protocol.views.num_input_views says"
             )
         self.num_input_views = num_input_views
         self.input_views = None if input_views is None else tuple(int(view) for view in input_views)
