@@ -66,6 +66,8 @@ class Capture:
 
     def check(self) -> Capture:
         """Itself; raises BrokenSample naming the first picture whose camera is none."""
+        if not self.photos:
+            raise BrokenSample(f"object {self.uid!r}: the file of its cameras names no pictures")
         fault = pose_fault(np.stack([photo.c2w for photo in self.photos]))
         if fault:
             view, what = fault
