@@ -61,6 +61,7 @@ class Batch:
     seeds: one an object; what augmentation draws for the object comes from it alone, so that it
         depends on neither the rank, nor the worker, nor the rest of the batch. On the host.
     background: rgb in 0..1 behind each object's targets; `lgm.data.prepare` sets it.
+    scaled: whether the cameras' distances are those that the network wants already.
     to_user: similarities, from the frame of this batch's cameras to the one in which the data's owner gave
         them; None where nobody asks.
     """
@@ -70,6 +71,7 @@ class Batch:
     uids: tuple[str, ...]
     seeds: tuple[int, ...] = ()
     background: Float[Tensor, "B 3"] | None = None
+    scaled: bool = False
     to_user: Float[Tensor, "B 4 4"] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:

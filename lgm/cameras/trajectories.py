@@ -57,23 +57,30 @@ def spiral_angles(
 def canonicalise(
     c2w: Float[Tensor, "*batch V 4 4"],
     reference: Float[Tensor, "*batch 4 4"],
-    radius: float = 1.5,
+    radius: float | Float[Tensor, "*batch"] = 1.5,
 ) -> Float[Tensor, "*batch V 4 4"]:
     """Move and scale the world so that the camera `reference`, which looks at the origin, stands at
     (0, 0, radius): the frame that the network works in. Pictures stay as they are: all distances
-    change alike, by radius over the reference's own distance from the origin."""
+    change alike, by radius over the reference's own distance from the origin.
+
+    radius: of all, or one for each world.
+    """
     distance = reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6)
     scale = (radius / distance)[..., None, None]
     c2w, reference = c2w.clone(), reference.clone()
     c2w[..., :3, 3] *= scale
     reference[..., :3, 3] *= scale[..., 0]
     home = opengl_to_opencv(torch.eye(4, dtype=c2w.dtype, device=c2w.device))
-    home[2, 3].fill_(radius)  # an assignment would wait for the device
-    return home @ rigid_inverse(reference)[..., None, :, :] @ c2w
+    home = home.expand_as(reference).clone()
+    if isinstance(radius, Tensor):
+        home[..., 2, 3] = radius
+    else:
+        home[..., 2, 3].fill_(radius)  # an assignment would wait for the device
+    return home[..., None, :, :] @ rigid_inverse(reference)[..., None, :, :] @ c2w
 
 
 def from_canonical(
-    reference: Float[Tensor, "*batch 4 4"], radius: float = 1.5
+    reference: Float[Tensor, "*batch 4 4"], radius: float | Float[Tensor, "*batch"] = 1.5
 ) -> Float[Tensor, "*batch 4 4"]:
     """The way back from where `canonicalise` moves the world: a similarity that takes points there to
     points where `reference` stands as it is given."""

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 # The largest object that training shows: its farthest point, as a part of the cameras' distance.
 _TRAINED_REACH = 0.6 / 1.5
+_USUAL_REACH = (0.33, 0.415)  # as outlines show it; the wider end just fits into the picture
+_TRAINED_HALF_SLOPE = np.tan(np.radians(49.1) / 2)  # the lens that shows that, with a margin
+_WIDEST = np.radians(80.0)
 _AIMED = 0.01  # how well, as a part of their distance, a rig's cameras look at one point
 _CENTERED = 0.1  # how far, as a part of the same, outlines may be off that point
 _Y = np.array([0.0, 1.0, 0.0])
@@ -74,10 +77,11 @@ def frame_of_rays(
 ) -> Frame:
     """Of pictures with cameras anywhere.
 
-    The object is where the rays through the middles of its outlines meet; the new cameras stand where
-    the old ones stood, level, and look there. No depth is needed for that: each picture is only seen
-    through another lens. Then all distances are scaled so that the cameras stand at `radius`, on the mean.
+    The new cameras stand where the old ones stood, level, and look at the object: no depth is needed for
+    that, each picture is only seen through another lens. Its field of view and the world's scale are
+    chosen by `_scale_and_fov`.
 
+    radius, fov_y_deg: of the cameras that the network was trained with.
     up: as the person says; None is what the cameras' file, or the cameras themselves, say.
     """
     c2w = np.stack([photo.c2w for photo in capture.photos])
@@ -89,7 +93,26 @@ def frame_of_rays(
     upright = turning(up, _Y)
     toward = center - c2w[:, :3, 3]
     distances = np.linalg.norm(toward, axis=1)
-    scale = radius / distances.mean()
+    angles = np.array(
+        [
+            _half_angle(found, way, lens, pixels)
+            for found, way, lens, pixels in zip(
+                rays, toward / distances[:, None], lenses, outlines, strict=True
+            )
+        ]
+    )
+    if angles.max() > _WIDEST:
+        name = capture.photos[int(angles.argmax())].picture.path.name
+        raise BrokenSample(
+            f"object {capture.uid!r}: the camera of {name} stands within the object, or all but"
+        )
+    scale, fov_y_deg = _scale_and_fov(distances, angles, radius, fov_y_deg)
+    log.info(
+        "%s: re-imaged with a field of view of %.4g degrees, from %.4g",
+        capture.uid,
+        fov_y_deg,
+        scale * distances.mean(),
+    )
     rotations, framed = np.empty((len(c2w), 3, 3)), np.tile(np.eye(4), (len(c2w), 1, 1))
     for view, pose in enumerate(c2w):
         axes = looking_along(upright @ toward[view], _Y, -upright @ pose[:3, 1])
@@ -101,6 +124,40 @@ def frame_of_rays(
     return Frame(
         framed, fov_y_deg, lenses, rotations, to_user, _resolution(lenses, fov_y_deg, max_resolution)
     )
+
+
+def _scale_and_fov(
+    distances: np.ndarray, angles: np.ndarray, radius: float, fov_y_deg: float
+) -> tuple[float, float]:
+    """How much smaller the network's world is than the person's, and the new cameras' field of view.
+
+    Where the object, with the cameras at `radius`, about fills the pictures of training, all is as there.
+    Else the pictures came from nearer or farther, through a wider or longer lens. Through the lens of
+    training the object would be cut off, or small: fewer pixels and a size that the network never saw.
+    So the world is scaled until the object has its usual size, the lens is as long as it then takes to
+    fill the picture, and the cameras stand where that puts them. Rays come as near to the origin as in
+    training, and Gaussians of the usual size cover as many pixels; only the cameras' distance is new.
+
+    distances: of the cameras from the object, in the person's world. angles: half of what the object
+        takes of each one's view.
+    """
+    size = (distances * np.sin(angles)).max()
+    half_fov = np.radians(fov_y_deg) / 2
+    least, most = _USUAL_REACH
+    if least <= size / distances.mean() <= most and angles.max() <= half_fov:
+        return radius / distances.mean(), fov_y_deg
+    margin = _TRAINED_HALF_SLOPE / np.tan(np.arcsin(_TRAINED_REACH))
+    return radius * _TRAINED_REACH / size, float(np.degrees(2 * np.arctan(margin * np.tan(angles.max()))))
+
+
+def _half_angle(rays: np.ndarray, toward: np.ndarray, lens: Lens, pixels: np.ndarray) -> float:
+    """The widest angle between the object's outline and its centre; of pictures that are all object, to
+    the nearer edges: a square would not show more."""
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    if (low <= 0).all() and (high >= (lens.width, lens.height)).all():
+        half = min(lens.width / lens.focal_x, lens.height / lens.focal_y) / 2
+        return float(np.arctan(half * np.tan(np.arcsin(_TRAINED_REACH)) / _TRAINED_HALF_SLOPE))
+    return float(np.arccos(np.clip(rays @ toward, -1, 1)).max())
 
 
 def _rays(pose: np.ndarray, lens: Lens, pixels: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 class OwnPictures(PosedObject):
     """One object's pictures, seen by upright square cameras at the same places that look at the object.
 
-    to_user: from the frame of `cameras` to the one in which the person's cameras were given.
+    to_user: from the frame of `cameras`, which is as large as the network wants it, to the one in which
+        the person's cameras were given.
     """
 
     def __init__(self, capture: Capture, frame: Frame, background: Background) -> None:
@@ -34,6 +35,7 @@ class OwnPictures(PosedObject):
         self.cameras = CameraRecord(
             frame.fov_y_deg, frame.c2w, () if capture.posed else tuple(range(len(capture.photos)))
         )
+        self.scaled = True
         self.to_user = frame.to_user
         self._capture = capture
         self._frame = frame
