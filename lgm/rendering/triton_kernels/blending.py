@@ -17,6 +17,7 @@ MIN_TRANSMITTANCE = tl.constexpr(1e-4)
 LANES = tl.constexpr(32)
 ROWS_A_WARP = tl.constexpr(2)  # rows of a tile that the lanes span
 NUM_SUMS = tl.constexpr(10)
+SPLATS_A_LOOK = tl.constexpr(4)  # after how many the backward pass looks whether some light is left
 
 
 @triton.jit
@@ -29,8 +30,16 @@ def _pixels(tile, rows, columns, height, width):
     first_y = (within // columns) * TILE + lane // TILE
     y = first_y[None, :] + ROWS_A_WARP * tl.arange(0, TILE // ROWS_A_WARP)[:, None]
     offset = y * width + x[None, :]
-    # The truth is that 16 lie side by side; told so, the compiler would give a lane four of them.
-    return image, x, y, (x < width)[None, :] & (y < height), tl.max_contiguous(offset, [1, 1])
+    # No multiple of anything, so that a lane gets no four neighbours: the compiler takes the layout of
+    # all the arithmetic from these accesses. (Told of nothing side by side either, it would turn the
+    # pixels over, and every sum over axis 0 would be one over lanes, three times as many instructions.)
+    return image, x, y, (x < width)[None, :] & (y < height), tl.multiple_of(offset, [1, 1])
+
+
+@triton.jit
+def _any(condition):
+    """Over a tile's pixels; a warp reduces integers in one instruction, floats in ten."""
+    return tl.max(tl.max(condition.to(tl.int32), 0), 0) > 0
 
 
 @triton.jit
@@ -88,7 +97,7 @@ def blend_kernel(
     x, y = x.to(tl.float32), y.to(tl.float32)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    while (begin < end) & (tl.max(through) > 0):
+    while (begin < end) & _any(through > 0):
         for i in tl.static_range(UNROLL):
             # Past the end the last splat is read again and made invisible.
             pair = tl.load(pairs + tl.minimum(begin + i, end - 1)).to(tl.int64)
@@ -117,7 +126,7 @@ def blend_kernel(
         tl.store(alphas + plane + offset, 1 - passing, in_picture)
     else:
         tl.store(light + plane + offset, through, in_picture)
-        tl.store(alive + tile, (tl.max(through) > 0).to(tl.uint8))
+        tl.store(alive + tile, _any(through > 0).to(tl.uint8))
     tl.store(target, red, in_picture)
     tl.store(target + size, green, in_picture)
     tl.store(target + 2 * size, blue, in_picture)
@@ -203,35 +212,42 @@ def blend_backward_kernel(
         behind = tl.load(passed + plane + offset, in_picture, 0.0)
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
     x, y = x.to(tl.float32), y.to(tl.float32)
+    first_y = tl.min(y, 0)
     lane = tl.arange(0, LANES)
     part = _sum_of_lane(lane)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    some_light = tl.max(through) > 0
-    while (begin < end) & some_light:
-        pair = tl.load(pairs + begin).to(tl.int64)
-        row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
-        mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
-        r, g, b, depth = _color(row, colors, pair + first_row)
-        dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
-        alpha = tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
-        sums = tl.zeros([LANES], tl.float32)
-        if tl.max(((alpha > 0) & (through > 0)).to(tl.int32)) > 0:
+    line = tl.arange(0, TILE // ROWS_A_WARP).to(tl.float32)[:, None]
+    while (begin < end) & _any(through > 0):
+        stop = tl.minimum(begin + SPLATS_A_LOOK, end)
+        while begin < stop:
+            pair = tl.load(pairs + begin).to(tl.int64)
+            row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
+            mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
+            r, g, b, depth = _color(row, colors, pair + first_row)
+            dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
+            raw = tl.where(raw >= MIN_ALPHA, raw, 0.0)
+            alpha = tl.minimum(raw, MAX_ALPHA)
             left = 1 - alpha
             after = through * left
             drawn = after >= MIN_TRANSMITTANCE
+            raw = tl.where(drawn, raw, 0.0)
             weight = tl.where(drawn, alpha * through, 0.0)
             value = g_red * r + g_green * g + g_blue * b
             if HAS_DEPTHS:
                 value += g_depth * depth
             if HAS_ALPHAS:
                 value += g_alpha
-            behind -= weight * value
             root = tl.rsqrt(left)  # its square is 1 / left, without a division's dozen instructions
-            d_power = tl.where(drawn & (alpha > 0), (through * value - behind * (root * root)) * raw, 0.0)
-            through = tl.where(drawn, after, -tl.abs(through))
-            step = d_power * dy
-            d, d_y, d_yy = tl.sum(d_power, 0), tl.sum(step, 0), tl.sum(step * dy, 0)
+            d_power = (through * value - behind) * (raw * root * root)
+            behind -= weight * value
+            through = tl.where(drawn, after, -1.0)
+            # dy is the topmost pixel's less two a line.
+            d, d_line = tl.sum(d_power, 0), tl.sum(d_power * line, 0)
+            d_lines = tl.sum(d_power * (line * line), 0)
+            top = mean_y - first_y
+            d_y = d * top - 2 * d_line
+            d_yy = top * (d_y - 2 * d_line) + 4 * d_lines
             d_x = d * dx
             d_depth = tl.sum(weight * g_depth, 0) if HAS_DEPTHS else tl.zeros([LANES], tl.float32)
             sums = _sums_over_lanes(
@@ -239,9 +255,8 @@ def blend_backward_kernel(
                 tl.sum(weight * g_red, 0), tl.sum(weight * g_green, 0), tl.sum(weight * g_blue, 0),
                 d_depth, lane,
             )  # fmt: skip
-            some_light = tl.max(through) > 0
-        tl.store(grads + slot * GRAD_ROW + part, sums, part < NUM_SUMS)
-        begin += 1
+            tl.store(grads + slot * GRAD_ROW + part, sums, part < NUM_SUMS)
+            begin += 1
 
     rest = tl.arange(0, 16)[None, :]
     while begin < end:  # what nobody sees
