@@ -3,7 +3,15 @@
 from lgm.rendering.base import Renderer
 from lgm.rendering.choice import make_renderer
 from lgm.rendering.gsplat_backend import GsplatRenderer
+from lgm.rendering.inria_backend import InriaRenderer
 from lgm.rendering.torch_backend import TorchRenderer
 from lgm.rendering.triton_backend import TritonRenderer
 
-__all__ = ["GsplatRenderer", "Renderer", "TorchRenderer", "TritonRenderer", "make_renderer"]
+__all__ = [
+    "GsplatRenderer",
+    "InriaRenderer",
+    "Renderer",
+    "TorchRenderer",
+    "TritonRenderer",
+    "make_renderer",
+]

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from lgm.gaussians import Gaussians
 from lgm.rendering import TritonRenderer
-from tests.parity.test_rasterizer import PARTS, _assert_pictures_agree, _load, _without_radial_part
+from tests.parity.test_rasterizer import KINDS, assert_published
 from tests.triton_scenes import LARGE, check, cloud, drawn, orbit
 
 pytestmark = [
@@ -14,23 +13,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["single", "object", "init", "edge"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_published_rasterizer(kind):
-    golden, cameras, height, width = _load(kind)
-    packed = golden["gaussians"].cuda().requires_grad_()
-    render = TritonRenderer()(
-        Gaussians.from_packed(packed), cameras.to("cuda"), height, width, golden["background"]
-    )
-    _assert_pictures_agree(render.images.cpu(), golden["image"], 5e-5)
-    _assert_pictures_agree(render.alphas.cpu(), golden["alpha"], 5e-5)
-    _assert_pictures_agree(render.depths.cpu(), golden["depth"], 1e-4)
-    loss = (render.images.cpu() * golden["weight_image"]).sum()
-    (loss + (render.alphas.cpu() * golden["weight_alpha"]).sum()).backward()
-    grad = _without_radial_part(packed.grad.cpu(), golden["gaussians"].detach())
-    expected = _without_radial_part(golden["grad_gaussians"], golden["gaussians"].detach())
-    for name, part in PARTS.items():
-        error = (grad - expected)[..., part].norm() / expected[..., part].norm().clamp_min(1e-12)
-        assert error <= 2e-3, f"{name}: {error:.1e}"
+    assert_published(TritonRenderer(), kind, "cuda")
 
 
 @pytest.mark.parametrize("name", LARGE)
