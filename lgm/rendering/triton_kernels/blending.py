@@ -21,14 +21,14 @@ SPLATS_A_LOOK = tl.constexpr(4)  # after how many the backward pass looks whethe
 
 
 @triton.jit
-def _pixels(tile, rows, columns, height, width):
-    """Of a tile: its picture, x of its pixels [32] and y [8, 32], which lie in the picture, and their
-    offsets in a plane."""
+def _pixels(tile, part, rows, columns, height, width, LINES: tl.constexpr):
+    """Of a part of a tile: its picture, x of its pixels [32] and y [LINES, 32], which lie in the picture,
+    and their offsets in a plane."""
     image, within = tile // (rows * columns), tile % (rows * columns)
     lane = tl.arange(0, LANES)
     x = (within % columns) * TILE + lane % TILE
-    first_y = (within // columns) * TILE + lane // TILE
-    y = first_y[None, :] + ROWS_A_WARP * tl.arange(0, TILE // ROWS_A_WARP)[:, None]
+    first_y = (within // columns) * TILE + part * (LINES * ROWS_A_WARP) + lane // TILE
+    y = first_y[None, :] + ROWS_A_WARP * tl.arange(0, LINES)[:, None]
     offset = y * width + x[None, :]
     # No multiple of anything, so that a lane gets no four neighbours: the compiler takes the layout of
     # all the arithmetic from these accesses. (Told of nothing side by side either, it would turn the
@@ -71,19 +71,23 @@ def blend_kernel(
     light,  # [I, H, W]: between layers, what passes all splats so far
     alive,  # [tiles] uint8: between layers, tiles that still let light through
     background_step, num_gaussians, num_views, rows, columns, height, width,
-    UNROLL: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
+    UNROLL: tl.constexpr, PARTS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """One layer of all pictures; sums over splats are kept in the pictures between layers.
 
     light: negative where blending has ended, before the splat that would bring it under 1e-4.
+    PARTS: programs that share a tile's lines; more than 1 only where there is one layer.
     """
-    tile = tl.program_id(0)
-    image, x, y, in_picture, offset = _pixels(tile, rows, columns, height, width)
+    tile = tl.program_id(0) // PARTS
+    LINES: tl.constexpr = TILE // ROWS_A_WARP // PARTS
+    image, x, y, in_picture, offset = _pixels(
+        tile, tl.program_id(0) % PARTS, rows, columns, height, width, LINES
+    )
     size = height * width
     plane = image.to(tl.int64) * size
     target = images + plane * 3 + offset
     if FIRST:
-        nothing = tl.zeros([TILE // ROWS_A_WARP, LANES], tl.float32)
+        nothing = tl.zeros([LINES, LANES], tl.float32)
         red, green, blue, depth_sum = nothing, nothing, nothing, nothing
         through = tl.where(in_picture, nothing + 1.0, -1.0)
     else:
@@ -186,7 +190,8 @@ def blend_backward_kernel(
     d·dx², d·dx·dy, d·dy², d, and of the gradients of red, green, blue and depth.
     """
     tile = tl.program_id(0)
-    image, x, y, in_picture, offset = _pixels(tile, rows, columns, height, width)
+    LINES: tl.constexpr = TILE // ROWS_A_WARP
+    image, x, y, in_picture, offset = _pixels(tile, 0, rows, columns, height, width, LINES)
     size = height * width
     plane = image.to(tl.int64) * size
     source, target = grad_images + plane * 3 + offset, images + plane * 3 + offset
@@ -197,7 +202,7 @@ def blend_backward_kernel(
     behind = g_red * tl.load(target, in_picture, 0.0)
     behind += g_green * tl.load(target + size, in_picture, 0.0)
     behind += g_blue * tl.load(target + 2 * size, in_picture, 0.0)
-    nothing = tl.zeros([TILE // ROWS_A_WARP, LANES], tl.float32)
+    nothing = tl.zeros([LINES, LANES], tl.float32)
     g_depth, g_alpha = nothing, nothing
     if HAS_DEPTHS:
         g_depth = tl.load(grad_depths + plane + offset, in_picture, 0.0)
@@ -217,7 +222,7 @@ def blend_backward_kernel(
     part = _sum_of_lane(lane)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    line = tl.arange(0, TILE // ROWS_A_WARP).to(tl.float32)[:, None]
+    line = tl.arange(0, LINES).to(tl.float32)[:, None]
     while (begin < end) & _any(through > 0):
         stop = tl.minimum(begin + SPLATS_A_LOOK, end)
         while begin < stop:
