@@ -32,6 +32,7 @@ class CapturedRenderer(Renderer):
     def __init__(self, max_gib: float = 6.0) -> None:
         self._eager = TritonRenderer(max_gib)
         self._graph: _Graph | None = None
+        self._too_large: set[tuple] = set()  # more intersections than may be held: layers need the host
 
     @torch.no_grad()
     def __call__(
@@ -52,8 +53,12 @@ class CapturedRenderer(Renderer):
         self._graph = None  # its memory goes before the next one's comes
         render = self._eager(gaussians, cameras, height, width, background)
         pictures = self._eager.pictures_at_once(gaussians.num_gaussians, height, width)
-        if device.type == DEVICE_TYPE and cameras.shape.numel() <= pictures:
-            self._graph = _Graph(inputs, shape, (height, width), self._eager.max_intersections)
+        if device.type == DEVICE_TYPE and shape not in self._too_large and cameras.shape.numel() <= pictures:
+            graph = _Graph(inputs, shape, (height, width), self._eager.max_intersections)
+            if graph.fits:
+                self._graph = graph
+            else:
+                self._too_large.add(shape)
         return render
 
 
@@ -78,7 +83,9 @@ class _Graph:
         with full_precision(c2w.device.type):
             # Whatever has to be compiled or made once is made before the capture, which refuses that.
             _, total = draw(_LEAST_ROOM)
-            self.room = min(most, max(_LEAST_ROOM, int(_HEADROOM * int(total))))
+            self.fits, self.room = total <= most, min(most, max(_LEAST_ROOM, int(_HEADROOM * int(total))))
+            if not self.fits:
+                return
             draw(self.room)
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):

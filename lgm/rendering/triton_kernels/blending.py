@@ -17,7 +17,7 @@ MIN_TRANSMITTANCE = tl.constexpr(1e-4)
 LANES = tl.constexpr(32)
 ROWS_A_WARP = tl.constexpr(2)  # rows of a tile that the lanes span
 NUM_SUMS = tl.constexpr(10)
-SPLATS_A_LOOK = tl.constexpr(4)  # after how many the backward pass looks whether some light is left
+SPLATS_A_LOOK = tl.constexpr(8)  # after how many the backward pass looks whether some light is left
 
 
 @triton.jit
