@@ -14,6 +14,7 @@ from lgm.losses import CompositeLoss
 from lgm.models import LGM
 from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
+from lgm.training.precision import HALVES, HalfWeights
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +85,16 @@ def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
 
 def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
     """derived: what follows from other keys, e.g. accumulation."""
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if cfg.trainer.precision in HALVES:
+        plugins.append(HalfWeights(cfg.trainer.precision))
+        derived["precision"] = None
     loggers = [instantiate(entry) for entry in (cfg.get("logger") or {}).values() if entry is not None]
     return instantiate(
         cfg.trainer,
         callbacks=list(callbacks.values()),
         logger=loggers or False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=plugins,
         **derived,
     )
 
