@@ -39,6 +39,7 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1e21; background: #fff; margin: 2rem auto;
        max-width: 1180px; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.05rem; margin: 0; }
+body > h2 { margin-top: 1.6rem; }
 p { margin: .3rem 0; } .quiet { color: #667; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e2e4e8; }
