@@ -23,12 +23,14 @@ class Views:
     `lgm.data.prepare` they are float32 in 0..1, composited over the background.
 
     view_ids: the views' numbers in their shard.
+    depths: distance along the camera's axis, 0 where nothing is; None where the data have none.
     """
 
     images: Shaped[Tensor, "B V 3 H W"]
     alphas: Shaped[Tensor, "B V 1 H W"]
     cameras: Cameras
     view_ids: Int[Tensor, "B V"]
+    depths: Float[Tensor, "B V 1 H W"] | None = None
 
     @property
     def num_views(self) -> int:
@@ -40,6 +42,7 @@ class Views:
             alphas=self.alphas.to(*args, **kwargs),
             cameras=self.cameras.to(*args, **kwargs),
             view_ids=self.view_ids.to(*args, **kwargs),
+            depths=None if self.depths is None else self.depths.to(*args, **kwargs),
         )
 
     def pin_memory(self) -> Views:
@@ -48,6 +51,7 @@ class Views:
             alphas=self.alphas.pin_memory(),
             cameras=self.cameras.pin_memory(),
             view_ids=self.view_ids.pin_memory(),
+            depths=None if self.depths is None else self.depths.pin_memory(),
         )
 
 
@@ -58,6 +62,8 @@ class Batch:
     seeds: one an object; what augmentation draws for the object comes from it alone, so that it
         depends on neither the rank, nor the worker, nor the rest of the batch. On the host.
     background: rgb in 0..1 behind each object's targets; `lgm.data.prepare` sets it.
+    up: the direction of the data's up axis in the canonical frame, where the first input is at elevation
+        0 whatever it was; `lgm.data.prepare` sets it.
     """
 
     input: Views
@@ -65,20 +71,24 @@ class Batch:
     uids: tuple[str, ...]
     seeds: tuple[int, ...] = ()
     background: Float[Tensor, "B 3"] | None = None
+    up: Float[Tensor, "B 3"] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        background = None if self.background is None else self.background.to(*args, **kwargs)
         return replace(
             self,
             input=self.input.to(*args, **kwargs),
             target=self.target.to(*args, **kwargs),
-            background=background,
+            background=None if self.background is None else self.background.to(*args, **kwargs),
+            up=None if self.up is None else self.up.to(*args, **kwargs),
         )
 
     def pin_memory(self) -> Batch:
-        background = None if self.background is None else self.background.pin_memory()
         return replace(
-            self, input=self.input.pin_memory(), target=self.target.pin_memory(), background=background
+            self,
+            input=self.input.pin_memory(),
+            target=self.target.pin_memory(),
+            background=None if self.background is None else self.background.pin_memory(),
+            up=None if self.up is None else self.up.pin_memory(),
         )
 
 

@@ -2,6 +2,7 @@
 
 from lgm.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from lgm.callbacks.ema import EMA
+from lgm.callbacks.evaluation import EvaluateEvery
 from lgm.callbacks.export import ExportPly
 from lgm.callbacks.images import ImageGrid
 from lgm.callbacks.measure import Measure
@@ -13,6 +14,7 @@ from lgm.callbacks.throughput import Throughput
 __all__ = [
     "BestCheckpoint",
     "EMA",
+    "EvaluateEvery",
     "ExportPly",
     "ImageGrid",
     "LastCheckpoint",
