@@ -58,6 +58,8 @@ class Batch:
     seeds: one an object; what augmentation draws for the object comes from it alone, so that it
         depends on neither the rank, nor the worker, nor the rest of the batch. On the host.
     background: rgb in 0..1 behind each object's targets; `lgm.data.prepare` sets it.
+    up: the direction of the data's up axis in the canonical frame, where the first input is at elevation
+        0 whatever it was; `lgm.data.prepare` sets it.
     """
 
     input: Views
@@ -65,20 +67,24 @@ class Batch:
     uids: tuple[str, ...]
     seeds: tuple[int, ...] = ()
     background: Float[Tensor, "B 3"] | None = None
+    up: Float[Tensor, "B 3"] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        background = None if self.background is None else self.background.to(*args, **kwargs)
         return replace(
             self,
             input=self.input.to(*args, **kwargs),
             target=self.target.to(*args, **kwargs),
-            background=background,
+            background=None if self.background is None else self.background.to(*args, **kwargs),
+            up=None if self.up is None else self.up.to(*args, **kwargs),
         )
 
     def pin_memory(self) -> Batch:
-        background = None if self.background is None else self.background.pin_memory()
         return replace(
-            self, input=self.input.pin_memory(), target=self.target.pin_memory(), background=background
+            self,
+            input=self.input.pin_memory(),
+            target=self.target.pin_memory(),
+            background=None if self.background is None else self.background.pin_memory(),
+            up=None if self.up is None else self.up.pin_memory(),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,10 @@ class Report(Callback):
         objects = {entry.uid: entry for entry in gather_items(self._objects)}
         measure = _measure_of(trainer)
         if trainer.is_global_zero and measure.summary is not None:
-            path = Path(trainer.default_root_dir) / "report.html"
-            text = page(measure.summary, measure.rows, list(objects.values())[: self.max_objects])
+            run_dir = Path(trainer.default_root_dir)
+            path = run_dir / "report.html"
+            shown = [_with_turntable(entry, run_dir) for entry in list(objects.values())[: self.max_objects]]
+            text = page(measure.summary, measure.rows, shown)
             path.write_text(text, encoding="utf-8")
             log.info("report: %s", path)
 
@@ -110,6 +112,12 @@ class _ObjectWriter:
         picture.save(path)
         href = path.relative_to(self.run_dir).as_posix()
         return Thumbnail.of(resized(picture, self.thumbnail_size), href)
+
+
+def _with_turntable(entry: ObjectPictures, run_dir: Path) -> ObjectPictures:
+    """The same with the video of `Turntable`, where that was among the callbacks."""
+    path = object_dir(run_dir, entry.uid) / "turntable.mp4"
+    return replace(entry, turntable=path.relative_to(run_dir).as_posix()) if path.is_file() else entry
 
 
 def _shown_views(batch: Batch, scene: int, num_views: int) -> list[int]:

@@ -39,6 +39,7 @@ h2 { overflow-wrap: anywhere; }
 .views th:first-child { text-align: left; padding-right: .8rem; color: #667; white-space: nowrap; }
 .views img, .inputs img { width: 144px; display: block; border: 1px solid #e2e4e8; border-radius: 3px; }
 .inputs { display: flex; gap: 5px; margin-top: .6rem; }
+.inputs video { height: 144px; border: 1px solid #e2e4e8; border-radius: 3px; }
 .inputs span { font-size: 13px; color: #667; min-width: 6.5rem; }
 """
 
@@ -75,6 +76,7 @@ class ObjectPictures:
     uid: str
     inputs: Sequence[Thumbnail]
     views: Sequence[ViewPictures]
+    turntable: str | None = None  # where a video of it lies beside the page
 
 
 def page(summary: dict, rows: Sequence[ViewRow], objects: Sequence[ObjectPictures]) -> str:
@@ -153,11 +155,17 @@ def _section(entry: ObjectPictures, rows: Sequence[ViewRow]) -> str:
 <span>SSIM {fmean(row.ssim for row in rows):.3f}</span>{lpips_span}
 <span>alpha IoU {fmean(row.alpha_iou for row in rows):.3f}</span>
 <span class="quiet">mean of {len(rows)} views, {len(views)} shown</span></header>
-<div class="inputs"><span>inputs</span>{inputs}</div>
+<div class="inputs"><span>inputs</span>{inputs}{_video(entry.turntable)}</div>
 <table class="views">
 {table}
 </table>
 </section>"""
+
+
+def _video(href: str | None) -> str:
+    if href is None:
+        return ""
+    return f'<video src="{escape(quote(href))}" controls loop muted playsinline preload="metadata"></video>'
 
 
 def _views_line(heading: str, cells: Sequence[str], cell: str = "td") -> str:

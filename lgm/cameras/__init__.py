@@ -4,6 +4,7 @@ from lgm.cameras.cameras import Cameras
 from lgm.cameras.rays import nearest_to_origin, pixel_rays, plucker_rays
 from lgm.cameras.trajectories import (
     CANONICAL_AZIMUTHS_DEG,
+    canonical_up,
     canonicalise,
     orbit_poses,
     spiral_angles,
@@ -13,6 +14,7 @@ from lgm.cameras.trajectories import (
 __all__ = [
     "CANONICAL_AZIMUTHS_DEG",
     "Cameras",
+    "canonical_up",
     "canonicalise",
     "nearest_to_origin",
     "orbit_poses",

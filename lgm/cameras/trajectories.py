@@ -72,6 +72,12 @@ def canonicalise(
     return home @ rigid_inverse(reference)[..., None, :, :] @ c2w
 
 
+def canonical_up(reference: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 3"]:
+    """The world's +y, as a direction in the frame that `canonicalise` moves the world to."""
+    home = opengl_to_opencv(torch.eye(4, dtype=reference.dtype, device=reference.device))
+    return (home @ rigid_inverse(reference))[..., :3, 1]
+
+
 def turn_about_origin(
     c2w: Float[Tensor, "*batch 4 4"],
     azimuth_rad: Float[Tensor, "*batch"],

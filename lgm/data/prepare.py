@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lgm.cameras import Cameras, canonicalise
+from lgm.cameras import Cameras, canonical_up, canonicalise
 from lgm.data.augment import Augmentation
 from lgm.types import Batch, Views
 
@@ -60,6 +60,7 @@ class Preparation:
             input=_over(background, batch.input, rgba, augmentation.jitter(c2w, seeds)),
             target=_over(target_background, batch.target, target_rgba, target_c2w),
             background=target_background,
+            up=canonical_up(reference),
         )
 
 

@@ -41,7 +41,7 @@ def save_ply(
         f_rest_0 to f_rest_44 for 3, where Inria's files have them.
     normals: zeros as nx, ny, nz, where Inria's files have them.
     """
-    rest, normal = _rest_fields(sh_degree), _NORMAL if normals else ()
+    rest, normal = rest_fields(sh_degree), _NORMAL if normals else ()
     x = to_stored(gaussians, min_opacity, up)
     blocks = [
         x[:, :3],
@@ -96,8 +96,11 @@ def load_ply(path: str | Path, up: str = "y") -> Gaussians:
     return from_stored(x, up)
 
 
-def _rest_fields(sh_degree: int) -> tuple[str, ...]:
-    """The names of all spherical harmonics but the constant one, for three channels."""
+def rest_fields(sh_degree: int) -> tuple[str, ...]:
+    """The columns of all spherical harmonics up to a degree but the constant one, for three channels.
+
+    Raises ValueError for a degree that no viewer knows.
+    """
     if sh_degree not in SH_DEGREES:
         raise ValueError(f"sh_degree={sh_degree} is not one of {', '.join(map(str, SH_DEGREES))}")
     return tuple(f"f_rest_{i}" for i in range(3 * ((sh_degree + 1) ** 2 - 1)))
