@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ class Report(Callback):
         self._first, self._worst = [], []
         if trainer.is_global_zero:
             path = run_dir / "report.html"
-            path.write_text(page(measure.summary, measure.table, list(objects.values())), encoding="utf-8")
+            shown = [_with_turntable(entry, run_dir) for entry in objects.values()]
+            path.write_text(page(measure.summary, measure.table, shown), encoding="utf-8")
             log.info("report: %s", path)
 
     @property
@@ -159,6 +160,12 @@ class _ShownObject:
             for view in self.views
         ]
         return ObjectPictures(uid=self.uid, inputs=inputs, views=views)
+
+
+def _with_turntable(entry: ObjectPictures, run_dir: Path) -> ObjectPictures:
+    """The same with the video of `Turntable`, where that was among the callbacks."""
+    path = object_dir(run_dir, entry.uid) / "turntable.mp4"
+    return replace(entry, turntable=path.relative_to(run_dir).as_posix()) if path.is_file() else entry
 
 
 def _shown_views(batch: Batch, scene: int, num_views: int) -> list[int]:

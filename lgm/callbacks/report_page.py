@@ -55,6 +55,7 @@ h2 { overflow-wrap: anywhere; }
 .views th:first-child { text-align: left; padding-right: .8rem; color: #667; white-space: nowrap; }
 .views img, .inputs img { width: 144px; display: block; border: 1px solid #e2e4e8; border-radius: 3px; }
 .inputs { display: flex; gap: 5px; margin-top: .6rem; }
+.inputs video { height: 144px; border: 1px solid #e2e4e8; border-radius: 3px; }
 .inputs span { font-size: 13px; color: #667; min-width: 6.5rem; }
 """
 
@@ -91,6 +92,7 @@ class ObjectPictures:
     uid: str
     inputs: Sequence[Thumbnail]
     views: Sequence[ViewPictures]
+    turntable: str | None = None  # where a video of it lies beside the page
 
 
 def page(summary: dict, table: ViewTable, objects: Sequence[ObjectPictures]) -> str:
@@ -226,11 +228,17 @@ def _section(entry: ObjectPictures, table: ViewTable) -> str:
 <header><h2>{escape(entry.uid)}</h2>
 {values}
 <span class="quiet">mean of {len(table)} views, {len(views)} shown</span></header>
-<div class="inputs"><span>inputs</span>{inputs}</div>
+<div class="inputs"><span>inputs</span>{inputs}{_video(entry.turntable)}</div>
 <table class="views">
 {body}
 </table>
 </section>"""
+
+
+def _video(href: str | None) -> str:
+    if href is None:
+        return ""
+    return f'<video src="{escape(quote(href))}" controls loop muted playsinline preload="metadata"></video>'
 
 
 def _views_line(heading: str, cells: Sequence[str], cell: str = "td") -> str:
