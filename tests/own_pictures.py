@@ -75,7 +75,7 @@ class Shoot:
 
     @property
     def user_gaussians(self) -> Gaussians:
-        return moved(self.gaussians, torch.from_numpy(self.world)[None])
+        return moved(self.gaussians, torch.from_numpy(self.world))
 
     def without_alpha(self) -> Shoot:
         """Over plain white."""

@@ -1,27 +1,44 @@
-"""What training and evaluation hang their pictures, files and numbers on."""
+"""What training and evaluation hang their pictures, files and numbers on.
+
+A callback gets its name and options in a file of `configs/callbacks`; `callbacks=[evaluate,turntable]`
+puts several together, and `callbacks.turntable.seconds=10` or `callbacks.report=null` changes one.
+
+What makes something of each evaluated object, a video or a mesh, is an `ObjectHook`: it says what it
+makes (`what`), takes its options as arguments of its constructor, and writes one object into that
+object's folder (`write`), from the network's Gaussians, the pictures and the cameras of a `Prediction`.
+Failures on one object, folders and names are the base's affair.
+"""
 
 from lgm.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from lgm.callbacks.ema import EMA
+from lgm.callbacks.evaluation import EvaluateEvery
 from lgm.callbacks.export import ExportPly
 from lgm.callbacks.images import ImageGrid
 from lgm.callbacks.input_sheet import InputSheet
 from lgm.callbacks.measure import Measure
+from lgm.callbacks.objects import ObjectHook
 from lgm.callbacks.progress import StepProgress
 from lgm.callbacks.report import Report
 from lgm.callbacks.stop import RunStopped, StopOnSignal
 from lgm.callbacks.throughput import Throughput
+from lgm.callbacks.turntable import Turntable
+from lgm.callbacks.views import WriteViews
 
 __all__ = [
     "BestCheckpoint",
     "EMA",
+    "EvaluateEvery",
     "ExportPly",
     "ImageGrid",
     "InputSheet",
     "LastCheckpoint",
     "Measure",
+    "ObjectHook",
     "Report",
     "RunStopped",
     "StepProgress",
     "StopOnSignal",
     "Throughput",
+    "Turntable",
+    "WriteViews",
 ]

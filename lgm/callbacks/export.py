@@ -1,52 +1,60 @@
-"""Files that evaluation writes for each object."""
+"""The .ply files that evaluation writes for each object."""
 
 from __future__ import annotations
 
-import logging
-from typing import Any
+from pathlib import Path
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
-from lgm.callbacks.objects import object_dir, tolerate
-from lgm.gaussians.ply import save_ply
+from lgm.callbacks.objects import ObjectHook, whole
+from lgm.cameras.conventions import turn_from_y_up
+from lgm.gaussians.compressed_ply import packer, save_compressed_ply
+from lgm.gaussians.ply import rest_fields, save_ply
 from lgm.types import FRAMES, Prediction
 
-log = logging.getLogger(__name__)
 
-
-class ExportPly(Callback):
+class ExportPly(ObjectHook):
     """Writes `<run_dir>/objects/<uid>/gaussians.ply` for each object that is tested.
 
-    min_opacity: fainter Gaussians are left out of the file.
     frame: "user", where the data's cameras are and as large as that makes the object; or "network", where
-        the first input camera stands at (0, 0, radius).
-    failed: uids that could not be written; each is in the log with its reason.
+        the first input camera stands at (0, 0, radius). `up` turns either.
+    min_opacity, up, sh_degree, normals: as of `lgm.gaussians.ply.save_ply`.
+    compressed: write `gaussians.compressed.ply` too, a quarter of the size, for SuperSplat, PlayCanvas
+        and the viewers that follow them; needs gsplat. It has neither normals nor higher harmonics.
+    max_objects: only for the first so many of each process; None is for all.
     """
 
-    def __init__(self, min_opacity: float = 0.005, frame: str = "user") -> None:
+    what = "export of gaussians.ply"
+
+    def __init__(
+        self,
+        min_opacity: float = 0.005,
+        up: str = "y",
+        sh_degree: int = 0,
+        normals: bool = False,
+        compressed: bool = False,
+        max_objects: int | None = None,
+        frame: str = "user",
+    ) -> None:
+        super().__init__(max_objects)
         if frame not in FRAMES:
             raise ValueError(f"callbacks.export_ply.frame={frame!r} is not one of {', '.join(FRAMES)}")
-        self.frame = frame
+        # A mistake is told before the work, not after it.
+        turn_from_y_up(up)
+        rest_fields(sh_degree)
+        if compressed:
+            packer()
         self.min_opacity = min_opacity
-        self.failed: list[str] = []
+        self.up = up
+        self.sh_degree = sh_degree
+        self.normals = normals
+        self.compressed = compressed
+        self.frame = frame
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.failed = []
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Prediction,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        for index, uid in enumerate(outputs.batch.uids):
-            with tolerate("export of gaussians.ply", uid, self.failed):
-                path = object_dir(trainer.default_root_dir, uid) / "gaussians.ply"
-                save_ply(outputs.in_frame(self.frame, index), path, self.min_opacity)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.failed:
-            log.warning("gaussians.ply is missing for %d objects; see above", len(self.failed))
+    def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        gaussians = prediction.in_frame(self.frame, scene)
+        with whole(folder / "gaussians.ply") as path:
+            save_ply(gaussians, path, self.min_opacity, self.up, self.sh_degree, self.normals)
+        if self.compressed:
+            with whole(folder / "gaussians.compressed.ply") as path:
+                save_compressed_ply(gaussians, path, self.min_opacity, self.up)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from lgm.callbacks.measure import NOTHING_NOVEL, novel_targets
-from lgm.callbacks.objects import object_dir, tolerate
+from lgm.callbacks.measure import NOTHING_NOVEL
+from lgm.callbacks.objects import ObjectHook
 from lgm.callbacks.pictures import resized, table, to_picture
-from lgm.metrics import gather_items
+from lgm.callbacks.report_page import head
+from lgm.metrics import gather_items, novel_targets
 from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
@@ -21,46 +22,37 @@ log = logging.getLogger(__name__)
 _SIZE = 192  # of each picture on a sheet, in pixels
 
 
-class InputSheet(Callback):
+class InputSheet(ObjectHook):
     """Writes `<run_dir>/objects/<uid>/inputs.png` for each object that has no view besides its inputs:
     above what the network was given, below what it made of it, seen from there. Where all objects are
     such, there are no numbers, and `report.html` shows the sheets.
 
-    failed: uids that could not be written; each is in the log with its reason.
+    max_objects: only for the first so many of each process; None is for all.
     """
 
-    def __init__(self) -> None:
-        self.failed: list[str] = []
+    what = "the sheet of inputs"
+
+    def __init__(self, max_objects: int | None = None) -> None:
+        super().__init__(max_objects)
         self._sheets: list[tuple[str, str]] = []  # uid, and path beside the report
-        self._all_unmeasured = True
+        self._any_measured = False
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.failed, self._sheets, self._all_unmeasured = [], [], True
+        super().on_test_start(trainer, pl_module)
+        self._sheets, self._any_measured = [], False
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Prediction,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        run_dir = Path(trainer.default_root_dir)
-        unmeasured = (~novel_targets(outputs.batch).any(dim=1)).tolist()
-        self._all_unmeasured &= all(unmeasured)
-        for scene, uid in enumerate(outputs.batch.uids):
-            if unmeasured[scene]:
-                with tolerate("the sheet of inputs", uid, self.failed):
-                    path = object_dir(run_dir, uid) / "inputs.png"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    _sheet(outputs, scene).save(path)
-                    self._sheets.append((uid, path.relative_to(run_dir).as_posix()))
+    def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        if novel_targets(prediction.batch)[scene].any():
+            self._any_measured = True
+            return
+        _sheet(prediction, scene).save(folder / "inputs.png")
+        self._sheets.append((prediction.batch.uids[scene], f"objects/{folder.name}/inputs.png"))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        sheets = sorted(set(gather_items(self._sheets)))
-        alone = all(gather_items([self._all_unmeasured]))
-        if trainer.is_global_zero and sheets and alone:
+        super().on_test_end(trainer, pl_module)
+        sheets = sorted(set(gather_items(self._sheets)))  # of all ranks, so that each must ask
+        measured = any(gather_items([self._any_measured]))
+        if trainer.is_global_zero and sheets and not measured:
             path = Path(trainer.default_root_dir) / "report.html"
             path.write_text(_page(sheets), encoding="utf-8")
             log.info("report: %s", path)
@@ -78,10 +70,7 @@ def _page(sheets: list[tuple[str, str]]) -> str:
         f'<h2>{escape(uid)}</h2>\n<img src="{escape(quote(href))}" alt="inputs above, predictions below">'
         for uid, href in sheets
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>Evaluation: no numbers</title></head>
-<body style="font: 15px/1.45 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto">
+    return f"""{head("Evaluation: no numbers")}
 <h1>Evaluation</h1>
 <p>Nothing was measured: {NOTHING_NOVEL}. Above: what the network was given; below: its Gaussians from the
 same cameras.</p>

@@ -1,15 +1,74 @@
-"""One folder an object, and what happens when one object cannot be written."""
+"""What an evaluation writes for each object, and what happens when one object cannot be written."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
+
+
+class ObjectHook(Callback, ABC):
+    """Writes something for each object that is tested, into `<run_dir>/objects/<uid>/`.
+
+    What fails on one object is in the log with its reason, and the run goes on. A new hook says what it
+    makes (`what`) and makes it (`write`); a file of `configs/callbacks` gives it a name and options.
+
+    max_objects: only for the first so many of each process; None is for all.
+    failed: uids that could not be written.
+    """
+
+    what: str
+
+    def __init__(self, max_objects: int | None = None) -> None:
+        if max_objects is not None and max_objects < 1:
+            raise ValueError(f"max_objects={max_objects} must be at least 1, or null for all objects")
+        self.max_objects = max_objects
+        self.failed: list[str] = []
+        self._seen = 0
+
+    @abstractmethod
+    def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        """Write one object into its folder, which exists.
+
+        module: has the `renderer`. scene: the object's place in the prediction's batch.
+        """
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.failed, self._seen = [], 0
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Prediction,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        for scene, uid in enumerate(outputs.batch.uids):
+            self._seen += 1
+            if self.max_objects is not None and self._seen > self.max_objects:
+                return
+            with tolerate(self.what, uid, self.failed):
+                folder = object_dir(trainer.default_root_dir, uid)
+                folder.mkdir(parents=True, exist_ok=True)
+                self.write(pl_module, outputs, scene, folder)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.failed:
+            log.warning("%s: missing for %d objects; see above", self.what, len(self.failed))
 
 
 def object_dir(run_dir: str | Path, uid: str) -> Path:
@@ -33,3 +92,14 @@ def tolerate(what: str, uid: str, failed: list[str]) -> Iterator[None]:
     except Exception as error:
         failed.append(uid)
         log.warning("%s failed for object %s: %s: %s", what, uid, type(error).__name__, error)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """The path to write to so that a file appears at `path` only when it is whole."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

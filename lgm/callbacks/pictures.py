@@ -8,7 +8,8 @@ from math import ceil, sqrt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -19,10 +20,15 @@ TEXT = (64, 64, 64)
 HEADING = 18  # pixels
 
 
+def to_bytes(images: Float[Tensor, "V C H W"]) -> UInt8[np.ndarray, "V H W 3"]:
+    """Images of 3 channels or 1, in 0..1, as 8-bit RGB on the host, in one transfer."""
+    x = images.detach().float().nan_to_num().clamp(0, 1).expand(-1, 3, -1, -1)
+    return rearrange((x * 255).round().byte(), "v c h w -> v h w c").contiguous().cpu().numpy()
+
+
 def to_picture(image: Float[Tensor, "C H W"]) -> Image.Image:
     """One image of 3 channels or 1, in 0..1, as 8-bit RGB."""
-    x = image.detach().float().nan_to_num().clamp(0, 1).expand(3, -1, -1)
-    return Image.fromarray((x * 255).round().byte().permute(1, 2, 0).cpu().numpy(), "RGB")
+    return Image.fromarray(to_bytes(image[None])[0], "RGB")
 
 
 def resized(picture: Image.Image, size: int) -> Image.Image:

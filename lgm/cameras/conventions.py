@@ -7,6 +7,8 @@ the world has +y up. Other programs differ in two ways, and each has one functio
 * world axes: Blender and most scans have +z up.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -40,3 +42,20 @@ def y_up_to_z_up(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"
     """Turn the world from +y up to +z up (Blender); the inverse of `z_up_to_y_up`."""
     turn = c2w.new_tensor([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     return turn @ c2w
+
+
+# Angles about +x that carry our world into others, by the axis that is up there.
+_UP_TURNS_DEG = {"y": 0.0, "z": 90.0, "-y": 180.0}
+UP_AXES = tuple(_UP_TURNS_DEG)
+
+
+def turn_from_y_up(up: str) -> Float[Tensor, " 4"]:
+    """The rotation, a unit quaternion wxyz, from our world into one in which another axis is up.
+
+    up: "y", ours; "z", as in Blender: (x, y, z) goes to (x, -z, y); "-y", as in COLMAP and in the
+        viewers that follow it: to (x, -y, -z). The x axis stays, and so does the hand.
+    """
+    if up not in _UP_TURNS_DEG:
+        raise ValueError(f"up={up!r} is not one of {', '.join(UP_AXES)}")
+    half = math.radians(_UP_TURNS_DEG[up]) / 2
+    return torch.tensor([math.cos(half), math.sin(half), 0.0, 0.0])

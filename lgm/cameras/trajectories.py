@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -90,6 +91,27 @@ def from_canonical(
     back = rigid_inverse(forth)
     scale = reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6) / radius
     return torch.cat([back[..., :3, :] * scale[..., None, None], back[..., 3:, :]], dim=-2)
+
+
+def canonical_up(reference: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 3"]:
+    """The world's +y, as a direction in the frame that `canonicalise` moves the world to."""
+    home = opengl_to_opencv(torch.eye(4, dtype=reference.dtype, device=reference.device))
+    return (home @ rigid_inverse(reference))[..., :3, 1]
+
+
+def angles_about(
+    up: Float[Tensor, "*batch 3"], front: Float[Tensor, "*batch 3"], centers: Float[Tensor, "*batch V 3"]
+) -> tuple[Float[Tensor, "*batch V"], Float[Tensor, "*batch V"]]:
+    """Elevation and azimuth in degrees of cameras that stand at `centers`, around another up axis.
+
+    up: unit vector. front: where azimuth 0 stands, at whatever elevation.
+    """
+    up, front = (x[..., None, :].expand_as(centers) for x in (up, front))
+    height = (F.normalize(centers, dim=-1) * up).sum(dim=-1)
+    sine = (up * torch.linalg.cross(front, centers, dim=-1)).sum(dim=-1)
+    # Of what is left of both when their share along the axis is taken away.
+    cosine = (front * centers).sum(dim=-1) - (front * up).sum(dim=-1) * (centers * up).sum(dim=-1)
+    return torch.rad2deg(torch.asin(height.clamp(-1, 1))), torch.rad2deg(torch.atan2(sine, cosine)) % 360
 
 
 def turn_about_origin(

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lgm.cameras import Cameras, canonicalise, from_canonical
+from lgm.cameras import Cameras, canonical_up, canonicalise, from_canonical
 from lgm.data.augment import Augmentation
 from lgm.types import Batch, Views
 
@@ -65,6 +65,7 @@ class Preparation:
             target=_over(target_background, batch.target, target_rgba, target_c2w),
             background=target_background,
             to_user=to_user,
+            up=canonical_up(reference),
         )
 
 

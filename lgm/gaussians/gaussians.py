@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -64,15 +64,26 @@ class Gaussians:
         means, opacities, scales, quats, colors = x.split(list(_WIDTHS.values()), dim=-1)
         return cls(means, quats, scales, opacities[..., 0], colors)
 
+    def __getitem__(self, scenes: slice) -> Gaussians:
+        return self._map(lambda x: x[scenes])
+
     def scene(self, index: int) -> Gaussians:
         """One scene, still with its batch axis: [1, N, …]."""
-        return self._map(lambda x: x[index : index + 1])
+        return self[index : index + 1]
 
     def select(self, keep: Tensor) -> Gaussians:
         """The Gaussians of one scene ([1, N, …]) that a mask or index [N] names."""
         if self.num_scenes != 1:
             raise ValueError(f"select works on one scene, got {self.num_scenes}; take .scene(i) first")
         return self._map(lambda x: x[:, keep])
+
+    def turned(self, quat: Float[Tensor, " 4"]) -> Gaussians:
+        """The same scenes in a world that is rotated about its origin by a unit quaternion wxyz."""
+        quat = quat.to(self.means)
+        w, axis = quat[0], quat[1:].expand_as(self.means)
+        cross = torch.linalg.cross(axis, self.means, dim=-1)
+        means = self.means + 2 * (w * cross + torch.linalg.cross(axis, cross, dim=-1))
+        return replace(self, means=means, quats=_product(quat.expand_as(self.quats), self.quats))
 
     def detach(self) -> Gaussians:
         return self._map(Tensor.detach)
@@ -82,3 +93,10 @@ class Gaussians:
 
     def _map(self, function: Any) -> Gaussians:
         return Gaussians(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
+
+
+def _product(p: Float[Tensor, "*batch 4"], q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+    """Hamilton's product: the rotation q, then p."""
+    w = p[..., :1] * q[..., :1] - (p[..., 1:] * q[..., 1:]).sum(dim=-1, keepdim=True)
+    cross = torch.linalg.cross(p[..., 1:], q[..., 1:], dim=-1)
+    return torch.cat([w, p[..., :1] * q[..., 1:] + q[..., :1] * p[..., 1:] + cross], dim=-1)

@@ -1,70 +1,130 @@
 """The .ply of 3D Gaussian splatting, as every viewer reads it."""
 
+from __future__ import annotations
+
+import logging
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from plyfile import PlyData, PlyElement, PlyParseError
+from torch import Tensor
 
+from lgm.gaussians.compressed_ply import is_compressed, unpacked
 from lgm.gaussians.gaussians import Gaussians
+from lgm.gaussians.stored import COLOR, FIELDS, POSITION, SHAPE, from_stored, to_stored
 
-SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
-_FIELDS = (
-    *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
-    *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
-)
-_EPS = 1e-8  # keeps log(scale) finite, and makes files equal to the original's
+log = logging.getLogger(__name__)
+
+SH_DEGREES = (0, 1, 2, 3)
+_NORMAL = ("nx", "ny", "nz")
+_SHOWN = 4
 
 
-def save_ply(gaussians: Gaussians, path: str | Path, min_opacity: float = 0.005) -> None:
+def save_ply(
+    gaussians: Gaussians,
+    path: str | Path,
+    min_opacity: float = 0.005,
+    up: str = "y",
+    sh_degree: int = 0,
+    normals: bool = False,
+) -> None:
     """Write one scene ([1, N, …]) as a 3DGS .ply: opacity as a logit, scales as logs, colour as the
     constant spherical harmonic, rotation as wxyz.
 
     min_opacity: Gaussians below it are left out; nobody can see them, and half of a network's
         output (its background pixels) is such.
+    up: the axis that is up in the file: "y" as in this program, "z" as in Blender, "-y" as most
+        3DGS viewers take it.
+    sh_degree: for readers that want the higher spherical harmonics too: zeros up to that degree,
+        f_rest_0 to f_rest_44 for 3, where Inria's files have them.
+    normals: zeros as nx, ny, nz, where Inria's files have them.
     """
-    if gaussians.num_scenes != 1:
-        raise ValueError(f"save_ply writes one scene, got {gaussians.num_scenes}; take .scene(i)")
-    gaussians = gaussians.detach().to("cpu", torch.float32)
-    gaussians = gaussians.select(gaussians.opacities[0] >= min_opacity)
-    opacities = gaussians.opacities[0].clamp(_EPS, 1 - 1e-7)
-    columns = torch.cat(
-        [
-            gaussians.means[0],
-            (gaussians.colors[0] - 0.5) / SH_C0,
-            torch.logit(opacities)[:, None],
-            torch.log(gaussians.scales[0] + _EPS),
-            gaussians.quats[0],
-        ],
-        dim=-1,
-    ).numpy()
-    vertices = np.empty(len(columns), dtype=[(name, "<f4") for name in _FIELDS])
-    for column, name in enumerate(_FIELDS):
-        vertices[name] = columns[:, column]
+    rest, normal = rest_fields(sh_degree), _NORMAL if normals else ()
+    x = to_stored(gaussians, min_opacity, up)
+    blocks = [
+        x[:, :3],
+        x.new_zeros(len(x), len(normal)),
+        x[:, 3:6],
+        x.new_zeros(len(x), len(rest)),
+        x[:, 6:],
+    ]
+    names = (*POSITION, *normal, *COLOR, *rest, *SHAPE)
+    table = torch.cat(blocks, dim=-1).numpy().astype("<f4", copy=False)
+    vertices = table.view([(name, "<f4") for name in names])[:, 0]  # no copy: a row is a vertex
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(str(path))
 
 
-def load_ply(path: str | Path) -> Gaussians:
+def load_ply(path: str | Path, up: str = "y") -> Gaussians:
     """Read a 3DGS .ply as one activated scene [1, N, …]; the inverse of `save_ply`.
+
+    It may come from this program, the original LGM, Inria's 3DGS, gsplat or another that follows
+    them, or be compressed as SuperSplat's. Gaussians here have one colour whatever the direction:
+    higher spherical harmonics are dropped, which the log says.
+
+    up: the axis that is up in the file.
 
     Raises FileNotFoundError, or ValueError where the file is no .ply of Gaussians.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; write it again")
     try:
-        vertices = PlyData.read(str(path))["vertex"]
-    except (PlyParseError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no readable .ply with vertices: {error}") from error
-    missing = [name for name in _FIELDS if name not in vertices.data.dtype.names]
+        ply = PlyData.read(str(path))
+    except (PlyParseError, ValueError, MemoryError) as error:
+        raise ValueError(f"{path} is no readable .ply: {error}") from error
+    x = unpacked(ply) if is_compressed(ply) else _columns(ply, path)
+    if not len(x):
+        raise ValueError(f"{path} holds no Gaussians at all; save it with a lower min_opacity")
+    broken = ~torch.isfinite(x).all(dim=-1)
+    if broken.any():
+        raise ValueError(
+            f"{path} holds values that are no numbers, for {int(broken.sum())} of its {len(x)} Gaussians, "
+            f"the first at {int(broken.nonzero()[0])}; write it again"
+        )
+    if dropped := _num_directional(ply):
+        log.info(
+            "%s: its colours change with the direction; %d coefficients a Gaussian are dropped, and the "
+            "constant colour is kept",
+            path,
+            dropped,
+        )
+    return from_stored(x, up)
+
+
+def rest_fields(sh_degree: int) -> tuple[str, ...]:
+    """The columns of all spherical harmonics up to a degree but the constant one, for three channels.
+
+    Raises ValueError for a degree that no viewer knows.
+    """
+    if sh_degree not in SH_DEGREES:
+        raise ValueError(f"sh_degree={sh_degree} is not one of {', '.join(map(str, SH_DEGREES))}")
+    return tuple(f"f_rest_{i}" for i in range(3 * ((sh_degree + 1) ** 2 - 1)))
+
+
+def _columns(ply: PlyData, path: Path) -> Float[Tensor, "N 14"]:
+    """What a plain file holds, in the order of `FIELDS`."""
+    if "vertex" not in ply:
+        raise ValueError(f"{path} is no .ply of 3D Gaussians: it has no vertices")
+    vertices = ply["vertex"].data
+    names = vertices.dtype.names or ()
+    missing = [name for name in FIELDS if name not in names]
     if missing:
-        raise ValueError(f"{path} is no .ply of 3D Gaussians: it lacks {', '.join(missing)}")
-    x = torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in _FIELDS], axis=-1))
-    means, sh, opacities, scales, quats = x.split([3, 3, 1, 3, 4], dim=-1)
-    return Gaussians(
-        means=means[None],
-        quats=torch.nn.functional.normalize(quats, dim=-1)[None],
-        scales=torch.exp(scales)[None],
-        opacities=torch.sigmoid(opacities)[None, :, 0],
-        colors=(sh * SH_C0 + 0.5)[None],
-    )
+        faces = len(ply["face"].data) if "face" in ply else 0
+        what = f"is a mesh of {faces} faces" if faces else "is no .ply of 3D Gaussians"
+        shown = ", ".join(missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
+        raise ValueError(
+            f"{path} {what}: it lacks {shown}; give what save_ply or another 3DGS program has written"
+        )
+    return torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in FIELDS], axis=-1))
+
+
+def _num_directional(ply: PlyData) -> int:
+    """How many coefficients of higher spherical harmonics a Gaussian has; 0 where all are zero."""
+    element = ply["sh" if "sh" in ply else "vertex"].data
+    rest = [name for name in element.dtype.names or () if name.startswith("f_rest_")]
+    return len(rest) if any(element[name].any() for name in rest) else 0

@@ -34,7 +34,7 @@ def seen_by_the_person(ply, shoot: Shoot) -> float:
     """PSNR of the .ply, drawn by the person's own cameras, against the person's own pictures."""
     height, width = shoot.rgba[0].shape[:2]
     # In a world of their own size renderers clip nothing; a similarity moves cameras and splats alike.
-    to_object = torch.from_numpy(np.linalg.inv(shoot.world))[None]
+    to_object = torch.from_numpy(np.linalg.inv(shoot.world))
     gaussians = moved(load_ply(ply), to_object)
     with torch.no_grad():
         images = TorchRenderer()(gaussians, shoot.cameras[None], height, width).images[0]
@@ -96,7 +96,7 @@ def moved_ply(ply, shoot: Shoot):
     from lgm.gaussians.ply import save_ply
 
     path = ply.with_name("moved.ply")
-    save_ply(moved(load_ply(ply), torch.from_numpy(shoot.world)[None]), path, 0.0)
+    save_ply(moved(load_ply(ply), torch.from_numpy(shoot.world)), path, 0.0)
     return path
 
 
@@ -109,7 +109,7 @@ def test_the_networks_frame_on_request(ckpt, tmp_path):
         load_ply(tmp_path / frame / "objects" / "set" / "gaussians.ply") for frame in ("network", "user")
     )
     assert network.means.abs().max() < 1.5 and user.means.abs().max() > 10
-    back = moved(user, torch.from_numpy(np.linalg.inv(shoot.world))[None])
+    back = moved(user, torch.from_numpy(np.linalg.inv(shoot.world)))
     assert torch.allclose(back.means, network.means, atol=1e-3)
     assert torch.allclose(back.scales, network.scales, rtol=1e-3)
 
