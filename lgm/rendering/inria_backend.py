@@ -57,10 +57,12 @@ class InriaRenderer(Renderer):
                 "move them with .to(), or choose renderer=torch"
             )
         with full_precision(device.type):
-            gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
+            # Matrices are rounded once, at the end: tiny Gaussians feel a hundred-thousandth of a pixel.
+            gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float64)
             background = background.expand(*cameras.shape, 3)
-            view, whole = cameras.w2c, _clip_from_camera(cameras.K_norm) @ cameras.w2c
             half_fovs = (0.5 / cameras.K_norm[..., [0, 1], [0, 1]]).tolist()  # tangents, x and y
+            whole = (_clip_from_camera(cameras.K_norm) @ cameras.w2c).float()
+            view, centers = cameras.w2c.float(), cameras.centers.float()
             pictures = [
                 self._draw(
                     gaussians.scene(scene),
@@ -75,7 +77,7 @@ class InriaRenderer(Renderer):
                         "viewmatrix": view[scene, number].T.contiguous(),
                         "projmatrix": whole[scene, number].T.contiguous(),
                         "sh_degree": 0,
-                        "campos": cameras.centers[scene, number].contiguous(),
+                        "campos": centers[scene, number].contiguous(),
                         "prefiltered": False,
                         "debug": False,
                     },
