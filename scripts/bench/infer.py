@@ -26,6 +26,7 @@ from rich.table import Table
 
 from lgm.callbacks import Turntable
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
+from lgm.cli.runtime import keep_freed_memory
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import save_ply
 from lgm.models import LGM, FastLGM
@@ -176,6 +177,7 @@ def main() -> None:
     if options.mode and not options.compile:
         parser.error("--mode is of --compile; add it")
 
+    keep_freed_memory()  # as train.py and evaluate.py do
     torch.manual_seed(0)
     device = options.device
     net = FastLGM(
