@@ -26,7 +26,7 @@ def use_dtype(net: LGM, dtype: torch.dtype) -> LGM:
     float16: all of it, as the released weights are kept; a position is then good to 1/2000 of the world.
     bfloat16: all but the last layers, whose output are positions: in bfloat16 they would be a pixel off.
     """
-    if not dtype.is_floating_point:
+    if not dtype.is_floating_point or dtype.itemsize < 2:
         raise ValueError(f"dtype={dtype} cannot hold weights; choose float16, bfloat16 or float32")
     net.unet.to(dtype)
     net.conv.to(dtype)

@@ -60,14 +60,14 @@ class Inference:
             azimuths = list(CANONICAL_AZIMUTHS_DEG)
         self.cameras = Cameras.orbit([0.0] * shape[1], azimuths)[None]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def upload(self) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
         """Pictures, cameras, and what the network takes, on the device."""
         images = self.pictures.to(self.device, non_blocking=True).float() / 255
         cameras = self.cameras.to(self.device)
         return images, cameras, self.net.net.network_input(images, cameras)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def write(self, raw: torch.Tensor, images: torch.Tensor, cameras: Cameras) -> Gaussians:
         gaussians = self.net.net.decode(raw, self.net.net.pixel_anchors(images, cameras))
         save_ply(gaussians, self.path, min_opacity=0.0)
