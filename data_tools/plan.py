@@ -14,7 +14,6 @@ from data_tools.lights import LIGHTINGS, Lights, random_lights, studio_lights
 from lgm.data.sample import CameraRecord
 
 NUM_CANONICAL_VIEWS = 4
-TRAJECTORY = "canonical4+spiral"
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class RenderPlan:
     normalize: "sphere" or "box", see data_tools.meshes.load.
     lighting: "studio", or "random": lights of its own for each object. lights: those to draw with.
     geometry: whether depth and normals are drawn beside the pictures.
+    trajectory: of data_tools.trajectories; canonical views stand at `radius`, others may stand elsewhere.
     """
 
     c2w: np.ndarray
@@ -39,15 +39,26 @@ class RenderPlan:
     lighting: str = "studio"
     lights: Lights = field(default_factory=studio_lights)
     geometry: bool = False
+    trajectory: str = "spiral"
 
     @property
     def num_views(self) -> int:
         return len(self.c2w)
 
     @property
+    def distances(self) -> tuple[float, float]:
+        """How near and how far from the object's centre cameras stand."""
+        distances = np.linalg.norm(self.c2w[:, :3, 3], axis=1)
+        # Poses come from float32; what stands at the radius stands there exactly.
+        return min(self.radius, round(float(distances.min()), 5)), max(
+            self.radius, round(float(distances.max()), 5)
+        )
+
+    @property
     def depth_unit(self) -> float:
-        """What 1 in a 16-bit picture of depths stands for; the whole object lies nearer than radius + 1."""
-        return (self.radius + 1.0) / 65535
+        """What 1 in a 16-bit picture of depths stands for; the whole object lies nearer than the farthest
+        camera's distance + 1."""
+        return (self.distances[1] + 1.0) / 65535
 
     def lit_for(self, uid: str) -> RenderPlan:
         """The plan with this object's lights."""
@@ -65,7 +76,7 @@ class RenderPlan:
         return {
             "resolution": self.resolution,
             "views": self.num_views,
-            "trajectory": TRAJECTORY,
+            "trajectory": f"canonical4+{self.trajectory}",
             "radius": self.radius,
             "fov_y_deg": self.fov_y_deg,
             "normalize": self.normalize,
@@ -76,7 +87,7 @@ class RenderPlan:
 
 def make_plan(
     resolution: int = 512,
-    num_views: int = 100,
+    num_views: int | None = None,
     radius: float = 1.5,
     fov_y_deg: float = 49.1,
     normalize: str = "sphere",
@@ -84,19 +95,20 @@ def make_plan(
     max_triangles: int = 5_000_000,
     lighting: str = "studio",
     geometry: bool = False,
+    trajectory: str = "spiral",
 ) -> RenderPlan:
-    """Four canonical views at elevation 0, then a spiral over the sphere.
+    """Four canonical views at elevation 0, then by default a spiral over the sphere.
 
+    num_views: None for the trajectory's own number.
     up: the axis that points up in the mesh files, "y" (glTF, most OBJ) or "z" (many scans, CAD).
     """
     # Here, not above: only the parent process makes plans, and lgm.cameras brings torch.
     import torch
 
-    from lgm.cameras import CANONICAL_AZIMUTHS_DEG, orbit_poses, spiral_angles
+    from data_tools.trajectories import camera_path
+    from lgm.cameras import orbit_poses
     from lgm.cameras.conventions import z_up_to_y_up
 
-    if num_views < NUM_CANONICAL_VIEWS:
-        raise ValueError(f"--views {num_views} is too few; the first {NUM_CANONICAL_VIEWS} are canonical")
     if resolution < 8:
         raise ValueError(f"--resolution {resolution} is too small; use 8 or more")
     if not 0 < fov_y_deg < 180:
@@ -105,19 +117,15 @@ def make_plan(
         raise ValueError(f"--radius {radius} stands inside or against the object; use 1.0 or more")
     if lighting not in LIGHTINGS:
         raise ValueError(f"--lights {lighting!r} is none of {', '.join(LIGHTINGS)}")
-    elevations = [0.0] * NUM_CANONICAL_VIEWS
-    azimuths = list(CANONICAL_AZIMUTHS_DEG)
-    if num_views > NUM_CANONICAL_VIEWS:
-        spiral = spiral_angles(num_views - NUM_CANONICAL_VIEWS)
-        elevations += spiral[0].tolist()
-        azimuths += spiral[1].tolist()
+    path = camera_path(trajectory, num_views, radius)
+    radii = torch.tensor(path.radius, dtype=torch.float64)
     upright = torch.eye(4, dtype=torch.float64)
     if up == "z":
         upright = z_up_to_y_up(upright)
     elif up != "y":
         raise ValueError(f"--up {up!r} must be y or z")
     return RenderPlan(
-        c2w=orbit_poses(elevations, azimuths, radius).double().numpy(),
+        c2w=orbit_poses(path.elevation_deg, path.azimuth_deg, radii).double().numpy(),
         world_from_file=upright.numpy(),
         fov_y_deg=float(fov_y_deg),
         radius=float(radius),
@@ -127,4 +135,5 @@ def make_plan(
         max_triangles=int(max_triangles),
         lighting=lighting,
         geometry=geometry,
+        trajectory=trajectory,
     )

@@ -54,7 +54,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", required=True, type=Path, help="folder for the renders; made if needed, resumed if there")
     add("--engine", default="opengl", help=f"{', '.join(ENGINES)}, or a dotted path to an Engine class")
     add("--resolution", type=int, default=512, help="side of the square pictures in pixels (512)")
-    add("--views", type=int, default=100, help="4 canonical views and the rest on a spiral (100)")
+    add("--views", type=int, help="4 canonical views and the rest on the trajectory (spiral: 100)")
+    add("--trajectory", default="spiral",
+        help="of the other views: spiral, or for the protocols gslrm_like, grm_like")  # fmt: skip
     add("--radius", type=float, default=1.5, help="distance of the cameras from the object's centre (1.5)")
     add("--fov", type=float, default=49.1, help="field of view in degrees (49.1)")
     add("--normalize", choices=("sphere", "box"), default="sphere",
@@ -100,6 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     plan = make_plan(
         options.resolution, options.views, options.radius, options.fov,
         options.normalize, options.up, options.max_triangles, options.lights, options.geometry,
+        options.trajectory,
     )  # fmt: skip
     if plan.geometry and not engine.draws_geometry:
         raise ValueError(f"--geometry: the engine {options.engine!r} draws none; leave it out")

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
+from lgm.gaussians.similarity import moved
+
+FRAMES = ("network", "user")
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Views:
     `lgm.data.prepare` they are float32 in 0..1, composited over the background.
 
     view_ids: the views' numbers in their shard.
+    depths: distance along the camera's axis, 0 where nothing is; None where the data have none.
     """
 
     images: Shaped[Tensor, "B V 3 H W"]
     alphas: Shaped[Tensor, "B V 1 H W"]
     cameras: Cameras
     view_ids: Int[Tensor, "B V"]
+    depths: Float[Tensor, "B V 1 H W"] | None = None
 
     @property
     def num_views(self) -> int:
@@ -40,6 +45,7 @@ class Views:
             alphas=self.alphas.to(*args, **kwargs),
             cameras=self.cameras.to(*args, **kwargs),
             view_ids=self.view_ids.to(*args, **kwargs),
+            depths=None if self.depths is None else self.depths.to(*args, **kwargs),
         )
 
     def pin_memory(self) -> Views:
@@ -48,6 +54,7 @@ class Views:
             alphas=self.alphas.pin_memory(),
             cameras=self.cameras.pin_memory(),
             view_ids=self.view_ids.pin_memory(),
+            depths=None if self.depths is None else self.depths.pin_memory(),
         )
 
 
@@ -58,6 +65,9 @@ class Batch:
     seeds: one an object; what augmentation draws for the object comes from it alone, so that it
         depends on neither the rank, nor the worker, nor the rest of the batch. On the host.
     background: rgb in 0..1 behind each object's targets; `lgm.data.prepare` sets it.
+    scaled: whether the cameras' distances are those that the network wants already.
+    to_user: similarities, from the frame of this batch's cameras to the one in which the data's owner gave
+        them; None where nobody asks.
     up: the direction of the data's up axis in the canonical frame, where the first input is at elevation
         0 whatever it was; `lgm.data.prepare` sets it.
     """
@@ -67,6 +77,8 @@ class Batch:
     uids: tuple[str, ...]
     seeds: tuple[int, ...] = ()
     background: Float[Tensor, "B 3"] | None = None
+    scaled: bool = False
+    to_user: Float[Tensor, "B 4 4"] | None = None
     up: Float[Tensor, "B 3"] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
@@ -75,6 +87,7 @@ class Batch:
             input=self.input.to(*args, **kwargs),
             target=self.target.to(*args, **kwargs),
             background=None if self.background is None else self.background.to(*args, **kwargs),
+            to_user=None if self.to_user is None else self.to_user.to(*args, **kwargs),
             up=None if self.up is None else self.up.to(*args, **kwargs),
         )
 
@@ -84,6 +97,7 @@ class Batch:
             input=self.input.pin_memory(),
             target=self.target.pin_memory(),
             background=None if self.background is None else self.background.pin_memory(),
+            to_user=None if self.to_user is None else self.to_user.pin_memory(),
             up=None if self.up is None else self.up.pin_memory(),
         )
 
@@ -112,3 +126,14 @@ class Prediction:
     batch: Batch
     gaussians: Gaussians
     render: RenderOutput
+
+    def in_frame(self, frame: str, scene: int) -> Gaussians:
+        """One scene [1, N, …].
+
+        frame: "network", the canonical one; "user", where the data's cameras are and as large as that
+            makes the object.
+        """
+        gaussians, to_user = self.gaussians.scene(scene), self.batch.to_user
+        if frame == "network" or to_user is None:
+            return gaussians
+        return moved(gaussians, to_user[scene])

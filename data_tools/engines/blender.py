@@ -102,7 +102,7 @@ class BlenderEngine(Engine):
             process.ask(
                 do="scene", kind=kind, file=str(scene_file), materials=materials,
                 resolution=plan.resolution, samples=self._samples if kind == "color" else 1,
-                threads=self._threads, fov_deg=plan.fov_y_deg, far=plan.radius + 1.0,
+                threads=self._threads, fov_deg=plan.fov_y_deg, far=plan.distances[1] + 1.0,
             )  # fmt: skip
             scene_file.unlink()
         arrays.clear()

@@ -163,8 +163,8 @@ def _projection(plan: RenderPlan) -> np.ndarray:
     that OpenGL calls the bottom one, and reads first, is our top one.
     """
     focal = 1.0 / math.tan(math.radians(plan.fov_y_deg) / 2)
-    near = max(plan.radius - _OBJECT_BOUND, 0.02)
-    far = plan.radius + _OBJECT_BOUND
+    nearest, farthest = plan.distances
+    near, far = max(nearest - _OBJECT_BOUND, 0.02), farthest + _OBJECT_BOUND
     return np.array(
         [
             [focal, 0, 0, 0],

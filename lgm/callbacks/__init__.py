@@ -11,8 +11,10 @@ Failures on one object, folders and names are the base's affair.
 
 from lgm.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from lgm.callbacks.ema import EMA
+from lgm.callbacks.evaluation import EvaluateEvery
 from lgm.callbacks.export import ExportPly
 from lgm.callbacks.images import ImageGrid
+from lgm.callbacks.input_sheet import InputSheet
 from lgm.callbacks.measure import Measure
 from lgm.callbacks.objects import ObjectHook
 from lgm.callbacks.progress import StepProgress
@@ -25,8 +27,10 @@ from lgm.callbacks.views import WriteViews
 __all__ = [
     "BestCheckpoint",
     "EMA",
+    "EvaluateEvery",
     "ExportPly",
     "ImageGrid",
+    "InputSheet",
     "LastCheckpoint",
     "Measure",
     "ObjectHook",

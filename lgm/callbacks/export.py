@@ -10,12 +10,14 @@ from lgm.callbacks.objects import ObjectHook, whole
 from lgm.cameras.conventions import turn_from_y_up
 from lgm.gaussians.compressed_ply import packer, save_compressed_ply
 from lgm.gaussians.ply import rest_fields, save_ply
-from lgm.types import Prediction
+from lgm.types import FRAMES, Prediction
 
 
 class ExportPly(ObjectHook):
     """Writes `<run_dir>/objects/<uid>/gaussians.ply` for each object that is tested.
 
+    frame: "user", where the data's cameras are and as large as that makes the object; or "network", where
+        the first input camera stands at (0, 0, radius). `up` turns either.
     min_opacity, up, sh_degree, normals: as of `lgm.gaussians.ply.save_ply`.
     compressed: write `gaussians.compressed.ply` too, a quarter of the size, for SuperSplat, PlayCanvas
         and the viewers that follow them; needs gsplat. It has neither normals nor higher harmonics.
@@ -32,8 +34,11 @@ class ExportPly(ObjectHook):
         normals: bool = False,
         compressed: bool = False,
         max_objects: int | None = None,
+        frame: str = "user",
     ) -> None:
         super().__init__(max_objects)
+        if frame not in FRAMES:
+            raise ValueError(f"callbacks.export_ply.frame={frame!r} is not one of {', '.join(FRAMES)}")
         # A mistake is told before the work, not after it.
         turn_from_y_up(up)
         rest_fields(sh_degree)
@@ -44,9 +49,10 @@ class ExportPly(ObjectHook):
         self.sh_degree = sh_degree
         self.normals = normals
         self.compressed = compressed
+        self.frame = frame
 
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
-        gaussians = prediction.gaussians.scene(scene)
+        gaussians = prediction.in_frame(self.frame, scene)
         with whole(folder / "gaussians.ply") as path:
             save_ply(gaussians, path, self.min_opacity, self.up, self.sh_degree, self.normals)
         if self.compressed:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from PIL import Image
 
-from lgm.callbacks.measure import Measure, novel_targets
+from lgm.callbacks.measure import Measure
 from lgm.callbacks.objects import object_dir, tolerate
 from lgm.callbacks.pictures import resized, spread_views, to_picture
-from lgm.callbacks.report_page import ObjectPictures, Thumbnail, ViewPictures, page
-from lgm.metrics import gather_items, nearest_input_index
+from lgm.callbacks.report_page import NUM_WORST, ObjectPictures, Thumbnail, ViewPictures, page
+from lgm.metrics import gather_items, nearest_input_index, novel_targets
+from lgm.metrics.table import ViewTable
 from lgm.types import Batch, Prediction
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Report(Callback):
     from its folder; each links to the full one, which is there as long as page and folder stay
     together. Numbers are those of `Measure`, which must be among the callbacks.
 
-    max_objects: objects on the page, the first that arrive, worst first.
+    max_objects: objects on the page: the worst ten, and of the others the first that arrive.
     num_views: target views of each, chosen around the object, behind and above included.
     thumbnail_size: longer side of the pictures inside the page, in pixels.
     """
@@ -39,17 +39,15 @@ class Report(Callback):
         self.num_views = num_views
         self.thumbnail_size = thumbnail_size
         self.failed: list[str] = []
-        self._objects: list[ObjectPictures] = []
-        self._left = 0
+        self._first: list[_ShownObject] = []
+        self._worst: list[_ShownObject] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
             _measure_of(trainer)  # fail before the work, not after it
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._objects, self.failed = [], []
-        # Each rank its share; the surplus is cut off when all are together.
-        self._left = ceil(self.max_objects / trainer.world_size)
+        self._first, self._worst, self.failed = [], [], []
 
     def on_test_batch_end(
         self,
@@ -60,58 +58,108 @@ class Report(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        for scene, uid in enumerate(outputs.batch.uids[: self._left]):
+        # The one place in a test run that waits for the device: which objects are the worst is known
+        # at the end alone, and by then their pictures are gone.
+        values = _measure_of(trainer).measurement.last_psnr().tolist()
+        for scene, (uid, value) in enumerate(zip(outputs.batch.uids, values, strict=True)):
+            is_first = len(self._first) < self.max_objects
+            is_worst = len(self._worst) < self._num_worst or value < self._worst[-1].psnr
+            if not is_first and not is_worst:
+                continue
             with tolerate("report", uid, self.failed):
-                writer = _ObjectWriter(Path(trainer.default_root_dir), uid, self.thumbnail_size)
-                self._objects.append(writer.write(outputs, scene, self.num_views))
-        self._left = max(0, self._left - len(outputs.batch.uids))
+                shown = _ShownObject.of(outputs, scene, self.num_views, value)
+                self._first += [shown] if is_first else []
+                worst = sorted([*self._worst, shown], key=lambda entry: entry.psnr)
+                self._worst = worst[: self._num_worst]
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        objects = {entry.uid: entry for entry in gather_items(self._objects)}
         measure = _measure_of(trainer)
-        if trainer.is_global_zero and measure.summary is not None:
-            run_dir = Path(trainer.default_root_dir)
+        if measure.table is None or measure.summary is None:
+            return
+        run_dir = Path(trainer.default_root_dir)
+        chosen = self._chosen([entry.uid for entry in gather_items(self._first)], measure.table)
+        mine = {entry.uid: entry for entry in [*self._first, *self._worst]}
+        written = []
+        for uid in chosen:
+            if uid in mine:
+                with tolerate("report", uid, self.failed):
+                    written.append(mine[uid].write(run_dir, self.thumbnail_size))
+        objects = {entry.uid: entry for entry in gather_items(written)}
+        self._first, self._worst = [], []
+        if trainer.is_global_zero:
             path = run_dir / "report.html"
-            shown = [_with_turntable(entry, run_dir) for entry in list(objects.values())[: self.max_objects]]
-            text = page(measure.summary, measure.rows, shown)
-            path.write_text(text, encoding="utf-8")
+            shown = [_with_turntable(entry, run_dir) for entry in objects.values()]
+            path.write_text(page(measure.summary, measure.table, shown), encoding="utf-8")
             log.info("report: %s", path)
+
+    @property
+    def _num_worst(self) -> int:
+        return min(NUM_WORST, self.max_objects)
+
+    def _chosen(self, first: list[str], table: ViewTable) -> list[str]:
+        """Which objects are shown: the same on all ranks."""
+        means = {uid: views.columns["psnr"].mean() for uid, views in table.by_object()}
+        worst = sorted(means, key=lambda uid: means[uid])[: self._num_worst]
+        return list(dict.fromkeys([*worst, *first]))[: self.max_objects]
 
 
 @dataclass(frozen=True)
-class _ObjectWriter:
-    """Writes one object's pictures, and keeps their small copies."""
+class _ShownView:
+    view_id: int
+    target: Image.Image
+    prediction: Image.Image
+    alpha: Image.Image
+    nearest_input: int
 
-    run_dir: Path
+
+@dataclass(frozen=True)
+class _ShownObject:
+    """One object's pictures, off the device: they are written when it is known that they are wanted."""
+
     uid: str
-    thumbnail_size: int
+    psnr: float
+    inputs: list[Image.Image]
+    views: list[_ShownView]
 
-    def write(self, prediction: Prediction, scene: int, num_views: int) -> ObjectPictures:
+    @classmethod
+    def of(cls, prediction: Prediction, scene: int, num_views: int, psnr: float) -> _ShownObject:
         batch, target = prediction.batch, prediction.batch.target
-        inputs = [self._save(f"input_{i}", image) for i, image in enumerate(batch.input.images[scene])]
         nearest = nearest_input_index(batch.input.cameras, target.cameras)[scene].tolist()
         view_ids = target.view_ids[scene].tolist()
         views = [
-            ViewPictures(
+            _ShownView(
                 view_id=view_ids[view],
-                target=self._save(f"view_{view_ids[view]:03d}_target", target.images[scene, view]),
-                prediction=self._save(
-                    f"view_{view_ids[view]:03d}_prediction", prediction.render.images[scene, view]
-                ),
-                alpha=self._save(f"view_{view_ids[view]:03d}_alpha", prediction.render.alphas[scene, view]),
-                nearest_input=inputs[nearest[view]],
+                target=to_picture(target.images[scene, view]),
+                prediction=to_picture(prediction.render.images[scene, view]),
+                alpha=to_picture(prediction.render.alphas[scene, view]),
+                nearest_input=nearest[view],
             )
             for view in _shown_views(batch, scene, num_views)
         ]
-        return ObjectPictures(uid=self.uid, inputs=inputs, views=views)
+        return cls(batch.uids[scene], psnr, [to_picture(x) for x in batch.input.images[scene]], views)
 
-    def _save(self, name: str, image: Tensor) -> Thumbnail:
-        picture = to_picture(image)
-        path = object_dir(self.run_dir, self.uid) / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-        href = path.relative_to(self.run_dir).as_posix()
-        return Thumbnail.of(resized(picture, self.thumbnail_size), href)
+    def write(self, run_dir: Path, thumbnail_size: int) -> ObjectPictures:
+        """Write the pictures at full size, and give their small copies."""
+        folder = object_dir(run_dir, self.uid)
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def save(name: str, picture: Image.Image) -> Thumbnail:
+            path = folder / f"{name}.png"
+            picture.save(path)
+            return Thumbnail.of(resized(picture, thumbnail_size), path.relative_to(run_dir).as_posix())
+
+        inputs = [save(f"input_{i}", picture) for i, picture in enumerate(self.inputs)]
+        views = [
+            ViewPictures(
+                view_id=view.view_id,
+                target=save(f"view_{view.view_id:03d}_target", view.target),
+                prediction=save(f"view_{view.view_id:03d}_prediction", view.prediction),
+                alpha=save(f"view_{view.view_id:03d}_alpha", view.alpha),
+                nearest_input=inputs[view.nearest_input],
+            )
+            for view in self.views
+        ]
+        return ObjectPictures(uid=self.uid, inputs=inputs, views=views)
 
 
 def _with_turntable(entry: ObjectPictures, run_dir: Path) -> ObjectPictures:

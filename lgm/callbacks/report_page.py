@@ -7,13 +7,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from statistics import fmean
 from urllib.parse import quote
 
 from PIL import Image
 
 from lgm.callbacks.measure import format_number
-from lgm.metrics.rows import ViewRow, by_object, mean_of
+from lgm.metrics.summary import mean_of
+from lgm.metrics.table import VIEW_ID, ViewTable
 
 _JPEG_QUALITY = 88
 _BASELINE_NAMES = {
@@ -21,15 +21,31 @@ _BASELINE_NAMES = {
     "white": "an empty white picture",
     "nearest_input": "the nearest input view, copied",
 }
-_STYLE = """
+_BAND_NAMES = {
+    "level": "cameras level with the object, |elevation| ≤ {limit:g}°",
+    "above": "from above, elevation > {limit:g}°",
+    "below": "from below, elevation < −{limit:g}°",
+}
+_COLUMNS = {
+    "psnr": ("PSNR, dB", ".2f"),
+    "ssim": ("SSIM", ".3f"),
+    "lpips": ("LPIPS, VGG", ".3f"),
+    "lpips_alex": ("LPIPS, Alex", ".3f"),
+    "alpha_iou": ("alpha IoU", ".3f"),
+    "depth_l1": ("depth error", ".4f"),
+}
+NUM_WORST = 10
+STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1e21; background: #fff; margin: 2rem auto;
        max-width: 1180px; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.05rem; margin: 0; }
+body > h2 { margin-top: 1.6rem; }
 p { margin: .3rem 0; } .quiet { color: #667; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e2e4e8; }
 th:first-child, td:first-child { text-align: left; } thead th { color: #667; font-weight: 500; }
-tr.ours td { font-weight: 600; }
+tr.ours td { font-weight: 600; } td small { color: #667; font-weight: 400; white-space: nowrap; }
+code { font-size: 13px; }
 section { border: 1px solid #e2e4e8; border-radius: 8px; padding: 1rem; margin: 1.2rem 0;
           overflow-x: auto; }
 section header { display: flex; gap: 1.2rem; align-items: baseline; flex-wrap: wrap; }
@@ -79,85 +95,142 @@ class ObjectPictures:
     turntable: str | None = None  # where a video of it lies beside the page
 
 
-def page(summary: dict, rows: Sequence[ViewRow], objects: Sequence[ObjectPictures]) -> str:
+def page(summary: dict, table: ViewTable, objects: Sequence[ObjectPictures]) -> str:
     """The whole page, the object with the lowest PSNR first."""
-    measured = by_object(rows)
-    shown = sorted(
-        (entry for entry in objects if entry.uid in measured),
-        key=lambda entry: fmean(row.psnr for row in measured[entry.uid]),
-    )
-    sections = "\n".join(_section(entry, measured[entry.uid]) for entry in shown)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Evaluation: {escape(summary["protocol"])}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
+    measured = dict(table.by_object())
+    worst_first = sorted(measured, key=lambda uid: measured[uid].columns["psnr"].mean())
+    pictures = {entry.uid: entry for entry in objects}
+    shown = [uid for uid in worst_first if uid in pictures]
+    sections = "\n".join(_section(pictures[uid], measured[uid]) for uid in shown)
+    return f"""{head(f"Evaluation: {summary['protocol']}")}
 <h1>Evaluation</h1>
-<p>Protocol <b>{escape(summary["protocol"])}</b>: {summary["num_objects"]} objects,
-{summary["num_views"]} pictures.</p>
+<p>Protocol <b>{escape(summary["protocol"])}</b>, <code>{escape(summary["protocol_hash"])}</code>:
+{summary["num_objects"]} objects, {summary["num_views"]} pictures.</p>
 <p class="quiet">{escape(summary["views_definition"])}</p>
 {_numbers(summary)}
-<p class="quiet">Below: {len(shown)} of {summary["num_objects"]} objects, the worst first. Angles are
-relative to the first input view. Each picture links to its full size in the folder beside this page.</p>
+<h2>The worst {min(NUM_WORST, len(measured))} of {summary["num_objects"]} objects</h2>
+{_worst({uid: measured[uid] for uid in worst_first[:NUM_WORST]}, set(shown), summary)}
+<p class="quiet">Below: {len(shown)} of {summary["num_objects"]} objects, the worst first. Elevations are
+the object's own, azimuths are counted from the first input view. Each picture links to its full size in
+the folder beside this page.</p>
 {sections}
 </body>
 </html>
 """
 
 
+def head(title: str) -> str:
+    """A page's beginning, up to its first words."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>"""
+
+
+def columns_of(summary: dict) -> dict[str, tuple[str, str]]:
+    """Heading and format of each metric that was measured."""
+    return {name: column for name, column in _COLUMNS.items() if summary.get(name) is not None}
+
+
+def interval_html(interval: Sequence[float] | None, spec: str) -> str:
+    if interval is None:
+        return ""
+    low, high = (format_number(value, spec) for value in interval)
+    return f"<br><small>{low} to {high}</small>"
+
+
 def _numbers(summary: dict) -> str:
-    ours = _line("this network", summary, css="ours")
-    others = "\n".join(_line(_BASELINE_NAMES[name], values) for name, values in summary["baselines"].items())
-    reason = summary["lpips_reason"]
-    note = f'<p class="quiet">LPIPS: {escape(reason)}.</p>' if reason else ""
+    columns, confidence = columns_of(summary), summary["confidence"]
+    headings = "".join(f"<th>{heading}</th>" for heading, _ in columns.values())
+    lines = [_line("this network", summary, columns, confidence, css="ours")]
+    limit = summary["protocol_content"].get("metrics", {}).get("level_elevation_deg", 30)
+    for name, values in summary["bands"].items():
+        text = f"{_BAND_NAMES[name].format(limit=limit)} ({values['num_views']} pictures)"
+        lines.append(_line(text, values, columns, {"psnr": values.get("psnr_confidence")}))
+    for name, values in summary["baselines"].items():
+        text = _BASELINE_NAMES[name]
+        if 0 < values["num_objects"] < summary["num_objects"]:
+            text += f" (on {values['num_objects']} objects)"
+        lines.append(_line(text, values, columns))
+    reasons = "".join(
+        f'<p class="quiet">{heading}: {escape(reason)}.</p>'
+        for name, (heading, _) in _COLUMNS.items()
+        if (reason := summary.get(f"{name}_reason"))
+    )
     return f"""<table>
-<thead><tr><th>prediction</th><th>PSNR, dB</th><th>SSIM</th><th>LPIPS</th><th>alpha IoU</th></tr></thead>
+<thead><tr><th>prediction</th>{headings}</tr></thead>
 <tbody>
-{ours}
-{others}
+{chr(10).join(lines)}
 </tbody>
 </table>
-{note}"""
+<p class="quiet">Small: {confidence["level"]:.0%} confidence interval of the mean, objects drawn anew
+{confidence["resamples"]} times.</p>
+{reasons}"""
 
 
-def _line(name: str, values: dict, css: str = "") -> str:
-    reason = f' <span class="quiet">({escape(values["reason"])})</span>' if "reason" in values else ""
+def _line(name: str, values: dict, columns: dict, confidence: dict | None = None, css: str = "") -> str:
+    reason = f' <span class="quiet">({escape(values["reason"])})</span>' if values.get("reason") else ""
     cells = "".join(
-        f"<td>{format_number(values.get(key), spec)}</td>"
-        for key, spec in {"psnr": ".2f", "ssim": ".3f", "lpips": ".3f", "alpha_iou": ".3f"}.items()
+        f"<td>{format_number(values.get(key), spec)}{interval_html((confidence or {}).get(key), spec)}</td>"
+        for key, (_, spec) in columns.items()
     )
     return f'<tr class="{css}"><td>{escape(name)}{reason}</td>{cells}</tr>'
 
 
-def _section(entry: ObjectPictures, rows: Sequence[ViewRow]) -> str:
-    lpips = mean_of(rows, lambda row: row.lpips)
-    lpips_span = "" if lpips is None else f"\n<span>LPIPS {lpips:.3f}</span>"
-    by_view = {row.view_id: row for row in rows}
-    views = [(view, by_view[view.view_id]) for view in entry.views]
+def _worst(measured: dict[str, ViewTable], shown: set[str], summary: dict) -> str:
+    columns = columns_of(summary)
+    headings = "".join(f"<th>{heading}</th>" for heading, _ in columns.values())
+    lines = []
+    for uid, views in measured.items():
+        name = f'<a href="#{_anchor(uid)}">{escape(uid)}</a>' if uid in shown else escape(uid)
+        cells = "".join(
+            f"<td>{format_number(mean_of(views, key), spec)}</td>" for key, (_, spec) in columns.items()
+        )
+        lines.append(f"<tr><td>{name}</td>{cells}</tr>")
+    return f"""<table>
+<thead><tr><th>object</th>{headings}</tr></thead>
+<tbody>
+{chr(10).join(lines)}
+</tbody>
+</table>"""
+
+
+def _anchor(uid: str) -> str:
+    return escape("object-" + quote(uid, safe=""))
+
+
+def _section(entry: ObjectPictures, table: ViewTable) -> str:
+    rows = {int(number): row for row, number in enumerate(table.columns[VIEW_ID])}
+    views = [(view, rows[view.view_id]) for view in entry.views]
     inputs = "".join(picture.html(f"input {i}") for i, picture in enumerate(entry.inputs))
+    psnr, nearest = table.columns["psnr"], table.columns["nearest_input_psnr"]
     lines = [
-        _views_line("", [_angles(row) for _, row in views], cell="th"),
+        _views_line("", [_angles(table, row) for _, row in views], cell="th"),
         _views_line("target", [view.target.html("target") for view, _ in views]),
         _views_line("prediction", [view.prediction.html("prediction") for view, _ in views]),
-        _views_line("PSNR, dB", [f"<b>{row.psnr:.2f}</b>" for _, row in views]),
+        _views_line("PSNR, dB", [f"<b>{psnr[row]:.2f}</b>" for _, row in views]),
         _views_line("alpha", [view.alpha.html("alpha") for view, _ in views]),
         _views_line("nearest input", [view.nearest_input.html("nearest input") for view, _ in views]),
-        _views_line("its PSNR, dB", [f"{row.baselines['nearest_input']['psnr']:.2f}" for _, row in views]),
+        _views_line("its PSNR, dB", [f"{nearest[row]:.2f}" for _, row in views]),
     ]
-    table = "\n".join(lines)
-    return f"""<section>
+    values = "\n".join(
+        f"<span>{heading} {format_number(value, spec)}</span>"
+        for name, (heading, spec) in _COLUMNS.items()
+        if (value := mean_of(table, name)) is not None
+    )
+    body = "\n".join(lines)
+    return f"""<section id="{_anchor(entry.uid)}">
 <header><h2>{escape(entry.uid)}</h2>
-<span>PSNR <b>{fmean(row.psnr for row in rows):.2f}</b> dB</span>
-<span>SSIM {fmean(row.ssim for row in rows):.3f}</span>{lpips_span}
-<span>alpha IoU {fmean(row.alpha_iou for row in rows):.3f}</span>
-<span class="quiet">mean of {len(rows)} views, {len(views)} shown</span></header>
+{values}
+<span class="quiet">mean of {len(table)} views, {len(views)} shown</span></header>
 <div class="inputs"><span>inputs</span>{inputs}{_video(entry.turntable)}</div>
 <table class="views">
-{table}
+{body}
 </table>
 </section>"""
 
@@ -172,6 +245,9 @@ def _views_line(heading: str, cells: Sequence[str], cell: str = "td") -> str:
     return f"<tr><th>{heading}</th>" + "".join(f"<{cell}>{text}</{cell}>" for text in cells) + "</tr>"
 
 
-def _angles(row: ViewRow) -> str:
-    height = f"{abs(row.elevation_deg):.0f}° " + ("above" if row.elevation_deg >= 0 else "below")
-    return f"view {row.view_id}<br>{height}, {row.azimuth_deg:.0f}° round"
+def _angles(table: ViewTable, row: int) -> str:
+    view_id, elevation_deg, azimuth_deg = (
+        table.columns[name][row] for name in (VIEW_ID, "elevation_deg", "azimuth_deg")
+    )
+    height = f"{abs(elevation_deg):.0f}° " + ("above" if elevation_deg >= 0 else "below")
+    return f"view {view_id:.0f}<br>{height}, {azimuth_deg:.0f}° round"

@@ -4,8 +4,10 @@ from lgm.cameras.cameras import Cameras
 from lgm.cameras.rays import nearest_to_origin, pixel_rays, plucker_rays
 from lgm.cameras.trajectories import (
     CANONICAL_AZIMUTHS_DEG,
+    angles_about,
     canonical_up,
     canonicalise,
+    from_canonical,
     orbit_poses,
     spiral_angles,
     turn_about_origin,
@@ -14,8 +16,10 @@ from lgm.cameras.trajectories import (
 __all__ = [
     "CANONICAL_AZIMUTHS_DEG",
     "Cameras",
+    "angles_about",
     "canonical_up",
     "canonicalise",
+    "from_canonical",
     "nearest_to_origin",
     "orbit_poses",
     "pixel_rays",

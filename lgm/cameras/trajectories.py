@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -57,25 +58,60 @@ def spiral_angles(
 def canonicalise(
     c2w: Float[Tensor, "*batch V 4 4"],
     reference: Float[Tensor, "*batch 4 4"],
-    radius: float = 1.5,
+    radius: float | Float[Tensor, "*batch"] = 1.5,
 ) -> Float[Tensor, "*batch V 4 4"]:
     """Move and scale the world so that the camera `reference`, which looks at the origin, stands at
     (0, 0, radius): the frame that the network works in. Pictures stay as they are: all distances
-    change alike, by radius over the reference's own distance from the origin."""
+    change alike, by radius over the reference's own distance from the origin.
+
+    radius: of all, or one for each world.
+    """
     distance = reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6)
     scale = (radius / distance)[..., None, None]
     c2w, reference = c2w.clone(), reference.clone()
     c2w[..., :3, 3] *= scale
     reference[..., :3, 3] *= scale[..., 0]
     home = opengl_to_opencv(torch.eye(4, dtype=c2w.dtype, device=c2w.device))
-    home[2, 3].fill_(radius)  # an assignment would wait for the device
-    return home @ rigid_inverse(reference)[..., None, :, :] @ c2w
+    home = home.expand_as(reference).clone()
+    if isinstance(radius, Tensor):
+        home[..., 2, 3] = radius
+    else:
+        home[..., 2, 3].fill_(radius)  # an assignment would wait for the device
+    return home[..., None, :, :] @ rigid_inverse(reference)[..., None, :, :] @ c2w
+
+
+def from_canonical(
+    reference: Float[Tensor, "*batch 4 4"], radius: float | Float[Tensor, "*batch"] = 1.5
+) -> Float[Tensor, "*batch 4 4"]:
+    """The way back from where `canonicalise` moves the world: a similarity that takes points there to
+    points where `reference` stands as it is given."""
+    unit = torch.diag_embed(torch.ones_like(reference[..., 0]))
+    # A camera at the world's origin, along its axes, carries the world's frame with it.
+    forth = canonicalise(unit[..., None, :, :], reference, radius)[..., 0, :, :]
+    back = rigid_inverse(forth)
+    scale = reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6) / radius
+    return torch.cat([back[..., :3, :] * scale[..., None, None], back[..., 3:, :]], dim=-2)
 
 
 def canonical_up(reference: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 3"]:
     """The world's +y, as a direction in the frame that `canonicalise` moves the world to."""
     home = opengl_to_opencv(torch.eye(4, dtype=reference.dtype, device=reference.device))
     return (home @ rigid_inverse(reference))[..., :3, 1]
+
+
+def angles_about(
+    up: Float[Tensor, "*batch 3"], front: Float[Tensor, "*batch 3"], centers: Float[Tensor, "*batch V 3"]
+) -> tuple[Float[Tensor, "*batch V"], Float[Tensor, "*batch V"]]:
+    """Elevation and azimuth in degrees of cameras that stand at `centers`, around another up axis.
+
+    up: unit vector. front: where azimuth 0 stands, at whatever elevation.
+    """
+    up, front = (x[..., None, :].expand_as(centers) for x in (up, front))
+    height = (F.normalize(centers, dim=-1) * up).sum(dim=-1)
+    sine = (up * torch.linalg.cross(front, centers, dim=-1)).sum(dim=-1)
+    # Of what is left of both when their share along the axis is taken away.
+    cosine = (front * centers).sum(dim=-1) - (front * up).sum(dim=-1) * (centers * up).sum(dim=-1)
+    return torch.rad2deg(torch.asin(height.clamp(-1, 1))), torch.rad2deg(torch.atan2(sine, cosine)) % 360
 
 
 def turn_about_origin(

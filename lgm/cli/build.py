@@ -14,6 +14,7 @@ from lgm.losses import CompositeLoss
 from lgm.models import LGM
 from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
+from lgm.training.precision import HALVES, HalfWeights
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +33,37 @@ def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule
     batch_size: objects an optimizer step; None builds it for evaluation, which has no use for loss,
         optimizer and schedule.
     """
+    renderer, eval_preparation = instantiate(cfg.renderer), build_eval_preparation(cfg, net)
+    if batch_size is None:
+        return LGMModule(net, renderer, eval_preparation, eval_views_per_call=cfg.data.eval_views_per_call)
     preparation = Preparation(
         input_size=net.input_size,
         target_size=cfg.resolution.target_size,
-        background=tuple(cfg.protocol.background),
+        background=tuple(cfg.scene.background),
         radius=cfg.scene.radius,
-        augmentation=None if batch_size is None else instantiate(cfg.data.augment),
+        augmentation=instantiate(cfg.data.augment),
     )
-    renderer = instantiate(cfg.renderer)
-    if batch_size is None:
-        return LGMModule(net, renderer, preparation, eval_views_per_call=cfg.data.eval_views_per_call)
     return LGMModule(
         net,
         renderer,
         preparation,
+        eval_preparation=eval_preparation,
         loss=build_loss(cfg),
         optimizer=instantiate(cfg.optimizer, batch_size=batch_size),
         scheduler=instantiate(cfg.scheduler),
         clip_grad_norm=cfg.train.clip_grad_norm,
         eval_views_per_call=cfg.data.eval_views_per_call,
         config=plain(cfg),
+    )
+
+
+def build_eval_preparation(cfg: DictConfig, net: LGM) -> Preparation:
+    """What validation and evaluation do to a batch: as the protocol says, whatever training does."""
+    return Preparation(
+        input_size=net.input_size,
+        target_size=cfg.protocol.target_size,
+        background=tuple(cfg.protocol.background),
+        radius=cfg.protocol.input_radius,
     )
 
 
@@ -73,12 +85,16 @@ def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
 
 def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
     """derived: what follows from other keys, e.g. accumulation."""
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if cfg.trainer.precision in HALVES:
+        plugins.append(HalfWeights(cfg.trainer.precision))
+        derived["precision"] = None
     loggers = [instantiate(entry) for entry in (cfg.get("logger") or {}).values() if entry is not None]
     return instantiate(
         cfg.trainer,
         callbacks=list(callbacks.values()),
         logger=loggers or False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=plugins,
         **derived,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -58,7 +59,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     callbacks = build_callbacks(cfg)
     for callback in callbacks.values():
         if isinstance(callback, Measure):
-            callback.untrained_net = untrained(cfg)
+            callback.make_untrained = partial(untrained, cfg)
     module = build_module(cfg, net, batch_size=None)
     trainer = build_trainer(cfg, callbacks)
     if trainer.is_global_zero:

@@ -50,10 +50,13 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.train.compile:
         net.unet.compile()  # in place: names in checkpoints stay
     module = build_module(cfg, net, batches.global_batch)
+    callbacks = build_callbacks(cfg)
+    if "evaluation" in callbacks:  # after the running average has taken its step
+        callbacks["evaluation"] = callbacks.pop("evaluation")
     module.configure_optimizers()  # raises now what would else come after all processes have started
     trainer = build_trainer(
         cfg,
-        build_callbacks(cfg),
+        callbacks,
         accumulate_grad_batches=batches.accumulation,
         # A run shorter than the interval is validated at its end: a sweep wants its value.
         val_check_interval=min(cfg.train.val_every_steps, cfg.train.max_steps) * batches.accumulation,

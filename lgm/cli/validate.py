@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lgm.models.pretrained import complete_net
+from lgm.training.precision import HALVES
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,11 @@ def check_training(cfg: DictConfig) -> BatchPlan:
     """What can be seen of a training run from its configuration alone."""
     check_data(cfg)
     check_devices(cfg)
+    if cfg.trainer.precision in HALVES:
+        raise ValueError(
+            f"trainer.precision={cfg.trainer.precision} keeps the weights in half precision, which serves "
+            "evaluation and loses what training adds to them; use trainer.precision=bf16-mixed"
+        )
     if cfg.train.clip_grad_norm is not None and cfg.train.clip_grad_norm <= 0:
         raise ValueError(f"train.clip_grad_norm={cfg.train.clip_grad_norm} must be above 0, or null for none")
     for key in ("max_steps", "val_every_steps", "checkpoint_every_steps", "log_every_steps"):
@@ -93,8 +99,8 @@ def check_run_dir(cfg: DictConfig) -> None:
 def check_data(cfg: DictConfig) -> None:
     if "path" in cfg.data and cfg.data.path is None:
         raise ValueError(
-            "data.path is not set: give data.path=<folder or URL prefix with index.json>, "
-            "or data=quickstart for the bundled objects"
+            "data.path is not set: give data.path=<folder or URL prefix with index.json>, data=images "
+            "data.path=<folder of pictures>, or data=quickstart for the bundled objects"
         )
 
 

@@ -23,6 +23,7 @@ class Item:
         numbers in the shard.
     input, target: positions among the n.
     seed: what augmentation draws for this object comes from it alone.
+    scaled, to_user: as of `PosedObject`.
     """
 
     uid: str
@@ -34,6 +35,8 @@ class Item:
     input: tuple[int, ...]
     target: tuple[int, ...]
     seed: int
+    scaled: bool
+    to_user: np.ndarray
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,6 +64,8 @@ def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Gener
         input=tuple(position[i] for i in choice.input),
         target=tuple(position[i] for i in choice.target),
         seed=int(rng.integers(2**63)),
+        scaled=candidate.scaled,
+        to_user=candidate.to_user,
     )
 
 
@@ -74,6 +79,8 @@ def collate(items: Sequence[Item]) -> Batch:
         target=_views(items, [item.target for item in items]),
         uids=tuple(item.uid for item in items),
         seeds=tuple(item.seed for item in items),
+        scaled=all(item.scaled for item in items),
+        to_user=torch.from_numpy(np.stack([item.to_user for item in items])),
     )
 
 

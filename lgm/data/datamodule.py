@@ -27,6 +27,7 @@ class ObjectDataModule(L.LightningDataModule):
     train_views: chooses views for training; eval_views: for validation and test.
     micro_batch_size: objects a forward pass on one device in training; eval_batch_size: in validation
         and test.
+    seed: of the training stream; eval_seed: of views that validation and test draw.
     split: what evaluation reads; None is everything.
     max_train_objects, max_val_objects, max_test_objects: training, validation and test read only the
         first so many objects; None is the whole split.
@@ -43,6 +44,7 @@ class ObjectDataModule(L.LightningDataModule):
         micro_batch_size: int,
         eval_batch_size: int = 4,
         seed: int = 0,
+        eval_seed: int = 0,
         num_workers: int = 0,
         train_split: str = "train",
         val_split: str = "val",
@@ -67,6 +69,7 @@ class ObjectDataModule(L.LightningDataModule):
         self.micro_batch_size = micro_batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
+        self.eval_seed = eval_seed
         self.num_workers = num_workers
         self.train_split = train_split
         self.val_split = val_split
@@ -168,6 +171,7 @@ class ObjectDataModule(L.LightningDataModule):
             world_size=self.trainer.world_size,
             max_objects=max_objects,
             max_broken_fraction=self.max_broken_fraction,
+            seed=self.eval_seed,
         )
         return self._loader(stream)
 
@@ -200,6 +204,5 @@ def _check_object(sampler: ViewSampler, found: PosedObject) -> None:
         sampler.choose(found.cameras, np.random.default_rng(0))
     except ValueError as error:
         raise ValueError(
-            f"object {found.uid!r}: {error} by {type(sampler).__name__}; lower "
-            "resolution.num_target_views or render more views"
+            f"object {found.uid!r}: {error} by {type(sampler).__name__}; {sampler.remedy}"
         ) from error

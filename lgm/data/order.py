@@ -10,6 +10,7 @@ parts (every k-th object). Consumers go on to their next pass on their own: a st
 so ranks with unequal shards never wait for each other.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -121,6 +122,13 @@ def view_rng(seed: int, pass_index: int, shard: int, ordinal: int) -> np.random.
     """The source of randomness for choosing an object's views and augmenting them in one pass: the
     same whichever rank or worker reads it."""
     return np.random.default_rng([seed, _VIEWS, pass_index, shard, ordinal])
+
+
+def object_rng(seed: int, uid: str) -> np.random.Generator:
+    """The source of randomness for an object that is measured: by its name, so that neither the split nor
+    the objects beside it matter."""
+    digest = hashlib.sha256(uid.encode()).digest()
+    return np.random.default_rng([seed, _VIEWS, int.from_bytes(digest[:8], "little")])
 
 
 class MixOrder:

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lgm.cameras import Cameras, canonical_up, canonicalise
+from lgm.cameras import Cameras, canonical_up, canonicalise, from_canonical
 from lgm.data.augment import Augmentation
 from lgm.types import Batch, Views
 
@@ -46,20 +46,25 @@ class Preparation:
         """training: whether to augment."""
         augmentation = self.augmentation if training else Augmentation()
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
+        radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
         rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)
         # Colour and coverage bend together, before anything lies behind them.
         rgba = augmentation.bend(rgba, seeds)
-        c2w = canonicalise(batch.input.cameras.c2w, reference, self.radius)
+        c2w = canonicalise(batch.input.cameras.c2w, reference, radius)
         background = torch.tensor(self.background).to(rgba.device, non_blocking=True)
         background = background.expand(len(batch.uids), 3)
         target_rgba = premultiplied(batch.target.images, batch.target.alphas, self.target_size)
-        target_c2w = canonicalise(batch.target.cameras.c2w, reference, self.radius)
+        target_c2w = canonicalise(batch.target.cameras.c2w, reference, radius)
+        to_user = batch.to_user
+        if to_user is not None:  # nobody asks for it in training
+            to_user = None if training else to_user @ from_canonical(reference.double(), radius)
         target_background = augmentation.recolour(background, seeds)
         return replace(
             batch,
             input=_over(background, batch.input, rgba, augmentation.jitter(c2w, seeds)),
             target=_over(target_background, batch.target, target_rgba, target_c2w),
             background=target_background,
+            to_user=to_user,
             up=canonical_up(reference),
         )
 

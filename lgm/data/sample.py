@@ -103,29 +103,38 @@ def parse_cameras(text: str | bytes, uid: str) -> CameraRecord:
     if c2w.ndim != 2 or c2w.shape[1] != 16 or len(c2w) == 0:
         raise broken(f"has c2w of shape {c2w.shape}, expected 16 numbers for each view")
     c2w = c2w.reshape(-1, 4, 4)
-    fault = _pose_fault(c2w)
+    fault = pose_fault(c2w)
     if fault:
-        raise broken(fault)
+        raise broken(f"view {fault[0]}: {fault[1]}")
     if any(not 0 <= i < len(c2w) for i in canonical_inputs):
         raise broken(f"names canonical_inputs {canonical_inputs} but has {len(c2w)} views")
     return CameraRecord(fov_y_deg, c2w, canonical_inputs)
 
 
-def _pose_fault(c2w: np.ndarray) -> str | None:
-    """What is wrong with the first pose that is no rigid camera-to-world matrix, or None."""
+def pose_fault(c2w: np.ndarray) -> tuple[int, str] | None:
+    """The first of the poses [V, 4, 4] that is no rigid camera-to-world matrix, and what is wrong with
+    it; None where all are fine."""
     rotations = c2w[:, :3, :3]
-    error = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+    finite = np.isfinite(c2w).all(axis=(1, 2))
     with np.errstate(invalid="ignore"):
-        wrong = ~np.isfinite(c2w).all(axis=(1, 2)) | (error > _ROTATION_TOLERANCE)
-        wrong |= ~(np.linalg.det(np.nan_to_num(rotations)) > 0)
-    if wrong.any():
-        view = int(np.flatnonzero(wrong)[0])
-        return f"view {view}: c2w[:3, :3] is no rotation (R Rᵀ differs from 1 by {error[view]:.3g})"
-    wrong = np.abs(c2w[:, 3] - (0, 0, 0, 1)).max(axis=1) > 1e-6
-    if wrong.any():
-        view = int(np.flatnonzero(wrong)[0])
-        return f"view {view}: the last row of c2w is {c2w[view, 3].tolist()}, expected [0, 0, 0, 1]"
-    return None
+        error = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+        orthogonal = error <= _ROTATION_TOLERANCE
+    mirrored = np.linalg.det(np.nan_to_num(rotations)) < 0
+    last_row = np.abs(np.nan_to_num(c2w[:, 3]) - (0, 0, 0, 1)).max(axis=1) <= 1e-6
+    wrong = ~finite | ~orthogonal | mirrored | ~last_row
+    if not wrong.any():
+        return None
+    view = int(np.flatnonzero(wrong)[0])
+    if not finite[view]:
+        return view, "its c2w holds values that are no finite numbers"
+    if not orthogonal[view]:
+        return view, f"c2w[:3, :3] is no rotation (R Rᵀ differs from 1 by {error[view]:.3g})"
+    if mirrored[view]:
+        return (
+            view,
+            "c2w[:3, :3] is no rotation but mirrors (its determinant is -1); one axis has the wrong sign",
+        )
+    return view, f"the last row of c2w is {c2w[view, 3].tolist()}, expected [0, 0, 0, 1]"
 
 
 def check_sample(sample: dict[str, Any], uid: str) -> CameraRecord:

@@ -166,7 +166,7 @@ class UrlFiles(ShardFiles):
                 with locked(self.cache_dir / "locks" / "room"), partial.open("wb+") as file:
                     self._make_room()
                 with partial.open("rb+") as file:
-                    fetch(self.url(shard.name), file)
+                    fetch(self.url(shard.name), file, shard.bytes)
                     _check_content(file, shard, self.url(shard.name))
                 partial.rename(path)
             finally:

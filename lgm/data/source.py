@@ -17,10 +17,17 @@ from lgm.data.sample import BrokenSample, CameraRecord
 
 
 class PosedObject(ABC):
-    """One object: its name, its cameras, and pictures that are read and decoded on demand."""
+    """One object: its name, its cameras, and pictures that are read and decoded on demand.
+
+    scaled: whether `cameras` stand as near as the network wants them; else all distances change alike, so
+        that the first input stands where the canonical frame has it.
+    to_user: [4, 4], a similarity, from the frame of `cameras` to the one in which their owner gave them.
+    """
 
     uid: str
     cameras: CameraRecord
+    scaled: bool = False
+    to_user: np.ndarray = np.eye(4)
 
     @abstractmethod
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:

@@ -7,7 +7,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from lgm.data.broken import BrokenCounter
 from lgm.data.collate import Item, collate, make_item
-from lgm.data.order import Part, Slot, candidates, view_rng
+from lgm.data.order import Part, Slot, candidates, object_rng, view_rng
 from lgm.data.sample import BrokenSample
 from lgm.data.source import Source
 from lgm.data.views import ViewSampler
@@ -89,6 +89,8 @@ class EvalStream(IterableDataset):
     A batch ends early where the next object has other numbers of views or another picture size.
 
     max_objects: only the first so many of the whole set.
+    seed: what is drawn for an object comes from it and from the object's name alone: the same in any
+        split, and beside any other objects.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class EvalStream(IterableDataset):
         world_size: int = 1,
         max_objects: int | None = None,
         max_broken_fraction: float = 0.01,
+        seed: int = 0,
     ) -> None:
         self.source = source
         self.sampler = sampler
@@ -108,6 +111,7 @@ class EvalStream(IterableDataset):
         self.world_size = world_size
         self.max_objects = max_objects
         self.max_broken_fraction = max_broken_fraction
+        self.seed = seed
 
     def __iter__(self) -> Iterator[Batch]:
         worker, num_workers = _worker()
@@ -139,7 +143,8 @@ class EvalStream(IterableDataset):
                 if shard < last_shard:
                     self.source.prefetch(shard + 1)
             try:
-                item = make_item(self.source.load(shard, ordinal), self.sampler, view_rng(0, 0, 0, number))
+                found = self.source.load(shard, ordinal)
+                item = make_item(found, self.sampler, object_rng(self.seed, found.uid))
             except BrokenSample as error:
                 counter.bad(number, error)
             else:

@@ -21,7 +21,7 @@ class SyntheticObject(PosedObject):
         self.uid = f"synthetic-{seed:06d}"
         self.cameras = cameras
         self.resolution = resolution
-        self.gaussians = _blobs(seed, num_gaussians)
+        self.gaussians = blobs(seed, num_gaussians)
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
         c2w = torch.from_numpy(self.cameras.c2w[list(view_ids)]).float()[None]
@@ -77,7 +77,8 @@ class SyntheticSource(Source):
         return [self.load(0, 0)]  # all are alike
 
 
-def _blobs(seed: int, num_gaussians: int) -> Gaussians:
+def blobs(seed: int, num_gaussians: int) -> Gaussians:
+    """Random ellipsoids within the sphere of radius 0.5."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(1, num_gaussians, 3, generator=generator)
     radii = 0.5 * torch.rand(1, num_gaussians, 1, generator=generator)

@@ -1,29 +1,22 @@
-"""Reading from URLs: with patience for servers that stumble, and one line for those that refuse.
-
-WebDataset's `gopen` opens most kinds. Not http(s), because its curl waits for ever on a server that
-falls silent and begins again at the first byte; and not s3, which it lacks.
-"""
+"""Reading from URLs: with patience for servers that stumble, and one line for those that refuse."""
 
 from __future__ import annotations
 
+import errno
 import http.client
 import logging
-import shutil
-import subprocess
+import os
 import time
-import urllib.error
-import urllib.request
-from contextlib import closing
 from typing import BinaryIO
 
-import webdataset
+from lgm.data.s3 import signed_url
+from lgm.data.transfer import from_command, from_server
 
 log = logging.getLogger(__name__)
 
 _PAUSES_S = (1.0, 4.0, 15.0, 60.0)  # between attempts
-_SILENCE_S = 30.0  # a server that sends nothing for so long has failed
-_CHUNK = 1 << 20
-_FINAL = (400, 401, 403, 404, 405, 410)  # asking again would change nothing
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_PROGRESS = 1 << 20  # an attempt that brought so much is no failure: a line that often breaks ends too
 
 
 def is_url(path: str) -> bool:
@@ -31,82 +24,52 @@ def is_url(path: str) -> bool:
 
 
 def join_url(prefix: str, name: str) -> str:
-    """A file's URL under a prefix; in a command (`pipe:aws s3 cp s3://bucket/set/{} -`) it replaces `{}`."""
+    """A file's URL under a prefix; in a command (`pipe:rclone cat remote:set/{}`) it replaces `{}`."""
     if prefix.startswith("pipe:"):
         if "{}" not in prefix:
             raise ValueError(
                 f"data.path={prefix} does not say where the file's name goes; write {{}} there, e.g. "
-                "data.path='pipe:aws s3 cp s3://bucket/set/{} -'"
+                "data.path='pipe:rclone cat remote:set/{}'"
             )
         return prefix.replace("{}", name)
     return f"{prefix.rstrip('/')}/{name}"
 
 
-def fetch(url: str, file: BinaryIO) -> None:
+def fetch(url: str, file: BinaryIO, num_bytes: int | None = None) -> None:
     """Write what a URL holds into an empty file; raises FileNotFoundError or OSError in one line.
 
-    A failure is tried again a few times; over http(s) from where it broke off, if the server can.
+    A failure is tried again a few times; over http(s) and s3 from where it broke off, if the server can.
+
+    num_bytes: how many it has, where that is known: some servers tell no length, and end early.
     """
-    attempt = _http if url.startswith(("http://", "https://")) else _stream
-    for pause in (*_PAUSES_S, None):
+    failures = 0
+    while True:
+        before = file.seek(0, os.SEEK_END)
         try:
-            return attempt(url, file)
+            return _attempt(url, file, num_bytes)
         except FileNotFoundError:
             raise
         except (OSError, http.client.HTTPException) as error:
-            reason = (str(getattr(error, "reason", error)).splitlines() or [repr(error)])[0]
-            if pause is None:
-                raise OSError(f"{url}: {reason}, {len(_PAUSES_S) + 1} times in a row") from error
+            has_progressed = file.seek(0, os.SEEK_END) >= before + _PROGRESS
+            failures = 1 if has_progressed else failures + 1
+            reason = _first_line(getattr(error, "reason", error))
+            if getattr(error, "errno", None) in _FULL:
+                raise OSError(f"{url} cannot be kept: {reason} (data.cache_dir)") from error
+            if failures > len(_PAUSES_S):
+                raise OSError(f"{url}: {reason}, {failures} times in a row") from error
+            pause = _PAUSES_S[failures - 1]
             log.warning("%s: %s; again in %g s", url, reason, pause)
             time.sleep(pause)
-    return None
 
 
-def _http(url: str, file: BinaryIO) -> None:
-    have = file.seek(0, 2)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=_SILENCE_S)
-    except urllib.error.HTTPError as error:
-        if error.code in _FINAL:
-            raise FileNotFoundError(f"{url}: HTTP {error.code} {error.reason}") from error
-        if error.code == 416:  # nothing is left to send, or what we have is no part of it
-            file.truncate(0)
-        raise OSError(f"HTTP {error.code} {error.reason}") from error
-    except ValueError as error:
-        raise FileNotFoundError(f"{url}: {error}") from error
-    with closing(answer):
-        if have and answer.status != 206:
-            file.seek(0)
-            file.truncate()
-        expected = answer.length
-        start = file.tell()
-        shutil.copyfileobj(answer, file, _CHUNK)
-        if expected is not None and file.tell() - start < expected:
-            raise OSError(f"broke off after {file.tell()} bytes")
+def _attempt(url: str, file: BinaryIO, num_bytes: int | None) -> None:
+    if url.startswith(("http://", "https://")):
+        from_server(url, file, url, num_bytes)
+    elif url.startswith("s3://"):
+        from_server(signed_url(url), file, url, num_bytes)
+    else:
+        from_command(url, file)
 
 
-def _stream(url: str, file: BinaryIO) -> None:
-    file.seek(0)
-    file.truncate()
-    program = None
-    try:
-        if url.startswith("s3://"):
-            program = "aws"
-            subprocess.run(["aws", "s3", "cp", url, "-"], stdout=file, stderr=subprocess.PIPE, check=True)
-            return
-        with closing(webdataset.gopen(url)) as stream:
-            shutil.copyfileobj(stream, file, _CHUNK)
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.decode(errors="replace").splitlines() if line.strip()]
-        raise OSError(lines[-1] if lines else f"aws ended with {error.returncode}") from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{url} needs the program {program or error.filename!r}, which is not installed; install it, or "
-            "copy the data set to a disk and give that folder as data.path"
-        ) from error
-    except (ValueError, ImportError) as error:
-        raise FileNotFoundError(
-            f"{url} cannot be opened: {str(error).splitlines()[0]}; data.path may be a folder, http(s)://, "
-            "s3://, gs:// or 'pipe:<command with {}>'"
-        ) from error
+def _first_line(error: object) -> str:
+    return (str(error).splitlines() or [repr(error)])[0]

@@ -64,9 +64,12 @@ class Gaussians:
         means, opacities, scales, quats, colors = x.split(list(_WIDTHS.values()), dim=-1)
         return cls(means, quats, scales, opacities[..., 0], colors)
 
+    def __getitem__(self, scenes: slice) -> Gaussians:
+        return self._map(lambda x: x[scenes])
+
     def scene(self, index: int) -> Gaussians:
         """One scene, still with its batch axis: [1, N, …]."""
-        return self._map(lambda x: x[index : index + 1])
+        return self[index : index + 1]
 
     def select(self, keep: Tensor) -> Gaussians:
         """The Gaussians of one scene ([1, N, …]) that a mask or index [N] names."""

@@ -15,11 +15,6 @@ from lgm.cameras import Cameras
 from lgm.types import Batch
 
 
-def white(batch: Batch) -> Float[Tensor, "B V 3 H W"]:
-    """The empty picture, for each target view of a prepared batch."""
-    return torch.ones_like(batch.target.images, dtype=torch.float32)
-
-
 def nearest_input(batch: Batch) -> Float[Tensor, "B V 3 H W"]:
     """For each target view of a prepared batch, the input view that looks most nearly the same way,
     resized to the target's size."""
@@ -32,7 +27,7 @@ def nearest_input(batch: Batch) -> Float[Tensor, "B V 3 H W"]:
         ).unflatten(0, (batch_size, num_inputs))
     index = nearest_input_index(batch.input.cameras, batch.target.cameras)
     scene = torch.arange(batch_size, device=images.device)[:, None]
-    return images[scene, index].clone()
+    return images[scene, index]  # indices copy
 
 
 def nearest_input_index(inputs: Cameras, targets: Cameras) -> Int[Tensor, "B V"]:

@@ -6,7 +6,10 @@ reduces over the leading axes. All of it runs in float32, whatever the autocast 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +22,13 @@ PSNR_CAP_DB = 100.0  # identical images have no finite PSNR; a mean over images 
 
 _WINDOW_RADIUS, _WINDOW_SIGMA = 5, 1.5  # the common 11x11 Gaussian window
 _C1, _C2 = 0.01**2, 0.03**2  # (k1 * range)² and (k2 * range)², Wang et al. 2004
-_SSIM_CHUNK = 16  # images at a time: some twenty copies of them are held
-_LPIPS_CHUNK = 8  # images at a time: the first layers hold 64 channels at full size
+# Pixels at a time: SSIM holds some fifteen copies of them, LPIPS's first layers 64 channels. A quarter
+# of a million keeps a CPU's caches warm, a million fills a GPU.
+_CHUNK_PIXELS = {"cpu": 1 << 18}
+_CHUNK_PIXELS_ELSEWHERE = 1 << 20
+
+Border = Literal["mirrored", "cropped"]
+BORDERS = ("mirrored", "cropped")
 
 
 def psnr(
@@ -37,24 +45,47 @@ def psnr(
 
 
 def ssim(
-    images: Float[Tensor, "*batch 3 H W"], targets: Float[Tensor, "*batch 3 H W"]
+    images: Float[Tensor, "*batch 3 H W"],
+    targets: Float[Tensor, "*batch 3 H W"],
+    border: Border = "mirrored",
 ) -> Float[Tensor, "*batch"]:
     """Structural similarity of each image: 11x11 Gaussian window (sigma 1.5), data range 1.
 
-    Equal to torchmetrics' (mirrored at the border, mean over all pixels and channels), and about
-    twice as fast on a CPU, as the window is applied along one axis after the other.
+    border: "mirrored" lets the window reach over the border into the mirrored picture and takes the
+        mean over all pixels, as torchmetrics does; "cropped" leaves out the pixels nearer to the border
+        than the window reaches, as scikit-image does (gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False).
     """
-    images, targets = _comparable(images, targets)
-    smallest = _WINDOW_RADIUS + 1  # the border is mirrored as far as the window reaches
-    if min(images.shape[-2:]) < smallest:
+    return ssims([images], targets, border)[0]
+
+
+def ssims(
+    predictions: Sequence[Float[Tensor, "*batch 3 H W"] | float],
+    targets: Float[Tensor, "*batch 3 H W"],
+    border: Border = "mirrored",
+) -> list[Float[Tensor, "*batch"]]:
+    """`ssim` of several predictions of the same targets, whose own share is computed once.
+
+    predictions: pictures, or one number for pictures that have this value everywhere: nearly free.
+    """
+    if border not in BORDERS:
+        raise ValueError(f"ssim's border={border!r} is not one of {', '.join(BORDERS)}")
+    smallest = _WINDOW_RADIUS + 1 if border == "mirrored" else 2 * _WINDOW_RADIUS + 1
+    if min(targets.shape[-2:]) < smallest:
         raise ValueError(
             f"ssim needs images of at least {smallest}x{smallest} pixels, "
-            f"got {images.shape[-2]}x{images.shape[-1]}"
+            f"got {targets.shape[-2]}x{targets.shape[-1]}"
         )
-    flat, flat_targets = (x.reshape(-1, *x.shape[-3:]) for x in (images, targets))  # [M, 3, H, W]
-    chunks = zip(flat.split(_SSIM_CHUNK), flat_targets.split(_SSIM_CHUNK), strict=True)
-    with torch.autocast(images.device.type, enabled=False):
-        return torch.cat([_ssim(x, y) for x, y in chunks]).view(images.shape[:-3])
+    pictures = [x if isinstance(x, float) else _comparable(x, targets)[0] for x in predictions]
+    targets = targets.float().clamp(0, 1)
+    columns: list[list[Tensor]] = [[] for _ in pictures]
+    flat = [x if isinstance(x, float) else x.reshape(-1, *x.shape[-3:]) for x in pictures]  # [M, 3, H, W]
+    with torch.autocast(targets.device.type, enabled=False), _full_float32():
+        for chunk in _chunks(targets.reshape(-1, *targets.shape[-3:])):
+            shares = [x if isinstance(x, float) else x[chunk[0]] for x in flat]
+            for column, values in zip(columns, _ssims(shares, chunk[1], border), strict=True):
+                column.append(values)
+    return [torch.cat(column).view(targets.shape[:-3]) for column in columns]
 
 
 @torch.no_grad()
@@ -66,10 +97,10 @@ def lpips(
     Published tables of reconstructions are mostly by VGG16, at the size that is evaluated.
     """
     images, targets = _comparable(images, targets)
-    flat, flat_targets = (x.reshape(-1, *x.shape[-3:]) for x in (images, targets))  # [M, 3, H, W]
-    chunks = zip(flat.split(_LPIPS_CHUNK), flat_targets.split(_LPIPS_CHUNK), strict=True)
+    flat = images.reshape(-1, *images.shape[-3:])  # [M, 3, H, W]
     with torch.autocast(images.device.type, enabled=False):
-        return torch.cat([network(x, y) for x, y in chunks]).view(images.shape[:-3])
+        values = [network(flat[part], chunk) for part, chunk in _chunks(targets.reshape(flat.shape))]
+    return torch.cat(values).view(images.shape[:-3])
 
 
 def alpha_iou(
@@ -85,6 +116,26 @@ def alpha_iou(
     return torch.where(union > 0, intersection / union.clamp_min(1), torch.ones_like(union))
 
 
+def depth_error(
+    depths: Float[Tensor, "*batch 1 H W"],
+    alphas: Float[Tensor, "*batch 1 H W"],
+    target_depths: Float[Tensor, "*batch 1 H W"],
+    target_alphas: Float[Tensor, "*batch 1 H W"],
+    threshold: float = 0.5,
+) -> Float[Tensor, "*batch"]:
+    """Mean absolute difference of depth, in the cameras' unit, over the pixels where both silhouettes
+    are: where only one is, `alpha_iou` says so. NaN where there is no such pixel.
+
+    depths: alpha-weighted sums, as a renderer gives them. target_depths: 0 where nothing is known.
+    """
+    with torch.autocast(depths.device.type, enabled=False):
+        depths, alphas = depths.float(), alphas.float()
+        counted = (alphas >= threshold) & (target_alphas >= threshold) & (target_depths > 0)
+        difference = (depths / alphas.clamp_min(threshold) - target_depths).abs()
+        total = torch.where(counted, difference, 0.0).sum(dim=(-3, -2, -1))
+        return total / counted.sum(dim=(-3, -2, -1))  # 0 / 0 is NaN
+
+
 def _comparable(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if images.shape != targets.shape or images.ndim < 3:
         raise ValueError(
@@ -94,27 +145,65 @@ def _comparable(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return images.float().clamp(0, 1), targets.float().clamp(0, 1)
 
 
-def _ssim(images: Float[Tensor, "M 3 H W"], targets: Float[Tensor, "M 3 H W"]) -> Float[Tensor, " M"]:
-    moments = torch.cat([images, targets, images.square(), targets.square(), images * targets])
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(moments).chunk(5)
-    var_x = (mean_xx - mean_x.square()).clamp_min(0)
+def _chunks(images: Float[Tensor, "M 3 H W"]) -> Iterator[tuple[slice, Tensor]]:
+    """A few images at a time, so that memory does not grow with their number."""
+    pixels = _CHUNK_PIXELS.get(images.device.type, _CHUNK_PIXELS_ELSEWHERE)
+    count = max(1, pixels // (images.shape[-2] * images.shape[-1]))
+    for start in range(0, len(images), count):
+        part = slice(start, start + count)
+        yield part, images[part]
+
+
+def _ssims(
+    predictions: Sequence[Tensor | float], targets: Float[Tensor, "M 3 H W"], border: Border
+) -> list[Float[Tensor, " M"]]:
+    mean_y, mean_yy = _blur(torch.cat([targets, targets.square()]), border).chunk(2)
     var_y = (mean_yy - mean_y.square()).clamp_min(0)
-    cov = mean_xy - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x.square() + mean_y.square() + _C1)
-    structure = (2 * cov + _C2) / (var_x + var_y + _C2)
-    return (luminance * structure).mean(dim=(-3, -2, -1))
+    values = []
+    for x in predictions:
+        if isinstance(x, float):  # neither variance nor covariance
+            luminance = (2 * x * mean_y + _C1) / (x**2 + mean_y.square() + _C1)
+            structure = _C2 / (var_y + _C2)
+        else:
+            blurred = _blur(torch.cat([x, x.square(), x * targets]), border)
+            mean_x, mean_xx, mean_xy = blurred.chunk(3)
+            var_x = (mean_xx - mean_x.square()).clamp_min(0)
+            luminance = (2 * mean_x * mean_y + _C1) / (mean_x.square() + mean_y.square() + _C1)
+            structure = (2 * (mean_xy - mean_x * mean_y) + _C2) / (var_x + var_y + _C2)
+        values.append((luminance * structure).mean(dim=(-3, -2, -1)))
+    return values
 
 
-def _blur(x: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:
-    # A weighted sum of shifted pictures, and no convolution: a GPU may run that in TF32, and the
-    # variances above are small differences of large numbers.
-    weights = [math.exp(-0.5 * (i / _WINDOW_SIGMA) ** 2) for i in range(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1)]
-    weights = [weight / sum(weights) for weight in weights]
-    x = F.pad(x, (_WINDOW_RADIUS,) * 4, mode="reflect")
-    for axis in (-1, -2):
-        size = x.shape[axis] - 2 * _WINDOW_RADIUS
-        total = x.narrow(axis, 0, size) * weights[0]
-        for shift, weight in enumerate(weights[1:], start=1):
-            total.add_(x.narrow(axis, shift, size), alpha=weight)
-        x = total
-    return x
+def _blur(x: Float[Tensor, "M C H W"], border: Border) -> Float[Tensor, "M C h w"]:
+    # As two products with a banded matrix: a hundred times more multiplications than the window has,
+    # and still several times faster than a convolution or shifted sums, which wait for memory.
+    rows, columns = (_window_matrix(size, border, x.device) for size in x.shape[-2:])
+    return rows @ (x @ columns.T)
+
+
+@lru_cache  # a copy to the device each time would wait for it
+@torch.inference_mode(False)
+def _window_matrix(size: int, border: Border, device: torch.device) -> Float[Tensor, "n size"]:
+    """What each pixel of a line counts in the weighted mean around each: n is `size`, or what is left
+    of it inside the border."""
+    reach = torch.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (reach / _WINDOW_SIGMA).square())
+    weights /= weights.sum()
+    pixels = F.pad(torch.arange(size, dtype=torch.float64)[None], (_WINDOW_RADIUS,) * 2, mode="reflect")[0]
+    windows = pixels.long().unfold(0, len(weights), 1)  # [size, 11]: the pixels of each window
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    matrix.scatter_add_(1, windows, weights.expand(size, -1))
+    if border == "cropped":
+        matrix = matrix[_WINDOW_RADIUS:-_WINDOW_RADIUS]
+    return matrix.float().to(device)
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """No TF32 in products, whatever is set: variances are small differences of large numbers."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

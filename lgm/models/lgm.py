@@ -154,6 +154,20 @@ class LGM(nn.Module):
                 self.conv.weight[offsets].mul_(0.1)
                 self.conv.bias[offsets] = 0.0
 
+    def in_half(self, dtype: torch.dtype) -> LGM:
+        """Turn the weights into float16 or bfloat16, in place: half the memory, for inference alone.
+
+        The last layers stay float32, as under autocast: what comes out of them are positions. So does
+        what no weight is: rays and the normalisation of colours.
+        """
+        last = {
+            id(p) for layer in (self.unet.norm_out, self.unet.conv_out, self.conv) for p in layer.parameters()
+        }
+        for parameter in self.parameters():
+            if id(parameter) not in last:
+                parameter.data = parameter.data.to(dtype)
+        return self
+
     def network_input(
         self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
     ) -> Float[Tensor, "B V 9 H W"]:
@@ -178,6 +192,7 @@ class LGM(nn.Module):
                 f"got {tuple(x.shape)}"
             )
         num_views = x.shape[1]
+        x = x.to(self.unet.conv_in.weight.dtype)
         raw = self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views)
         with torch.autocast(x.device.type, enabled=False):  # as the U-Net's own last layer
             raw = self.conv(raw)

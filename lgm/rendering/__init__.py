@@ -1,9 +1,19 @@
 """Gaussians and cameras to pictures: one interface, several back ends."""
 
 from lgm.rendering.base import Renderer
+from lgm.rendering.captured import CapturedRenderer
 from lgm.rendering.choice import make_renderer
 from lgm.rendering.gsplat_backend import GsplatRenderer
+from lgm.rendering.inria_backend import InriaRenderer
 from lgm.rendering.torch_backend import TorchRenderer
 from lgm.rendering.triton_backend import TritonRenderer
 
-__all__ = ["GsplatRenderer", "Renderer", "TorchRenderer", "TritonRenderer", "make_renderer"]
+__all__ = [
+    "CapturedRenderer",
+    "GsplatRenderer",
+    "InriaRenderer",
+    "Renderer",
+    "TorchRenderer",
+    "TritonRenderer",
+    "make_renderer",
+]

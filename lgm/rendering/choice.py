@@ -10,6 +10,7 @@ from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.gsplat_backend import GsplatRenderer
+from lgm.rendering.inria_backend import InriaRenderer
 from lgm.rendering.torch_backend import TorchRenderer
 from lgm.rendering.triton_backend import TritonRenderer
 from lgm.types import RenderOutput
@@ -18,6 +19,7 @@ _log = logging.getLogger(__name__)
 BACKENDS: dict[str, type[Renderer]] = {
     "triton": TritonRenderer,
     "gsplat": GsplatRenderer,
+    "inria": InriaRenderer,
     "torch": TorchRenderer,
 }
 # What is tried on a type of device, fastest first; `torch` comes last everywhere.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.checks import check_scene
+from lgm.rendering.parts import draw_in_parts
 from lgm.rendering.precision import full_precision
 from lgm.rendering.triton_layers import Boxes, Grid, Layer, layers
 from lgm.types import RenderOutput
@@ -21,8 +23,11 @@ DEVICE_TYPE = "cuda"
 TILE = 16
 _PROJECT_BLOCK = 128
 _BLEND_UNROLL = 8  # splats whose numbers are on their way at once
+_FEW_TILES, _PARTS_OF_A_TILE = 4096, 4  # so few leave a GPU idle: several programs share a tile's lines
 _GATHER_BLOCK = 32
 _MAX_SIDE = TILE * 0xFFFF >> 1  # tile numbers are kept in 16 bits
+# What a training step holds for each, in bytes.
+_BYTES_A_PAIR, _BYTES_AN_INTERSECTION, _BYTES_A_PIXEL = 140, 80, 48
 
 
 class TritonRenderer(Renderer):
@@ -32,16 +37,17 @@ class TritonRenderer(Renderer):
     reach means, quaternions, scales, opacities, colours and the background, from images, alphas and
     depths; not the cameras. No two programs add to one number: results are the same each time.
 
-    max_intersections: pairs of a splat and a tile that are held at once, about 80 bytes each in
-        training. Beyond it, scenes are drawn in layers, front to back, and what lies behind opaque
-        layers is left out.
+    max_gib: what a call may hold on the device. Half of it is for intersections of a splat and a tile:
+        beyond it, scenes are drawn in layers, front to back, and what lies behind opaque layers is left
+        out. Half is for what every picture needs: beyond it, pictures are drawn some at a time, and in
+        training drawn again on the way back.
 
     Raises ValueError in one line, when it is made, where triton is missing.
     """
 
-    def __init__(self, max_intersections: int = 1 << 25) -> None:
-        if max_intersections < 1 << 16:
-            raise ValueError(f"max_intersections={max_intersections} must be at least {1 << 16}")
+    def __init__(self, max_gib: float = 6.0) -> None:
+        if not max_gib >= 0.01:
+            raise ValueError(f"max_gib={max_gib} must be at least 0.01")
         try:
             import triton  # noqa: F401
         except ImportError as error:
@@ -49,7 +55,16 @@ class TritonRenderer(Renderer):
                 "renderer=triton needs triton, which comes with PyTorch for NVIDIA GPUs: pip install triton, "
                 "or choose renderer=torch"
             ) from error
-        self.max_intersections = max_intersections
+        self.max_bytes = int(max_gib * 2**30)
+
+    @property
+    def max_intersections(self) -> int:
+        return self.max_bytes // 2 // _BYTES_AN_INTERSECTION
+
+    def pictures_at_once(self, num_gaussians: int, height: int, width: int) -> int:
+        """How many pictures one call draws without going over what it may hold."""
+        picture = num_gaussians * _BYTES_A_PAIR + height * width * _BYTES_A_PIXEL
+        return max(1, self.max_bytes // 2 // picture)
 
     def __call__(
         self,
@@ -71,24 +86,29 @@ class TritonRenderer(Renderer):
             raise ValueError(f"a picture of {height} × {width} is larger than {_MAX_SIDE} pixels a side")
         with full_precision(device.type):
             gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
-            shape, pictures = cameras.shape, cameras.shape.numel()
-            images, depths, alphas = _Splatting.apply(
-                gaussians.means,
-                gaussians.quats,
-                gaussians.scales,
-                gaussians.opacities,
-                gaussians.colors,
-                background,
-                cameras.c2w.reshape(pictures, 4, 4),
-                cameras.K_norm.reshape(pictures, 3, 3),
-                (height, width),
-                self.max_intersections,
-            )
-        return RenderOutput(
-            images=images.unflatten(0, shape),
-            alphas=alphas.unflatten(0, (*shape, 1)),
-            depths=depths.unflatten(0, (*shape, 1)),
+            at_once = self.pictures_at_once(gaussians.num_gaussians, height, width)
+            draw = partial(self._draw, height, width)
+            images, depths, alphas = draw_in_parts(draw, gaussians, cameras, background, at_once)
+        return RenderOutput(images=images, alphas=alphas, depths=depths)
+
+    def _draw(
+        self, height: int, width: int, gaussians: Gaussians, cameras: Cameras, background: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [B, V, 3, H, W], depths and alphas [B, V, 1, H, W], all at once."""
+        shape = cameras.shape
+        images, depths, alphas = _Splatting.apply(
+            gaussians.means,
+            gaussians.quats,
+            gaussians.scales,
+            gaussians.opacities,
+            gaussians.colors,
+            background,
+            cameras.c2w.flatten(0, 1),
+            cameras.K_norm.flatten(0, 1),
+            (height, width),
+            self.max_intersections,
         )
+        return images.unflatten(0, shape), depths.unflatten(0, (*shape, 1)), alphas.unflatten(0, (*shape, 1))
 
 
 class _Splatting(torch.autograd.Function):
@@ -108,30 +128,15 @@ class _Splatting(torch.autograd.Function):
         size: tuple[int, int],
         max_intersections: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        from lgm.rendering.triton_kernels.blending import blend_kernel
-
         scene = [x.detach().contiguous() for x in (means, quats, scales, opacities, colors)]
         background, c2w, K_norm = (x.detach().contiguous() for x in (background, c2w, K_norm))
-        (num_scenes, num_gaussians), num_pictures, (height, width) = means.shape[:2], len(c2w), size
-        grid = Grid(num_pictures, -(-height // TILE), -(-width // TILE), num_gaussians)
-        splats, boxes = _project(scene, c2w, K_norm, size)
-
-        images = means.new_empty(num_pictures, 3, height, width)
-        depths, alphas = (means.new_empty(num_pictures, height, width) for _ in range(2))
+        grid = make_grid(scene, c2w, size)
+        splats, boxes = project(scene, c2w, K_norm, size)
         alive = torch.empty(grid.num_tiles, dtype=torch.uint8, device=means.device)
-        light = alphas  # written by no kernel where there is one layer
-        drawn: list[Layer] = []
-        for layer in layers(boxes, grid, alive, max_intersections):
-            if layer.is_first and not layer.is_last:
-                light = torch.empty_like(alphas)
-            blend_kernel[(grid.num_tiles,)](
-                splats, scene[4], layer.pairs, layer.starts, background,
-                images, depths, alphas, light, alive,
-                0 if background.ndim == 1 else 3,
-                num_gaussians, num_pictures // num_scenes, grid.rows, grid.columns, height, width,
-                UNROLL=_BLEND_UNROLL, FIRST=layer.is_first, LAST=layer.is_last, num_warps=1,
-            )  # fmt: skip
-            drawn.append(layer)
+        pictures, drawn = blend(
+            splats, scene[4], background, layers(boxes, grid, alive, max_intersections), grid, size, alive
+        )
+        images, depths, alphas = pictures
         ctx.layers, ctx.grid, ctx.size, ctx.background_shape = drawn, grid, size, background.shape
         ctx.save_for_backward(*scene, c2w, K_norm, splats, boxes.counts, images, depths, alphas)
         ctx.set_materialize_grads(False)
@@ -184,7 +189,12 @@ class _Splatting(torch.autograd.Function):
         return *outputs, grad_background, None, None, None, None
 
 
-def _project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, int]) -> tuple[Tensor, Boxes]:
+def make_grid(scene: list[Tensor], c2w: Tensor, size: tuple[int, int]) -> Grid:
+    height, width = size
+    return Grid(len(c2w), -(-height // TILE), -(-width // TILE), scene[0].shape[1])
+
+
+def project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, int]) -> tuple[Tensor, Boxes]:
     """Splats [P, SPLAT_ROW] of all pictures, and the tiles that each may touch."""
     from lgm.rendering.triton_kernels.projection import SPLAT_ROW, project_kernel
 
@@ -200,3 +210,36 @@ def _project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, 
         num_gaussians, len(c2w) // num_scenes, *size, BLOCK=_PROJECT_BLOCK,
     )  # fmt: skip
     return splats, Boxes(tiles_x, tiles_y, seen, counts, depth_keys)
+
+
+def blend(
+    splats: Tensor,
+    colors: Tensor,
+    background: Tensor,
+    layers_in_order: Iterable[Layer],
+    grid: Grid,
+    size: tuple[int, int],
+    alive: Tensor,
+) -> tuple[tuple[Tensor, Tensor, Tensor], list[Layer]]:
+    """Images [I, 3, H, W], depths and alphas [I, H, W]; and the layers, which come one by one."""
+    from lgm.rendering.triton_kernels.blending import blend_kernel
+
+    height, width = size
+    images = splats.new_empty(grid.pictures, 3, height, width)
+    depths, alphas = (splats.new_empty(grid.pictures, height, width) for _ in range(2))
+    light = alphas  # written by no kernel where there is one layer
+    drawn = []
+    for layer in layers_in_order:
+        is_alone = layer.is_first and layer.is_last
+        if layer.is_first and not is_alone:
+            light = torch.empty_like(alphas)
+        parts = _PARTS_OF_A_TILE if is_alone and grid.num_tiles <= _FEW_TILES else 1
+        blend_kernel[(grid.num_tiles * parts,)](
+            splats, colors, layer.pairs, layer.starts, background,
+            images, depths, alphas, light, alive,
+            0 if background.ndim == 1 else 3,
+            grid.num_gaussians, grid.pictures // len(colors), grid.rows, grid.columns, height, width,
+            UNROLL=_BLEND_UNROLL, PARTS=parts, FIRST=layer.is_first, LAST=layer.is_last, num_warps=1,
+        )  # fmt: skip
+        drawn.append(layer)
+    return (images, depths, alphas), drawn

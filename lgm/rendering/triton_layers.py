@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -96,6 +97,19 @@ def _count(boxes: Boxes, grid: Grid, alive: Tensor, order: Tensor) -> Tensor:
     return counts
 
 
+def single_layer(boxes: Boxes, grid: Grid, room: int) -> tuple[Layer, Int[Tensor, ""]]:
+    """All pairs in one layer without waiting for the device, and how many intersections there are.
+
+    room: for so many. Where there are more, the farthest are missing.
+    """
+    order = torch.sort(boxes.depth_keys).indices
+    counts = boxes.counts[order]
+    ends = counts.cumsum(0, dtype=torch.int64)
+    alive = boxes.tiles_x  # read by no kernel in the first layer
+    layer = _bin(boxes, grid, alive, order, ends, counts, room, is_first=True, is_last=True, is_full=False)
+    return layer, ends[-1]
+
+
 def _bin(
     boxes: Boxes,
     grid: Grid,
@@ -103,29 +117,35 @@ def _bin(
     order: Tensor,
     ends: Tensor,
     counts: Tensor,
-    total: int,
+    room: int,
     is_first: bool,
     is_last: bool,
+    is_full: bool = True,
 ) -> Layer:
+    """is_full: whether there are exactly as many intersections as there is room for."""
     from lgm.rendering.triton_kernels.binning import emit_kernel
 
-    keys = torch.empty(total, dtype=torch.int32, device=order.device)
-    pairs = torch.empty_like(keys)
-    if total:
+    # A radix sort's time goes with the bits.
+    dtype, first_key = (torch.int16, -(1 << 15)) if grid.num_tiles < 1 << 16 else (torch.int32, 0)
+    keys = torch.empty(room, dtype=dtype, device=order.device)
+    pairs = torch.empty(room, dtype=torch.int32, device=order.device)
+    if not is_full:
+        keys.fill_(grid.num_tiles + first_key)  # behind all tiles
+        pairs.zero_()
+    if room:
         emit_kernel[_programs(len(order))](
             order, boxes.tiles_x, boxes.tiles_y, boxes.seen, alive, ends, counts, keys, pairs,
-            len(order), grid.num_gaussians, grid.rows, grid.columns,
-            ONLY_ALIVE=not is_first, BLOCK=_BLOCK,
+            len(order), grid.num_gaussians, grid.rows, grid.columns, room,
+            ONLY_ALIVE=not is_first, FIRST_KEY=first_key, BLOCK=_BLOCK,
         )  # fmt: skip
-    if grid.num_tiles <= 1 << 16:  # a radix sort's time goes with the bits
-        keys = (keys - (1 << 15)).to(torch.int16)
-        tiles = torch.arange(-(1 << 15), grid.num_tiles - (1 << 15), device=keys.device).to(torch.int16)
-    else:
-        tiles = torch.arange(grid.num_tiles, device=keys.device, dtype=torch.int32)
     keys, slots = torch.sort(keys, stable=True)
-    starts = torch.searchsorted(keys, tiles)
-    starts = torch.cat([starts, starts.new_full((1,), total)])
+    starts = torch.searchsorted(keys, _keys(grid.num_tiles + 1, first_key, dtype, keys.device))
     return Layer(order, ends, counts, pairs[slots], slots, starts, is_first, is_last)
+
+
+@cache
+def _keys(num: int, first: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.arange(first, first + num, device=device).to(dtype)
 
 
 def _programs(num_pairs: int) -> tuple[int]:

@@ -32,7 +32,8 @@ class LGMModule(L.LightningModule):
 
     net: images [B, V, 3, H, W] and cameras to Gaussians.
     renderer: draws all target views of all scenes in one call.
-    preparation: what happens to a batch on the device first.
+    preparation: what happens to a batch on the device first; eval_preparation: the same in validation and
+        test, None where that is no different.
     optimizer: makes an optimizer of the network; scheduler: makes a schedule of that optimizer.
     eval_views_per_call: in validation and test, pictures that the renderer draws at once; None draws
         a batch in one call, as in training.
@@ -51,11 +52,13 @@ class LGMModule(L.LightningModule):
         clip_grad_norm: float | None = 1.0,
         eval_views_per_call: int | None = None,
         config: dict[str, Any] | None = None,
+        eval_preparation: Preparation | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.renderer = renderer
         self.preparation = preparation
+        self.eval_preparation = eval_preparation or preparation
         self.loss = loss
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
@@ -101,7 +104,8 @@ class LGMModule(L.LightningModule):
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        batch = self.preparation(batch, training=self.trainer.training)
+        training = self.trainer.training
+        batch = (self.preparation if training else self.eval_preparation)(batch, training=training)
         self.stopwatch.mark("prepare")
         return batch
 

@@ -1,11 +1,34 @@
-"""Which numbers a sharded network computes with."""
+"""Which numbers a network computes with, where Lightning's own ways do not fit."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.plugins.precision import FSDPPrecision
+import torch
+from lightning.pytorch.plugins.precision import FSDPPrecision, Precision
+from torch import nn
 from torch.distributed.fsdp import MixedPrecision
+
+HALVES = {"16-true": torch.float16, "bf16-true": torch.bfloat16}
+
+
+class HalfWeights(Precision):
+    """The network's weights in half precision, for evaluation; pictures, cameras, Gaussians, rendering and
+    metrics stay float32.
+
+    Lightning's own turns every tensor of a batch into halves, targets and cameras too, and what is made
+    in between by changing the default type.
+
+    precision: "16-true" or "bf16-true".
+    """
+
+    def __init__(self, precision: str) -> None:
+        self.precision = precision
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        """module: an LGM, or what holds one as `net`."""
+        getattr(module, "net", module).in_half(HALVES[self.precision])
+        return module
 
 
 class FSDPAutocast(FSDPPrecision):

@@ -3,8 +3,11 @@
     python scripts/bench/render.py --scene object --gaussians 16384 --size 256
     python scripts/bench/render.py --scene init --views 8 --scenes 8 --size 512 --device cuda --json out.json
 
+    python scripts/bench/render.py --ply runs/mine/evaluation/objects/chair/gaussians.ply --device cuda
+
 `object` is what a trained network makes: a bumpy shell, a third of it opaque, the rest all but
-invisible. `init` is what an untrained one makes: large, half transparent, everywhere.
+invisible. `init` is what an untrained one makes: large, half transparent, everywhere. `--ply` takes
+the output of a trained network itself.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +27,8 @@ from torch.nn.functional import normalize
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras, spiral_angles
 from lgm.gaussians import Gaussians
-from lgm.rendering import Renderer, make_renderer
+from lgm.gaussians.ply import load_ply
+from lgm.rendering import CapturedRenderer, Renderer, make_renderer
 from lgm.rendering.choice import BACKENDS
 from lgm.rendering.projection import project
 from lgm.rendering.tiles import list_splats
@@ -32,6 +37,7 @@ SHELL_RADIUS = 0.45
 SHELL_SCALE = 0.008
 OPAQUE_SHARE = 0.35
 INIT_SCALE = 0.07
+CAPTURED = "triton, captured"
 
 
 def object_scene(scenes: int, num: int) -> Gaussians:
@@ -61,6 +67,11 @@ def init_scene(scenes: int, num: int) -> Gaussians:
 
 
 SCENES = {"object": object_scene, "init": init_scene}
+
+
+def ply_scene(scenes: int, path: Path) -> Gaussians:
+    packed = load_ply(path).packed()
+    return Gaussians.from_packed(packed.expand(scenes, -1, -1).contiguous())
 
 
 def orbit(scenes: int, views: int) -> Cameras:
@@ -99,16 +110,15 @@ def measure(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: in
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    ahead = milliseconds(forward, device, repeats)
-    both = milliseconds(forward_backward, device, repeats)
     pictures = cameras.shape.numel()
+    runs = {"forward": forward, "forward_backward": forward_backward}
+    if isinstance(renderer, CapturedRenderer):
+        del runs["forward_backward"]  # it draws only
+    times = {name: milliseconds(run, device, repeats) for name, run in runs.items()}
     return {
-        "forward_ms": statistics.median(ahead),
-        "forward_min_ms": min(ahead),
-        "forward_backward_ms": statistics.median(both),
-        "forward_backward_min_ms": min(both),
-        "forward_ms_per_image": statistics.median(ahead) / pictures,
-        "forward_backward_ms_per_image": statistics.median(both) / pictures,
+        **{f"{name}_ms": statistics.median(ms) for name, ms in times.items()},
+        **{f"{name}_min_ms": min(ms) for name, ms in times.items()},
+        **{f"{name}_ms_per_image": statistics.median(ms) / pictures for name, ms in times.items()},
         "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
     }
 
@@ -142,11 +152,12 @@ def show(report: dict) -> None:
     for column in ("renderer", "forward ms", "forward + backward ms", "ms an image, both", "peak GiB"):
         table.add_column(column, justify="left" if column == "renderer" else "right")
     for name, row in report["renderers"].items():
+        draws_only = "forward_backward_ms" not in row
         table.add_row(
             name,
             f"{row['forward_ms']:.2f} ({row['forward_min_ms']:.2f})",
-            f"{row['forward_backward_ms']:.2f} ({row['forward_backward_min_ms']:.2f})",
-            f"{row['forward_backward_ms_per_image']:.2f}",
+            "–" if draws_only else f"{row['forward_backward_ms']:.2f} ({row['forward_backward_min_ms']:.2f})",
+            "–" if draws_only else f"{row['forward_backward_ms_per_image']:.2f}",
             "–" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}",
         )
     console = Console()
@@ -171,6 +182,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scene", choices=SCENES, default="object")
+    parser.add_argument("--ply", type=Path, help="draw this file, in each scene, instead")
     parser.add_argument("--gaussians", type=int, default=16_384, help="a scene")
     parser.add_argument("--views", type=int, default=1, help="a scene")
     parser.add_argument("--scenes", type=int, default=1)
@@ -183,13 +195,17 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.manual_seed(0)
-    gaussians = SCENES[options.scene](options.scenes, options.gaussians).to(options.device)
+    if options.ply is None:
+        gaussians = SCENES[options.scene](options.scenes, options.gaussians).to(options.device)
+    else:
+        gaussians = ply_scene(options.scenes, options.ply).to(options.device)
+        options.scene, options.gaussians = options.ply.name, gaussians.num_gaussians
     cameras = orbit(options.scenes, options.views).to(options.device)
     report = {
         "options": {
             name: value
             for name, value in vars(options).items()
-            if name not in ("device", "json", "renderer", "profile")
+            if name not in ("device", "json", "ply", "renderer", "profile")
         },
         "device": _device_name(options.device),
         "torch": torch.__version__,
@@ -197,12 +213,16 @@ def main() -> None:
         "renderers": {},
         "unusable": {},
     }
-    for name in options.renderer or BACKENDS:
+    captured = {CAPTURED: CapturedRenderer} if options.device.type == "cuda" else {}
+    makers = {**{name: partial(make_renderer, name) for name in BACKENDS}, **captured}
+    for name, make in makers.items():
+        if options.renderer and name.split(",")[0] not in options.renderer:
+            continue
         try:
-            renderer = make_renderer(name)
+            renderer = make()
             row = measure(renderer, gaussians, cameras, options.size, options.repeats)
             report["renderers"][name] = row
-            if options.profile:
+            if options.profile and name != CAPTURED:
                 Console().print(profile(renderer, gaussians, cameras, options.size), markup=False)
         except ValueError as error:
             report["unusable"][name] = str(error)

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from lgm.callbacks import Measure, Report
 from lgm.cameras import Cameras, pixel_rays
 from lgm.gaussians import Gaussians
+from lgm.metrics import Protocol
 from lgm.types import Batch, Prediction, RenderOutput, Views
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -141,7 +142,7 @@ def evaluated(tmp_path_factory) -> tuple[Path, Trainer]:
         {"callbacks": OmegaConf.load(CONFIGS / "callbacks" / "evaluate.yaml"), "protocol": {"name": "a<b>"}}
     )
     callbacks = {name: instantiate(node) for name, node in config.callbacks.items()}
-    callbacks["measure"].untrained_net = make_net(0.5)
+    callbacks["measure"].make_untrained = lambda: make_net(0.5)
     trainer = run_test(run_dir, list(callbacks.values()), [("one", "two/<b>&"), ("three",)])
     return run_dir, trainer
 
@@ -150,9 +151,11 @@ def test_metrics_json(evaluated):
     run_dir, trainer = evaluated
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert list(metrics) == [
-        *("psnr", "ssim", "lpips", "lpips_reason", "alpha_iou", "num_objects", "num_views"),
-        *("protocol", "baselines", "views_definition"),
+        *("psnr", "ssim", "lpips", "lpips_reason", "lpips_alex", "lpips_alex_reason", "alpha_iou"),
+        *("depth_l1", "depth_l1_reason", "num_objects", "num_views", "protocol", "protocol_hash"),
+        *("confidence", "bands", "baselines", "views_definition", "protocol_content"),
     ]
+    assert metrics["protocol_hash"] == Protocol({"name": "a<b>"}).hash
     assert metrics["psnr"] == pytest.approx(20.0, abs=1e-3)
     assert metrics["alpha_iou"] == 1.0
     assert metrics["lpips"] is None and metrics["lpips_reason"]
@@ -164,6 +167,23 @@ def test_metrics_json(evaluated):
     assert baselines["untrained"]["psnr"] == pytest.approx(20 * 0.30103, abs=0.1)  # an error of 0.5
     assert 0 < baselines["nearest_input"]["psnr"] < metrics["psnr"]
     assert float(trainer.callback_metrics["test/psnr"]) == pytest.approx(metrics["psnr"])
+
+
+def test_bands_of_elevation(evaluated):
+    run_dir, _ = evaluated
+    bands = json.loads((run_dir / "metrics.json").read_text())["bands"]
+    # 20, -5 and -30 degrees; 80, 60 and 40; -60.
+    assert [bands[name]["num_views"] for name in ("level", "above", "below")] == [9, 9, 3]
+    assert all(band["psnr"] == pytest.approx(20.0, abs=1e-3) for band in bands.values())
+
+
+def test_every_table_carries_its_protocol(evaluated):
+    run_dir, _ = evaluated
+    expected = Protocol({"name": "a<b>"})
+    for name in ("per_object.csv", "per_view.csv"):
+        for line in read_csv(run_dir / name):
+            assert (line["protocol"], line["protocol_hash"]) == (expected.name, expected.hash)
+    assert expected.hash in Page((run_dir / "report.html").read_text()).text
 
 
 def test_tables(evaluated):
@@ -193,7 +213,10 @@ def test_report_is_one_valid_page_that_fetches_nothing(evaluated):
     for picture in page.pictures:
         kind, data = picture.split(",")
         assert kind == "data:image/jpeg;base64" and base64.b64decode(data)[:2] == b"\xff\xd8"
-    assert all((run_dir / unquote(link)).is_file() for link in page.links)
+    files = [link for link in page.links if not link.startswith("#")]
+    assert files and all((run_dir / unquote(link)).is_file() for link in files)
+    anchors = [link.removeprefix("#") for link in page.links if link.startswith("#")]
+    assert len(anchors) == 3 and all(f'id="{anchor}"' in text for anchor in anchors)
 
 
 def test_export_stands_beside_the_pictures(evaluated):
@@ -204,7 +227,9 @@ def test_export_stands_beside_the_pictures(evaluated):
 
 
 def test_report_shows_no_more_than_asked(tmp_path):
-    run_test(tmp_path, [Measure("p"), Report(max_objects=2, num_views=1)], [("a", "b"), ("c",)])
+    run_test(
+        tmp_path, [Measure(Protocol({"name": "p"})), Report(max_objects=2, num_views=1)], [("a", "b"), ("c",)]
+    )
     page = Page((tmp_path / "report.html").read_text())
     assert "Below: 2 of 3 objects" in page.text
     assert len(page.pictures) == 2 * (4 + 4)
@@ -218,12 +243,12 @@ def test_report_without_numbers_is_refused_before_the_work(tmp_path):
 
 def test_no_object_at_all(tmp_path):
     with pytest.raises(ValueError, match="no object arrived"):
-        run_test(tmp_path, [Measure("p")], [])
+        run_test(tmp_path, [Measure(Protocol({"name": "p"}))], [])
 
 
 def test_a_prediction_that_is_no_number_is_named(tmp_path):
     with pytest.raises(ValueError, match="prediction for a, b holds"):
-        run_test(tmp_path, [Measure("p")], [("a", "b")], error=float("nan"))
+        run_test(tmp_path, [Measure(Protocol({"name": "p"}))], [("a", "b")], error=float("nan"))
 
 
 @pytest.mark.slow
@@ -255,7 +280,7 @@ def run_as_one_of_two() -> None:
     uids = [("a", "b")] if rank == 0 else [("c",), ("b",)]
     run_test(
         Path(os.environ[SCRIPT_ENV]),
-        [Measure("two ranks", untrained_net=make_net(0.5)), Report()],
+        [Measure(Protocol({"name": "two ranks"}), make_untrained=lambda: make_net(0.5)), Report()],
         uids,
         strategy="ddp",
         devices=2,

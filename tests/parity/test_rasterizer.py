@@ -15,6 +15,7 @@ from lgm.rendering.projection import project
 GOLDEN = Path(__file__).parents[1] / "golden"
 PARTS = {"means": slice(0, 3), "opacities": slice(3, 4), "scales": slice(4, 7), "quats": slice(7, 11)}
 PARTS["colors"] = slice(11, 14)
+KINDS = ["single", "object", "init", "edge"]
 
 
 def _load(kind):
@@ -41,13 +42,13 @@ def _assert_pictures_agree(ours, theirs, tolerance):
     assert (error > tolerance).float().mean() <= 1e-4
 
 
-@pytest.mark.parametrize("tile_size", [None, 4, 16])
-@pytest.mark.parametrize("kind", ["single", "object", "init", "edge"])
-def test_published_rasterizer(kind, tile_size):
+def assert_published(renderer, kind, device="cpu"):
+    """Pictures and gradients of one golden file, at the tolerances of renderers that cut at its tiles."""
     golden, cameras, height, width = _load(kind)
+    golden = {name: tensor.to(device) for name, tensor in golden.items()}
     packed = golden["gaussians"].requires_grad_()
     gaussians = Gaussians.from_packed(packed)
-    render = TorchRenderer(tile_size)(gaussians, cameras, height, width, golden["background"])
+    render = renderer(gaussians, cameras.to(device), height, width, golden["background"])
     _assert_pictures_agree(render.images, golden["image"], 5e-5)
     _assert_pictures_agree(render.alphas, golden["alpha"], 5e-5)
     _assert_pictures_agree(render.depths, golden["depth"], 1e-4)
@@ -62,7 +63,13 @@ def test_published_rasterizer(kind, tile_size):
         assert error <= 2e-3, f"{name}: {error:.1e}"
 
 
-@pytest.mark.parametrize("kind", ["single", "object", "init", "edge"])
+@pytest.mark.parametrize("tile_size", [None, 4, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_published_rasterizer(kind, tile_size):
+    assert_published(TorchRenderer(tile_size), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_published_radii(kind):
     golden, cameras, height, width = _load(kind)
     splats = project(Gaussians.from_packed(golden["gaussians"]), cameras, height, width)

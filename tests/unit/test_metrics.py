@@ -1,24 +1,24 @@
 """Values per image on pictures whose answer is known, and the baselines that need no training."""
 
 import math
-from statistics import fmean
 
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lgm.cameras import Cameras
 from lgm.metrics import (
     PSNR_CAP_DB,
     alpha_iou,
+    depth_error,
     gather_items,
     nearest_input,
     nearest_input_index,
     psnr,
     ssim,
-    white,
+    ssims,
 )
-from lgm.metrics.rows import BASELINES, ViewRow, per_object_table, summarise, unique
 from lgm.types import Batch, Views
 
 
@@ -59,6 +59,49 @@ def test_ssim_is_torchmetrics_image_by_image(size):
             images[scene, view][None], targets[scene, view][None], data_range=1.0
         )
         torch.testing.assert_close(values[scene, view], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 40)])
+def test_ssim_is_scikit_images_where_the_border_is_cropped(size):
+    generator = torch.Generator().manual_seed(0)
+    images, targets = torch.rand(2, 3, 3, *size, generator=generator)
+    expected = [
+        structural_similarity(
+            x.numpy(), y.numpy(), channel_axis=0, data_range=1.0,
+            gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        )
+        for x, y in zip(images, targets, strict=True)
+    ]  # fmt: skip
+    torch.testing.assert_close(
+        ssim(images, targets, "cropped"), torch.tensor(expected).float(), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, 1.0), (0.2, 0.7)])
+def test_ssim_of_two_plain_pictures_is_the_luminance_term(x, y):
+    expected = (2 * x * y + 1e-4) / (x**2 + y**2 + 1e-4)
+    value = ssim(torch.full((1, 3, 20, 20), x), torch.full((1, 3, 20, 20), y))
+    assert value.item() == pytest.approx(expected, abs=1e-4)  # float32: variances of 0 are not quite 0
+
+
+def test_several_predictions_at_once_are_each_on_its_own():
+    generator = torch.Generator().manual_seed(0)
+    images, others, targets = torch.rand(3, 2, 3, 3, 16, 16, generator=generator)
+    first, plain, second = ssims([images, 1.0, others], targets)
+    torch.testing.assert_close(first, ssim(images, targets), atol=1e-6, rtol=0)
+    torch.testing.assert_close(second, ssim(others, targets), atol=1e-6, rtol=0)
+    torch.testing.assert_close(plain, ssim(torch.ones_like(targets), targets), atol=1e-6, rtol=0)
+
+
+def test_a_lower_precision_of_products_does_not_reach_ssim():
+    images, targets = torch.rand(2, 1, 3, 16, 16)
+    expected = ssim(images, targets)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert torch.equal(ssim(images, targets), expected)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_ssim_of_identical_images_is_one():
@@ -116,33 +159,15 @@ def test_nearest_input_is_a_copy():
     assert views.images.sum() > 0
 
 
-def test_white():
-    views = make_views(torch.rand(1, 2, 3, 8, 8), [0, 0], [0, 180])
-    assert torch.equal(white(Batch(views, views, ("a",))), torch.ones(1, 2, 3, 8, 8))
-
-
-def row(uid: str, view_id: int, value: float, baselines: dict | None = None) -> ViewRow:
-    return ViewRow(uid, view_id, 0.0, 0.0, psnr=value, ssim=0.5, alpha_iou=1.0, baselines=baselines or {})
-
-
-def test_the_overall_number_is_the_mean_over_pictures_not_over_objects():
-    rows = [row("a", 0, 10.0), row("b", 0, 20.0), row("b", 1, 30.0)]
-    summary = summarise(rows, "p", "no LPIPS", {"untrained": "none was given"})
-    assert (summary["psnr"], summary["num_objects"], summary["num_views"]) == (20.0, 2, 3)
-    assert summary["lpips"] is None and summary["lpips_reason"] == "no LPIPS"
-    assert summary["baselines"]["untrained"] == {"psnr": None, "ssim": None, "reason": "none was given"}
-    assert set(summary["baselines"]) == set(BASELINES)
-    assert [line["psnr"] for line in per_object_table(rows)] == [10.0, fmean([20.0, 30.0])]
-
-
-def test_a_baseline_that_lacks_a_picture_has_no_mean():
-    rows = [row("a", 0, 1.0, {"white": {"psnr": 3.0, "ssim": 0.1}}), row("a", 1, 1.0)]
-    assert summarise(rows, "p", None, {})["baselines"]["white"]["psnr"] is None
-
-
-def test_a_picture_that_came_twice_counts_once():
-    rows = [row("b", 1, 1.0), row("a", 0, 2.0), row("b", 1, 1.0), row("a", 2, 3.0)]
-    assert [(r.uid, r.view_id) for r in unique(rows)] == [("a", 0), ("a", 2), ("b", 1)]
+def test_depth_error_counts_where_both_silhouettes_are():
+    alphas, depths = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    alphas[0, :, :2], depths[0, :, :2] = 0.8, 0.8 * 1.25  # a renderer's depth is weighted by alpha
+    targets, target_alphas = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    targets[0, :, 1:], target_alphas[0, :, 1:] = 1.5, 1.0
+    targets[0, 0, 1, 0] = 0.0  # covered, but of unknown depth
+    values = depth_error(depths, alphas, targets, target_alphas)
+    assert values[0].item() == pytest.approx(0.25, abs=1e-6)
+    assert values[1].isnan()
 
 
 def test_one_process_gathers_its_own():

@@ -237,5 +237,7 @@ def test_make_renderer(caplog):
             assert torch.equal(renderer(_gaussians(), _cameras(), 16, 16).images, expected)
     assert len(caplog.records) == 1
     assert "torch" in caplog.text
-    with pytest.raises(ValueError, match="'vulkan' is unknown; choose one of auto, triton, gsplat, torch"):
+    with pytest.raises(
+        ValueError, match="'vulkan' is unknown; choose one of auto, triton, gsplat, inria, torch"
+    ):
         make_renderer("vulkan")

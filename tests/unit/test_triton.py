@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lgm.gaussians import Gaussians
-from lgm.rendering import TritonRenderer, make_renderer
-from tests.triton_scenes import SMALL, check, drawn
+from lgm.rendering import CapturedRenderer, TritonRenderer, make_renderer
+from tests.triton_scenes import SMALL, check, cloud, drawn, orbit
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs these compiled")
@@ -24,12 +24,12 @@ def test_torch_renderer(name):
 
 @interpreted
 @pytest.mark.parametrize("limit", [40, 400])
-def test_layers_change_no_number(limit):
+def test_layers_change_no_number(limit, monkeypatch):
     """Splats that are drawn a few at a time, the nearest first, into tiles that still let light through."""
     packed, cameras, height, width = SMALL["opaque"]
     whole = drawn(TritonRenderer(), packed, cameras, height, width)
     renderer = TritonRenderer()
-    renderer.max_intersections = limit
+    monkeypatch.setattr(TritonRenderer, "max_intersections", limit)
     layered = drawn(renderer, packed, cameras, height, width)
     torch.testing.assert_close(layered[0], whole[0], rtol=0, atol=2e-6)
     assert (layered[1] - whole[1]).norm() <= 1e-5 * whole[1].norm()
@@ -57,6 +57,56 @@ def test_a_layer_goes_only_where_light_still_passes():
 
 
 @interpreted
+def test_a_single_layer_with_room_to_spare_or_too_little():
+    """Without waiting for the device: lists end where the intersections do; the farthest find no room."""
+    from lgm.rendering.triton_layers import Boxes, Grid, layers, single_layer
+
+    grid = Grid(pictures=1, rows=1, columns=2, num_gaussians=40)
+    two_tiles, one_row = (torch.full((40,), last << 16, dtype=torch.int32) for last in (2, 1))
+    seen = torch.arange(40) % 4  # bits: none, the first tile, the second, both
+    counts = torch.tensor([0, 1, 1, 2]).repeat(10).int()
+    boxes = Boxes(two_tiles, one_row, seen, counts, torch.arange(40).flip(0).int())
+    (expected,) = layers(boxes, grid, torch.ones(2, dtype=torch.uint8), max_intersections=1000)
+    layer, total = single_layer(boxes, grid, room=70)
+    assert total == len(expected.pairs) == 40
+    assert torch.equal(layer.starts, expected.starts) and torch.equal(layer.pairs[:40], expected.pairs)
+
+    layer, total = single_layer(boxes, grid, room=25)
+    assert total == 40 and layer.starts[-1] == 25
+    for tile in range(2):
+        found = layer.pairs[layer.starts[tile] : layer.starts[tile + 1]]
+        nearest = expected.pairs[expected.starts[tile] :][: len(found)]
+        assert torch.equal(found, nearest)
+
+
+@interpreted
+def test_some_pictures_at_a_time_change_no_number(monkeypatch):
+    packed, cameras = cloud(2, 3, 0.08), orbit(2, 1)
+    whole = drawn(TritonRenderer(), packed, cameras, 16, 16)
+    monkeypatch.setattr(TritonRenderer, "pictures_at_once", lambda *_: 1)
+    parts = drawn(TritonRenderer(), packed, cameras, 16, 16)
+    assert torch.equal(parts[0], whole[0])
+    torch.testing.assert_close(parts[1], whole[1], rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_call_may_hold_is_kept_to():
+    renderer = TritonRenderer(max_gib=1.0)
+    assert renderer.max_intersections * 80 <= 2**29
+    pictures = renderer.pictures_at_once(65_536, 512, 512)
+    assert pictures > 1 and pictures * (65_536 * 140 + 512 * 512 * 48) <= 2**29
+    assert renderer.pictures_at_once(10**9, 512, 512) == 1
+
+
+@interpreted
+def test_a_captured_renderer_draws_without_a_gpu_too():
+    """Where nothing can be captured; with a graph: tests/gpu."""
+    packed, cameras, height, width = SMALL["one Gaussian"]
+    gaussians = Gaussians.from_packed(packed)
+    ours = CapturedRenderer()(gaussians, cameras, height, width)
+    assert torch.equal(ours.images, TritonRenderer()(gaussians, cameras, height, width).images)
+
+
+@interpreted
 def test_the_same_each_time():
     packed, cameras, height, width = SMALL["scenes and views, not square"]
     first, second = (drawn(TritonRenderer(), packed, cameras, height, width) for _ in range(2))
@@ -71,8 +121,8 @@ def test_doors(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(ValueError, match="triton draws on GPUs and the Gaussians are on cpu"):
         renderer(Gaussians.from_packed(packed), cameras, height, width)
-    with pytest.raises(ValueError, match="max_intersections=5 must be at least 65536"):
-        TritonRenderer(max_intersections=5)
+    with pytest.raises(ValueError, match="max_gib=0 must be at least 0.01"):
+        TritonRenderer(max_gib=0)
 
 
 def test_importing_the_renderer_imports_no_triton():

@@ -2,13 +2,21 @@
 
 from lgm.data.views.base import ViewChoice, ViewSampler
 from lgm.data.views.drawn import RandomViews, WindowViews
+from lgm.data.views.own import OwnViews
+from lgm.data.views.posed import PosedViews, RandomTargets, RingTargets, Targets, TrajectoryViews
 from lgm.data.views.rings import CanonicalViews, HeldOutViews, OrthogonalRandomViews
 
 __all__ = [
     "CanonicalViews",
     "HeldOutViews",
     "OrthogonalRandomViews",
+    "OwnViews",
+    "PosedViews",
+    "RandomTargets",
     "RandomViews",
+    "RingTargets",
+    "Targets",
+    "TrajectoryViews",
     "ViewChoice",
     "ViewSampler",
     "WindowViews",

@@ -18,7 +18,12 @@ class ViewChoice:
 
 
 class ViewSampler(ABC):
-    """Chooses views; every object of a batch must get the same number of each."""
+    """Chooses views; every object of a batch must get the same number of each.
+
+    remedy: what a person can do about a set that lacks what is needed.
+    """
+
+    remedy = "lower resolution.num_target_views or render more views"
 
     @abstractmethod
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:

@@ -98,6 +98,8 @@ class HeldOutViews(ViewSampler):
     num_target_views: that many, evenly spread over the trajectory; None is every other view.
     """
 
+    remedy = "lower protocol.views.num_target_views or render more views"
+
     def __init__(self, num_input_views: int, num_target_views: int | None = None) -> None:
         self.num_input_views = num_input_views
         self.num_target_views = num_target_views

@@ -35,10 +35,11 @@ def emit_kernel(
     order, tiles_x, tiles_y, seen, alive,
     ends,  # [K] int64: of each pair's intersections
     counts,  # [K] int32
-    keys, pairs,  # [M] int32: tile and pair of each intersection
-    num_pairs, num_gaussians, rows, columns,
-    ONLY_ALIVE: tl.constexpr, BLOCK: tl.constexpr,
+    keys, pairs,  # [M]: tile plus FIRST_KEY, and pair, of each intersection
+    num_pairs, num_gaussians, rows, columns, room,
+    ONLY_ALIVE: tl.constexpr, FIRST_KEY: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """What finds no room in the lists (M of them) is left out."""
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = k < num_pairs
     pair = tl.load(order + k, inside, 0)
@@ -50,8 +51,9 @@ def emit_kernel(
         tile = first + (i // width) * columns + i % width
         if ONLY_ALIVE:
             touched = touched & (tl.load(alive + tile, touched, 0) > 0)
-        tl.store(keys + slot, tile, touched)
-        tl.store(pairs + slot, pair.to(tl.int32), touched)
+        has_room = touched & (slot < room)
+        tl.store(keys + slot, (tile + FIRST_KEY).to(keys.dtype.element_ty), has_room)
+        tl.store(pairs + slot, pair.to(tl.int32), has_room)
         slot += touched.to(tl.int64)
 
 

@@ -17,20 +17,29 @@ MIN_TRANSMITTANCE = tl.constexpr(1e-4)
 LANES = tl.constexpr(32)
 ROWS_A_WARP = tl.constexpr(2)  # rows of a tile that the lanes span
 NUM_SUMS = tl.constexpr(10)
+SPLATS_A_LOOK = tl.constexpr(8)  # after how many the backward pass looks whether some light is left
 
 
 @triton.jit
-def _pixels(tile, rows, columns, height, width):
-    """Of a tile: its picture, x of its pixels [32] and y [8, 32], which lie in the picture, and their
-    offsets in a plane."""
+def _pixels(tile, part, rows, columns, height, width, LINES: tl.constexpr):
+    """Of a part of a tile: its picture, x of its pixels [32] and y [LINES, 32], which lie in the picture,
+    and their offsets in a plane."""
     image, within = tile // (rows * columns), tile % (rows * columns)
     lane = tl.arange(0, LANES)
     x = (within % columns) * TILE + lane % TILE
-    first_y = (within // columns) * TILE + lane // TILE
-    y = first_y[None, :] + ROWS_A_WARP * tl.arange(0, TILE // ROWS_A_WARP)[:, None]
+    first_y = (within // columns) * TILE + part * (LINES * ROWS_A_WARP) + lane // TILE
+    y = first_y[None, :] + ROWS_A_WARP * tl.arange(0, LINES)[:, None]
     offset = y * width + x[None, :]
-    # The truth is that 16 lie side by side; told so, the compiler would give a lane four of them.
-    return image, x, y, (x < width)[None, :] & (y < height), tl.max_contiguous(offset, [1, 1])
+    # No multiple of anything, so that a lane gets no four neighbours: the compiler takes the layout of
+    # all the arithmetic from these accesses. (Told of nothing side by side either, it would turn the
+    # pixels over, and every sum over axis 0 would be one over lanes, three times as many instructions.)
+    return image, x, y, (x < width)[None, :] & (y < height), tl.multiple_of(offset, [1, 1])
+
+
+@triton.jit
+def _any(condition):
+    """Over a tile's pixels; a warp reduces integers in one instruction, floats in ten."""
+    return tl.max(tl.max(condition.to(tl.int32), 0), 0) > 0
 
 
 @triton.jit
@@ -62,19 +71,23 @@ def blend_kernel(
     light,  # [I, H, W]: between layers, what passes all splats so far
     alive,  # [tiles] uint8: between layers, tiles that still let light through
     background_step, num_gaussians, num_views, rows, columns, height, width,
-    UNROLL: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
+    UNROLL: tl.constexpr, PARTS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """One layer of all pictures; sums over splats are kept in the pictures between layers.
 
     light: negative where blending has ended, before the splat that would bring it under 1e-4.
+    PARTS: programs that share a tile's lines; more than 1 only where there is one layer.
     """
-    tile = tl.program_id(0)
-    image, x, y, in_picture, offset = _pixels(tile, rows, columns, height, width)
+    tile = tl.program_id(0) // PARTS
+    LINES: tl.constexpr = TILE // ROWS_A_WARP // PARTS
+    image, x, y, in_picture, offset = _pixels(
+        tile, tl.program_id(0) % PARTS, rows, columns, height, width, LINES
+    )
     size = height * width
     plane = image.to(tl.int64) * size
     target = images + plane * 3 + offset
     if FIRST:
-        nothing = tl.zeros([TILE // ROWS_A_WARP, LANES], tl.float32)
+        nothing = tl.zeros([LINES, LANES], tl.float32)
         red, green, blue, depth_sum = nothing, nothing, nothing, nothing
         through = tl.where(in_picture, nothing + 1.0, -1.0)
     else:
@@ -88,7 +101,7 @@ def blend_kernel(
     x, y = x.to(tl.float32), y.to(tl.float32)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    while (begin < end) & (tl.max(through) > 0):
+    while (begin < end) & _any(through > 0):
         for i in tl.static_range(UNROLL):
             # Past the end the last splat is read again and made invisible.
             pair = tl.load(pairs + tl.minimum(begin + i, end - 1)).to(tl.int64)
@@ -117,7 +130,7 @@ def blend_kernel(
         tl.store(alphas + plane + offset, 1 - passing, in_picture)
     else:
         tl.store(light + plane + offset, through, in_picture)
-        tl.store(alive + tile, (tl.max(through) > 0).to(tl.uint8))
+        tl.store(alive + tile, _any(through > 0).to(tl.uint8))
     tl.store(target, red, in_picture)
     tl.store(target + size, green, in_picture)
     tl.store(target + 2 * size, blue, in_picture)
@@ -177,7 +190,8 @@ def blend_backward_kernel(
     d·dx², d·dx·dy, d·dy², d, and of the gradients of red, green, blue and depth.
     """
     tile = tl.program_id(0)
-    image, x, y, in_picture, offset = _pixels(tile, rows, columns, height, width)
+    LINES: tl.constexpr = TILE // ROWS_A_WARP
+    image, x, y, in_picture, offset = _pixels(tile, 0, rows, columns, height, width, LINES)
     size = height * width
     plane = image.to(tl.int64) * size
     source, target = grad_images + plane * 3 + offset, images + plane * 3 + offset
@@ -188,7 +202,7 @@ def blend_backward_kernel(
     behind = g_red * tl.load(target, in_picture, 0.0)
     behind += g_green * tl.load(target + size, in_picture, 0.0)
     behind += g_blue * tl.load(target + 2 * size, in_picture, 0.0)
-    nothing = tl.zeros([TILE // ROWS_A_WARP, LANES], tl.float32)
+    nothing = tl.zeros([LINES, LANES], tl.float32)
     g_depth, g_alpha = nothing, nothing
     if HAS_DEPTHS:
         g_depth = tl.load(grad_depths + plane + offset, in_picture, 0.0)
@@ -203,35 +217,42 @@ def blend_backward_kernel(
         behind = tl.load(passed + plane + offset, in_picture, 0.0)
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
     x, y = x.to(tl.float32), y.to(tl.float32)
+    first_y = tl.min(y, 0)
     lane = tl.arange(0, LANES)
     part = _sum_of_lane(lane)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
-    some_light = tl.max(through) > 0
-    while (begin < end) & some_light:
-        pair = tl.load(pairs + begin).to(tl.int64)
-        row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
-        mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
-        r, g, b, depth = _color(row, colors, pair + first_row)
-        dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
-        alpha = tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
-        sums = tl.zeros([LANES], tl.float32)
-        if tl.max(((alpha > 0) & (through > 0)).to(tl.int32)) > 0:
+    line = tl.arange(0, LINES).to(tl.float32)[:, None]
+    while (begin < end) & _any(through > 0):
+        stop = tl.minimum(begin + SPLATS_A_LOOK, end)
+        while begin < stop:
+            pair = tl.load(pairs + begin).to(tl.int64)
+            row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
+            mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
+            r, g, b, depth = _color(row, colors, pair + first_row)
+            dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
+            raw = tl.where(raw >= MIN_ALPHA, raw, 0.0)
+            alpha = tl.minimum(raw, MAX_ALPHA)
             left = 1 - alpha
             after = through * left
             drawn = after >= MIN_TRANSMITTANCE
+            raw = tl.where(drawn, raw, 0.0)
             weight = tl.where(drawn, alpha * through, 0.0)
             value = g_red * r + g_green * g + g_blue * b
             if HAS_DEPTHS:
                 value += g_depth * depth
             if HAS_ALPHAS:
                 value += g_alpha
-            behind -= weight * value
             root = tl.rsqrt(left)  # its square is 1 / left, without a division's dozen instructions
-            d_power = tl.where(drawn & (alpha > 0), (through * value - behind * (root * root)) * raw, 0.0)
-            through = tl.where(drawn, after, -tl.abs(through))
-            step = d_power * dy
-            d, d_y, d_yy = tl.sum(d_power, 0), tl.sum(step, 0), tl.sum(step * dy, 0)
+            d_power = (through * value - behind) * (raw * root * root)
+            behind -= weight * value
+            through = tl.where(drawn, after, -1.0)
+            # dy is the topmost pixel's less two a line.
+            d, d_line = tl.sum(d_power, 0), tl.sum(d_power * line, 0)
+            d_lines = tl.sum(d_power * (line * line), 0)
+            top = mean_y - first_y
+            d_y = d * top - 2 * d_line
+            d_yy = top * (d_y - 2 * d_line) + 4 * d_lines
             d_x = d * dx
             d_depth = tl.sum(weight * g_depth, 0) if HAS_DEPTHS else tl.zeros([LANES], tl.float32)
             sums = _sums_over_lanes(
@@ -239,9 +260,8 @@ def blend_backward_kernel(
                 tl.sum(weight * g_red, 0), tl.sum(weight * g_green, 0), tl.sum(weight * g_blue, 0),
                 d_depth, lane,
             )  # fmt: skip
-            some_light = tl.max(through) > 0
-        tl.store(grads + slot * GRAD_ROW + part, sums, part < NUM_SUMS)
-        begin += 1
+            tl.store(grads + slot * GRAD_ROW + part, sums, part < NUM_SUMS)
+            begin += 1
 
     rest = tl.arange(0, 16)[None, :]
     while begin < end:  # what nobody sees

@@ -1,0 +1,114 @@
+"""A training that measures itself by a protocol, as `evaluate.py` would."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import nn
+
+from lgm.callbacks.ema import EMA
+from lgm.callbacks.measure import table_text
+from lgm.losses.perceptual import LPIPS
+from lgm.metrics import Measurement, PerceptualNets, Protocol
+from lgm.metrics.summary import METRICS, summarise
+
+log = logging.getLogger(__name__)
+
+
+class EvaluateEvery(Callback):
+    """Measures the validation objects every so many optimizer steps, and at the end: logs
+    `eval/<protocol>/psnr` and its siblings, and writes `<run_dir>/evaluation/step_000123.json`.
+
+    The code is that of `evaluate.py`, and so is the number, on the same objects and a checkpoint of that
+    step. Where a running average of the weights is kept, it is what is measured, as there.
+
+    every_n_steps: None for never.
+    protocol: what is measured how.
+    lpips: as of `Measure`.
+    """
+
+    def __init__(
+        self, every_n_steps: int | None, protocol: Protocol, lpips: Callable[..., LPIPS] | None = None
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"evaluate_every={every_n_steps} must be at least 1 optimizer step, or null")
+        self.every_n_steps = every_n_steps
+        self.protocol = protocol
+        self.make_lpips = lpips
+        self._perceptual = PerceptualNets()
+        self._step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.every_n_steps is None or stage != "fit":
+            return
+        if isinstance(trainer.strategy, FSDPStrategy):
+            raise ValueError(
+                "evaluate_every: a sharded network computes with all processes at once, and these have "
+                "different numbers of objects; use trainer=ddp8, or evaluate.py on the checkpoints"
+            )
+        self._perceptual = PerceptualNets.made(self.protocol, self.make_lpips)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step  # a resumed run has measured its checkpoint's step before
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.every_n_steps is None or step == self._step:  # or in the middle of an accumulation
+            return
+        self._step = step
+        if step % self.every_n_steps == 0 or step == trainer.max_steps:
+            self._evaluate(trainer, pl_module, step)
+
+    @torch.no_grad()
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        pl_module.stopwatch.pause()
+        pl_module.eval()
+        measurement, net = Measurement(self.protocol, self._perceptual), _measured_net(trainer, pl_module)
+        for batch in trainer.datamodule.val_dataloader():
+            batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+            batch = pl_module.eval_preparation(batch)
+            with trainer.precision_plugin.forward_context():
+                prediction = pl_module.predict(batch, net=net)
+            measurement.add(prediction)
+        pl_module.train()
+        table, reasons = measurement.table(), measurement.reasons()
+        if not table:
+            raise ValueError(
+                f"nothing to measure under protocol {self.protocol.name!r} in the validation split; "
+                "check data.val_split, or evaluate_every=null"
+            )
+        summary = {"step": step, **summarise(table, self.protocol, reasons)}
+        self._publish(trainer, pl_module, summary)
+        pl_module.stopwatch.resume()
+
+    def _publish(self, trainer: Trainer, pl_module: LightningModule, summary: dict[str, Any]) -> None:
+        step = summary["step"]
+        values = {
+            f"eval/{self.protocol.name}/{name}": summary[name]
+            for name in METRICS
+            if summary[name] is not None
+        }
+        # To the loggers at once: Lightning would drop what comes between two logged steps.
+        pl_module.log_dict(values, logger=False, on_step=True, on_epoch=False, batch_size=1)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir) / "evaluation"
+            folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(summary, indent=2, allow_nan=False)
+            (folder / f"step_{step:06d}.json").write_text(text + "\n", encoding="utf-8")
+            log.info("step %d · %s", step, table_text(summary))
+
+
+def _measured_net(trainer: Trainer, pl_module: LightningModule) -> nn.Module:
+    averages = [callback.net for callback in trainer.callbacks if isinstance(callback, EMA)]
+    return averages[0] if averages else pl_module.net

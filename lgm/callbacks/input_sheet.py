@@ -1,0 +1,80 @@
+"""What an evaluation shows of objects of which there are no other pictures than its inputs."""
+
+from __future__ import annotations
+
+import logging
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lgm.callbacks.measure import NOTHING_NOVEL
+from lgm.callbacks.objects import ObjectHook
+from lgm.callbacks.pictures import resized, table, to_picture
+from lgm.callbacks.report_page import head
+from lgm.metrics import gather_items, novel_targets
+from lgm.types import Prediction
+
+log = logging.getLogger(__name__)
+
+_SIZE = 192  # of each picture on a sheet, in pixels
+
+
+class InputSheet(ObjectHook):
+    """Writes `<run_dir>/objects/<uid>/inputs.png` for each object that has no view besides its inputs:
+    above what the network was given, below what it made of it, seen from there. Where all objects are
+    such, there are no numbers, and `report.html` shows the sheets.
+
+    max_objects: only for the first so many of each process; None is for all.
+    """
+
+    what = "the sheet of inputs"
+
+    def __init__(self, max_objects: int | None = None) -> None:
+        super().__init__(max_objects)
+        self._sheets: list[tuple[str, str]] = []  # uid, and path beside the report
+        self._any_measured = False
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_test_start(trainer, pl_module)
+        self._sheets, self._any_measured = [], False
+
+    def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        if novel_targets(prediction.batch)[scene].any():
+            self._any_measured = True
+            return
+        _sheet(prediction, scene).save(folder / "inputs.png")
+        self._sheets.append((prediction.batch.uids[scene], f"objects/{folder.name}/inputs.png"))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_test_end(trainer, pl_module)
+        sheets = sorted(set(gather_items(self._sheets)))  # of all ranks, so that each must ask
+        measured = any(gather_items([self._any_measured]))
+        if trainer.is_global_zero and sheets and not measured:
+            path = Path(trainer.default_root_dir) / "report.html"
+            path.write_text(_page(sheets), encoding="utf-8")
+            log.info("report: %s", path)
+
+
+def _sheet(prediction: Prediction, scene: int) -> Any:
+    """Inputs over their re-rendered views, one column a view."""
+    given = [resized(to_picture(image), _SIZE) for image in prediction.batch.target.images[scene]]
+    made = [resized(to_picture(image), _SIZE) for image in prediction.render.images[scene]]
+    return table([given, made], [f"view {view}" for view in prediction.batch.target.view_ids[scene].tolist()])
+
+
+def _page(sheets: list[tuple[str, str]]) -> str:
+    sections = "\n".join(
+        f'<h2>{escape(uid)}</h2>\n<img src="{escape(quote(href))}" alt="inputs above, predictions below">'
+        for uid, href in sheets
+    )
+    return f"""{head("Evaluation: no numbers")}
+<h1>Evaluation</h1>
+<p>Nothing was measured: {NOTHING_NOVEL}. Above: what the network was given; below: its Gaussians from the
+same cameras.</p>
+{sections}
+</body>
+</html>
+"""

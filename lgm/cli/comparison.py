@@ -1,0 +1,158 @@
+"""Several checkpoints side by side: `scripts/compare.py`, and what a sweep of evaluate.py ends with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from lgm.cli.comparison_page import comparison_page
+from lgm.cli.resume import changes
+from lgm.metrics.comparison import Comparison, Evaluation, check_same_pictures, compare
+from lgm.metrics.table import read_view_csv
+
+PAGE_NAME, VALUES_NAME = "comparison.html", "comparison.json"
+_NEEDED = ("psnr", "num_objects", "protocol", "protocol_hash", "protocol_content", "confidence")
+
+
+class CompareSweep(Callback):
+    """After `evaluate.py -m ckpt=a,b,c`: one table and one page of all its jobs, in the sweep's folder."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        jobs = [path.parent for path in folder.glob("*/metrics.json")]
+        if len(jobs) < 2:
+            return
+        try:
+            comparison = compare_folders(sorted(jobs, key=_job_number))
+        except (ValueError, OSError) as error:  # Hydra would make a traceback of it
+            sys.stderr.write(f"not compared: {error}\n")
+            return
+        sys.stdout.write(f"{comparison_text(comparison)}\n{write_comparison(comparison, folder)}\n")
+
+
+def compare_folders(folders: Sequence[Path]) -> Comparison:
+    """Read and compare runs of evaluate.py, the others with the first.
+
+    Raises FileNotFoundError for a folder that is none, ValueError where protocols or pictures differ.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"a comparison needs two runs of evaluate.py at least, got {len(folders)}")
+    evaluations = _labelled([read_evaluation(folder) for folder in folders])
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        if other.summary["protocol_hash"] != first.summary["protocol_hash"]:
+            then, now = (e.summary["protocol_content"] for e in (first, other))
+            detail = ", ".join(list(changes(then, now, "protocol"))[:3]) or "another version of the metrics"
+            raise ValueError(
+                f"{first.label} was measured by protocol {first.protocol}, {other.label} by {other.protocol} "
+                f"({detail}): their numbers do not compare; evaluate both by one protocol"
+            )
+    check_same_pictures(evaluations)
+    return compare(evaluations)
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no metrics.json; give folders of runs of evaluate.py")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in _NEEDED if key not in summary]
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); evaluate again") from error
+    if missing:
+        raise ValueError(f"{path} has no {missing[0]}; evaluate again with this version")
+    return Evaluation(_checkpoint(folder), folder, summary, read_view_csv(folder / "per_view.csv"))
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write `comparison.json` and `comparison.html`; return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(as_values(comparison), indent=2, allow_nan=False)
+    (folder / VALUES_NAME).write_text(text + "\n", encoding="utf-8")
+    path = folder / PAGE_NAME
+    path.write_text(comparison_page(comparison, folder), encoding="utf-8")
+    return path
+
+
+def as_values(comparison: Comparison) -> dict[str, Any]:
+    first = comparison.evaluations[0]
+    return {
+        "protocol": first.summary["protocol"],
+        "protocol_hash": first.summary["protocol_hash"],
+        "num_objects": first.summary["num_objects"],
+        "num_views": first.summary["num_views"],
+        "evaluations": [
+            {
+                "label": evaluation.label,
+                **{key: evaluation.summary[key] for key in _metrics(comparison)},
+                "less_the_first": None
+                if index == 0
+                else {name: vars(value) for name, value in comparison.differences[index - 1].items()},
+            }
+            for index, evaluation in enumerate(comparison.evaluations)
+        ],
+    }
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """A small table for a terminal."""
+    first, names = comparison.evaluations[0], _metrics(comparison)
+    width = max(len(evaluation.label) for evaluation in comparison.evaluations) + 2
+    lines = [
+        f"protocol {first.protocol}: {first.summary['num_objects']} objects, "
+        f"{first.summary['num_views']} pictures",
+        " " * width + "".join(f"{name:>12}" for name in names) + "   PSNR less the first's",
+    ]
+    for index, evaluation in enumerate(comparison.evaluations):
+        cells = "".join(f"{_number(evaluation.summary[name]):>12}" for name in names)
+        difference = ""
+        if index:
+            found = comparison.differences[index - 1]["psnr"]
+            interval = "" if found.interval is None else " ({:+.3f} to {:+.3f})".format(*found.interval)
+            difference = (
+                f"   {found.mean:+.3f}{interval}, better on {found.num_better} of {found.num_objects} objects"
+            )
+        lines.append(f"{evaluation.label:<{width}}{cells}{difference}")
+    return "\n".join(lines)
+
+
+def _metrics(comparison: Comparison) -> list[str]:
+    names = ("psnr", "ssim", "lpips", "lpips_alex", "alpha_iou", "depth_l1")
+    return [
+        n for n in names if any(e.summary.get(n) is not None for e in comparison.evaluations) or n == "psnr"
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _checkpoint(folder: Path) -> str:
+    config = folder / "config.yaml"
+    return str(OmegaConf.load(config).get("ckpt", folder)) if config.is_file() else str(folder)
+
+
+def _labelled(evaluations: list[Evaluation]) -> list[Evaluation]:
+    """Names of checkpoints without what all have in common; folders where two are of one checkpoint."""
+    names = [evaluation.label for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        names = [str(evaluation.folder) for evaluation in evaluations]
+    parts = [Path(name).parts for name in names]
+    shared = 0
+    while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
+        shared += 1
+    return [
+        Evaluation(str(Path(*part[shared:])), e.folder, e.summary, e.table)
+        for part, e in zip(parts, evaluations, strict=True)
+    ]
+
+
+def _job_number(folder: Path) -> tuple[int, str]:
+    return (int(folder.name) if folder.name.isdigit() else sys.maxsize, folder.name)

@@ -1,0 +1,167 @@
+"""Pictures of one object in a folder, and where each was taken from, in the user's own frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from lgm.data.images.lens import Lens
+from lgm.data.sample import BrokenSample, pose_fault
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_SIZE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture's file, its size as it is read, and whether its EXIF orientation is applied."""
+
+    path: Path
+    width: int
+    height: int
+    turned: bool = False
+
+    def read(self) -> tuple[UInt8[np.ndarray, "H W 4"], bool]:
+        """Its pixels, straight alpha, and whether it has an alpha that says anything."""
+        try:
+            with Image.open(self.path) as image:
+                image = ImageOps.exif_transpose(image) if self.turned else image
+                rgba = np.asarray(image.convert("RGBA"))
+        except Exception as error:  # Pillow raises whatever its codec meets
+            raise BrokenSample(f"{self.path} cannot be decoded: {error}") from error
+        return rgba, bool((rgba[..., 3] < 255).any())
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture with its camera.
+
+    c2w: camera-to-world in the user's frame, OpenCV axes.
+    """
+
+    picture: Picture
+    lens: Lens
+    c2w: Float[np.ndarray, "4 4"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """All photos of one object.
+
+    up: the world's up as the cameras' file defines it; None where it does not.
+    posed: whether a file said where the pictures were taken from.
+    """
+
+    uid: str
+    photos: tuple[Photo, ...]
+    up: tuple[float, float, float] | None
+    posed: bool
+
+    def check(self) -> Capture:
+        """Itself; raises BrokenSample naming the first picture whose camera is none."""
+        if not self.photos:
+            raise BrokenSample(f"object {self.uid!r}: the file of its cameras names no pictures")
+        fault = pose_fault(np.stack([photo.c2w for photo in self.photos]))
+        if fault:
+            view, what = fault
+            raise BrokenSample(f"object {self.uid!r}: the camera of {self._name(view)}: {what}")
+        for view, photo in enumerate(self.photos):
+            if photo.lens.fault:
+                raise BrokenSample(
+                    f"object {self.uid!r}: the camera of {self._name(view)} {photo.lens.fault}"
+                )
+        return self
+
+    def _name(self, view: int) -> str:
+        return self.photos[view].picture.path.name
+
+
+def open_picture(path: Path, turn: bool = False) -> Picture:
+    """Read a picture's header.
+
+    turn: apply its EXIF orientation.
+    """
+    if not path.is_file():
+        raise BrokenSample(f"{path} is missing")
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                raise BrokenSample(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it")
+            width, height = image.size
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except UnidentifiedImageError as error:
+        raise BrokenSample(f"{path} cannot be decoded: it is no picture that this program reads") from error
+    except BrokenSample:
+        raise
+    except Exception as error:
+        raise BrokenSample(f"{path} cannot be decoded: {error}") from error
+    if turn and orientation in _TURNED:
+        width, height = height, width
+    return Picture(path, width, height, turned=turn and orientation != 1)
+
+
+def fitted(path: Path, lens: Lens, source: str) -> tuple[Picture, Lens]:
+    """A picture, and the lens that a file states for it at the picture's own resolution.
+
+    Where the shapes disagree, the picture is turned by its EXIF orientation if they then agree.
+
+    source: what states the lens, for errors.
+    """
+    picture = open_picture(path)
+    if not _alike(picture, lens) and _alike(turned := open_picture(path, turn=True), lens):
+        picture = turned
+    if not _alike(picture, lens):
+        raise BrokenSample(
+            f"{path} has {picture.width} × {picture.height} pixels, {source} says {lens.width} × "
+            f"{lens.height}; give the pictures that the cameras were found for"
+        )
+    return picture, lens.resized(picture.width, picture.height)
+
+
+def one_size(pictures: Sequence[Picture], uid: str, why: str) -> tuple[int, int]:
+    """Width and height of all pictures; raises BrokenSample where they differ."""
+    first = pictures[0]
+    for other in pictures:
+        if (other.width, other.height) != (first.width, first.height):
+            raise BrokenSample(
+                f"object {uid!r}: pictures of different sizes, {first.path.name} of {first.width} × "
+                f"{first.height} and {other.path.name} of {other.width} × {other.height}; {why}"
+            )
+    return first.width, first.height
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures that lie in a folder, in the order of their names, numbers in them as numbers."""
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+    ]
+    return sorted(found, key=lambda path: _natural(path.name))
+
+
+def number(content: Mapping, key: str, where: str) -> float | None:
+    """A field as a number, None where it is not there; BrokenSample where it is something else."""
+    if content.get(key) is None:
+        return None
+    try:
+        return float(content[key])
+    except (TypeError, ValueError) as error:
+        raise BrokenSample(f"{where} has {key}={content[key]!r}, which is no number") from error
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", name)  # words and numbers in turn
+    return [(index % 2, int(part) if index % 2 else 0, part) for index, part in enumerate(parts)]
+
+
+def _alike(picture: Picture, lens: Lens) -> bool:
+    """Whether one is the other at another resolution."""
+    return abs(picture.width / picture.height * lens.height / lens.width - 1) <= _SIZE_TOLERANCE

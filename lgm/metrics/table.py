@@ -1,0 +1,115 @@
+"""One row a measured picture, in columns: a thousand objects are a few arrays, not a million objects."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+VIEW_ID = "view_id"
+
+
+@dataclass(frozen=True)
+class ViewTable:
+    """What was measured on each target view.
+
+    uids: the object of each of M rows. columns: [M] float64 by name, NaN where it is not known.
+    """
+
+    uids: np.ndarray
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    @classmethod
+    def joined(cls, tables: Sequence[ViewTable]) -> ViewTable:
+        """All rows; a column that a table lacks is not known there."""
+        names = dict.fromkeys(name for table in tables for name in table.columns)
+        uids = np.concatenate([np.empty(0, dtype=np.str_), *(table.uids for table in tables)])
+        columns = {
+            name: np.concatenate([t.columns.get(name, np.full(len(t), np.nan)) for t in tables])
+            for name in names
+        }
+        return cls(uids, columns)
+
+    def unique(self) -> ViewTable:
+        """Rows sorted by object and view, each view once: a sampler that pads its ranks to one length
+        sends some objects twice."""
+        if not len(self):
+            return self
+        keys = np.rec.fromarrays([self.uids, self.columns[VIEW_ID]])
+        _, first = np.unique(keys, return_index=True)
+        return self[first]
+
+    def __getitem__(self, rows: np.ndarray) -> ViewTable:
+        return ViewTable(self.uids[rows], {name: column[rows] for name, column in self.columns.items()})
+
+    def mean(self, name: str, partly: bool = False) -> float | None:
+        """The mean of a column; None as soon as one row lacks it, or where none has it.
+
+        partly: over those that have it.
+        """
+        column = self.columns.get(name, np.empty(0))
+        known = column[~np.isnan(column)]
+        complete = len(known) == len(self)
+        return float(known.mean()) if len(known) and (complete or partly) else None
+
+    @property
+    def objects(self) -> np.ndarray:
+        """The uids, each once, sorted."""
+        return np.unique(self.uids)
+
+    def by_object(self) -> Iterator[tuple[str, ViewTable]]:
+        """Each object's rows, sorted by uid."""
+        if not len(self):
+            return
+        order = np.argsort(self.uids, kind="stable")
+        uids, starts = np.unique(self.uids[order], return_index=True)
+        for uid, rows in zip(uids, np.split(order, starts[1:]), strict=True):
+            yield str(uid), self[rows]
+
+    def sums(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of each object, sorted by uid: the sum of what it has of a column, and how many that are."""
+        uids, index = np.unique(self.uids, return_inverse=True)
+        known = ~np.isnan(self.columns[name])
+        values = np.where(known, self.columns[name], 0.0)
+        size = len(uids)
+        return np.bincount(index, values, size), np.bincount(index, known, size)
+
+
+def write_csv(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
+    """Write a CSV; numbers to 6 digits, what is not known as an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
+        writer.writeheader()
+        for line in lines:
+            writer.writerow({name: _cell(value) for name, value in line.items()})
+
+
+def read_view_csv(path: Path) -> ViewTable:
+    """A `per_view.csv`; raises FileNotFoundError, or ValueError where it is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the folder of a run of evaluate.py")
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    if not lines or not {"uid", VIEW_ID} <= set(lines[0]):
+        raise ValueError(f"{path} has no uid and {VIEW_ID}; evaluate again with this version")
+    try:
+        columns = {
+            name: np.array([float(line[name]) if line[name] else np.nan for line in lines])
+            for name in lines[0]
+            if name not in ("uid", "protocol", "protocol_hash")
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); evaluate again") from error
+    return ViewTable(np.array([line["uid"] for line in lines]), columns)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.6f}"
+    return value
