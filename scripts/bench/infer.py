@@ -33,7 +33,12 @@ from lgm.models import LGM, FastLGM
 from lgm.rendering import make_renderer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS: dict[str, Callable[[LGM], LGM]] = {
+    "fp32": lambda net: net,
+    "fp16": lambda net: net.in_half(torch.float16),
+    "bf16": lambda net: net.in_half(torch.bfloat16),
+    "half": LGM.half,  # the last layers too
+}
 WHITE = (1.0, 1.0, 1.0)
 
 
@@ -164,7 +169,9 @@ def main() -> None:
     parser.add_argument("--model", choices=names, default="mini")
     parser.add_argument("--ckpt", help="weights to read instead; whatever LGM.from_pretrained takes")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="half: fp16, and the last layers too"
+    )
     parser.add_argument("--compile", action="store_true", help="through torch.compile: minutes at first")
     parser.add_argument("--mode", help="of torch.compile, e.g. max-autotune-no-cudagraphs")
     parser.add_argument("--graph", action="store_true", help="record a CUDA graph and replay it")
@@ -180,9 +187,8 @@ def main() -> None:
     keep_freed_memory()  # as train.py and evaluate.py do
     torch.manual_seed(0)
     device = options.device
-    net = FastLGM(
-        make_net(options), PRECISIONS[options.precision], options.compile, options.graph, options.mode
-    )
+    net = PRECISIONS[options.precision](make_net(options))
+    net = FastLGM(net, options.compile, options.graph, options.mode)
     with tempfile.TemporaryDirectory() as folder:
         inference = Inference(net, device, Path(folder))
         steps = measure(inference, options, Path(folder))
