@@ -20,27 +20,11 @@ from lgm.models.lgm import LGM
 _WARM_UP_CALLS = 3
 
 
-def use_dtype(net: LGM, dtype: torch.dtype) -> LGM:
-    """Keep and compute the network in `dtype`, in place; activations and decoding stay float32.
-
-    float16: all of it, as the released weights are kept; a position is then good to 1/2000 of the world.
-    bfloat16: all but the last layers, whose output are positions: in bfloat16 they would be a pixel off.
-    """
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype={dtype} cannot hold weights; choose float16, bfloat16 or float32")
-    net.unet.to(dtype)
-    net.conv.to(dtype)
-    if dtype == torch.bfloat16:
-        for layer in (net.unet.norm_out, net.unet.conv_out, net.conv):
-            layer.float()
-    return net
-
-
 class FastLGM:
     """A network that only infers, called as the network itself: pictures and cameras to Gaussians.
 
-    net: is changed in place (precision, memory format), and is not to be trained any more.
-    dtype: as of `use_dtype`.
+    net: computes in the precision that its weights have (`LGM.in_half`). Its memory format changes in
+        place, and it is not to be trained any more.
     compile: let torch.compile fuse what lies between convolutions; takes minutes at the first call.
     mode: of torch.compile, e.g. "max-autotune-no-cudagraphs", which tries kernels for longer.
     graph: record all kernels at the first call and replay them as one; for GPUs alone. Pictures of
@@ -50,7 +34,6 @@ class FastLGM:
     def __init__(
         self,
         net: LGM,
-        dtype: torch.dtype = torch.float16,
         compile: bool = True,
         graph: bool = True,
         mode: str | None = None,
@@ -58,7 +41,7 @@ class FastLGM:
         device = next(net.parameters()).device
         if graph and device.type == "cpu":
             raise ValueError("graph=True records a GPU's kernels, and the network is on the CPU: graph=False")
-        self.net = use_dtype(net.eval(), dtype).requires_grad_(False)
+        self.net = net.eval().requires_grad_(False)
         if compile:
             # Weights that lie so make every convolution's output lie so.
             net.unet.to(memory_format=torch.channels_last)

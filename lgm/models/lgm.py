@@ -108,26 +108,24 @@ class LGM(nn.Module):
             `scripts/export.py`, `hf:<owner>/<name>/<file>`, or a name such as `mini`. A file that
             records no architecture, as the released ones, has it inferred from its tensors.
         weights: of a checkpoint with a running average, "ema" or "raw"; "auto" is the average.
-        dtype: of the network's weights and of what it computes with them; torch.float16 needs half the
-            memory (`lgm.models.fast.use_dtype`).
+        dtype: of the weights; torch.float16 and torch.bfloat16 need half the memory (`in_half`).
         changes: arguments of `LGM` to set otherwise than they were trained with.
 
         Raises FileNotFoundError or ValueError in one line.
         """
-        from lgm.models.checkpoint import load_released, load_strictly  # all know this class
-        from lgm.models.fast import use_dtype
+        from lgm.models.checkpoint import load_released, load_strictly  # both know this class
         from lgm.models.pretrained import complete_net, inferred_net, read_weights
 
         found = read_weights(where, weights)
         if found.config is None:
             net = cls(**{**inferred_net(found.tensors), **changes})
             load_released(net, found.path, changes.get("rotation"))
-            return use_dtype(net, dtype).eval()
+            return net.eval() if dtype == torch.float32 else net.eval().in_half(dtype)
         recorded = complete_net(found.config["model"]["net"])
         recorded.pop("_target_", None)
         net = cls(**{**recorded, **changes})
         load_strictly(net, found.tensors, str(found.path))
-        return use_dtype(net, dtype).eval()
+        return net.eval() if dtype == torch.float32 else net.eval().in_half(dtype)
 
     @property
     def num_gaussians(self) -> int:
@@ -160,6 +158,8 @@ class LGM(nn.Module):
         The last layers stay float32, as under autocast: what comes out of them are positions. So does
         what no weight is: rays and the normalisation of colours.
         """
+        if dtype not in (torch.float16, torch.bfloat16):
+            raise ValueError(f"dtype={dtype} is no half precision; choose torch.float16 or torch.bfloat16")
         last = {
             id(p) for layer in (self.unet.norm_out, self.unet.conv_out, self.conv) for p in layer.parameters()
         }

@@ -26,13 +26,19 @@ from rich.table import Table
 
 from lgm.callbacks import Turntable
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
+from lgm.cli.runtime import keep_freed_memory
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import save_ply
 from lgm.models import LGM, FastLGM
 from lgm.rendering import make_renderer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS: dict[str, Callable[[LGM], LGM]] = {
+    "fp32": lambda net: net,
+    "fp16": lambda net: net.in_half(torch.float16),
+    "bf16": lambda net: net.in_half(torch.bfloat16),
+    "half": LGM.half,  # the last layers too
+}
 WHITE = (1.0, 1.0, 1.0)
 
 
@@ -59,14 +65,14 @@ class Inference:
             azimuths = list(CANONICAL_AZIMUTHS_DEG)
         self.cameras = Cameras.orbit([0.0] * shape[1], azimuths)[None]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def upload(self) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
         """Pictures, cameras, and what the network takes, on the device."""
         images = self.pictures.to(self.device, non_blocking=True).float() / 255
         cameras = self.cameras.to(self.device)
         return images, cameras, self.net.net.network_input(images, cameras)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def write(self, raw: torch.Tensor, images: torch.Tensor, cameras: Cameras) -> Gaussians:
         gaussians = self.net.net.decode(raw, self.net.net.pixel_anchors(images, cameras))
         save_ply(gaussians, self.path, min_opacity=0.0)
@@ -163,7 +169,9 @@ def main() -> None:
     parser.add_argument("--model", choices=names, default="mini")
     parser.add_argument("--ckpt", help="weights to read instead; whatever LGM.from_pretrained takes")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="half: fp16, and the last layers too"
+    )
     parser.add_argument("--compile", action="store_true", help="through torch.compile: minutes at first")
     parser.add_argument("--mode", help="of torch.compile, e.g. max-autotune-no-cudagraphs")
     parser.add_argument("--graph", action="store_true", help="record a CUDA graph and replay it")
@@ -176,11 +184,11 @@ def main() -> None:
     if options.mode and not options.compile:
         parser.error("--mode is of --compile; add it")
 
+    keep_freed_memory()  # as train.py and evaluate.py do
     torch.manual_seed(0)
     device = options.device
-    net = FastLGM(
-        make_net(options), PRECISIONS[options.precision], options.compile, options.graph, options.mode
-    )
+    net = PRECISIONS[options.precision](make_net(options))
+    net = FastLGM(net, options.compile, options.graph, options.mode)
     with tempfile.TemporaryDirectory() as folder:
         inference = Inference(net, device, Path(folder))
         steps = measure(inference, options, Path(folder))

@@ -26,7 +26,7 @@ def pictures(scenes: int, seed: int) -> tuple[torch.Tensor, Cameras]:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_graph_replays_on_new_pictures_and_other_shapes(dtype, compile):
     reference = make_net(**SHAPE).cuda()
-    fast = FastLGM(make_net(**SHAPE).cuda(), dtype, compile=compile, graph=True)
+    fast = FastLGM(make_net(**SHAPE).cuda().in_half(dtype), compile=compile, graph=True)
     kept = []
     for scenes, seed in ((1, 0), (1, 1), (2, 2), (1, 3)):
         batch = pictures(scenes, seed)
