@@ -95,29 +95,39 @@ class LGM(nn.Module):
         self.register_buffer("image_std", std, persistent=False)
 
     @classmethod
-    def from_pretrained(cls, where: str | Path, weights: WeightChoice = "auto", **changes: Any) -> LGM:
+    def from_pretrained(
+        cls,
+        where: str | Path,
+        weights: WeightChoice = "auto",
+        dtype: torch.dtype = torch.float32,
+        **changes: Any,
+    ) -> LGM:
         """The network of a checkpoint or of released weights, ready to be used (`eval`).
 
         where: whatever `lgm.models.pretrained.find_weights` finds: a file, a folder of
             `scripts/export.py`, `hf:<owner>/<name>/<file>`, or a name such as `mini`. A file that
             records no architecture, as the released ones, has it inferred from its tensors.
         weights: of a checkpoint with a running average, "ema" or "raw"; "auto" is the average.
+        dtype: of the network's weights and of what it computes with them; torch.float16 needs half the
+            memory (`lgm.models.fast.use_dtype`).
         changes: arguments of `LGM` to set otherwise than they were trained with.
 
         Raises FileNotFoundError or ValueError in one line.
         """
-        from lgm.models.checkpoint import load_released, load_strictly  # both know this class
+        from lgm.models.checkpoint import load_released, load_strictly  # all know this class
+        from lgm.models.fast import use_dtype
         from lgm.models.pretrained import complete_net, inferred_net, read_weights
 
         found = read_weights(where, weights)
         if found.config is None:
             net = cls(**{**inferred_net(found.tensors), **changes})
-            return load_released(net, found.path, changes.get("rotation")).eval()
+            load_released(net, found.path, changes.get("rotation"))
+            return use_dtype(net, dtype).eval()
         recorded = complete_net(found.config["model"]["net"])
         recorded.pop("_target_", None)
         net = cls(**{**recorded, **changes})
         load_strictly(net, found.tensors, str(found.path))
-        return net.eval()
+        return use_dtype(net, dtype).eval()
 
     @property
     def num_gaussians(self) -> int:

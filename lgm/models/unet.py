@@ -58,7 +58,8 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "BV C H W"], num_views: int) -> Float[Tensor, "BV D h w"]:
-        x = self.conv_in(x)
+        # Cameras' rays come in float32; without autocast the weights say what the rest is computed in.
+        x = self.conv_in(x.to(self.conv_in.weight.dtype))
         skips = [x]
         for block in self.down_blocks:
             x, block_skips = block(x, num_views)

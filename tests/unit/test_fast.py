@@ -1,0 +1,87 @@
+"""Inference in half precision, compiled, as a graph: the same Gaussians. Graphs: tests/gpu."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lgm.cameras import Cameras
+from lgm.models import LGM, FastLGM, use_dtype
+
+MICRO = {
+    "down_channels": (32, 32),
+    "down_attention": (False, True),
+    "mid_attention": True,
+    "up_channels": (32,),
+    "up_attention": (True,),
+    "input_size": 16,
+}
+
+
+def make_net(**changes) -> LGM:
+    torch.manual_seed(0)
+    return LGM(**{**MICRO, **changes}).eval()
+
+
+@pytest.fixture
+def pictures() -> tuple[torch.Tensor, Cameras]:
+    images = torch.rand(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    cameras = Cameras.orbit([0.0] * 4, [0.0, 90.0, 180.0, 270.0])
+    return images, Cameras(cameras.c2w.expand(2, -1, -1, -1), cameras.K_norm.expand(2, -1, -1, -1))
+
+
+@pytest.mark.parametrize("anchors", ["none", "pixels"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.bfloat16, 4e-2)])
+def test_half_precision_gives_the_same_gaussians_in_float32(pictures, dtype, tolerance, anchors):
+    with torch.no_grad():
+        full = make_net(anchors=anchors)(*pictures)
+        half = use_dtype(make_net(anchors=anchors), dtype)(*pictures)
+    assert half.packed().dtype == torch.float32
+    difference = (half.packed() - full.packed()).abs()
+    # Rotations are the worst: of numbers near 0, normalised.
+    assert difference[..., [*range(7), 11, 12, 13]].max() < tolerance
+    assert 0 < difference.mean() < tolerance / 5
+
+
+def test_which_layers_stay_in_float32():
+    half, brain = use_dtype(make_net(), torch.float16), use_dtype(make_net(), torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.float16}
+    kept = {name for name, p in brain.named_parameters() if p.dtype == torch.float32}
+    assert {name.removeprefix("unet.").split(".")[0] for name in kept} == {"norm_out", "conv_out", "conv"}
+    assert half.image_mean.dtype == torch.float32  # the pictures are normalised before they are rounded
+
+
+def test_pytorchs_own_half_works_too(pictures):
+    with torch.no_grad():
+        gaussians = make_net().half()(*pictures)
+        assert (gaussians.means - make_net()(*pictures).means).abs().max() < 5e-3
+
+
+def test_full_precision_is_untouched(pictures):
+    with torch.no_grad():
+        expected = make_net()(*pictures).packed()
+        assert torch.equal(use_dtype(make_net(), torch.float32)(*pictures).packed(), expected)
+    fast = FastLGM(make_net(), torch.float32, compile=False, graph=False)
+    assert torch.equal(fast(*pictures).packed(), expected)
+
+
+def test_weights_are_read_in_the_precision_that_was_asked_for(pictures, tmp_path):
+    save_file(make_net().state_dict(), tmp_path / "model.safetensors")
+    net = LGM.from_pretrained(tmp_path / "model.safetensors", dtype=torch.float16, input_size=16)
+    assert {p.dtype for p in net.parameters()} == {torch.float16} and not net.training
+    plain = LGM.from_pretrained(tmp_path / "model.safetensors", input_size=16)
+    assert {p.dtype for p in plain.parameters()} == {torch.float32}
+
+
+@pytest.mark.slow  # half a minute of compiling
+def test_compiled_gives_the_same_gaussians(pictures):
+    with torch.no_grad():
+        expected = make_net()(*pictures).packed()
+    fast = FastLGM(make_net(), torch.float32, compile=True, graph=False)
+    assert (fast(*pictures).packed() - expected).abs().max() < 1e-4
+
+
+def test_what_cannot_be_is_one_line():
+    with pytest.raises(ValueError, match="graph=False"):
+        FastLGM(make_net())
+    with pytest.raises(ValueError, match=r"dtype=torch\.int8 cannot hold weights"):
+        use_dtype(make_net(), torch.int8)
