@@ -184,6 +184,7 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
     distance = np.linalg.norm(center - origins, axis=1).mean()
     if aimed[1] < _AIMED * distance and np.linalg.norm(aimed[0] - center) < _CENTERED * distance:
         center, missed = aimed
+        distance = np.linalg.norm(center - origins, axis=1).mean()
     behind = ((center - origins) * forward).sum(axis=1) <= 0
     if behind.any():
         name = capture.photos[int(np.flatnonzero(behind)[0])].picture.path.name
