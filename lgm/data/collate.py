@@ -1,7 +1,7 @@
 """From objects to batches: choose views, decode them, stack."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ class Item:
         numbers in the shard.
     input, target: positions among the n.
     seed: what augmentation draws for this object comes from it alone.
+    target_depths: float32 [len(target), H, W], where they were asked for and the object has them.
     """
 
     uid: str
@@ -34,15 +35,23 @@ class Item:
     input: tuple[int, ...]
     target: tuple[int, ...]
     seed: int
+    target_depths: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Objects of one batch have this in common: numbers of input and target views, height, width."""
-        return len(self.input), len(self.target), *self.rgba.shape[1:3]
+        """Objects of one batch have this in common: numbers of input and target views, height, width,
+        whether there is depth."""
+        has_depth = self.target_depths is not None
+        return len(self.input), len(self.target), *self.rgba.shape[1:3], has_depth
 
 
-def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Generator) -> Item:
-    """Choose an object's views and decode these alone; raises BrokenSample."""
+def make_item(
+    candidate: PosedObject, sampler: ViewSampler, rng: np.random.Generator, with_depth: bool = False
+) -> Item:
+    """Choose an object's views and decode these alone; raises BrokenSample.
+
+    with_depth: the targets' depth too, where the object has it.
+    """
     record = candidate.cameras
     try:
         choice = sampler.choose(record, rng)
@@ -51,6 +60,11 @@ def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Gener
     used = sorted({*choice.input, *choice.target})
     position = {view: i for i, view in enumerate(used)}
     rgba, rows = candidate.pictures(used)
+    depths = candidate.depths(choice.target) if with_depth else None
+    if depths is not None and depths.shape[1:] != rgba.shape[1:3]:
+        raise BrokenSample(
+            f"object {candidate.uid!r}: depth has {depths.shape[1:]} pixels, pictures {tuple(rgba.shape[1:3])}"
+        )
     return Item(
         uid=candidate.uid,
         rgba=rgba,
@@ -61,6 +75,7 @@ def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Gener
         input=tuple(position[i] for i in choice.input),
         target=tuple(position[i] for i in choice.target),
         seed=int(rng.integers(2**63)),
+        target_depths=depths,
     )
 
 
@@ -69,9 +84,13 @@ def collate(items: Sequence[Item]) -> Batch:
     sizes = {item.uid: item.rgba.shape[1:3] for item in items}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"objects of one batch have pictures of different sizes: {sizes}; render them alike")
+    target = _views(items, [item.target for item in items])
+    if items[0].target_depths is not None:
+        depths = torch.from_numpy(np.stack([item.target_depths for item in items]))
+        target = replace(target, depths=depths[:, :, None])
     return Batch(
         input=_views(items, [item.input for item in items]),
-        target=_views(items, [item.target for item in items]),
+        target=target,
         uids=tuple(item.uid for item in items),
         seeds=tuple(item.seed for item in items),
     )
