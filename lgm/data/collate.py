@@ -61,10 +61,9 @@ def make_item(
     position = {view: i for i, view in enumerate(used)}
     rgba, rows = candidate.pictures(used)
     depths = candidate.depths(choice.target) if with_depth else None
-    if depths is not None and depths.shape[1:] != rgba.shape[1:3]:
-        raise BrokenSample(
-            f"object {candidate.uid!r}: depth has {depths.shape[1:]} pixels, pictures {tuple(rgba.shape[1:3])}"
-        )
+    size = tuple(rgba.shape[1:3])
+    if depths is not None and depths.shape[1:] != size:
+        raise BrokenSample(f"object {candidate.uid!r}: depth has {depths.shape[1:]} pixels, pictures {size}")
     return Item(
         uid=candidate.uid,
         rgba=rgba,
