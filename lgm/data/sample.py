@@ -122,12 +122,17 @@ def _pose_fault(c2w: np.ndarray) -> str | None:
     """What is wrong with the first pose that is no rigid camera-to-world matrix, or None."""
     rotations = c2w[:, :3, :3]
     error = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    with np.errstate(invalid="ignore"):
-        wrong = ~np.isfinite(c2w).all(axis=(1, 2)) | (error > _ROTATION_TOLERANCE)
-        wrong |= ~(np.linalg.det(np.nan_to_num(rotations)) > 0)
+    broken = ~np.isfinite(c2w).all(axis=(1, 2))
+    if broken.any():
+        return f"view {int(np.flatnonzero(broken)[0])}: c2w holds numbers that are none (NaN or infinite)"
+    wrong = error > _ROTATION_TOLERANCE
     if wrong.any():
         view = int(np.flatnonzero(wrong)[0])
         return f"view {view}: c2w[:3, :3] is no rotation (R Rᵀ differs from 1 by {error[view]:.3g})"
+    mirrored = np.linalg.det(rotations) < 0
+    if mirrored.any():
+        view = int(np.flatnonzero(mirrored)[0])
+        return f"view {view}: c2w[:3, :3] is no rotation but a mirror image (its determinant is -1)"
     wrong = np.abs(c2w[:, 3] - (0, 0, 0, 1)).max(axis=1) > 1e-6
     if wrong.any():
         view = int(np.flatnonzero(wrong)[0])
