@@ -44,6 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     quality.add_argument("--quality", type=int, help="of lossy WebP, 1 to 100 (90)")
     quality.add_argument("--lossless", action="store_true", help="WebP without loss; PNG always is")
     add("--resolution", type=int, help="make pictures smaller (default: as rendered)")
+    add("--depth", action="store_true", help="pack the depth of renders made with --geometry, for evaluation")
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--splits", help="train=0.9,val=0.1: by a hash of the uid (default: all train)")
     split.add_argument(
@@ -58,6 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     settings = read_settings(options.renders)
     pictures = _picture_options(options, settings["resolution"])
+    if options.depth and "depth_unit" not in settings:
+        raise ValueError(
+            f"--depth: {options.renders} has no depth; render it with --geometry, or leave it out"
+        )
     filters = filter_options(options)
     fractions = parse_fractions(options.splits) if options.splits else None
     assignment = read_assignment(options.assign) if options.assign else None
@@ -156,13 +161,15 @@ def _picture_options(options: argparse.Namespace, rendered_resolution: int) -> P
     lossless = options.lossless or options.format == "png"
     quality = None if lossless else options.quality or 90
     resolution = None if options.resolution == rendered_resolution else options.resolution
-    return PictureOptions(options.format, quality, resolution)
+    return PictureOptions(options.format, quality, resolution, options.depth)
 
 
 def _render_info(pictures: PictureOptions, rendered_resolution: int) -> dict[str, Any]:
     quality = "lossless" if pictures.quality is None else pictures.quality
     resolution = pictures.resolution or rendered_resolution
-    return {"resolution": resolution, "format": pictures.picture_format, "quality": quality}
+    # What most sets have not goes unsaid, so that older ones can be gone on with.
+    depth = {"depth": True} if pictures.depth else {}
+    return {"resolution": resolution, "format": pictures.picture_format, "quality": quality, **depth}
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from data_tools.filters import FilteredOut, FilterOptions, caption_fault, measure_picture, picture_fault
-from data_tools.pictures import downscale, encode
+from data_tools.pictures import downscale, encode, encode_depth, read_depth
 from data_tools.renders import CAMERAS_NAME, META_NAME
-from lgm.data.sample import BrokenSample, CameraRecord, check_sample, view_key, view_keys
+from lgm.data.sample import BrokenSample, CameraRecord, check_sample, depth_key, view_key, view_keys
 
 _ESTIMATE_VIEWS = 4
 _TAR_BLOCK = 512
@@ -21,11 +21,12 @@ _TAR_BLOCK = 512
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """quality: None for no loss. resolution: None to keep the renders' own."""
+    """quality: None for no loss. resolution: None to keep the renders' own. depth: whether it is packed."""
 
     picture_format: str
     quality: int | None
     resolution: int | None
+    depth: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class ObjectReader:
                 pixels = _read_picture(self.renders / uid / name)
                 measures.append(measure_picture(pixels))
                 files.append((view_key(number, self.pictures.picture_format), self._encode(pixels)))
+                if self.pictures.depth:
+                    depth = read_depth(self.renders / uid / depth_key(number), self.pictures.resolution)
+                    files.append((depth_key(number), encode_depth(depth)))
             fault = picture_fault(measures, self.filters)
             if fault:
                 raise FilteredOut(fault)

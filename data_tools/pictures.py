@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -68,4 +69,22 @@ def encode(pixels: np.ndarray, picture_format: str, quality: int | None) -> byte
         image = Image.fromarray(fill_transparent(pixels))
         # method 6 would take seventy times as long for half a percent of the bytes.
         image.save(held, "WEBP", quality=quality, method=5, exact=True)
+    return held.getvalue()
+
+
+def read_depth(path: Path, resolution: int | None) -> np.ndarray:
+    """uint16 [H, W]; the nearest pixel's where it is made smaller, as between an object and what lies behind
+    it there is no depth. Raises OSError."""
+    with Image.open(path) as image:
+        depth = np.asarray(image).astype(np.uint16)
+    if resolution is None or resolution == len(depth):
+        return depth
+    nearest = ((np.arange(resolution) + 0.5) * len(depth) / resolution).astype(int)
+    return depth[nearest][:, nearest]
+
+
+def encode_depth(depth: np.ndarray) -> bytes:
+    """16-bit PNG."""
+    held = io.BytesIO()
+    Image.fromarray(depth).save(held, "PNG", compress_level=6)
     return held.getvalue()

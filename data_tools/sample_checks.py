@@ -11,7 +11,8 @@ import numpy as np
 from data_tools.decoded import UndecodablePicture
 from data_tools.naming import is_uid
 from data_tools.shard_reader import Sample
-from lgm.data.sample import BrokenSample, check_sample, parse_cameras
+from lgm.data.decode import decode_depths
+from lgm.data.sample import BrokenSample, check_sample, depth_key, parse_cameras
 
 # Takes the object and the index's render information; yields faults without the object's name.
 SampleCheck = Callable[[Sample, dict[str, Any]], Iterator[str]]
@@ -87,9 +88,30 @@ def check_pictures(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
             yield f"view {number}: picture is empty"
 
 
+def check_depths(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
+    """Where the index says that depth is packed: one 16-bit picture a view, of the pictures' size."""
+    if not render.get("depth"):
+        return
+    if not isinstance(render.get("depth_unit"), (int, float)):
+        yield "index.json says that depth is packed, and not in which depth_unit"
+    size = render.get("resolution")
+    for number in sample.pictures:
+        if depth_key(number) not in sample.files:
+            yield f"view {number}: {depth_key(number)} is missing"
+            continue
+        try:
+            depths = decode_depths([sample.files[depth_key(number)]], [number], sample.uid, 1.0)
+        except BrokenSample as error:
+            yield str(error).removeprefix(f"object {sample.uid!r}: ")
+            continue
+        if size is not None and depths.shape[1:] != (size, size):
+            yield f"view {number}: depth is {depths.shape[2]}x{depths.shape[1]}, expected {size}x{size}"
+
+
 SAMPLE_CHECKS: tuple[SampleCheck, ...] = (
     check_schema,
     check_canonical_views,
     check_metadata,
     check_pictures,
+    check_depths,
 )

@@ -37,8 +37,10 @@ class EvaluateEvery(Callback):
     def __init__(
         self, every_n_steps: int | None, protocol: Protocol, lpips: Callable[..., LPIPS] | None = None
     ) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"evaluate_every={every_n_steps} must be at least 1 optimizer step, or null")
+        if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
+            raise ValueError(
+                f"evaluate_every={every_n_steps} must be a whole number of optimizer steps, at least 1, or null"
+            )
         self.every_n_steps = every_n_steps
         self.protocol = protocol
         self.make_lpips = lpips

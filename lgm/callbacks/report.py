@@ -180,4 +180,8 @@ def _measure_of(trainer: Trainer) -> Measure:
     for callback in trainer.callbacks:
         if isinstance(callback, Measure):
             return callback
-    raise ValueError("callbacks.report shows the numbers of callbacks.measure; add measure, or drop report")
+        if isinstance(callback, Report):  # it asks what has just been measured
+            break
+    raise ValueError(
+        "callbacks.report shows the numbers of callbacks.measure; add measure before it, or drop report"
+    )

@@ -1,7 +1,7 @@
 """From objects to batches: choose views, decode them, stack."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ class Item:
     input, target: positions among the n.
     seed: what augmentation draws for this object comes from it alone.
     scaled, to_user: as of `PosedObject`.
+    target_depths: float32 [len(target), H, W], where they were asked for and the object has them.
     """
 
     uid: str
@@ -37,15 +38,23 @@ class Item:
     seed: int
     scaled: bool
     to_user: np.ndarray
+    target_depths: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Objects of one batch have this in common: numbers of input and target views, height, width."""
-        return len(self.input), len(self.target), *self.rgba.shape[1:3]
+        """Objects of one batch have this in common: numbers of input and target views, height, width,
+        whether there is depth."""
+        has_depth = self.target_depths is not None
+        return len(self.input), len(self.target), *self.rgba.shape[1:3], has_depth
 
 
-def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Generator) -> Item:
-    """Choose an object's views and decode these alone; raises BrokenSample."""
+def make_item(
+    candidate: PosedObject, sampler: ViewSampler, rng: np.random.Generator, with_depth: bool = False
+) -> Item:
+    """Choose an object's views and decode these alone; raises BrokenSample.
+
+    with_depth: the targets' depth too, where the object has it.
+    """
     record = candidate.cameras
     try:
         choice = sampler.choose(record, rng)
@@ -54,6 +63,10 @@ def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Gener
     used = sorted({*choice.input, *choice.target})
     position = {view: i for i, view in enumerate(used)}
     rgba, rows = candidate.pictures(used)
+    depths = candidate.depths(choice.target) if with_depth else None
+    size = tuple(rgba.shape[1:3])
+    if depths is not None and depths.shape[1:] != size:
+        raise BrokenSample(f"object {candidate.uid!r}: depth has {depths.shape[1:]} pixels, pictures {size}")
     return Item(
         uid=candidate.uid,
         rgba=rgba,
@@ -66,6 +79,7 @@ def make_item(candidate: PosedObject, sampler: ViewSampler, rng: np.random.Gener
         seed=int(rng.integers(2**63)),
         scaled=candidate.scaled,
         to_user=candidate.to_user,
+        target_depths=depths,
     )
 
 
@@ -74,9 +88,13 @@ def collate(items: Sequence[Item]) -> Batch:
     sizes = {item.uid: item.rgba.shape[1:3] for item in items}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"objects of one batch have pictures of different sizes: {sizes}; render them alike")
+    target = _views(items, [item.target for item in items])
+    if items[0].target_depths is not None:
+        depths = torch.from_numpy(np.stack([item.target_depths for item in items]))
+        target = replace(target, depths=depths[:, :, None])
     return Batch(
         input=_views(items, [item.input for item in items]),
-        target=_views(items, [item.target for item in items]),
+        target=target,
         uids=tuple(item.uid for item in items),
         seeds=tuple(item.seed for item in items),
         scaled=all(item.scaled for item in items),

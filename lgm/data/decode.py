@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float32
 from PIL import Image, UnidentifiedImageError
 
 from lgm.data.sample import BrokenSample
@@ -35,3 +36,24 @@ def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np
     if len(sizes) > 1:
         raise BrokenSample(f"object {uid!r}: views of different sizes {sorted(sizes)}")
     return np.stack(pictures)
+
+
+def decode_depths(
+    files: Sequence[bytes], view_ids: Sequence[int], uid: str, unit: float
+) -> Float32[np.ndarray, "n H W"]:
+    """16-bit PNG files to distances, 0 for nothing; raises BrokenSample.
+
+    unit: what 1 in the files stands for.
+    """
+    depths = []
+    for file, view in zip(files, view_ids, strict=True):
+        try:
+            with Image.open(io.BytesIO(file)) as image:
+                if not image.mode.startswith("I"):
+                    raise BrokenSample(f"object {uid!r}: depth {view} is {image.mode}, expected 16 bits")
+                depths.append(np.asarray(image, dtype=np.float32) * np.float32(unit))
+        except BrokenSample:
+            raise
+        except Exception as error:  # Pillow raises whatever its codec meets
+            raise BrokenSample(f"object {uid!r}: depth {view} cannot be decoded: {error}") from error
+    return np.stack(depths)

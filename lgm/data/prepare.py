@@ -62,11 +62,28 @@ class Preparation:
         return replace(
             batch,
             input=_over(background, batch.input, rgba, augmentation.jitter(c2w, seeds)),
-            target=_over(target_background, batch.target, target_rgba, target_c2w),
+            target=replace(
+                _over(target_background, batch.target, target_rgba, target_c2w),
+                depths=self._depths(batch.target.depths, reference),
+            ),
             background=target_background,
             to_user=to_user,
             up=canonical_up(reference),
         )
+
+    def _depths(
+        self, depths: Float[Tensor, "B V 1 H W"] | None, reference: Float[Tensor, "B 4 4"]
+    ) -> Float[Tensor, "B V 1 h w"] | None:
+        """At the targets' size, in the canonical frame's unit. Not averaged: between the object and what
+        lies behind it there is no depth."""
+        if depths is None:
+            return None
+        size = (self.target_size, self.target_size)
+        if depths.shape[-2:] != size:
+            flat = F.interpolate(depths.flatten(0, 1), size=size, mode="nearest-exact")
+            depths = flat.view(*depths.shape[:3], *size)
+        scale = self.radius / reference[:, :3, 3].norm(dim=-1)
+        return depths * scale[:, None, None, None, None]
 
 
 def _over(

@@ -5,6 +5,8 @@ In a tar, one object is one WebDataset key `<uid>`, which has no dot:
     <uid>.cameras.json    where the views were taken from (`CameraRecord`)
     <uid>.view_000.webp   or .png, one a view: RGBA, straight alpha, sRGB
     <uid>.json            uid, source, licence, author, category, caption where known
+    <uid>.depth_000.png   where there is geometry, one a view: 16 bits, distance along the camera's axis in
+                          the index's `render.depth_unit`, 0 for nothing
 
 `index.json` names the shards with their sizes and checksums (`Index`). `objects.jsonl`, where there is
 one, repeats each object's `<uid>.json` in the order of the shards, one a line, with its `shard`: so that
@@ -64,6 +66,11 @@ class CameraRecord:
 def view_key(index: int, extension: str) -> str:
     """The name, after the uid, of one view's picture."""
     return f"view_{index:03d}.{extension}"
+
+
+def depth_key(index: int) -> str:
+    """The name, after the uid, of one view's depth."""
+    return f"depth_{index:03d}.png"
 
 
 def view_keys(keys: Any) -> dict[int, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgm.data.decode import decode_rgba
+from lgm.data.decode import decode_depths, decode_rgba
 from lgm.data.filters import Filters
 from lgm.data.members import ShardMembers, read_file
 from lgm.data.sample import (
@@ -18,6 +18,7 @@ from lgm.data.sample import (
     Index,
     ShardInfo,
     check_sample,
+    depth_key,
     parse_index,
     view_keys,
 )
@@ -33,6 +34,7 @@ class ShardObject(PosedObject):
     """One object in a tar: its pictures stay there until they are asked for.
 
     files: offset and size of each of its files.
+    depth_unit: what 1 in its pictures of depth stands for; None where the index does not say.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class ShardObject(PosedObject):
         files: dict[str, tuple[int, int]],
         shards: ShardFiles,
         shard: ShardInfo,
+        depth_unit: float | None = None,
     ) -> None:
         self.uid = uid
         self.cameras = cameras
@@ -49,15 +52,23 @@ class ShardObject(PosedObject):
         self._keys = view_keys(files)
         self._shards = shards
         self._shard = shard
+        self._depth_unit = depth_unit
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
+        return decode_rgba(self._read([self._keys[view] for view in view_ids]), view_ids, self.uid)
+
+    def depths(self, view_ids: Sequence[int]) -> np.ndarray | None:
+        keys = [depth_key(view) for view in view_ids]
+        if self._depth_unit is None or any(key not in self._files for key in keys):
+            return None
+        return decode_depths(self._read(keys), view_ids, self.uid, self._depth_unit)
+
+    def _read(self, keys: Sequence[str]) -> list[bytes]:
         try:
             with self._shards.open(self._shard) as file:
-                keys = [self._keys[view] for view in view_ids]
-                pictures = [read_file(file, self._files[key], key, self.uid) for key in keys]
+                return [read_file(file, self._files[key], key, self.uid) for key in keys]
         except OSError as error:
             raise BrokenSample(f"object {self.uid!r}: {_first_line(error)}") from error
-        return decode_rgba(pictures, view_ids, self.uid)
 
 
 class ShardSource(Source):
@@ -117,7 +128,8 @@ class ShardSource(Source):
             sample = {key: b"" for key in files}
             if _CAMERAS in files:
                 sample[_CAMERAS] = read_file(file, files[_CAMERAS], _CAMERAS, uid)
-        return ShardObject(uid, check_sample(sample, uid), files, self.files, shard)
+        depth_unit = self.index.render.get("depth_unit")
+        return ShardObject(uid, check_sample(sample, uid), files, self.files, shard, depth_unit)
 
     def _members_of(self, shard: ShardInfo) -> ShardMembers:
         members = self._members.setdefault(shard.name, ShardMembers())

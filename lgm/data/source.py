@@ -37,6 +37,11 @@ class PosedObject(ABC):
         """Pictures, uint8 [P, H, W, 4], and which of them are the named views; raises BrokenSample."""
         return torch.from_numpy(self.decode(view_ids)), list(range(len(view_ids)))
 
+    def depths(self, view_ids: Sequence[int]) -> np.ndarray | None:
+        """Distances along the cameras' axes, float32 [n, H, W], 0 for nothing; None where this object has
+        none. Raises BrokenSample."""
+        return None
+
 
 class Source(ABC):
     """A collection of objects in shards of known sizes, each object within reach of its place."""

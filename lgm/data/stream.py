@@ -144,7 +144,7 @@ class EvalStream(IterableDataset):
                     self.source.prefetch(shard + 1)
             try:
                 found = self.source.load(shard, ordinal)
-                item = make_item(found, self.sampler, object_rng(self.seed, found.uid))
+                item = make_item(found, self.sampler, object_rng(self.seed, found.uid), True)
             except BrokenSample as error:
                 counter.bad(number, error)
             else:

@@ -10,8 +10,10 @@ from lgm.data.sample import CameraRecord
 from lgm.data.source import PosedObject, Source
 from lgm.gaussians import Gaussians
 from lgm.rendering import TorchRenderer
+from lgm.types import RenderOutput
 
 _NUM_CANONICAL = len(CANONICAL_AZIMUTHS_DEG)
+_COVERED = 0.5  # where a pixel is mostly air, it has no depth
 
 
 class SyntheticObject(PosedObject):
@@ -24,16 +26,24 @@ class SyntheticObject(PosedObject):
         self.gaussians = blobs(seed, num_gaussians)
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
-        c2w = torch.from_numpy(self.cameras.c2w[list(view_ids)]).float()[None]
-        cameras = Cameras.from_fov(c2w, self.cameras.fov_y_deg)
-        with torch.no_grad():
-            render = TorchRenderer()(
-                self.gaussians, cameras, self.resolution, self.resolution, background=(0.0, 0.0, 0.0)
-            )
+        render = self._render(view_ids)
         alphas = render.alphas[0].clamp(0, 1)
         colors = (render.images[0] / alphas.clamp_min(1e-3)).clamp(0, 1)
         rgba = torch.cat([colors, alphas], dim=1).permute(0, 2, 3, 1)
         return (rgba * 255).round().to(torch.uint8).numpy()
+
+    def depths(self, view_ids: Sequence[int]) -> np.ndarray:
+        render = self._render(view_ids)
+        alphas = render.alphas[0, :, 0]
+        depths = render.depths[0, :, 0] / alphas.clamp_min(_COVERED)
+        return torch.where(alphas >= _COVERED, depths, 0.0).numpy()
+
+    @torch.no_grad()
+    def _render(self, view_ids: Sequence[int]) -> RenderOutput:
+        c2w = torch.from_numpy(self.cameras.c2w[list(view_ids)]).float()[None]
+        cameras = Cameras.from_fov(c2w, self.cameras.fov_y_deg)
+        size = self.resolution
+        return TorchRenderer()(self.gaussians, cameras, size, size, background=(0.0, 0.0, 0.0))
 
 
 class SyntheticSource(Source):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from lgm.cli.comparison import compare_folders, comparison_text, write_compariso
 from lgm.metrics import Protocol
 from lgm.metrics.summary import per_view, summarise
 from lgm.metrics.table import ViewTable, write_csv
-from tests.integration.running import MICRO, run_script, run_train
+from tests.integration.running import MICRO, ROOT, run_script, run_train
 
 ALIKE = {"name": "p", "target_size": 256}
 
@@ -96,7 +97,7 @@ def test_what_does_not_compare_is_refused(tmp_path, other, match):
     assert "\n" not in str(error.value)
 
 
-def test_folders_that_are_none(tmp_path):
+def test_folders_that_are_none(tmp_path, monkeypatch, capsys):
     first = write_evaluation(tmp_path / "a")
     with pytest.raises(ValueError, match="needs two runs"):
         compare_folders([first])
@@ -107,10 +108,14 @@ def test_folders_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="has no num_objects; evaluate again"):
         compare_folders([first, old])
     shutil.rmtree(old)
-    result = run_script("scripts/compare.py", first, old, "--out", tmp_path / "out")
-    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["compare.py", str(first), str(old), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "scripts" / "compare.py"), run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2 and line.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_sweep_over_checkpoints_ends_with_one_table(dataset, tmp_path):
     run_train(dataset, tmp_path / "run", "train.max_steps=2", "train.val_every_steps=1")
     ckpts = ",".join(str(tmp_path / "run" / "checkpoints" / f"{name}.ckpt") for name in ("last", "best"))

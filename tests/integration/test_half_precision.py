@@ -40,6 +40,7 @@ def test_half_weights_measure_nearly_the_same(dataset, tmp_path, precision):
     assert metrics["protocol_hash"] == whole["protocol_hash"]
 
 
+@pytest.mark.slow
 def test_the_older_file_is_read_with_its_rotation(dataset, tmp_path):
     path = write_released(tmp_path / "model_fp16.safetensors", micro())
     options = ["data.split=val", *MODEL, "trainer.precision=bf16-true"]

@@ -57,6 +57,9 @@ def test_evaluation_reports_lpips_by_view_object_and_overall(checkpoint, dataset
     run_evaluate(dataset, tmp_path, checkpoint, "data.split=val")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["lpips"] > 0 and metrics["lpips_reason"] is None
+    assert metrics["lpips_alex"] > 0 and metrics["lpips_alex"] != metrics["lpips"]
+    low, high = metrics["confidence"]["lpips"]
+    assert low <= metrics["lpips"] <= high
     for name in ("per_view", "per_object"):
         with (tmp_path / f"{name}.csv").open() as file:
             values = [float(row["lpips"]) for row in csv.DictReader(file)]

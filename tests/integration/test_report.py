@@ -237,8 +237,9 @@ def test_report_shows_no_more_than_asked(tmp_path):
 
 
 def test_report_without_numbers_is_refused_before_the_work(tmp_path):
-    with pytest.raises(ValueError, match="add measure"):
-        run_test(tmp_path, [Report()], [("a",)])
+    for callbacks in ([Report()], [Report(), Measure(Protocol({"name": "p"}))]):
+        with pytest.raises(ValueError, match="add measure before it"):
+            run_test(tmp_path, callbacks, [("a",)])
 
 
 def test_no_object_at_all(tmp_path):

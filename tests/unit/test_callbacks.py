@@ -1,6 +1,7 @@
 """What training hangs on: pictures, progress, throughput, checkpoints; and the export of a test run."""
 
 import csv
+import json
 import logging
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from lgm.callbacks import ExportPly, ImageGrid, StepProgress, Throughput
 from lgm.callbacks import export as export_room
 from lgm.callbacks.images import log_picture
 from lgm.callbacks.objects import object_dir
+from lgm.callbacks.parts import TestParts
 from lgm.callbacks.pictures import mosaic, spread_views, to_picture
 from lgm.callbacks.progress import duration
 from lgm.callbacks.rate import RecentRate
@@ -110,6 +112,8 @@ def test_a_whole_run_with_the_configured_callbacks(tmp_path):
         "train.yaml",
         run_dir=str(tmp_path),
         train={"max_steps": 5, "checkpoint_every_steps": 2, "val_every_steps": 2, "log_every_steps": 1},
+        protocol={"name": "p"},
+        evaluate_every=None,
     )
     module = FakeModule()
     trainer = make_trainer(
@@ -256,6 +260,15 @@ def test_throughput_sees_a_slow_loader(tmp_path):
     assert 0.045 < metrics["perf/data_s"] < 0.5
     assert 0.5 < metrics["perf/data_share"] <= 1
     assert metrics["perf/steps_per_s"] < 20
+
+
+def test_parts_of_a_test_run(tmp_path):
+    trainer = make_trainer(tmp_path, [TestParts()])
+    trainer.test(FakeModule(), loader(make_batch("a"), make_batch("b")), verbose=False)
+    seconds = json.loads((tmp_path / "parts.json").read_text())
+    whole = seconds.pop("whole")
+    assert set(seconds) == {"data", "callbacks"}  # this module marks no others
+    assert 0 < sum(seconds.values()) <= whole
 
 
 def test_export_writes_each_object(tmp_path):

@@ -196,7 +196,8 @@ def test_protocols_and_callbacks(tmp_path):
         cfg = composed(f"protocol={name}")
         assert cfg.protocol.name == name and instantiate(cfg.protocol.views)
     assert build_callbacks(composed("callbacks=train", f"run_dir={tmp_path}"))
-    assert build_callbacks(composed("ckpt=x", config="evaluate"))
+    # A protocol is resolved when it is built; a checkpoint, or a person, has named the model by then.
+    assert build_callbacks(composed("ckpt=x", "model=nano", config="evaluate"))
 
 
 @pytest.mark.parametrize("choice", [*names("logger"), "[tensorboard,wandb]"])

@@ -1,0 +1,124 @@
+"""Depth on its way from renders to a number."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data_tools import pack, verify
+from data_tools.engines.base import GeometryView
+from data_tools.plan import make_plan
+from data_tools.renders import check_settings, write_object
+from lgm.data.prepare import Preparation
+from lgm.data.shards import ShardSource
+from lgm.data.stream import EvalStream
+from lgm.data.synthetic import SyntheticSource
+from lgm.data.views import HeldOutViews
+from lgm.metrics import Measurement, Protocol
+from lgm.types import Prediction, RenderOutput
+from tests.unit.test_data_tools_shards import rewrite
+
+SIZE, NUM_VIEWS = 16, 6
+
+
+def views(size: int = SIZE):
+    """A plate before a wall without depth; its depth grows from left to right, and from view to view."""
+    inside = np.zeros((size, size), bool)
+    inside[size // 4 : -size // 4, size // 4 : -size // 4] = True
+    for number in range(NUM_VIEWS):
+        picture = np.full((size, size, 4), 255, np.uint8)  # no outline that could contradict its camera
+        depth = np.where(inside, 1.0 + 0.1 * number + np.arange(size) / size / 10, 0).astype(np.float32)
+        yield GeometryView(picture, depth, np.zeros((size, size, 3), np.float32))
+
+
+@pytest.fixture(scope="module")
+def renders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("renders")
+    plan = make_plan(resolution=SIZE, num_views=NUM_VIEWS, geometry=True)
+    check_settings(folder, {**plan.summary(), "engine": "none", "engine_version": "1"})
+    for uid in ("one", "two"):
+        write_object(folder, {"uid": uid}, plan, views(), "png")
+    return folder
+
+
+def packed(renders, out, *options):
+    assert pack.main([str(renders), "--out", str(out), "--workers", "1", *options]) == 0
+    return out
+
+
+def test_packed_depth_is_what_was_rendered(renders, tmp_path, capsys):
+    folder = packed(renders, tmp_path / "shards", "--depth")
+    assert verify.main([str(folder), "--workers", "1"]) == 0
+    depths = ShardSource(folder).load(0, 0).depths([0, 5])
+    expected = [view.depth for view in views()]
+    np.testing.assert_allclose(depths, np.stack([expected[0], expected[5]]), atol=2.5 / 65535)
+    assert depths.dtype == np.float32
+    small = packed(renders, tmp_path / "small", "--depth", "--resolution", "8")
+    depths = ShardSource(small).load(0, 0).depths([0])
+    assert depths.shape == (1, 8, 8) and set(depths[0, :, 0]) == {0.0}
+    np.testing.assert_allclose(depths[0, 4, 4], expected[0][9, 9], atol=1e-4)
+
+
+def test_depth_is_left_out_unless_asked_for(renders, tmp_path):
+    folder = packed(renders, tmp_path / "shards")
+    assert ShardSource(folder).load(0, 0).depths([0]) is None
+    index = json.loads((folder / "index.json").read_text())
+    assert "depth" not in index["render"]
+
+
+def test_depth_that_was_not_rendered_cannot_be_packed(tmp_path):
+    plan = make_plan(resolution=SIZE, num_views=4)
+    check_settings(tmp_path / "plain", {**plan.summary(), "engine": "none", "engine_version": "1"})
+    write_object(tmp_path / "plain", {"uid": "a"}, plan, (v.picture for v in list(views())[:4]), "png")
+    with pytest.raises(ValueError, match="has no depth; render it with --geometry"):
+        packed(tmp_path / "plain", tmp_path / "out", "--depth")
+
+
+def test_verify_misses_depth(renders, tmp_path, capsys):
+    folder = packed(renders, tmp_path / "shards", "--depth")
+    rewrite(folder, lambda members: {k: v for k, v in members.items() if k != "one.depth_003.png"})
+    capsys.readouterr()
+    assert verify.main([str(folder), "--workers", "1"]) == 1
+    assert "view 3: depth_003.png is missing" in capsys.readouterr().out
+
+
+def synthetic_batch(count: int = 2):
+    source = SyntheticSource(num_objects=count, num_views=8, resolution=32)
+    return next(iter(EvalStream(source, HeldOutViews(4), batch_size=count)))
+
+
+def test_a_perfect_prediction_has_no_depth_error_and_a_shifted_one_its_shift():
+    batch = Preparation(input_size=32, target_size=32)(synthetic_batch())
+    target = batch.target
+    table = {}
+    for name, shift in (("perfect", 0.0), ("shifted", 0.25)):
+        depths = (target.depths + shift) * target.alphas
+        render = RenderOutput(target.images, target.alphas, depths)
+        measurement = Measurement(Protocol({"name": "p"}))
+        source = SyntheticSource(num_objects=2, num_views=8, resolution=32)
+        gaussians = source.load(0, 0).gaussians
+        packed_twice = type(gaussians).from_packed(gaussians.packed().expand(2, -1, -1))
+        measurement.add(Prediction(batch, packed_twice, render))
+        table[name] = measurement.table().mean("depth_l1", partly=True)
+        assert "depth_l1" not in measurement.reasons()
+    assert table["perfect"] == pytest.approx(0.0, abs=1e-6)
+    assert table["shifted"] == pytest.approx(0.25, abs=1e-5)
+
+
+def test_depth_follows_the_frame_and_the_size():
+    """Cameras twice as far away, and pictures half the size."""
+    batch = synthetic_batch()
+    c2w = batch.input.cameras.c2w.clone()
+    c2w[..., :3, 3] *= 2
+    far = replace(batch.input, cameras=replace(batch.input.cameras, c2w=c2w))
+    prepared = Preparation(input_size=32, target_size=16)(replace(batch, input=far))
+    assert prepared.target.depths.shape == (2, 4, 1, 16, 16)
+    torch.testing.assert_close(prepared.target.depths, batch.target.depths[..., 1::2, 1::2] / 2)
+
+
+def test_sets_without_depth_say_so(dataset):
+    batch = next(iter(EvalStream(ShardSource(dataset), HeldOutViews(4), batch_size=2)))
+    assert batch.target.depths is None
+    assert Preparation(32, 32)(batch).target.depths is None
