@@ -52,19 +52,28 @@ def _walk_inputs(paths: list[Path]) -> Iterator[MeshSource]:
             yield from _read_list(path)
 
 
-def _walk_folder(folder: Path, root: Path) -> Iterator[MeshSource]:
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+def _walk_folder(folder: Path, root: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[MeshSource]:
+    """above: the folders that this one lies in, by device and number; a link back to one leads nowhere."""
+    try:
+        found = folder.stat()
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ValueError(f"folder {str(folder)!r} can't be searched: {error.strerror}") from error
+    here = (found.st_dev, found.st_ino)
+    if here in above:
+        return
     for entry in entries:
         if entry.is_dir():
-            yield from _walk_folder(Path(entry.path), root)
+            yield from _walk_folder(Path(entry.path), root, (*above, here))
         elif _is_mesh(entry.name):
             path = Path(entry.path)
             yield MeshSource(path, path.relative_to(root).as_posix())
 
 
 def _read_list(path: Path) -> Iterator[MeshSource]:
-    with path.open(encoding="utf-8") as lines:
+    # Names are bytes to the system; what is no UTF-8 in a list is passed on as it stands there.
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             text = line.strip()
             if text and not text.startswith("#"):
@@ -85,11 +94,18 @@ def read_metadata(source: MeshSource) -> dict[str, Any]:
     if sidecar.is_file():
         try:
             known = json.loads(sidecar.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ValueError(f"{sidecar.name} is no JSON: {error}") from error
         if not isinstance(known, dict):
             raise ValueError(f"{sidecar.name} is no JSON object")
-    if "uid" in known and not is_uid(str(known["uid"])):
-        raise ValueError(f"{sidecar.name}: uid {known['uid']!r} may have letters, digits, _ and - only")
-    defaults = {"uid": make_uid(source.relative), "source": source.relative}
+        known = {key: value for key, value in known.items() if value is not None}
+    if "uid" in known:
+        known["uid"] = str(known["uid"])  # a number in some lists
+        if not is_uid(known["uid"]):
+            raise ValueError(
+                f"{sidecar.name}: uid {known['uid']!r} may have letters, digits, _ and - only, 80 at most"
+            )
+    # A name that is no UTF-8 could not be written into a shard.
+    readable = source.relative.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    defaults = {"uid": make_uid(source.relative), "source": readable}
     return {key: value for key, value in {**defaults, **known}.items() if key in SIDECAR_KEYS}

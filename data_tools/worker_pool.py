@@ -68,12 +68,13 @@ def run_tasks(
     recipes = list(make_handlers)
     workers: list[_Worker | None] = [_Worker(*recipe) for recipe in recipes]
     exhausted = False
+    put_back: list[Any] = []  # drawn for a worker that had to be replaced first
     try:
         while any(workers):
             for slot, worker in enumerate(workers):
                 if worker is None or not worker.is_ready or worker.task is not None:
                     continue
-                task = None if exhausted else next(tasks, None)
+                task = put_back.pop() if put_back else None if exhausted else next(tasks, None)
                 if task is None:
                     exhausted = True
                     worker.stop()
@@ -81,7 +82,7 @@ def run_tasks(
                 elif worker.tasks_done >= TASKS_PER_WORKER:
                     worker.stop()
                     workers[slot] = _Worker(*recipes[slot])
-                    tasks = _put_back(task, tasks)
+                    put_back.append(task)
                 else:
                     worker.give(task, limit_s)
             alive = [worker for worker in workers if worker is not None]
@@ -109,11 +110,6 @@ def run_tasks(
             if worker is not None:
                 worker.process.kill()
                 worker.stop()
-
-
-def _put_back(task: Any, tasks: Iterator[Any]) -> Iterator[Any]:
-    yield task
-    yield from tasks
 
 
 def _receive(worker: _Worker, limit_s: float) -> Any:

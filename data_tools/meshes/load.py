@@ -42,7 +42,8 @@ def _read(path: Path, max_triangles: int) -> Mesh:
         raise UnrenderableMesh("no such file")
     if path.stat().st_size == 0:
         raise UnrenderableMesh("empty file")
-    mesh = read_obj(path) if path.suffix.lower() == ".obj" else read_scene(path, max_triangles)
+    read = read_obj if path.suffix.lower() == ".obj" else read_scene
+    mesh = read(path, max_triangles)
     if not any(surface.num_triangles for surface in mesh.surfaces):
         raise UnrenderableMesh("no faces")
     for surface in mesh.surfaces:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_tools.colors import srgb_to_linear
 from data_tools.meshes.surfaces import Material, image_alpha_mode
@@ -19,9 +20,18 @@ _MAP_OPTIONS = {
 def read_materials(path: Path, notes: list[str]) -> dict[str, Material]:
     """Materials by name; what is missing is added to `notes`."""
     materials = {}
-    for name, values in _sections(path.read_text(encoding="utf-8", errors="replace")).items():
+    for name, values in _sections(read_text(path)).items():
         materials[name] = _material(values, path.parent, notes)
     return materials
+
+
+def read_text(path: Path) -> str:
+    """UTF-8, or what Windows programs write where it is none."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
 
 
 def texture_names(text: str) -> list[str]:
@@ -48,7 +58,7 @@ def _material(values: dict[str, str], folder: Path, notes: list[str]) -> Materia
     opacity = _opacity(values)
     emission = tuple(srgb_to_linear(_numbers(values.get("ke", ""), (0.0, 0.0, 0.0))))
     image = None
-    if "map_kd" in values:
+    if values.get("map_kd"):
         image = _open_texture(values["map_kd"], folder, notes)
     if image is not None:
         # The picture replaces Kd, though the format says that they multiply: exporters write
@@ -91,8 +101,9 @@ def _open_texture(value: str, folder: Path, notes: list[str]) -> Image.Image | N
     try:
         image = Image.open(found)
         image.load()
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        notes.append(f"texture {name!r} unreadable ({error}); its material's colour is used")
+    except Exception as error:  # noqa: BLE001 - Pillow raises what it likes, SyntaxError for one
+        reason = "no picture" if isinstance(error, UnidentifiedImageError) else error
+        notes.append(f"texture {name!r} unreadable ({reason}); its material's colour is used")
         return None
     return image
 
@@ -107,11 +118,15 @@ def _file_name(value: str) -> str:
 
 def find_beside(name: str, folder: Path) -> Path | None:
     """A file that a mesh names: as written, or by its last part (an absolute path of the author's
-    own machine), or with other upper and lower case."""
+    own machine), or with other upper and lower case, or accents written apart (as macOS does)."""
     portable = name.replace("\\", "/")
     for candidate in (folder / portable, folder / portable.rsplit("/", 1)[-1]):
         if candidate.is_file():
             return candidate
-    wanted = portable.rsplit("/", 1)[-1].lower()
-    matches = sorted(p for p in folder.iterdir() if p.name.lower() == wanted and p.is_file())
+    wanted = _folded(portable.rsplit("/", 1)[-1])
+    matches = sorted(p for p in folder.iterdir() if _folded(p.name) == wanted and p.is_file())
     return matches[0] if matches else None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()

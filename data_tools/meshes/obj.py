@@ -34,11 +34,11 @@ class _Parsed:
     libraries: list[str] = field(default_factory=list)
 
 
-def read_obj(path: Path) -> Mesh:
+def read_obj(path: Path, max_triangles: int) -> Mesh:
     """Triangles and materials of an OBJ file; raises UnrenderableMesh."""
     notes: list[str] = []
     try:
-        parsed = _parse(path)
+        parsed = _parse(path, max_triangles)
         vertices, colors = _vertices(parsed.vertices)
         texture = _rows(parsed.texture, 2)
         normals = _rows(parsed.normals, 3)
@@ -57,11 +57,12 @@ def read_obj(path: Path) -> Mesh:
     return Mesh(surfaces, notes)
 
 
-def _parse(path: Path) -> _Parsed:
+def _parse(path: Path, max_triangles: int) -> _Parsed:
     parsed = _Parsed()
     group_name = ""
     counts = [0, 0, 0]
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    num_triangles = 0
+    with path.open(encoding=_encoding(path), errors="replace") as lines:
         for line in _joined(lines):
             key, _, rest = line.strip().partition(" ")
             if key == "v":
@@ -74,12 +75,27 @@ def _parse(path: Path) -> _Parsed:
                 parsed.normals.append(rest)
                 counts[2] += 1
             elif key == "f":
-                _add_face(parsed.groups[group_name], rest.split(), counts)
+                words = rest.split()
+                _add_face(parsed.groups[group_name], words, counts)
+                num_triangles += max(len(words) - 2, 0)
+                if num_triangles > max_triangles:  # before the rest of it fills the memory
+                    raise UnrenderableMesh(f"more than --max-triangles {max_triangles}")
             elif key == "usemtl":
                 group_name = rest.strip()
             elif key == "mtllib":
                 parsed.libraries.append(rest.strip())
     return parsed
+
+
+def _encoding(path: Path) -> str:
+    """Of the names in a file: UTF-8 unless its first part is none."""
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    try:
+        start[: start.rfind(b"\n") + 1].decode("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8-sig"
 
 
 def _joined(lines):

@@ -48,13 +48,16 @@ def _is_convex(points: np.ndarray) -> np.ndarray:
 def _clip_ears(points: np.ndarray) -> np.ndarray:
     """Triangles [n - 2, 3] of one simple polygon [n, 3]."""
     flat = _flatten(points)
-    left = list(range(len(flat)))
+    left = np.arange(len(flat))
     triangles = []
+    ear = 0
     while len(left) > 3:
-        ear = next((i for i in range(len(left)) if _is_ear(flat, left, i)), 0)
+        # From where the last one was: to begin anew each time takes minutes with thousands of corners.
+        places = (i % len(left) for i in range(ear, ear + len(left)))
+        ear = next((i for i in places if _is_ear(flat, left, i)), 0)
         # A polygon that crosses itself may have no ear; clipping any corner ends with all covered.
         triangles.append([left[ear - 1], left[ear], left[(ear + 1) % len(left)]])
-        del left[ear]
+        left = np.delete(left, ear)
     triangles.append(left)
     return np.array(triangles)
 
@@ -67,12 +70,11 @@ def _flatten(points: np.ndarray) -> np.ndarray:
     return flat if normal[axis] >= 0 else flat * (-1.0, 1.0)
 
 
-def _is_ear(flat: np.ndarray, left: list[int], i: int) -> bool:
+def _is_ear(flat: np.ndarray, left: np.ndarray, i: int) -> bool:
     a, b, c = flat[left[i - 1]], flat[left[i]], flat[left[(i + 1) % len(left)]]
     if _cross(b - a, c - b) <= 0:
         return False
-    ends = {i - 1 if i else len(left) - 1, i, (i + 1) % len(left)}
-    others = flat[[vertex for k, vertex in enumerate(left) if k not in ends]]
+    others = flat[np.delete(left, [i - 1, i, (i + 1) % len(left)])]
     inside = (
         (_cross(b - a, others - a) >= 0) & (_cross(c - b, others - b) >= 0) & (_cross(a - c, others - c) >= 0)
     )

@@ -10,6 +10,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from data_tools.colors import srgb_to_linear
+from data_tools.meshes.gltf_header import gltf_notes, packed_geometry, read_header
 from data_tools.meshes.surfaces import (
     Material,
     Mesh,
@@ -21,6 +22,10 @@ from data_tools.meshes.surfaces import (
 
 def read_scene(path: Path, max_triangles: int) -> Mesh:
     """Triangles and materials of all nodes; raises UnrenderableMesh."""
+    is_gltf = path.suffix.lower() in (".glb", ".gltf")
+    header, binary = read_header(path) if is_gltf else ({}, b"")
+    if fault := packed_geometry(header):
+        raise UnrenderableMesh(fault)
     try:
         # process=False: merging vertices would move texture coordinates.
         scene = trimesh.load_scene(path, process=False)
@@ -37,8 +42,8 @@ def read_scene(path: Path, max_triangles: int) -> Mesh:
     num_triangles = sum(len(geometry.faces) for _, geometry in nodes)
     if num_triangles > max_triangles:
         raise UnrenderableMesh(f"{num_triangles} triangles, more than --max-triangles {max_triangles}")
-    is_gltf = path.suffix.lower() in (".glb", ".gltf")
-    return Mesh([_surface(geometry, transform, is_gltf) for transform, geometry in nodes])
+    notes = gltf_notes(header, binary, path.parent)
+    return Mesh([_surface(geometry, transform, is_gltf) for transform, geometry in nodes], notes)
 
 
 def _surface(geometry: trimesh.Trimesh, transform: np.ndarray, is_gltf: bool) -> Surface:
@@ -145,6 +150,6 @@ def _image(image: Image.Image | None) -> Image.Image | None:
         return None
     try:
         image.load()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - Pillow raises what it likes, SyntaxError for one
         raise UnrenderableMesh(f"a texture is unreadable: {error}") from error
     return image

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import UInt8
 from torch import Tensor
 
 from lgm.cameras import Cameras
@@ -110,16 +111,31 @@ def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:
         )
     pick = [list(views) for views in chosen]
     rows = [[item.rows[i] for i in p] for item, p in zip(items, pick, strict=True)]
-    if all(item.rgba is items[0].rgba for item in items):  # a whole set in one tensor, on whichever device
-        rgba = items[0].rgba[torch.tensor(rows).to(items[0].rgba.device, non_blocking=True)]
-    else:
-        rgba = torch.stack([item.rgba[row] for item, row in zip(items, rows, strict=True)])
-    rgba = rearrange(rgba, "b v h w c -> b v c h w")
+    images, alphas = _pictures(items, rows)
     c2w = torch.from_numpy(np.stack([item.c2w[p] for item, p in zip(items, pick, strict=True)])).float()
     fov_y_deg = torch.tensor([item.fov_y_deg for item in items])[:, None]
     return Views(
-        images=rgba[:, :, :3].contiguous(),
-        alphas=rgba[:, :, 3:].contiguous(),
-        cameras=Cameras.from_fov(c2w, fov_y_deg, rgba.shape[-1] / rgba.shape[-2]),
+        images=images,
+        alphas=alphas,
+        cameras=Cameras.from_fov(c2w, fov_y_deg, images.shape[-1] / images.shape[-2]),
         view_ids=torch.from_numpy(np.stack([item.view_ids[p] for item, p in zip(items, pick, strict=True)])),
     )
+
+
+def _pictures(
+    items: Sequence[Item], rows: Sequence[Sequence[int]]
+) -> tuple[UInt8[Tensor, "B V 3 H W"], UInt8[Tensor, "B V 1 H W"]]:
+    first = items[0].rgba
+    if all(item.rgba is first for item in items):  # a whole set in one tensor, on whichever device
+        rgba = first[torch.tensor(rows).to(first.device, non_blocking=True)]
+        rgba = rearrange(rgba, "b v h w c -> b v c h w")
+        return rgba[:, :, :3].contiguous(), rgba[:, :, 3:].contiguous()
+    num_views, (height, width) = len(rows[0]), first.shape[1:3]
+    images = torch.empty(len(items), num_views, 3, height, width, dtype=torch.uint8)
+    alphas = torch.empty(len(items), num_views, 1, height, width, dtype=torch.uint8)
+    # Each picture straight to its place: to stack, then to part the channels took as long as to decode.
+    for b, (item, own) in enumerate(zip(items, rows, strict=True)):
+        for v, row in enumerate(own):
+            rgba = rearrange(item.rgba[row], "h w c -> c h w")
+            images[b, v], alphas[b, v] = rgba[:3], rgba[3:]
+    return images, alphas

@@ -9,6 +9,8 @@ from PIL import Image, UnidentifiedImageError
 
 from lgm.data.sample import BrokenSample
 
+_FORMATS = ("WEBP", "PNG")
+
 
 def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np.ndarray:
     """WebP or PNG files to one uint8 array [n, H, W, 4] with straight alpha.
@@ -20,7 +22,8 @@ def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np
     pictures = []
     for file, view in zip(files, view_ids, strict=True):
         try:
-            with Image.open(io.BytesIO(file)) as image:
+            # Named, or Pillow tries its readers one after the other: a tenth of the time.
+            with Image.open(io.BytesIO(file), formats=_FORMATS) as image:
                 if image.mode not in ("RGBA", "RGB"):
                     raise BrokenSample(f"object {uid!r}: view {view} is {image.mode}, expected RGBA")
                 pictures.append(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")))
@@ -28,7 +31,7 @@ def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np
             raise
         except UnidentifiedImageError as error:
             raise BrokenSample(
-                f"object {uid!r}: view {view} cannot be decoded: its {len(file)} bytes are no picture"
+                f"object {uid!r}: view {view} cannot be decoded: {len(file)} bytes, neither WebP nor PNG"
             ) from error
         except Exception as error:  # Pillow raises whatever its codec meets
             raise BrokenSample(f"object {uid!r}: view {view} cannot be decoded: {error}") from error

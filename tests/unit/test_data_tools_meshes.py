@@ -17,6 +17,7 @@ from data_tools.meshes.obj import read_obj
 from data_tools.meshes.polygons import triangulate
 from data_tools.meshes.surfaces import UnrenderableMesh, image_alpha_mode
 
+ANY = 10**9
 SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
 
 
@@ -35,19 +36,19 @@ def area(positions: np.ndarray) -> float:
 
 def test_one_face_without_texture_coordinates_costs_the_others_nothing(tmp_path):
     text = SQUARE + "vt 0 0\nvt 1 0\nvt 1 1\nf 1/1 2/2 3/3\nf 1 3 4\n"
-    mesh = read_obj(write(tmp_path / "a.obj", text))
+    mesh = read_obj(write(tmp_path / "a.obj", text), ANY)
     assert [(s.num_triangles, s.uv is not None) for s in mesh.surfaces] == [(1, True), (1, False)]
 
 
 def test_relative_indices_count_from_the_face(tmp_path):
     text = SQUARE + "f -4 -3 -2\n" + SQUARE.replace(" 0\n", " 5\n") + "f -4 -3 -2\n"
-    mesh = read_obj(write(tmp_path / "a.obj", text))
+    mesh = read_obj(write(tmp_path / "a.obj", text), ANY)
     np.testing.assert_array_equal(mesh.surfaces[0].positions[:, :, 2], [[0, 0, 0], [5, 5, 5]])
 
 
 def test_index_past_the_end_is_a_reason(tmp_path):
     with pytest.raises(UnrenderableMesh, match="names vertex 9 of 4"):
-        read_obj(write(tmp_path / "a.obj", SQUARE + "f 1 2 9\n"))
+        read_obj(write(tmp_path / "a.obj", SQUARE + "f 1 2 9\n"), ANY)
 
 
 def test_materials_with_windows_paths_other_case_and_missing_pictures(tmp_path):
@@ -58,7 +59,7 @@ def test_materials_with_windows_paths_other_case_and_missing_pictures(tmp_path):
         "newmtl lost\nKd 1 0 0\nmap_Kd gone.png\nnewmtl glass\nTr 0.75\nKd 1 1 1\n",
     )
     faces = "usemtl found\nf 1 2 3\nusemtl lost\nf 1 2 4\nusemtl glass\nf 1 3 4\nusemtl other\nf 2 3 4\n"
-    mesh = read_obj(write(tmp_path / "a.obj", "mtllib m.mtl\n" + SQUARE + faces))
+    mesh = read_obj(write(tmp_path / "a.obj", "mtllib m.mtl\n" + SQUARE + faces), ANY)
     found, lost, glass, other = (surface.material for surface in mesh.surfaces)
     assert found.base_image is not None and found.base_color == (1, 1, 1, 1)
     assert lost.base_image is None and lost.base_color == (1, 0, 0, 1)
@@ -72,7 +73,7 @@ def test_materials_with_windows_paths_other_case_and_missing_pictures(tmp_path):
 
 def test_vertex_colours_are_srgb(tmp_path):
     text = "v 0 0 0 1 0 0\nv 1 0 0 0 1 0\nv 0 1 0 0.5 0.5 0.5\nf 1 2 3\n"
-    colors = read_obj(write(tmp_path / "a.obj", text)).surfaces[0].colors
+    colors = read_obj(write(tmp_path / "a.obj", text), ANY).surfaces[0].colors
     np.testing.assert_allclose(colors[0, 0], [1, 0, 0, 1])
     np.testing.assert_allclose(colors[0, 2, :3], srgb_to_linear(np.full(3, 0.5)))
 
