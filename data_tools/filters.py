@@ -99,7 +99,9 @@ def measure_picture(pixels: np.ndarray) -> PictureMeasures:
     """pixels: [H, W, 4] uint8, straight alpha."""
     alpha = pixels[..., 3]
     visible = alpha >= _VISIBLE_ALPHA
-    white = visible & (pixels[..., :3].min(axis=-1) >= _WHITE_FROM)
+    white = visible
+    for channel in range(3):  # a minimum over three neighbours takes ten times as long
+        white = white & (pixels[..., channel] >= _WHITE_FROM)
     rows, columns = np.nonzero(visible)
     width = 0.0
     if len(rows) >= _FEWEST_PIXELS:
