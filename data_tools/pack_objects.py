@@ -50,7 +50,7 @@ class ObjectReader:
                 pixels = _read_picture(self.renders / uid / name)
                 measures.append(measure_picture(pixels))
                 files.append((view_key(number, self.pictures.picture_format), self._encode(pixels)))
-            fault = picture_fault(measures, self.filters)
+            fault = picture_fault(measures, self.filters, record.canonical_inputs)
             if fault:
                 raise FilteredOut(fault)
         except BrokenSample as error:
