@@ -54,7 +54,7 @@ class ObjectReader:
                 if self.pictures.depth:
                     depth = read_depth(self.renders / uid / depth_key(number), self.pictures.resolution)
                     files.append((depth_key(number), encode_depth(depth)))
-            fault = picture_fault(measures, self.filters)
+            fault = picture_fault(measures, self.filters, record.canonical_inputs)
             if fault:
                 raise FilteredOut(fault)
         except BrokenSample as error:

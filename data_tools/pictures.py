@@ -11,10 +11,14 @@ from PIL import Image
 from data_tools.colors import linear_to_srgb, srgb_to_linear
 
 
+# By the 256 values that there are: powers of every pixel took most of the time.
+_LINEAR = srgb_to_linear(np.arange(256) / 255)
+
+
 def downscale(pixels: np.ndarray, resolution: int) -> np.ndarray:
     """RGBA uint8 [H, W, 4], averaged in linear light with colours weighted by alpha."""
     alpha = pixels[..., 3:].astype(np.float64) / 255
-    premultiplied = np.concatenate([srgb_to_linear(pixels[..., :3] / 255) * alpha, alpha], axis=-1)
+    premultiplied = np.concatenate([_LINEAR[pixels[..., :3]] * alpha, alpha], axis=-1)
     channels = [Image.fromarray(premultiplied[..., c].astype(np.float32)) for c in range(4)]
     small = [c.resize((resolution, resolution), Image.Resampling.BOX) for c in channels]
     small = np.stack([np.asarray(c, dtype=np.float64) for c in small], axis=-1)
@@ -37,17 +41,22 @@ def fill_transparent(pixels: np.ndarray) -> np.ndarray:
         levels.append((color, alpha))
         color, alpha = _half(color), _half(alpha)
     filled = color / np.maximum(alpha, 1e-6)
-    for color, alpha in reversed(levels):
-        height, width = color.shape[:2]
-        coarse = filled.repeat(2, axis=0).repeat(2, axis=1)
-        pad = ((0, height - coarse.shape[0]), (0, width - coarse.shape[1]), (0, 0))
-        coarse = np.pad(coarse, pad, mode="edge")
+    for color, alpha in reversed(levels[1:]):
         known = np.minimum(alpha, 1.0)
-        filled = color / np.maximum(alpha, 1e-6) * known + coarse * (1.0 - known)
-    hidden = pixels[..., 3] == 0
+        filled = color / np.maximum(alpha, 1e-6) * known + _double(filled, color.shape) * (1.0 - known)
     result = pixels.copy()
-    result[hidden, :3] = np.clip(filled[hidden] + 0.5, 0, 255)
+    if levels:
+        # At full size only pixels that hold nothing of their own are wanted.
+        hidden = pixels[..., 3] == 0
+        result[hidden, :3] = np.clip(_double(filled, pixels.shape)[hidden] + 0.5, 0, 255)
     return result
+
+
+def _double(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Each value four times; an odd last row or column is repeated once more."""
+    doubled = values.repeat(2, axis=0).repeat(2, axis=1)
+    pad = ((0, shape[0] - doubled.shape[0]), (0, shape[1] - doubled.shape[1]), (0, 0))
+    return np.pad(doubled, pad, mode="edge") if any(map(any, pad)) else doubled
 
 
 def _half(values: np.ndarray) -> np.ndarray:

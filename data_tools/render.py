@@ -29,7 +29,14 @@ from data_tools.lights import LIGHTINGS
 from data_tools.parts import Part, parse_part
 from data_tools.plan import RenderPlan, make_plan
 from data_tools.render_worker import RenderTask, make_renderer
-from data_tools.renders import PICTURE_FORMATS, REPORT_NAME, append_report, check_settings, is_complete
+from data_tools.renders import (
+    PICTURE_FORMATS,
+    REPORT_NAME,
+    append_report,
+    check_settings,
+    is_complete,
+    update_metadata,
+)
 from data_tools.sources import find_meshes, read_metadata
 from data_tools.worker_pool import Lost, run_tasks
 
@@ -148,6 +155,7 @@ def _tasks(
             continue
         seen.add(uid)
         if is_complete(renders / uid, plan.num_views):
+            update_metadata(renders, metadata)
             report.counts["complete before"] += 1
             continue
         yield RenderTask(source.path, metadata)

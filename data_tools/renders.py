@@ -89,7 +89,7 @@ def write_views(
             coverage.append(float(pixels[..., 3].mean()) / 255)
             if number == max(judged) and max(coverage[index] for index in judged) < _EMPTY_COVERAGE:
                 raise NothingVisible("nothing visible in the canonical views")
-        (partial / META_NAME).write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", "utf-8")
+        (partial / META_NAME).write_text(_metadata_text(metadata), "utf-8")
         (partial / CAMERAS_NAME).write_text(record.to_json() + "\n", "utf-8")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -117,6 +117,17 @@ def is_complete(folder: Path, num_views: int) -> bool:
     with os.scandir(folder) as entries:
         pictures = sum(e.name.startswith("view_") and e.stat().st_size > 0 for e in entries)
     return pictures == num_views
+
+
+def update_metadata(renders: Path, metadata: dict[str, Any]) -> None:
+    """Say of a finished object what its sidecar says now: a group or a licence that came later."""
+    path, text = renders / metadata["uid"] / META_NAME, _metadata_text(metadata)
+    if path.read_text("utf-8") != text:
+        write_atomically(path, text)
+
+
+def _metadata_text(metadata: dict[str, Any]) -> str:
+    return json.dumps(metadata, indent=1, sort_keys=True) + "\n"
 
 
 def check_settings(renders: Path, settings: dict[str, Any]) -> None:

@@ -84,12 +84,17 @@ def _is_mesh(name: str) -> bool:
     return name.lower().endswith(MESH_SUFFIXES)
 
 
+def sidecar_of(path: Path) -> Path:
+    """Where a mesh's metadata lies, whether it is there or not."""
+    return path.with_name(path.stem + SIDECAR_SUFFIX)
+
+
 def read_metadata(source: MeshSource) -> dict[str, Any]:
     """What is known of an object: its sidecar `<stem>.meta.json`, with `uid` and `source` filled in.
 
     Raises ValueError where the sidecar can't be used.
     """
-    sidecar = source.path.with_name(source.path.stem + SIDECAR_SUFFIX)
+    sidecar = sidecar_of(source.path)
     known: dict[str, Any] = {}
     if sidecar.is_file():
         try:

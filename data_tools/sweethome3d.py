@@ -1,8 +1,9 @@
-"""A Sweet Home 3D furniture catalogue (.sh3f) -> meshes with metadata, ready for data_tools.render.
+"""Sweet Home 3D furniture catalogues (.sh3f) -> meshes with metadata, ready for data_tools.render.
 
-`python -m data_tools.sweethome3d BlendSwap-CC-0.sh3f --out meshes/` writes one folder an object: its
-OBJ file, materials, textures and licence as they are in the catalogue, turned as the catalogue says,
-and `<name>.meta.json` with name, author, licence, category and source.
+`python -m data_tools.sweethome3d *.sh3f --out meshes/` writes one folder an object: its OBJ file,
+materials, textures and licence as they are in the catalogue, turned as the catalogue says, and
+`<name>.meta.json` with name, author, licence, category and source. A uid is the catalogue's id; of
+several catalogues, whose ids may be the same, `<catalogue>-<id>`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from data_tools.sources import SIDECAR_SUFFIX
 
 CATALOGUE_NAME = "PluginFurnitureCatalog.properties"
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\(.)")
-_PUBLIC_DOMAIN = "CC0-1.0"
+_OWN_LICENCE_NAME = "BLENDSWAP_LICENSE.txt"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,34 +31,51 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("catalogue", type=Path, help="the .sh3f file")
+    parser.add_argument("catalogues", nargs="+", type=Path, help="the .sh3f files")
     parser.add_argument("--out", required=True, type=Path, help="folder for the meshes")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    if not options.catalogue.is_file():
-        raise FileNotFoundError(f"{options.catalogue} does not exist; give a Sweet Home 3D .sh3f file")
-    try:
-        archive = zipfile.ZipFile(options.catalogue)
-        properties = parse_properties(archive.read(CATALOGUE_NAME).decode("latin-1"))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{options.catalogue} is no furniture catalogue: {error}") from error
-    pieces = _pieces(properties)
-    unpacked = skipped = 0
-    with archive:
-        for piece in pieces:
-            if piece.get("model", "").lower().endswith(".obj"):
-                _unpack(archive, piece, properties, options.catalogue.name, options.out)
-                unpacked += 1
-            else:
-                print(
-                    f"skipped {piece.get('id')}: its model {piece.get('model')!r} is no .obj in the catalogue"
-                )
-                skipped += 1
-    print(f"{unpacked} meshes, {skipped} skipped; {options.out}")
+    for path in options.catalogues:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; give a Sweet Home 3D .sh3f file")
+    catalogues = [_open(path) for path in options.catalogues]
+    unpacked: set[str] = set()
+    skipped = 0
+    for path, (archive, properties) in zip(options.catalogues, catalogues, strict=True):
+        prefix = f"{path.stem}-" if len(catalogues) > 1 else ""
+        with archive:
+            for piece in _pieces(properties):
+                if not piece.get("model", "").lower().endswith(".obj"):
+                    model = piece.get("model")
+                    print(f"skipped {piece.get('id')}: its model {model!r} is no .obj in the catalogue")
+                    skipped += 1
+                    continue
+                uid = _uid(prefix, piece)
+                if uid in unpacked:
+                    raise ValueError(
+                        f"{path}: two pieces would get the uid {uid!r}; give each catalogue once, "
+                        "or several of one name an --out of their own"
+                    )
+                unpacked.add(uid)
+                _unpack(archive, uid, piece, properties, path.name, options.out)
+    print(f"{len(unpacked)} meshes, {skipped} skipped; {options.out}")
     return 0 if unpacked else 1
+
+
+def _open(path: Path) -> tuple[zipfile.ZipFile, dict[str, str]]:
+    try:
+        archive = zipfile.ZipFile(path)
+        return archive, parse_properties(archive.read(CATALOGUE_NAME).decode("latin-1"))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{path} is no furniture catalogue: {error}") from error
+
+
+def _uid(prefix: str, piece: dict[str, str]) -> str:
+    name = prefix + piece.get("id", PurePosixPath(piece["model"]).stem).rpartition("#")[2]
+    return name if is_uid(name) else make_uid(name)
 
 
 def parse_properties(text: str) -> dict[str, str]:
@@ -88,25 +106,32 @@ def _pieces(properties: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _unpack(
-    archive: zipfile.ZipFile, piece: dict[str, str], properties: dict[str, str], source: str, out: Path
+    archive: zipfile.ZipFile,
+    uid: str,
+    piece: dict[str, str],
+    properties: dict[str, str],
+    source: str,
+    out: Path,
 ) -> None:
     model = PurePosixPath(piece["model"].lstrip("/"))
-    uid = piece.get("id", model.stem).rpartition("#")[2]
-    uid = uid if is_uid(uid) else make_uid(uid)
     folder = out / uid
     folder.mkdir(parents=True, exist_ok=True)
+    licence = licence_id(properties.get("license", "unknown"))
     for entry in archive.infolist():
         path = PurePosixPath(entry.filename)
         if path.parent == model.parent and not entry.is_dir():
             content = archive.read(entry)
             if path == model and "modelRotation" in piece:
                 content = rotate_obj(content, parse_rotation(piece["modelRotation"]))
+            if path.name == _OWN_LICENCE_NAME:
+                # What came with the model says more than the catalogue does: some are freer.
+                licence = own_licence(content.decode("utf-8", "replace")) or licence
             (folder / path.name).write_bytes(content)
     metadata = {
         "uid": uid,
         "name": piece.get("name", uid),
         "author": piece.get("creator", properties.get("provider", "unknown")),
-        "licence": _licence(properties),
+        "licence": licence,
         "category": piece.get("category"),
         "source": f"{source}: {piece.get('id', model)}",
         "caption": piece.get("description"),
@@ -116,9 +141,21 @@ def _unpack(
     sidecar.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _licence(properties: dict[str, str]) -> str:
-    licence = properties.get("license", "unknown")
-    return _PUBLIC_DOMAIN if licence.lower() == "public domain" else licence
+def licence_id(text: str) -> str:
+    """The licence's SPDX name, e.g. CC-BY-3.0-US; a text that names no known licence stays as it is."""
+    lower = text.lower()
+    if "public domain" in lower or "creative commons zero" in lower:
+        return "CC0-1.0"
+    version = re.search(r"creative commons attribution (\d\.\d)( united states)?", lower)
+    if version is None:
+        return text
+    return f"CC-BY-{version[1]}{'-US' if version[2] else ''}"
+
+
+def own_licence(text: str) -> str | None:
+    """What a model's own licence file from Blend Swap releases it under; None where it doesn't say."""
+    found = re.search(r"Released under\s*\n\s*(.+)", text)
+    return licence_id(found[1].strip()) if found else None
 
 
 def parse_rotation(text: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from data_tools.engines import shaders
 from data_tools.engines.base import Engine, EngineUnavailable, GeometryView
+from data_tools.engines.extent import Extent
 from data_tools.engines.gpu_surfaces import GpuSurface, TextureCache
 from data_tools.meshes.load import load_mesh
 from data_tools.plan import RenderPlan
@@ -66,11 +67,12 @@ class OpenGLEngine(Engine):
         self._set_lights(plan)
         textures = TextureCache(self._context, self._max_texture_size)
         on_gpu: list[GpuSurface] = []
+        extent = Extent(surfaces)
         try:
             while surfaces:  # freeing each as it is uploaded, so that no mesh is held twice
                 on_gpu.append(GpuSurface(self._context, self._surface_program, surfaces.pop(0), textures))
             for c2w in plan.c2w:
-                picture = self._draw(on_gpu, c2w, plan)
+                picture = self._draw(on_gpu, extent, c2w, plan)
                 yield self._with_geometry(picture, on_gpu) if plan.geometry else picture
         finally:
             for surface in on_gpu:
@@ -96,12 +98,14 @@ class OpenGLEngine(Engine):
         content = content.reshape(*picture.shape)
         return GeometryView(picture, depth=content[..., 3], normal=content[..., :3])
 
-    def _draw(self, surfaces: list[GpuSurface], c2w: np.ndarray, plan: RenderPlan) -> np.ndarray:
+    def _draw(
+        self, surfaces: list[GpuSurface], extent: Extent, c2w: np.ndarray, plan: RenderPlan
+    ) -> np.ndarray:
         context, targets = self._context, self._targets
-        targets.multisampled.use()
-        targets.multisampled.clear()
         camera = c2w[:3, 3]
         clip_from_world = _projection(plan) @ np.linalg.inv(c2w)
+        targets.limit_to(extent.pixels(clip_from_world, plan.resolution), self._supersample)
+        targets.clear()
         self._surface_program["clip_from_world"].write(clip_from_world.T.astype("f4").tobytes())
         self._surface_program["camera"] = tuple(camera)
         context.enable_only(moderngl.DEPTH_TEST)
@@ -116,6 +120,7 @@ class OpenGLEngine(Engine):
             surface.draw_from_far_to_near(camera)
         targets.multisampled.depth_mask = True
         context.enable_only(moderngl.NOTHING)
+        # Obeys the scissor of the framebuffer in use, the multisampled one.
         context.copy_framebuffer(targets.resolved, targets.multisampled)
         targets.picture.use()
         targets.resolved_texture.use(0)
@@ -144,6 +149,20 @@ class _Targets:
             context.depth_renderbuffer((resolution, resolution)),
         )
         self.picture = context.framebuffer(context.renderbuffer((resolution, resolution), 4))
+
+    def clear(self) -> None:
+        """Empty what an object is drawn into, all of it: the last object's pixels lay elsewhere."""
+        for target in (self.picture, self.multisampled):
+            target.use()
+            limits, target.scissor = target.scissor, None
+            target.clear()
+            target.scissor = limits
+        self.multisampled.use()
+
+    def limit_to(self, rectangle: tuple[int, int, int, int], supersample: int) -> None:
+        """Draw and average within x, y, width, height of the picture alone."""
+        self.picture.scissor = rectangle
+        self.multisampled.scissor = tuple(supersample * number for number in rectangle)
 
     def release(self) -> None:
         for target in (

@@ -18,6 +18,7 @@ import trimesh
 
 from data_tools import render
 from data_tools.engines import EngineUnavailable, make_engine
+from data_tools.engines.extent import Extent
 from data_tools.plan import make_plan
 from lgm.cameras import Cameras
 from lgm.data.sample import check_sample
@@ -225,12 +226,31 @@ def test_run_reports_bad_meshes_resumes_and_refuses_other_settings(engine, tmp_p
         assert Image.open(folder / "view_005.png").mode == "RGBA"
 
     (folders[0] / "view_003.png").unlink()
+    # What a sidecar says later reaches what is finished.
+    (meshes / "more" / "ball.meta.json").write_text('{"group": "g", "author": "Ann"}')
     for name in ("empty.obj", "broken.glb", "glass.obj"):
         (meshes / name).unlink()
     assert run(tmp_path) == 0
     assert "1 rendered, 1 complete before, 0 failed" in capsys.readouterr().out
+    metadata = json.loads((folders[1] / "meta.json").read_text())
+    assert (metadata["group"], metadata["author"]) == ("g", "Ann")
     with pytest.raises(ValueError, match="rendered with resolution=32, now 64"):
         run(tmp_path, "--resolution", "64")
+
+
+def test_nothing_lies_outside_the_rectangle_that_is_averaged(engine, tmp_path, monkeypatch):
+    """The same pictures as without it, for objects of any shape, one after another."""
+    meshes = []
+    for number, size in enumerate(([1, 1, 1], [0.01, 1, 0.02], [1, 0.001, 1], [0.3, 1, 0.1])):
+        mesh = trimesh.creation.icosphere(2) if number == 0 else trimesh.creation.box(size)
+        mesh.export(tmp_path / f"{number}.ply")
+        meshes.append(tmp_path / f"{number}.ply")
+    for normalize in ("sphere", "box"):
+        quick = [draw(engine, path, 12, normalize=normalize) for path in meshes]
+        with monkeypatch.context() as patch:
+            patch.setattr(Extent, "pixels", lambda self, clip, resolution: (0, 0, resolution, resolution))
+            whole = [draw(engine, path, 12, normalize=normalize) for path in meshes]
+        np.testing.assert_array_equal(quick, whole)
 
 
 def test_nothing_rendered_is_a_failure(engine, tmp_path, capsys):

@@ -42,6 +42,21 @@ def pack_into(renders: Path, out: Path, *options: str) -> Path:
     return out
 
 
+def test_a_sheet_that_the_inputs_hardly_see_can_be_left_out(tmp_path):
+    renders = make_renders(tmp_path / "renders", ["solid"])
+    plan = make_plan(resolution=RESOLUTION, num_views=NUM_VIEWS)
+    views = np.zeros((NUM_VIEWS, RESOLUTION, RESOLUTION, 4), dtype=np.uint8)
+    views[1, 8, 8] = 255  # a line seen edge-on; from above it fills the picture
+    views[4] = 255
+    write_object(renders, {"uid": "sheet"}, plan, iter(views), "png")
+    out = pack_into(renders, tmp_path / "some", "--min-input-coverage", "0.01")
+    assert [json.loads(line)["uid"] for line in (out / "objects.jsonl").read_text().splitlines()] == ["solid"]
+    (report,) = (json.loads(line) for line in (out / "report.jsonl").read_text().splitlines())
+    assert report["uid"] == "sheet" and "hardly seen in the canonical views" in report["reason"]
+    out = pack_into(renders, tmp_path / "all", "--min-input-coverage", "0.003")
+    assert len((out / "objects.jsonl").read_text().splitlines()) == 2
+
+
 def faults(folder: Path, capsys) -> list[str]:
     capsys.readouterr()
     assert verify.main([str(folder), "--workers", "1"]) == 1

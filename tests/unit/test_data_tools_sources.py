@@ -8,6 +8,7 @@ import operator
 import os
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,39 @@ def test_catalogue_is_unpacked_turned_and_described(tmp_path, capsys):
     metadata = json.loads((folder / "t.meta.json").read_text())
     assert metadata["name"] == "Café table" and metadata["licence"] == "CC0-1.0"
     assert metadata["author"] == "Ann" and metadata["category"] == "Bar"
+
+
+def _catalogue(path: Path, licence: str, own_licence: str | None = None) -> Path:
+    properties = f"license={licence}\nid#1=Maker#bed\nname#1=Bed\nmodel#1=/bed/bed.obj\ncreator#1=Ann\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(sweethome3d.CATALOGUE_NAME, properties)
+        archive.writestr("bed/bed.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+        if own_licence is not None:
+            archive.writestr("bed/BLENDSWAP_LICENSE.txt", f"By Ann\r\nReleased under\r\n{own_licence}\r\n")
+    return path
+
+
+def test_several_catalogues_with_the_same_id(tmp_path, capsys):
+    first = _catalogue(tmp_path / "One.sh3f", "Creative Commons Attribution 3.0 United States license  (c) X")
+    second = _catalogue(
+        tmp_path / "Two.sh3f", "Creative Commons Attribution 3.0 license", "Creative Commons Zero (Public Domain)"
+    )
+    out = tmp_path / "out"
+    assert sweethome3d.main([str(first), str(second), "--out", str(out)]) == 0
+    assert "2 meshes, 0 skipped" in capsys.readouterr().out
+    found = {read_metadata(source)["uid"]: read_metadata(source) for source in find_meshes([str(out)])}
+    assert {uid: metadata["licence"] for uid, metadata in found.items()} == {
+        "One-bed": "CC-BY-3.0-US",
+        "Two-bed": "CC0-1.0",
+    }
+    with pytest.raises(ValueError, match="'One-bed'; give each catalogue once"):
+        sweethome3d.main([str(first), str(first), "--out", str(out)])
+
+
+def test_licences_by_their_short_names():
+    assert sweethome3d.licence_id("Creative Commons Attribution 3.0 Unported license  (c) Y") == "CC-BY-3.0"
+    assert sweethome3d.licence_id("Free Art License") == "Free Art License"
+    assert sweethome3d.own_licence("nothing of the kind") is None
 
 
 def test_rotation_needs_nine_numbers():

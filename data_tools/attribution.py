@@ -1,0 +1,97 @@
+"""Who made what, for people to read: `python -m data_tools.attribution shards/ --out ATTRIBUTION.md`.
+
+Licences such as CC-BY ask for the authors' names wherever the pictures go. They stand with each object of
+the shards; this collects them into one page: numbers by licence and source, then a line for each object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data_tools.command import run_command, write_atomically
+from lgm.data.sample import INDEX_NAME, TABLE_NAME, parse_index
+
+_UNKNOWN = "unknown"
+_LINKS = {
+    "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "CC-BY-3.0": "https://creativecommons.org/licenses/by/3.0/",
+    "CC-BY-3.0-US": "https://creativecommons.org/licenses/by/3.0/us/",
+    "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/",
+}
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.attribution",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("shards", type=Path, help="folder that data_tools.pack wrote")
+    add("--out", required=True, type=Path, help="the Markdown file to write")
+    add("--title", default="Attribution", help="first heading (Attribution)")
+    add("--intro", type=Path, help="Markdown to stand below it: origin, notices that a licence asks to keep")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    objects = read_objects(options.shards)
+    intro = options.intro.read_text("utf-8") if options.intro is not None else ""
+    write_atomically(options.out, page(objects, options.title, intro))
+    unnamed = sum("author" not in entry or "licence" not in entry for entry in objects)
+    print(f"{len(objects)} objects, {unnamed} without author or licence; {options.out}")
+    return 0
+
+
+def read_objects(shards: Path) -> list[dict[str, Any]]:
+    """Each object's metadata and its `split`, in the order of the uids.
+
+    Raises FileNotFoundError where the folder has no index or no table of its objects.
+    """
+    for name in (INDEX_NAME, TABLE_NAME):
+        if not (shards / name).is_file():
+            raise FileNotFoundError(f"{shards / name} does not exist; give a folder that data_tools.pack wrote")
+    index = parse_index((shards / INDEX_NAME).read_bytes(), str(shards / INDEX_NAME))
+    split_of = {shard: split for split, names in (index.splits or {}).items() for shard in names}
+    lines = (shards / TABLE_NAME).read_text("utf-8").splitlines()
+    objects = [json.loads(line) for line in lines]
+    for entry in objects:
+        entry["split"] = split_of.get(entry["shard"], "")
+    return sorted(objects, key=lambda entry: entry["uid"])
+
+
+def page(objects: list[dict[str, Any]], title: str, intro: str) -> str:
+    licences = Counter(entry.get("licence", _UNKNOWN) for entry in objects)
+    lines = [f"# {title}", ""]
+    if intro.strip():
+        lines += [intro.strip(), ""]
+    lines += ["| licence | objects |", "|---|---|"]
+    lines += [f"| {_licence(name)} | {number} |" for name, number in licences.most_common()]
+    lines += ["", "| uid | name | author | licence | split |", "|---|---|---|---|---|"]
+    for entry in objects:
+        cells = [
+            entry["uid"],
+            entry.get("name", ""),
+            entry.get("author", _UNKNOWN),
+            entry.get("licence", _UNKNOWN),
+            entry["split"],
+        ]
+        lines.append("| " + " | ".join(_cell(str(cell)) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _licence(name: str) -> str:
+    return f"[{name}]({_LINKS[name]})" if name in _LINKS else _cell(name)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    run_command(main)
