@@ -145,15 +145,18 @@ def test_the_middle_of_an_outline():
 # ---- what is read
 
 
-def check_frame(found, shoot: Shoot) -> None:
-    """The cameras, carried to the person's frame, stand where the person's stood and look at the object."""
+def check_frame(found, shoot: Shoot, distance: float = 1.5, tolerance: float = 1e-6) -> None:
+    """The cameras, carried to the person's frame, stand where the person's stood and look at the object;
+    in the network's they stand at that distance."""
     scale = np.cbrt(np.linalg.det(found.to_user[:3, :3]))
     centers = (found.to_user @ found.cameras.c2w)[:, :3, 3]
     assert np.allclose(centers, shoot.user_c2w[:, :3, 3], atol=1e-4 * scale)
     assert np.allclose(found.to_user[:3, 3], shoot.world[:3, 3], atol=1e-3 * scale)
     up = found.to_user[:3, 1] / scale
     assert up @ shoot.world[:3, 1] / np.linalg.norm(shoot.world[:3, 1]) > 1 - 1e-6
-    assert np.linalg.norm(found.cameras.c2w[:, :3, 3], axis=1).mean() == pytest.approx(1.5)
+    assert np.linalg.norm(found.cameras.c2w[:, :3, 3], axis=1).mean() == pytest.approx(
+        distance, rel=tolerance
+    )
 
 
 def test_four_pictures_are_the_canonical_ones(tmp_path):
@@ -228,8 +231,19 @@ def test_other_lenses_radii_and_principal_points(tmp_path, write):
         MANY, radius=3.2, fov_y_deg=24.0, size=(160, 120), center=(0.53, 0.47), world=some_similarity()
     )
     found = load(getattr(shoot, write)(tmp_path / "set"))
-    check_frame(found, shoot)
-    assert found.decode([0]).shape[1] == found.decode([0]).shape[2]
+    # The object has the size that training shows: to 0.6 from its centre, as far as outlines tell.
+    angles = [middle_angle(picture, found.cameras.fov_y_deg) for picture in found.decode(range(8))]
+    distance = 0.6 / np.sin(max(angles))
+    check_frame(found, shoot, distance, tolerance=0.03)
+    assert found.cameras.fov_y_deg < 30 and max(angles) < np.radians(found.cameras.fov_y_deg) / 2
+
+
+def middle_angle(rgba: np.ndarray, fov_y_deg: float) -> float:
+    """How far the object reaches from the middle of a square picture."""
+    size = rgba.shape[0]
+    rows, columns = np.nonzero(rgba[..., 3] >= 128)
+    reach = np.hypot(rows + 0.5 - size / 2, columns + 0.5 - size / 2).max()
+    return float(np.arctan(reach / (size / 2) * np.tan(np.radians(fov_y_deg) / 2)))
 
 
 def test_angles_instead_of_focal_lengths(tmp_path):

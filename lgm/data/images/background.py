@@ -99,7 +99,7 @@ class Rembg(Background):
     def _network(self, path: Path) -> tuple[Any, Any]:
         try:
             import rembg
-        except Exception as error:  # also what its runtime, or a missing part of it, raises
+        except (Exception, SystemExit) as error:  # it ends the program where its runtime is missing
             raise BrokenSample(
                 f"{path} has no alpha that tells the object from its background, and rembg cannot be used "
                 f"here to remove it ({_first_line(error)}): pip install 'rembg[cpu]', or say "
