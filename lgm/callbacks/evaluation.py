@@ -39,7 +39,7 @@ class EvaluateEvery(Callback):
     ) -> None:
         if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
             raise ValueError(
-                f"evaluate_every={every_n_steps} must be a whole number of optimizer steps, at least 1, or null"
+                f"evaluate_every={every_n_steps} must be a whole number of optimizer steps from 1 on, or null"
             )
         self.every_n_steps = every_n_steps
         self.protocol = protocol
