@@ -23,9 +23,7 @@ class Extent:
         corners = np.unique((found[:, None] + offsets).reshape(-1, 3), axis=0) / _CELLS_PER_UNIT
         self._corners = np.concatenate([corners, np.ones((len(corners), 1))], axis=1)  # [N, 4]
 
-    def pixels(
-        self, clip_from_world: Float[np.ndarray, "4 4"], resolution: int
-    ) -> tuple[int, int, int, int]:
+    def pixels(self, clip_from_world: Float[np.ndarray, "4 4"], resolution: int) -> tuple[int, int, int, int]:
         """A rectangle x, y, width, height within the picture that holds the whole object."""
         if len(self._corners) == 0:
             return 0, 0, 0, 0
