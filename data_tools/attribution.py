@@ -55,7 +55,7 @@ def read_objects(shards: Path) -> list[dict[str, Any]]:
     """
     for name in (INDEX_NAME, TABLE_NAME):
         if not (shards / name).is_file():
-            raise FileNotFoundError(f"{shards / name} does not exist; give a folder that data_tools.pack wrote")
+            raise FileNotFoundError(f"{shards / name} does not exist; give a folder of data_tools.pack")
     index = parse_index((shards / INDEX_NAME).read_bytes(), str(shards / INDEX_NAME))
     split_of = {shard: split for split, names in (index.splits or {}).items() for shard in names}
     lines = (shards / TABLE_NAME).read_text("utf-8").splitlines()

@@ -10,7 +10,6 @@ from PIL import Image
 
 from data_tools.colors import linear_to_srgb, srgb_to_linear
 
-
 # By the 256 values that there are: powers of every pixel took most of the time.
 _LINEAR = srgb_to_linear(np.arange(256) / 255)
 

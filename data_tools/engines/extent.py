@@ -11,6 +11,7 @@ from jaxtyping import Float
 from data_tools.meshes.surfaces import Surface
 
 _CELLS_PER_UNIT = 32
+_TRIANGLES_AT_ONCE = 100_000
 
 
 class Extent:
@@ -23,9 +24,7 @@ class Extent:
         corners = np.unique((found[:, None] + offsets).reshape(-1, 3), axis=0) / _CELLS_PER_UNIT
         self._corners = np.concatenate([corners, np.ones((len(corners), 1))], axis=1)  # [N, 4]
 
-    def pixels(
-        self, clip_from_world: Float[np.ndarray, "4 4"], resolution: int
-    ) -> tuple[int, int, int, int]:
+    def pixels(self, clip_from_world: Float[np.ndarray, "4 4"], resolution: int) -> tuple[int, int, int, int]:
         """A rectangle x, y, width, height within the picture that holds the whole object."""
         if len(self._corners) == 0:
             return 0, 0, 0, 0
@@ -41,9 +40,13 @@ class Extent:
 
 def _occupied(positions: Float[np.ndarray, "F 3 3"]) -> np.ndarray:
     """[N, 3] whole numbers, each once."""
-    cells = np.floor(positions.reshape(-1, 3) * _CELLS_PER_UNIT).astype(np.int64)
-    # One number a cell: sorting rows of three takes ten times longer.
-    low = cells.min(axis=0)
-    size = cells.max(axis=0) - low + 1
-    flat = np.unique(np.ravel_multi_index((cells - low).T, size))
-    return np.stack(np.unravel_index(flat, size), axis=1) + low
+    low = np.floor(positions.min(axis=(0, 1)) * _CELLS_PER_UNIT).astype(np.int64)
+    size = np.floor(positions.max(axis=(0, 1)) * _CELLS_PER_UNIT).astype(np.int64) - low + 1
+    # One number a cell, because sorting rows of three takes ten times longer; in pieces, because a mesh of
+    # millions of triangles is in memory already.
+    found = [np.zeros(0, dtype=np.int64)]
+    for start in range(0, len(positions), _TRIANGLES_AT_ONCE):
+        part = positions[start : start + _TRIANGLES_AT_ONCE].reshape(-1, 3)
+        cells = np.floor(part * _CELLS_PER_UNIT).astype(np.int64) - low
+        found.append(np.unique(np.ravel_multi_index(cells.T, size)))
+    return np.stack(np.unravel_index(np.unique(np.concatenate(found)), size), axis=1) + low

@@ -91,9 +91,8 @@ def _catalogue(path: Path, licence: str, own_licence: str | None = None) -> Path
 
 def test_several_catalogues_with_the_same_id(tmp_path, capsys):
     first = _catalogue(tmp_path / "One.sh3f", "Creative Commons Attribution 3.0 United States license  (c) X")
-    second = _catalogue(
-        tmp_path / "Two.sh3f", "Creative Commons Attribution 3.0 license", "Creative Commons Zero (Public Domain)"
-    )
+    own = "Creative Commons Zero (Public Domain)"
+    second = _catalogue(tmp_path / "Two.sh3f", "Creative Commons Attribution 3.0 license", own)
     out = tmp_path / "out"
     assert sweethome3d.main([str(first), str(second), "--out", str(out)]) == 0
     assert "2 meshes, 0 skipped" in capsys.readouterr().out
