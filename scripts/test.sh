@@ -4,7 +4,8 @@
 #   bash scripts/test.sh [pytest arguments]          the fast ones: 12 minutes at most on two cores
 #   bash scripts/test.sh --all [pytest arguments]    the slow ones too
 #
-# Whatever is skipped is named at the end, with its reason.
+# Whatever is skipped is named at the end, with its reason. Files are shared out to TEST_PROCESSES
+# processes (2).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
@@ -16,4 +17,4 @@ if [ "${1:-}" = "--all" ]; then
     select=()
     shift
 fi
-exec .venv/bin/python -m pytest "${select[@]}" "$@"
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "${select[@]}" "$@"

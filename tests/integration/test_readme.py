@@ -83,9 +83,14 @@ def test_every_command_composes(command):
 
 @pytest.mark.parametrize("options", inline_options())
 def test_every_option_in_a_sentence_exists(options):
-    """In training with the paper's loss and an average, or in evaluation."""
+    """In training with the paper's loss and an average, or in evaluation, with all that can hang on it,
+    or of one's own pictures."""
     reasons = []
-    for config, base in (("train", ["loss=paper", "callbacks=train_ema"]), ("evaluate", ["ckpt=x"])):
+    for config, base in (
+        ("train", ["loss=paper", "callbacks=train_ema"]),
+        ("evaluate", ["ckpt=x", "callbacks=[evaluate,turntable,views]"]),
+        ("evaluate", ["ckpt=x", "data=images", "data.path=x"]),
+    ):
         try:
             assert composed(config, [*base, *shlex.split(options)])
             return
