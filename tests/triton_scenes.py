@@ -36,6 +36,7 @@ def giant():
 
 
 SMALL = {
+    "no Gaussian": (cloud(1, 0, 0.1), orbit(1, 2), 16, 16),
     "one Gaussian": (cloud(1, 1, 0.1), orbit(1, 1), 24, 24),
     "scenes and views, not square": (cloud(2, 60, 0.05), orbit(2, 3, aspect=40 / 24), 24, 40),
     "a size that no tile divides": (cloud(1, 40, 0.06), orbit(1, 2), 19, 35),

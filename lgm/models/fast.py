@@ -41,6 +41,8 @@ class FastLGM:
         device = next(net.parameters()).device
         if graph and device.type == "cpu":
             raise ValueError("graph=True records a GPU's kernels, and the network is on the CPU: graph=False")
+        if mode is not None and not compile:
+            raise ValueError(f"mode={mode!r} is torch.compile's and has no effect with compile=False")
         self.net = net.eval().requires_grad_(False)
         if compile:
             # Weights that lie so make every convolution's output lie so.
@@ -69,14 +71,15 @@ class _Recording:
     """All kernels of one call on pictures of one shape, to be replayed on others."""
 
     def __init__(self, compute: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        self.x = x.clone()
         searching = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True  # try the convolutions' kernels, once, and record the fastest
         try:
-            with torch.cuda.device(x.device):
+            # Not as inference tensors, which could be written to under inference_mode alone.
+            with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(x.device):
+                self.x = x.clone()
                 self._warm_up(compute)
                 self.graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self.graph):
+                with torch.cuda.graph(self.graph, stream=torch.cuda.Stream()):
                     self.raw = compute(self.x)
         finally:
             torch.backends.cudnn.benchmark = searching

@@ -10,6 +10,7 @@ from torch import Tensor
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
+from lgm.rendering.checks import check_scene, current, on_device
 from lgm.rendering.precision import full_precision
 from lgm.rendering.triton_backend import DEVICE_TYPE, TritonRenderer, blend, make_grid, project
 from lgm.rendering.triton_layers import single_layer
@@ -44,7 +45,8 @@ class CapturedRenderer(Renderer):
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
         device = gaussians.means.device
-        background = torch.as_tensor(background, dtype=torch.float32, device=device)
+        background = on_device(background, device)
+        check_scene(gaussians, cameras, height, width, background)
         shape = (*cameras.shape, gaussians.num_gaussians, height, width, tuple(background.shape), device)
         inputs = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors]
         inputs += [cameras.c2w, cameras.K_norm, background]
@@ -54,7 +56,9 @@ class CapturedRenderer(Renderer):
         render = self._eager(gaussians, cameras, height, width, background)
         pictures = self._eager.pictures_at_once(gaussians.num_gaussians, height, width)
         if device.type == DEVICE_TYPE and shape not in self._too_large and cameras.shape.numel() <= pictures:
-            graph = _Graph(inputs, shape, (height, width), self._eager.max_intersections)
+            # Not as inference tensors, which could be written to under inference_mode alone.
+            with torch.inference_mode(False), torch.no_grad(), current(device):
+                graph = _Graph(inputs, shape, (height, width), self._eager.max_intersections)
             if graph.fits:
                 self._graph = graph
             else:
@@ -73,22 +77,22 @@ class _Graph:
         *scene, c2w, K_norm, background = self._kept
         batch, c2w, K_norm = c2w.shape[:2], c2w.flatten(0, 1), K_norm.flatten(0, 1)
         grid = make_grid(scene, c2w, size)
+        alive = torch.empty(grid.num_tiles, dtype=torch.uint8, device=c2w.device)
 
         def draw(room: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
             splats, boxes = project(scene, c2w, K_norm, size)
             layer, total = single_layer(boxes, grid, room)
-            pictures, _ = blend(splats, scene[4], background, [layer], grid, size, alive=splats)
-            return pictures, total
+            return blend(splats, scene[4], background, [layer], grid, size, alive), total
 
         with full_precision(c2w.device.type):
             # Whatever has to be compiled or made once is made before the capture, which refuses that.
-            _, total = draw(_LEAST_ROOM)
-            self.fits, self.room = total <= most, min(most, max(_LEAST_ROOM, int(_HEADROOM * int(total))))
+            total = int(draw(_LEAST_ROOM)[1])
+            self.fits, self.room = total <= most, min(most, max(_LEAST_ROOM, int(_HEADROOM * total)))
             if not self.fits:
                 return
             draw(self.room)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            with torch.cuda.graph(self._graph, stream=torch.cuda.Stream(c2w.device)):
                 (images, depths, alphas), self._total = draw(self.room)
         self.render = RenderOutput(
             images=images.unflatten(0, batch),

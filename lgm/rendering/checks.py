@@ -1,5 +1,9 @@
 """What every renderer checks at its door."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
 from torch import Tensor
 
 from lgm.cameras import Cameras
@@ -13,6 +17,8 @@ def check_scene(gaussians: Gaussians, cameras: Cameras, height: int, width: int,
             f"Gaussians of {gaussians.num_scenes} scenes need cameras of batch shape "
             f"[{gaussians.num_scenes}, V], got {list(cameras.shape)}"
         )
+    if 0 in cameras.shape:
+        raise ValueError(f"cameras of batch shape {list(cameras.shape)} draw no picture; give at least one")
     if height < 1 or width < 1:
         raise ValueError(f"a picture of height={height} and width={width} has no pixels")
     if tuple(background.shape) not in {(3,), (*cameras.shape, 3)}:
@@ -23,3 +29,18 @@ def check_scene(gaussians: Gaussians, cameras: Cameras, height: int, width: int,
         raise ValueError(
             f"Gaussians are on {gaussians.means.device} and cameras on {cameras.device}; move one with .to()"
         )
+
+
+def on_device(background: Sequence[float] | Tensor, device: torch.device) -> Tensor:
+    """A background as a float32 tensor there. Numbers of the host go without waiting for the device."""
+    return torch.as_tensor(background, dtype=torch.float32).to(device, non_blocking=True)
+
+
+@contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """Kernels are launched on the current GPU, which need not be the one that the tensors are on."""
+    if device.type == "cpu":
+        yield
+        return
+    with torch.cuda.device(device):
+        yield

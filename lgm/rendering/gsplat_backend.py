@@ -16,7 +16,7 @@ from torch.torch_version import TorchVersion
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
-from lgm.rendering.checks import check_scene
+from lgm.rendering.checks import check_scene, current, on_device
 from lgm.rendering.precision import full_precision
 from lgm.rendering.projection import BLUR_VARIANCE, NEAR
 from lgm.types import RenderOutput
@@ -50,14 +50,14 @@ class GsplatRenderer(Renderer):
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
         device = gaussians.means.device
-        background = torch.as_tensor(background, dtype=torch.float32, device=device)
+        background = on_device(background, device)
         check_scene(gaussians, cameras, height, width, background)
         if device.type != DEVICE_TYPE:
             raise ValueError(
                 f"gsplat draws on NVIDIA GPUs and the Gaussians are on {device}; "
                 f"move them with .to(), {_INSTEAD}"
             )
-        with full_precision(device.type):
+        with current(device), full_precision(device.type):
             gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
             pictures, alphas, _ = self._rasterize(
                 means=gaussians.means,

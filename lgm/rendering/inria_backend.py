@@ -15,7 +15,7 @@ from torch import Tensor
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
-from lgm.rendering.checks import check_scene
+from lgm.rendering.checks import check_scene, current, on_device
 from lgm.rendering.precision import full_precision
 from lgm.types import RenderOutput
 
@@ -49,14 +49,14 @@ class InriaRenderer(Renderer):
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
         device = gaussians.means.device
-        background = torch.as_tensor(background, dtype=torch.float32, device=device)
+        background = on_device(background, device)
         check_scene(gaussians, cameras, height, width, background)
         if device.type != DEVICE_TYPE:
             raise ValueError(
                 f"the published rasterizer draws on NVIDIA GPUs and the Gaussians are on {device}; "
                 "move them with .to(), or choose renderer=torch"
             )
-        with full_precision(device.type):
+        with current(device), full_precision(device.type):
             # Matrices are rounded once, at the end: tiny Gaussians feel a hundred-thousandth of a pixel.
             gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float64)
             background = background.expand(*cameras.shape, 3)

@@ -1,4 +1,5 @@
-"""Our own rasterizer, in Triton: all scenes and views in one call, forward and backward, no compiler."""
+"""Our own rasterizer, in Triton: all scenes and views in one call, forward and backward, and no CUDA or
+C++ to compile."""
 
 from __future__ import annotations
 
@@ -13,19 +14,21 @@ from torch import Tensor
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
-from lgm.rendering.checks import check_scene
+from lgm.rendering.checks import check_scene, current, on_device
 from lgm.rendering.parts import draw_in_parts
 from lgm.rendering.precision import full_precision
+from lgm.rendering.tiles import REFERENCE_TILE as TILE
 from lgm.rendering.triton_layers import Boxes, Grid, Layer, layers
 from lgm.types import RenderOutput
 
 DEVICE_TYPE = "cuda"
-TILE = 16
 _PROJECT_BLOCK = 128
 _BLEND_UNROLL = 8  # splats whose numbers are on their way at once
 _FEW_TILES, _PARTS_OF_A_TILE = 4096, 4  # so few leave a GPU idle: several programs share a tile's lines
 _GATHER_BLOCK = 32
 _MAX_SIDE = TILE * 0xFFFF >> 1  # tile numbers are kept in 16 bits
+_MAX_PIXELS = 1 << 29  # places in a picture's three planes in 31
+_LISTS = ("order", "ends", "counts", "alive", "pairs", "slots", "starts")
 # What a training step holds for each, in bytes.
 _BYTES_A_PAIR, _BYTES_AN_INTERSECTION, _BYTES_A_PIXEL = 140, 80, 48
 
@@ -49,12 +52,21 @@ class TritonRenderer(Renderer):
         if not max_gib >= 0.01:
             raise ValueError(f"max_gib={max_gib} must be at least 0.01")
         try:
-            import triton  # noqa: F401
+            from triton.runtime import driver
         except ImportError as error:
             raise ValueError(
                 "renderer=triton needs triton, which comes with PyTorch for NVIDIA GPUs: pip install triton, "
                 "or choose renderer=torch"
             ) from error
+        if torch.cuda.is_available():
+            try:
+                driver.active.utils  # noqa: B018, made with a C compiler when it is first asked for
+            except Exception as error:
+                reason = str(error).strip().partition("\n")[0]
+                raise ValueError(
+                    f"triton cannot reach the GPU ({reason}); it wants a C compiler and Python's headers "
+                    "(Debian: gcc python3-dev), or choose renderer=torch"
+                ) from error
         self.max_bytes = int(max_gib * 2**30)
 
     @property
@@ -75,16 +87,19 @@ class TritonRenderer(Renderer):
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
         device = gaussians.means.device
-        background = torch.as_tensor(background, dtype=torch.float32, device=device)
+        background = on_device(background, device)
         check_scene(gaussians, cameras, height, width, background)
         if device.type != DEVICE_TYPE and os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError(
                 f"triton draws on GPUs and the Gaussians are on {device}; move them with .to(), "
                 "or choose renderer=torch"
             )
-        if max(height, width) > _MAX_SIDE:
-            raise ValueError(f"a picture of {height} × {width} is larger than {_MAX_SIDE} pixels a side")
-        with full_precision(device.type):
+        if max(height, width) > _MAX_SIDE or height * width > _MAX_PIXELS:
+            raise ValueError(
+                f"a picture of {height} × {width} is larger than {_MAX_SIDE} pixels a side, "
+                f"or {_MAX_PIXELS} in all"
+            )
+        with current(device), full_precision(device.type):
             gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
             at_once = self.pictures_at_once(gaussians.num_gaussians, height, width)
             draw = partial(self._draw, height, width)
@@ -107,6 +122,7 @@ class TritonRenderer(Renderer):
             cameras.K_norm.flatten(0, 1),
             (height, width),
             self.max_intersections,
+            torch.is_grad_enabled(),
         )
         return images.unflatten(0, shape), depths.unflatten(0, (*shape, 1)), alphas.unflatten(0, (*shape, 1))
 
@@ -127,18 +143,32 @@ class _Splatting(torch.autograd.Function):
         K_norm: Tensor,
         size: tuple[int, int],
         max_intersections: int,
+        is_training: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         scene = [x.detach().contiguous() for x in (means, quats, scales, opacities, colors)]
         background, c2w, K_norm = (x.detach().contiguous() for x in (background, c2w, K_norm))
         grid = make_grid(scene, c2w, size)
         splats, boxes = project(scene, c2w, K_norm, size)
         alive = torch.empty(grid.num_tiles, dtype=torch.uint8, device=means.device)
-        pictures, drawn = blend(
-            splats, scene[4], background, layers(boxes, grid, alive, max_intersections), grid, size, alive
+        drawn: list[Layer] | None = [] if is_training and any(ctx.needs_input_grad) else None
+        images, depths, alphas = blend(
+            splats,
+            scene[4],
+            background,
+            layers(boxes, grid, alive, max_intersections),
+            grid,
+            size,
+            alive,
+            drawn,
         )
-        images, depths, alphas = pictures
-        ctx.layers, ctx.grid, ctx.size, ctx.background_shape = drawn, grid, size, background.shape
-        ctx.save_for_backward(*scene, c2w, K_norm, splats, boxes.counts, images, depths, alphas)
+        ctx.grid, ctx.size, ctx.background_shape = grid, size, background.shape
+        # All tensors through here, none on ctx: what is drawn in parts is dropped and drawn again.
+        lists = [getattr(layer, name) for layer in drawn or () for name in _LISTS]
+        ctx.layers = [(layer.room, layer.is_first, layer.is_last) for layer in drawn or ()]
+        where = (boxes.tiles_x, boxes.tiles_y, boxes.seen) if len(ctx.layers) > 1 else (None, None, None)
+        ctx.save_for_backward(
+            *scene, c2w, K_norm, splats, *where, boxes.counts, images, depths, alphas, *lists
+        )
         ctx.set_materialize_grads(False)
         return images, depths, alphas
 
@@ -151,7 +181,13 @@ class _Splatting(torch.autograd.Function):
         from lgm.rendering.triton_kernels.projection import GRAD_ROW
         from lgm.rendering.triton_kernels.projection_backward import project_backward_kernel
 
-        *scene, c2w, K_norm, splats, counts, images, depths, alphas = ctx.saved_tensors
+        scene, (c2w, K_norm, splats), rest = (
+            ctx.saved_tensors[:5],
+            ctx.saved_tensors[5:8],
+            ctx.saved_tensors[8:],
+        )
+        (tiles_x, tiles_y, seen, counts), (images, depths, alphas), lists = rest[:4], rest[4:7], rest[7:]
+        boxes = Boxes(tiles_x, tiles_y, seen, counts, depth_keys=counts)  # the layers are in order already
         grid, (height, width) = ctx.grid, ctx.size
         num_scenes, num_gaussians = scene[0].shape[:2]
         num_views, row = grid.pictures // num_scenes, GRAD_ROW.value
@@ -164,21 +200,23 @@ class _Splatting(torch.autograd.Function):
         if len(ctx.layers) > 1:
             light, passed = torch.empty_like(alphas), torch.empty_like(alphas)
         pair_grads = torch.empty(len(splats), row, device=splats.device)
-        for layer in ctx.layers:
+        for number, (room, is_first, is_last) in enumerate(ctx.layers):
+            own = lists[number * len(_LISTS) : (number + 1) * len(_LISTS)]
+            layer = Layer(*own, room, is_first, is_last).binned(boxes, grid)
             grads = torch.empty(len(layer.pairs), row, device=splats.device)
             blend_backward_kernel[(grid.num_tiles,)](
                 splats, scene[4], layer.pairs, layer.slots, layer.starts,
                 images, depths, alphas, grad_images, grad_depths, grad_alphas, light, passed, grads,
                 num_gaussians, num_views, grid.rows, grid.columns, height, width,
                 HAS_DEPTHS=has_depths, HAS_ALPHAS=has_alphas,
-                FIRST=layer.is_first, LAST=layer.is_last, num_warps=1,
+                FIRST=is_first, LAST=is_last, num_warps=1,
             )  # fmt: skip
             num_pairs = len(layer.order)
             gather_kernel[(max(1, -(-num_pairs // _GATHER_BLOCK)),)](
                 layer.order, layer.ends, layer.counts, grads, pair_grads, num_pairs, BLOCK=_GATHER_BLOCK
             )
         outputs = [torch.empty_like(x) for x in scene]
-        project_backward_kernel[(num_scenes, -(-num_gaussians // _PROJECT_BLOCK))](
+        project_backward_kernel[_project_grid(num_scenes, num_gaussians)](
             *scene[:4], c2w, K_norm, splats, counts, pair_grads, *outputs,
             num_gaussians, num_views, height, width, BLOCK=_PROJECT_BLOCK,
         )  # fmt: skip
@@ -186,12 +224,17 @@ class _Splatting(torch.autograd.Function):
         if ctx.needs_input_grad[5]:
             grad_background = (grad_images * (1 - alphas)[:, None]).sum((2, 3))
             grad_background = grad_background.reshape(-1, *ctx.background_shape).sum(0)
-        return *outputs, grad_background, None, None, None, None
+        return *outputs, grad_background, None, None, None, None, None
 
 
 def make_grid(scene: list[Tensor], c2w: Tensor, size: tuple[int, int]) -> Grid:
     height, width = size
     return Grid(len(c2w), -(-height // TILE), -(-width // TILE), scene[0].shape[1])
+
+
+def _project_grid(num_scenes: int, num_gaussians: int) -> tuple[int, int]:
+    """Blocks of Gaussians along the first axis: the second may not be longer than 65,535."""
+    return max(1, -(-num_gaussians // _PROJECT_BLOCK)), num_scenes
 
 
 def project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, int]) -> tuple[Tensor, Boxes]:
@@ -205,7 +248,7 @@ def project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, i
         torch.empty(num_pairs, dtype=torch.int32, device=means.device) for _ in range(4)
     )
     seen = torch.empty(num_pairs, dtype=torch.int64, device=means.device)
-    project_kernel[(num_scenes, -(-num_gaussians // _PROJECT_BLOCK))](
+    project_kernel[_project_grid(num_scenes, num_gaussians)](
         means, quats, scales, opacities, c2w, K_norm, splats, tiles_x, tiles_y, seen, counts, depth_keys,
         num_gaussians, len(c2w) // num_scenes, *size, BLOCK=_PROJECT_BLOCK,
     )  # fmt: skip
@@ -220,19 +263,24 @@ def blend(
     grid: Grid,
     size: tuple[int, int],
     alive: Tensor,
-) -> tuple[tuple[Tensor, Tensor, Tensor], list[Layer]]:
-    """Images [I, 3, H, W], depths and alphas [I, H, W]; and the layers, which come one by one."""
+    drawn: list[Layer] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images [I, 3, H, W], depths and alphas [I, H, W].
+
+    drawn: where the layers are kept, as they are if there is one, else remembered alone.
+    """
     from lgm.rendering.triton_kernels.blending import blend_kernel
 
     height, width = size
     images = splats.new_empty(grid.pictures, 3, height, width)
     depths, alphas = (splats.new_empty(grid.pictures, height, width) for _ in range(2))
     light = alphas  # written by no kernel where there is one layer
-    drawn = []
     for layer in layers_in_order:
         is_alone = layer.is_first and layer.is_last
         if layer.is_first and not is_alone:
             light = torch.empty_like(alphas)
+        if drawn is not None:  # before the kernel changes what is alive
+            drawn.append(layer if is_alone else layer.remembered())
         parts = _PARTS_OF_A_TILE if is_alone and grid.num_tiles <= _FEW_TILES else 1
         blend_kernel[(grid.num_tiles * parts,)](
             splats, colors, layer.pairs, layer.starts, background,
@@ -241,5 +289,4 @@ def blend(
             grid.num_gaussians, grid.pictures // len(colors), grid.rows, grid.columns, height, width,
             UNROLL=_BLEND_UNROLL, PARTS=parts, FIRST=layer.is_first, LAST=layer.is_last, num_warps=1,
         )  # fmt: skip
-        drawn.append(layer)
-    return (images, depths, alphas), drawn
+    return images, depths, alphas

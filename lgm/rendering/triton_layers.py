@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -44,18 +44,31 @@ class Boxes:
 @dataclass(frozen=True)
 class Layer:
     """order: pairs, front to back; ends, counts: of the slots in which each wrote its intersections.
+    alive: where the pairs were binned; None in the first layer, which goes everywhere.
     pairs: of each intersection, by tile and then front to back; slots: where it was written.
-    starts: of each tile's stretch of `pairs`.
-    is_first, is_last: whether nothing lies before or behind it."""
+    starts: of each tile's stretch of `pairs`, and the end of the last. These three are None in a layer
+        that is only remembered, to be binned again.
+    room: of how many intersections. is_first, is_last: whether nothing lies before or behind it."""
 
     order: Int[Tensor, " K"]
     ends: Int[Tensor, " K"]
     counts: Int[Tensor, " K"]
-    pairs: Int[Tensor, " M"]
-    slots: Int[Tensor, " M"]
-    starts: Int[Tensor, " T"]
+    alive: UInt8[Tensor, " T"] | None
+    pairs: Int[Tensor, " M"] | None
+    slots: Int[Tensor, " M"] | None
+    starts: Int[Tensor, " T+1"] | None
+    room: int
     is_first: bool
     is_last: bool
+
+    def remembered(self) -> Layer:
+        """Without its intersections: there may be thousands of millions of them in all."""
+        alive = None if self.alive is None else self.alive.clone()
+        return replace(self, alive=alive, pairs=None, slots=None, starts=None)
+
+    def binned(self, boxes: Boxes, grid: Grid) -> Layer:
+        """The same with its intersections."""
+        return self if self.pairs is not None else _bin(boxes, grid, self)
 
 
 def layers(
@@ -65,14 +78,12 @@ def layers(
     nearest first; from the second on only into tiles that are still `alive`, which whoever draws
     the layers updates in between. What covers everything thus costs little more than what is seen
     of it. One layer takes one wait for the device, several take one or two each."""
-    order = torch.sort(boxes.depth_keys).indices
-    counts = boxes.counts[order]
-    ends = counts.cumsum(0, dtype=torch.int64)
-    total = int(ends[-1])
+    order, counts, ends = _by_depth(boxes)
+    total = int(ends[-1]) if len(ends) else 0
     if total <= max_intersections:
-        visible = order if total else order[:0]
-        ends, counts = ends[: len(visible)], counts[: len(visible)]
-        yield _bin(boxes, grid, alive, visible, ends, counts, total, is_first=True, is_last=True)
+        visible = len(order) if total else 0
+        lists = (x[:visible] for x in (order, ends, counts))
+        yield _bin(boxes, grid, Layer(*lists, None, None, None, None, total, is_first=True, is_last=True))
         return
     steps = torch.arange(1, total // max_intersections + 2, device=ends.device) * max_intersections
     # A pair alone never exceeds a layer: it touches at most the tiles of one picture.
@@ -81,9 +92,17 @@ def layers(
         is_first, part = begin == 0, order[begin:end]
         part_counts = counts[begin:end] if is_first else _count(boxes, grid, alive, part)
         part_ends = part_counts.cumsum(0, dtype=torch.int64)
-        part_total = int(part_ends[-1])
-        is_last = end == cuts[-1]
-        yield _bin(boxes, grid, alive, part, part_ends, part_counts, part_total, is_first, is_last)
+        where = None if is_first else alive
+        room = int(part_ends[-1])
+        layer = Layer(part, part_ends, part_counts, where, None, None, None, room, is_first, end == cuts[-1])
+        yield _bin(boxes, grid, layer)
+
+
+def _by_depth(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs front to back, equal depths by their number; their counts, and the ends of their slots."""
+    order = torch.sort(boxes.depth_keys, stable=True).indices
+    counts = boxes.counts[order]
+    return order, counts, counts.cumsum(0, dtype=torch.int64)
 
 
 def _count(boxes: Boxes, grid: Grid, alive: Tensor, order: Tensor) -> Tensor:
@@ -102,48 +121,38 @@ def single_layer(boxes: Boxes, grid: Grid, room: int) -> tuple[Layer, Int[Tensor
 
     room: for so many. Where there are more, the farthest are missing.
     """
-    order = torch.sort(boxes.depth_keys).indices
-    counts = boxes.counts[order]
-    ends = counts.cumsum(0, dtype=torch.int64)
-    alive = boxes.tiles_x  # read by no kernel in the first layer
-    layer = _bin(boxes, grid, alive, order, ends, counts, room, is_first=True, is_last=True, is_full=False)
-    return layer, ends[-1]
+    order, counts, ends = _by_depth(boxes)
+    layer = Layer(order, ends, counts, None, None, None, None, room, is_first=True, is_last=True)
+    total = ends[-1] if len(ends) else torch.zeros((), dtype=torch.int64, device=ends.device)
+    return _bin(boxes, grid, layer, is_full=False), total
 
 
-def _bin(
-    boxes: Boxes,
-    grid: Grid,
-    alive: Tensor,
-    order: Tensor,
-    ends: Tensor,
-    counts: Tensor,
-    room: int,
-    is_first: bool,
-    is_last: bool,
-    is_full: bool = True,
-) -> Layer:
+def _bin(boxes: Boxes, grid: Grid, layer: Layer, is_full: bool = True) -> Layer:
     """is_full: whether there are exactly as many intersections as there is room for."""
     from lgm.rendering.triton_kernels.binning import emit_kernel
 
+    order, device = layer.order, layer.order.device
     # A radix sort's time goes with the bits.
     dtype, first_key = (torch.int16, -(1 << 15)) if grid.num_tiles < 1 << 16 else (torch.int32, 0)
-    keys = torch.empty(room, dtype=dtype, device=order.device)
-    pairs = torch.empty(room, dtype=torch.int32, device=order.device)
+    keys = torch.empty(layer.room, dtype=dtype, device=device)
+    pairs = torch.empty(layer.room, dtype=torch.int32, device=device)
     if not is_full:
         keys.fill_(grid.num_tiles + first_key)  # behind all tiles
         pairs.zero_()
-    if room:
+    if layer.room:
         emit_kernel[_programs(len(order))](
-            order, boxes.tiles_x, boxes.tiles_y, boxes.seen, alive, ends, counts, keys, pairs,
-            len(order), grid.num_gaussians, grid.rows, grid.columns, room,
-            ONLY_ALIVE=not is_first, FIRST_KEY=first_key, BLOCK=_BLOCK,
+            order, boxes.tiles_x, boxes.tiles_y, boxes.seen,
+            boxes.tiles_x if layer.alive is None else layer.alive,  # read where there is one
+            layer.ends, layer.counts, keys, pairs,
+            len(order), grid.num_gaussians, grid.rows, grid.columns, layer.room,
+            ONLY_ALIVE=layer.alive is not None, FIRST_KEY=first_key, BLOCK=_BLOCK,
         )  # fmt: skip
     keys, slots = torch.sort(keys, stable=True)
-    starts = torch.searchsorted(keys, _keys(grid.num_tiles + 1, first_key, dtype, keys.device))
-    return Layer(order, ends, counts, pairs[slots], slots, starts, is_first, is_last)
+    starts = torch.searchsorted(keys, _keys(grid.num_tiles + 1, first_key, dtype, device))
+    return replace(layer, pairs=pairs[slots], slots=slots, starts=starts)
 
 
-@cache
+@lru_cache(16)
 def _keys(num: int, first: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.arange(first, first + num, device=device).to(dtype)
 

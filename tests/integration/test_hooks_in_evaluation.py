@@ -52,7 +52,7 @@ def test_hooks_of_several_files(dataset, checkpoint, tmp_path):
 
 def test_files_of_callbacks_go_together():
     composition = "callbacks=[evaluate,turntable_fancy,views]"
-    callbacks = build_callbacks(composed("evaluate", "ckpt=x", composition))
+    callbacks = build_callbacks(composed("evaluate", "ckpt=x", "model=nano", composition))
     assert {"measure", "report", "export_ply", "turntable", "views"} <= set(callbacks)
     fancy = callbacks["turntable"]
     assert (fancy.turns, fancy.growth, fancy.frames) == (2, 0.5, 180)

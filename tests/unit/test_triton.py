@@ -52,6 +52,7 @@ def test_a_layer_goes_only_where_light_still_passes():
         drawn_layers.append(layer)
         alive[0] = 0
     assert [len(layer.pairs) for layer in drawn_layers] == [30, 15, 10]
+    assert [layer.remembered().pairs for layer in drawn_layers] == [None] * 3
     assert [layer.starts.tolist() for layer in drawn_layers] == [[0, 15, 30], [0, 0, 15], [0, 0, 10]]
     assert torch.cat([layer.order for layer in drawn_layers]).tolist() == list(range(40))
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pairs"])
 def count_kernel(
     order,  # [K] int64: pairs, front to back
     tiles_x, tiles_y, seen,  # [P] int32, [P] int32, [P] int64
@@ -30,7 +30,7 @@ def count_kernel(
     tl.store(counts + k, found, inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pairs", "room"])
 def emit_kernel(
     order, tiles_x, tiles_y, seen, alive,
     ends,  # [K] int64: of each pair's intersections

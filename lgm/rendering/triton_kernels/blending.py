@@ -10,14 +10,15 @@ tile's pixels before they touch memory, and splats that no pixel sees are passed
 import triton
 import triton.language as tl
 
+from lgm.rendering import blending
 from lgm.rendering.triton_kernels.projection import GRAD_ROW, MIN_ALPHA, SPLAT_ROW, TILE
 
-MAX_ALPHA = tl.constexpr(0.99)
-MIN_TRANSMITTANCE = tl.constexpr(1e-4)
+MAX_ALPHA = tl.constexpr(blending.MAX_ALPHA)
+MIN_TRANSMITTANCE = tl.constexpr(blending.MIN_TRANSMITTANCE)
 LANES = tl.constexpr(32)
 ROWS_A_WARP = tl.constexpr(2)  # rows of a tile that the lanes span
 NUM_SUMS = tl.constexpr(10)
-SPLATS_A_LOOK = tl.constexpr(8)  # after how many the backward pass looks whether some light is left
+SPLATS_A_LOOK = tl.constexpr(8)  # after which the backward pass looks whether some light is left
 
 
 @triton.jit
@@ -275,7 +276,7 @@ def blend_backward_kernel(
         tl.store(passed + plane + offset, behind, in_picture)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pairs"])
 def gather_kernel(
     order, ends, counts, grads, pair_grads,  # [K], [K], [K], [M, GRAD_ROW], [P, GRAD_ROW]
     num_pairs,

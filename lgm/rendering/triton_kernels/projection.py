@@ -7,12 +7,14 @@ The same formulas as `lgm.rendering.projection`, which explains them.
 import triton
 import triton.language as tl
 
-NEAR = tl.constexpr(0.2)
-BLUR_VARIANCE = tl.constexpr(0.3)
-JACOBIAN_MARGIN = tl.constexpr(0.3)
-MIN_ALPHA = tl.constexpr(1 / 255)
+from lgm.rendering import projection, tiles
+
+NEAR = tl.constexpr(projection.NEAR)
+BLUR_VARIANCE = tl.constexpr(projection.BLUR_VARIANCE)
+JACOBIAN_MARGIN = tl.constexpr(projection.JACOBIAN_MARGIN)
+MIN_ALPHA = tl.constexpr(tiles.MIN_ALPHA)
 LOG2_MIN_ALPHA = tl.constexpr(-7.994353436858858)
-TILE = tl.constexpr(16)
+TILE = tl.constexpr(tiles.REFERENCE_TILE)
 LOG2_E = tl.constexpr(1.4426950408889634)
 # Floats a pair: x, y, the exponent's coefficients of dx², dx·dy and dy², log2 of the opacity, depth;
 # alpha = 2 ** (the opacity's + xx dx² + xy dx dy + yy dy²). One of padding.
@@ -104,7 +106,7 @@ def project_kernel(
     num_gaussians, num_views, height, width,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    scene, block = tl.program_id(0), tl.program_id(1)
+    block, scene = tl.program_id(0), tl.program_id(1)
     n = block * BLOCK + tl.arange(0, BLOCK)
     inside = n < num_gaussians
     rows = (scene * num_gaussians + n).to(tl.int64)

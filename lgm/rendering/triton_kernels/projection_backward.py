@@ -23,7 +23,7 @@ def project_backward_kernel(
     num_gaussians, num_views, height, width,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    scene, block = tl.program_id(0), tl.program_id(1)
+    block, scene = tl.program_id(0), tl.program_id(1)
     n = block * BLOCK + tl.arange(0, BLOCK)
     inside = n < num_gaussians
     rows = (scene * num_gaussians + n).to(tl.int64)
