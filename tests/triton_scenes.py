@@ -38,7 +38,7 @@ def giant():
 SMALL = {
     "no Gaussian": (cloud(1, 0, 0.1), orbit(1, 2), 16, 16),
     "one Gaussian": (cloud(1, 1, 0.1), orbit(1, 1), 24, 24),
-    "scenes and views, not square": (cloud(2, 60, 0.05), orbit(2, 3, aspect=40 / 24), 24, 40),
+    "scenes and views, not square": (cloud(2, 24, 0.06), orbit(2, 2, aspect=40 / 24), 24, 40),
     "a size that no tile divides": (cloud(1, 40, 0.06), orbit(1, 2), 19, 35),
     "one giant over the whole picture": (giant(), orbit(1, 2), 40, 40),
     "camera inside the cloud": (cloud(1, 100, 0.05, spread=1.0), orbit(1, 2, radius=0.3), 24, 24),

@@ -181,12 +181,9 @@ class _Splatting(torch.autograd.Function):
         from lgm.rendering.triton_kernels.projection import GRAD_ROW
         from lgm.rendering.triton_kernels.projection_backward import project_backward_kernel
 
-        scene, (c2w, K_norm, splats), rest = (
-            ctx.saved_tensors[:5],
-            ctx.saved_tensors[5:8],
-            ctx.saved_tensors[8:],
-        )
-        (tiles_x, tiles_y, seen, counts), (images, depths, alphas), lists = rest[:4], rest[4:7], rest[7:]
+        saved = ctx.saved_tensors  # asked for once: a checkpoint draws again for it
+        scene, (c2w, K_norm, splats), (tiles_x, tiles_y, seen, counts) = saved[:5], saved[5:8], saved[8:12]
+        (images, depths, alphas), lists = saved[12:15], saved[15:]
         boxes = Boxes(tiles_x, tiles_y, seen, counts, depth_keys=counts)  # the layers are in order already
         grid, (height, width) = ctx.grid, ctx.size
         num_scenes, num_gaussians = scene[0].shape[:2]
