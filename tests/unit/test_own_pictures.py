@@ -257,7 +257,33 @@ def test_angles_instead_of_focal_lengths(tmp_path):
     (folder / "transforms.json").unlink()
     for part, frames in (("train", content["frames"][:5]), ("test", content["frames"][5:])):
         (folder / f"transforms_{part}.json").write_text(json.dumps({**content, "frames": frames}))
-    check_frame(load(folder), Shoot.of((MANY[0][5:] + MANY[0][:5], MANY[1][5:] + MANY[1][:5]), world=z_up))
+    check_frame(load(folder), Shoot.of(MANY, world=z_up))
+
+
+def test_the_whole_is_not_read_with_its_parts(tmp_path):
+    """Each picture would be there twice, and an input a target."""
+    shoot = Shoot.of(MANY)
+    folder = shoot.write_transforms(tmp_path / "set")
+    content = json.loads((folder / "transforms.json").read_text())
+    (folder / "transforms_backup.json").write_text(json.dumps(content))
+    for part, frames in (("train", content["frames"][:5]), ("test", content["frames"][5:])):
+        (folder / f"transforms_{part}.json").write_text(json.dumps({**content, "frames": frames}))
+    check_frame(load(folder), shoot)
+    (folder / "transforms.json").unlink()
+    check_frame(load(folder), shoot)
+
+
+@pytest.mark.parametrize("write", ["write_transforms", "write_colmap", "write_cameras_json"])
+def test_views_are_numbered_by_their_names_as_people_count(tmp_path, write):
+    """Whatever the order in which a file names them."""
+    shoot = Shoot.of(([0.0] * 11, [360 / 11 * view for view in range(11)]), size=(16, 16))
+    names = "view_{}.png" if write == "write_cameras_json" else "img_{}.png"
+    folder = getattr(shoot, write)(tmp_path / "set", names=names)
+    if write == "write_transforms":
+        content = json.loads((folder / "transforms.json").read_text())
+        content["frames"].reverse()
+        (folder / "transforms.json").write_text(json.dumps(content))
+    check_frame(load(folder), shoot)
 
 
 def test_distorted_lenses_are_straightened(tmp_path):
