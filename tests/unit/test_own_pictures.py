@@ -213,6 +213,21 @@ def test_pictures_recentred_as_the_original_does(tmp_path):
         assert extent[0] + extent[-1] + 1 == pytest.approx(size, abs=2)
 
 
+def test_a_wide_picture_does_not_lose_its_sides_without_a_word(tmp_path, caplog):
+    for name, columns in (("wide", slice(10, 150)), ("narrow", slice(40, 120))):
+        rgba = np.zeros((90, 160, 4), np.uint8)
+        rgba[20:70, columns] = (200, 30, 30, 255)
+        (tmp_path / name).mkdir()
+        for view in range(4):
+            Image.fromarray(rgba).save(tmp_path / name / f"{view}.png")
+    load(tmp_path / "narrow")
+    load(tmp_path / "wide", recenter=0.2)
+    assert not caplog.messages
+    load(tmp_path / "wide")
+    (message,) = caplog.messages  # one for the four, which are alike
+    assert "wide/0.png" in message and "25 pixels beyond" in message and "data.recenter=0.2" in message
+
+
 @pytest.mark.parametrize("write", ["write_cameras_json", "write_transforms", "write_colmap"])
 def test_every_format_gives_the_object_back(tmp_path, write):
     # cameras.json means its +y by up; the others are free.
