@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from lgm.cameras import Cameras
@@ -18,6 +20,7 @@ from lgm.data.sample import CameraRecord
 from lgm.data.views import OwnViews
 from tests.own_pictures import RING, Shoot, over_white, render_rgba, some_similarity
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 MANY = ([0.0] * 4 + [30.0, -20.0, 60.0, 10.0], [0.0, 90.0, 180.0, 270.0, 45.0, 135.0, 225.0, 315.0])
 OPENCV = (0.12, -0.04, 0.003, -0.002)
 
@@ -185,6 +188,18 @@ def test_names_are_sorted_as_people_count(tmp_path):
     found = load(tmp_path)
     for ours, theirs in zip(found.decode([0, 1, 2, 3]), shoot.rgba, strict=True):
         assert mean_difference(ours, theirs) == 0
+
+
+def test_cameras_stand_where_the_protocol_puts_inputs(tmp_path):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        overrides = ["ckpt=x", "data=images", f"data.path={tmp_path}", "protocol.input_radius=2.5"]
+        radius = compose("evaluate", overrides=overrides).data.module.source.radius
+    assert radius == 2.5
+    Shoot.of(size=(32, 32)).write(tmp_path / "ring")
+    Shoot.of(MANY, size=(32, 32)).write_transforms(tmp_path / "posed")
+    for name in ("ring", "posed"):
+        centers = load(tmp_path / name, radius=radius).cameras.c2w[:, :3, 3]
+        assert np.allclose(np.linalg.norm(centers, axis=1), radius, rtol=1e-3)
 
 
 @pytest.mark.parametrize("count", [2, 3, 6, 8])
