@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from lgm.cameras import Cameras
+from lgm.cameras.upright import looking_along
 from lgm.data.images.background import Keep, PlainWhite, reached_from_edge
-from lgm.data.images.geometry import looking_along, meeting_point, middle, turning, up_direction
+from lgm.data.images.geometry import meeting_point, middle
 from lgm.data.images.lens import Lens
 from lgm.data.images.source import ImagesSource
 from lgm.data.images.warp import reimage
@@ -103,37 +104,6 @@ def test_rays_meet():
     found, missed = meeting_point(origins, directions)
     assert np.allclose(found, point) and missed < 1e-9
     assert meeting_point(origins, np.tile([0.0, 0, 1], (3, 1))) is None
-
-
-@pytest.mark.parametrize("angles", [MANY, RING, ([20.0], [30.0]), ([70.0, 10.0, -40.0], [0.0, 0.0, 0.0])])
-def test_up_is_found_in_any_world(angles):
-    """One camera, or several on one meridian, only say it by the tops of their pictures."""
-    world = some_similarity()
-    up = up_direction(Shoot.of(angles, world=world).user_c2w)
-    true = world[:3, 1] / np.linalg.norm(world[:3, 1])
-    exact = angles in (MANY, RING)
-    assert up @ true > (1 - 1e-9 if exact else np.cos(np.radians(45)))
-
-
-def test_turning():
-    rng = np.random.default_rng(0)
-    pairs = [(a / np.linalg.norm(a), b / np.linalg.norm(b)) for a, b in rng.normal(size=(20, 2, 3))]
-    for axis in np.eye(3):
-        pairs += [(axis, axis), (axis, -axis), (-axis, np.array([0.0, 1.0, 0.0]))]
-    for start, end in pairs:
-        rotation = turning(start, end)
-        assert np.allclose(rotation @ start, end) and np.allclose(rotation @ rotation.T, np.eye(3))
-        assert np.linalg.det(rotation) > 0
-    assert np.allclose(
-        turning(np.array([0.0, 0, 1]), np.array([0.0, 1, 0])), [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
-    )
-
-
-def test_looking_along():
-    level = looking_along(np.array([0.0, 0, -1]), np.array([0.0, 1, 0]))
-    assert np.allclose(level, np.diag([1.0, -1, -1]))  # as the canonical camera
-    down = looking_along(np.array([0.0, -1, 0]), np.array([0.0, 1, 0]), np.array([1.0, 0, 0]))
-    assert np.allclose(-down[:, 1], [1, 0, 0])
 
 
 def test_the_middle_of_an_outline():

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lgm.data.images.geometry import looking_along, meeting_point, middle, turning, up_direction
+from lgm.cameras.upright import looking_along, turning, up_direction
+from lgm.data.images.geometry import meeting_point, middle
 from lgm.data.images.lens import Lens
 from lgm.data.images.photos import Capture
 from lgm.data.sample import BrokenSample
