@@ -89,8 +89,8 @@ class Shoot:
             Image.fromarray(picture).save(folder / name)
         return files
 
-    def write_cameras_json(self, folder: Path) -> Path:
-        self.write(folder, "view_{:03d}.png")
+    def write_cameras_json(self, folder: Path, names: str = "view_{:03d}.png") -> Path:
+        self.write(folder, names)
         content = {
             "version": 1,
             "convention": "opencv_c2w_y_up",
@@ -100,9 +100,9 @@ class Shoot:
         (folder / "cameras.json").write_text(json.dumps(content))
         return folder
 
-    def write_transforms(self, folder: Path, lens: dict | None = None) -> Path:
+    def write_transforms(self, folder: Path, lens: dict | None = None, names: str = "{:03d}.png") -> Path:
         """lens: the fields that say it; all of nerfstudio's where None."""
-        files = self.write(folder / "images")
+        files = self.write(folder / "images", names)
         height, width = self.rgba[0].shape[:2]
         K = self.cameras.intrinsics(height, width)[0].double()
         pinhole = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "w": width, "h": height}
@@ -115,9 +115,9 @@ class Shoot:
         (folder / "transforms.json").write_text(json.dumps(content))
         return folder
 
-    def write_colmap(self, folder: Path, model: str | None = None) -> Path:
+    def write_colmap(self, folder: Path, model: str | None = None, names: str = "{:03d}.png") -> Path:
         """model: the line of cameras.txt after its number; PINHOLE's where None."""
-        files = self.write(folder / "images")
+        files = self.write(folder / "images", names)
         height, width = self.rgba[0].shape[:2]
         K = self.cameras.intrinsics(height, width)[0].tolist()
         sparse = folder / "sparse" / "0"

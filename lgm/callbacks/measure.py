@@ -144,10 +144,20 @@ def write_nothing_measured(run_dir: Path, protocol: Protocol, uids: list[str]) -
     named = {"protocol": protocol.name, "protocol_hash": protocol.hash}
     nothing: dict[str, Any] = dict.fromkeys(METRICS)
     reasons = {f"{name}_reason": NOTHING_NOVEL for name in METRICS}
-    summary = {**nothing, **reasons, "num_objects": len(uids), "num_views": 0, **named}
+    bootstrap = protocol.metrics.bootstrap
+    summary = {
+        **nothing,
+        **reasons,
+        "num_objects": len(uids),
+        "num_views": 0,
+        **named,
+        "confidence": {"level": bootstrap.confidence, "resamples": bootstrap.resamples, **nothing},
+        "protocol_content": protocol.content,
+    }
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     write_csv(run_dir / "per_object.csv", [{"uid": uid, "num_views": 0, **nothing, **named} for uid in uids])
+    (run_dir / "per_view.csv").unlink(missing_ok=True)  # of an earlier evaluation into this folder
     log.warning("nothing is measured: %s", NOTHING_NOVEL)
 
 

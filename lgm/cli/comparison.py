@@ -17,7 +17,7 @@ from lgm.metrics.comparison import Comparison, Evaluation, check_same_pictures, 
 from lgm.metrics.table import read_view_csv
 
 PAGE_NAME, VALUES_NAME = "comparison.html", "comparison.json"
-_NEEDED = ("psnr", "num_objects", "protocol", "protocol_hash", "protocol_content", "confidence")
+_NEEDED = ("psnr", "num_objects", "num_views", "protocol", "protocol_hash", "protocol_content", "confidence")
 
 
 class CompareSweep(Callback):
@@ -68,6 +68,10 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise ValueError(f"{path} is damaged ({error}); evaluate again") from error
     if missing:
         raise ValueError(f"{path} has no {missing[0]}; evaluate again with this version")
+    if summary["num_views"] == 0:
+        raise ValueError(
+            f"{folder}: nothing was measured ({summary['psnr_reason']}), so there is nothing to compare"
+        )
     return Evaluation(_checkpoint(folder), folder, summary, read_view_csv(folder / "per_view.csv"))
 
 

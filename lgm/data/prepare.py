@@ -22,7 +22,8 @@ class Preparation:
 
     input_size, target_size: height and width of the network's and of the supervised pictures.
     background: rgb in 0..1.
-    radius: where the first input camera stands in the canonical frame.
+    radius: where the first input camera stands in the canonical frame; in batches that are scaled as the
+        network wants them, it stays where it is.
     augmentation: of batches that train; the first input view and all target pictures and cameras
         stay as they are.
     """
@@ -64,7 +65,7 @@ class Preparation:
             input=_over(background, batch.input, rgba, augmentation.jitter(c2w, seeds)),
             target=replace(
                 _over(target_background, batch.target, target_rgba, target_c2w),
-                depths=self._depths(batch.target.depths, reference),
+                depths=self._depths(batch.target.depths, reference, radius),
             ),
             background=target_background,
             to_user=to_user,
@@ -72,7 +73,10 @@ class Preparation:
         )
 
     def _depths(
-        self, depths: Float[Tensor, "B V 1 H W"] | None, reference: Float[Tensor, "B 4 4"]
+        self,
+        depths: Float[Tensor, "B V 1 H W"] | None,
+        reference: Float[Tensor, "B 4 4"],
+        radius: float | Float[Tensor, " B"],
     ) -> Float[Tensor, "B V 1 h w"] | None:
         """At the targets' size, in the canonical frame's unit. Not averaged: between the object and what
         lies behind it there is no depth."""
@@ -82,7 +86,7 @@ class Preparation:
         if depths.shape[-2:] != size:
             flat = F.interpolate(depths.flatten(0, 1), size=size, mode="nearest-exact")
             depths = flat.view(*depths.shape[:3], *size)
-        scale = self.radius / reference[:, :3, 3].norm(dim=-1)
+        scale = radius / reference[:, :3, 3].norm(dim=-1)
         return depths * scale[:, None, None, None, None]
 
 

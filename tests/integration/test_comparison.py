@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from lgm.callbacks.measure import write_nothing_measured
 from lgm.cli.comparison import compare_folders, comparison_text, write_comparison
 from lgm.metrics import Protocol
 from lgm.metrics.summary import per_view, summarise
@@ -113,6 +114,19 @@ def test_folders_that_are_none(tmp_path, monkeypatch, capsys):
         runpy.run_path(str(ROOT / "scripts" / "compare.py"), run_name="__main__")
     (line,) = capsys.readouterr().err.splitlines()
     assert left.value.code == 2 and line.startswith("error: ")
+
+
+def test_where_nothing_was_measured_the_comparison_says_so(tmp_path):
+    """Four pictures and no others, say; not that the evaluation is old."""
+    first, other = (write_evaluation(tmp_path / name) for name in ("a", "b"))
+    write_nothing_measured(other, Protocol(ALIKE), ["cup"])
+    summaries = [json.loads((folder / "metrics.json").read_text()) for folder in (first, other)]
+    assert summaries[1]["protocol_content"] == summaries[0]["protocol_content"]
+    assert summaries[1]["confidence"].keys() == summaries[0]["confidence"].keys()
+    assert not (other / "per_view.csv").exists()  # those of before
+    with pytest.raises(ValueError, match=r"b: nothing was measured \(every picture .* is an input") as error:
+        compare_folders([first, other])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.slow

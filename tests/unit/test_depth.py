@@ -118,6 +118,15 @@ def test_depth_follows_the_frame_and_the_size():
     torch.testing.assert_close(prepared.target.depths, batch.target.depths[..., 1::2, 1::2] / 2)
 
 
+def test_depth_stays_where_the_data_are_scaled():
+    """Their cameras stay where they are, and what they see as far away."""
+    batch = replace(synthetic_batch(), scaled=True)
+    prepared = Preparation(input_size=32, target_size=32, radius=3.0)(batch)
+    torch.testing.assert_close(prepared.target.depths, batch.target.depths)
+    distances = batch.target.cameras.centers.norm(dim=-1)
+    torch.testing.assert_close(prepared.target.cameras.centers.norm(dim=-1), distances)
+
+
 def test_sets_without_depth_say_so(dataset):
     batch = next(iter(EvalStream(ShardSource(dataset), HeldOutViews(4), batch_size=2)))
     assert batch.target.depths is None

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from lgm.cameras import Cameras
+from lgm.cameras.upright import looking_along
 from lgm.data.images.background import Keep, PlainWhite, reached_from_edge
-from lgm.data.images.geometry import looking_along, meeting_point, middle, turning, up_direction
+from lgm.data.images.geometry import meeting_point, middle
 from lgm.data.images.lens import Lens
 from lgm.data.images.source import ImagesSource
 from lgm.data.images.warp import reimage
@@ -18,6 +21,7 @@ from lgm.data.sample import CameraRecord
 from lgm.data.views import OwnViews
 from tests.own_pictures import RING, Shoot, over_white, render_rgba, some_similarity
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 MANY = ([0.0] * 4 + [30.0, -20.0, 60.0, 10.0], [0.0, 90.0, 180.0, 270.0, 45.0, 135.0, 225.0, 315.0])
 OPENCV = (0.12, -0.04, 0.003, -0.002)
 
@@ -102,37 +106,6 @@ def test_rays_meet():
     assert meeting_point(origins, np.tile([0.0, 0, 1], (3, 1))) is None
 
 
-@pytest.mark.parametrize("angles", [MANY, RING, ([20.0], [30.0]), ([70.0, 10.0, -40.0], [0.0, 0.0, 0.0])])
-def test_up_is_found_in_any_world(angles):
-    """One camera, or several on one meridian, only say it by the tops of their pictures."""
-    world = some_similarity()
-    up = up_direction(Shoot.of(angles, world=world).user_c2w)
-    true = world[:3, 1] / np.linalg.norm(world[:3, 1])
-    exact = angles in (MANY, RING)
-    assert up @ true > (1 - 1e-9 if exact else np.cos(np.radians(45)))
-
-
-def test_turning():
-    rng = np.random.default_rng(0)
-    pairs = [(a / np.linalg.norm(a), b / np.linalg.norm(b)) for a, b in rng.normal(size=(20, 2, 3))]
-    for axis in np.eye(3):
-        pairs += [(axis, axis), (axis, -axis), (-axis, np.array([0.0, 1.0, 0.0]))]
-    for start, end in pairs:
-        rotation = turning(start, end)
-        assert np.allclose(rotation @ start, end) and np.allclose(rotation @ rotation.T, np.eye(3))
-        assert np.linalg.det(rotation) > 0
-    assert np.allclose(
-        turning(np.array([0.0, 0, 1]), np.array([0.0, 1, 0])), [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
-    )
-
-
-def test_looking_along():
-    level = looking_along(np.array([0.0, 0, -1]), np.array([0.0, 1, 0]))
-    assert np.allclose(level, np.diag([1.0, -1, -1]))  # as the canonical camera
-    down = looking_along(np.array([0.0, -1, 0]), np.array([0.0, 1, 0]), np.array([1.0, 0, 0]))
-    assert np.allclose(-down[:, 1], [1, 0, 0])
-
-
 def test_the_middle_of_an_outline():
     directions = np.array([[-0.1, -0.2, 1], [0.3, -0.2, 1], [0.3, 0.4, 1], [-0.1, 0.4, 1]])
     axis = middle(directions, np.array([0.0, -1.0, 0.0]))
@@ -187,6 +160,18 @@ def test_names_are_sorted_as_people_count(tmp_path):
         assert mean_difference(ours, theirs) == 0
 
 
+def test_cameras_stand_where_the_protocol_puts_inputs(tmp_path):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        overrides = ["ckpt=x", "data=images", f"data.path={tmp_path}", "protocol.input_radius=2.5"]
+        radius = compose("evaluate", overrides=overrides).data.module.source.radius
+    assert radius == 2.5
+    Shoot.of(size=(32, 32)).write(tmp_path / "ring")
+    Shoot.of(MANY, size=(32, 32)).write_transforms(tmp_path / "posed")
+    for name in ("ring", "posed"):
+        centers = load(tmp_path / name, radius=radius).cameras.c2w[:, :3, 3]
+        assert np.allclose(np.linalg.norm(centers, axis=1), radius, rtol=1e-3)
+
+
 @pytest.mark.parametrize("count", [2, 3, 6, 8])
 def test_rings_of_other_numbers(tmp_path, count):
     azimuths = [360 / count * i for i in range(count)]
@@ -211,6 +196,21 @@ def test_pictures_recentred_as_the_original_does(tmp_path):
     assert len(columns) == pytest.approx(0.8 * size * 20 / 30, abs=2)
     for extent in (rows, columns):
         assert extent[0] + extent[-1] + 1 == pytest.approx(size, abs=2)
+
+
+def test_a_wide_picture_does_not_lose_its_sides_without_a_word(tmp_path, caplog):
+    for name, columns in (("wide", slice(10, 150)), ("narrow", slice(40, 120))):
+        rgba = np.zeros((90, 160, 4), np.uint8)
+        rgba[20:70, columns] = (200, 30, 30, 255)
+        (tmp_path / name).mkdir()
+        for view in range(4):
+            Image.fromarray(rgba).save(tmp_path / name / f"{view}.png")
+    load(tmp_path / "narrow")
+    load(tmp_path / "wide", recenter=0.2)
+    assert not caplog.messages
+    load(tmp_path / "wide")
+    (message,) = caplog.messages  # one for the four, which are alike
+    assert "wide/0.png" in message and "25 pixels beyond" in message and "data.recenter=0.2" in message
 
 
 @pytest.mark.parametrize("write", ["write_cameras_json", "write_transforms", "write_colmap"])
@@ -257,7 +257,33 @@ def test_angles_instead_of_focal_lengths(tmp_path):
     (folder / "transforms.json").unlink()
     for part, frames in (("train", content["frames"][:5]), ("test", content["frames"][5:])):
         (folder / f"transforms_{part}.json").write_text(json.dumps({**content, "frames": frames}))
-    check_frame(load(folder), Shoot.of((MANY[0][5:] + MANY[0][:5], MANY[1][5:] + MANY[1][:5]), world=z_up))
+    check_frame(load(folder), Shoot.of(MANY, world=z_up))
+
+
+def test_the_whole_is_not_read_with_its_parts(tmp_path):
+    """Each picture would be there twice, and an input a target."""
+    shoot = Shoot.of(MANY)
+    folder = shoot.write_transforms(tmp_path / "set")
+    content = json.loads((folder / "transforms.json").read_text())
+    (folder / "transforms_backup.json").write_text(json.dumps(content))
+    for part, frames in (("train", content["frames"][:5]), ("test", content["frames"][5:])):
+        (folder / f"transforms_{part}.json").write_text(json.dumps({**content, "frames": frames}))
+    check_frame(load(folder), shoot)
+    (folder / "transforms.json").unlink()
+    check_frame(load(folder), shoot)
+
+
+@pytest.mark.parametrize("write", ["write_transforms", "write_colmap", "write_cameras_json"])
+def test_views_are_numbered_by_their_names_as_people_count(tmp_path, write):
+    """Whatever the order in which a file names them."""
+    shoot = Shoot.of(([0.0] * 11, [360 / 11 * view for view in range(11)]), size=(16, 16))
+    names = "view_{}.png" if write == "write_cameras_json" else "img_{}.png"
+    folder = getattr(shoot, write)(tmp_path / "set", names=names)
+    if write == "write_transforms":
+        content = json.loads((folder / "transforms.json").read_text())
+        content["frames"].reverse()
+        (folder / "transforms.json").write_text(json.dumps(content))
+    check_frame(load(folder), shoot)
 
 
 def test_distorted_lenses_are_straightened(tmp_path):

@@ -129,6 +129,7 @@ def mirror(content):
         (lambda c: c["frames"][2].pop("transform_matrix"), "frame 2 lacks transform_matrix"),
         (lambda c: c["frames"][2].pop("file_path"), "frame 2 lacks file_path"),
         (lambda c: c["frames"][2].update(file_path="images/none.png"), "none.png is missing"),
+        (lambda c: c["frames"][2].update(file_path="images/../images/001.png"), "001.png more than once"),
         (lambda c: c["frames"][2].update(transform_matrix=[[1, 2], [3, 4]]), r"frame 2 .*shape \(2, 2\)"),
         (lambda c: c.pop("frames"), "lacks a list of frames"),
         (lambda c: c.update(frames=[]), "names no pictures"),
@@ -158,6 +159,7 @@ def test_one_angle_for_pictures_of_different_sizes(tmp_path):
         ("cameras.txt", "PINHOLE", "SIMPLE_PINHOLE", "4 parameters do not fit the lens model SIMPLE_PINHOLE"),
         ("cameras.txt", "1 PINHOLE", "7 PINHOLE", "names camera 1, which .* lacks"),
         ("images.txt", "003.png", "none.png", "none.png, which the COLMAP model names"),
+        ("images.txt", "003.png", "002.png", "names .*002.png more than once"),
         ("images.txt", " 1 002.png", "", "line 6 has 8 words"),
     ],
 )

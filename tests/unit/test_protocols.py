@@ -17,7 +17,7 @@ from lgm.data.views import PosedViews, RandomTargets, RingTargets, TrajectoryVie
 from lgm.metrics import Protocol
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMES = ("canonical4", "lgm_window", "gslrm_like", "grm_like")
+NAMES = ("canonical4", "lgm_window", "gslrm_like", "grm_like", "own_images")
 
 
 def composed(name: str, *overrides: str):
@@ -34,7 +34,7 @@ def cameras(elevation_deg, azimuth_deg, radius=1.5, canonical=()) -> CameraRecor
     return CameraRecord(49.1, orbit_poses(elevation_deg, azimuth_deg, radius).double().numpy(), canonical)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "metrics/default"])
 def test_every_parameter_says_where_it_comes_from(name):
     known = ("assumed", "arXiv", "released program")
     for line in (CONFIGS / "protocol" / f"{name}.yaml").read_text().splitlines():
@@ -43,6 +43,18 @@ def test_every_parameter_says_where_it_comes_from(name):
             continue
         is_section = not re.sub("#.*", "", setting[2] or "").strip()
         assert is_section or any(word in line for word in known), line
+
+
+def test_every_protocol_is_here():
+    assert sorted(NAMES) == sorted(path.stem for path in (CONFIGS / "protocol").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_protocols_share_the_conventions_of_their_metrics(name):
+    """In the content, and so in the hash, they stand as if each stated them itself."""
+    shared = OmegaConf.to_container(OmegaConf.load(CONFIGS / "protocol" / "metrics" / "default.yaml"))
+    content = protocol(name).content
+    assert content["metrics"] == shared and "defaults" not in content
 
 
 def test_a_hash_is_of_the_content_alone():

@@ -51,7 +51,6 @@ def read(folder: Path, uid: str) -> Capture:
             raise BrokenSample(f"{where} names camera {camera}, which {model / 'cameras.txt'} lacks")
         picture, lens = fitted(_picture_path(folder, name), lenses[camera], f"camera {camera} of cameras.txt")
         photos.append(Photo(picture, lens, c2w))
-    photos.sort(key=lambda photo: photo.picture.path.name)
     return Capture(uid, tuple(photos), up=None, posed=True)
 
 

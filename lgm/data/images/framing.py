@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lgm.data.images.geometry import looking_along, meeting_point, middle, turning, up_direction
+from lgm.cameras.upright import looking_along, turning, up_direction
+from lgm.data.images.geometry import meeting_point, middle
 from lgm.data.images.lens import Lens
 from lgm.data.images.photos import Capture
 from lgm.data.sample import BrokenSample
@@ -57,7 +58,9 @@ def frame_of_ring(
         around each.
     """
     lenses = [photo.lens for photo in capture.photos]
-    if recenter is not None:
+    if recenter is None:
+        _warn_of_lost_sides(capture, outlines)
+    else:
         lenses = [
             _recentred(lens, found, recenter, fov_y_deg) for lens, found in zip(lenses, outlines, strict=True)
         ]
@@ -202,6 +205,25 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
         distance,
     )
     return center
+
+
+def _warn_of_lost_sides(capture: Capture, outlines: list[np.ndarray]) -> None:
+    """Where the square in a wide picture's middle does not hold the object.
+
+    The square is as high as the picture, whatever its width: so an object that fills the height has the
+    size that the network knows. Fitting the width would make every object in a wide picture small for
+    the sake of the few that are wide themselves, and those are better cut to their object.
+    """
+    for photo, found in zip(capture.photos, outlines, strict=True):
+        beyond = np.abs(found[:, 0] - photo.lens.center_x).max() - photo.lens.height / 2
+        if beyond > 1:  # of a pixel: a picture that is square but for one loses nothing
+            log.warning(
+                "%s: the network sees the square in the picture's middle, and the object reaches %.0f pixels "
+                "beyond its sides; data.recenter=0.2 cuts pictures to their objects instead",
+                photo.picture.path,
+                beyond,
+            )
+            return
 
 
 def _recentred(lens: Lens, found: np.ndarray, border: float, fov_y_deg: float) -> Lens:

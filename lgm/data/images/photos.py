@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +65,23 @@ class Capture:
     up: tuple[float, float, float] | None
     posed: bool
 
+    def in_order(self) -> Capture:
+        """With its photos in the order of their paths, numbers in them as numbers, whatever the order in
+        which a file names them: a view's number then means the same in every format."""
+        return replace(self, photos=tuple(sorted(self.photos, key=lambda photo: _order(photo.picture.path))))
+
     def check(self) -> Capture:
-        """Itself; raises BrokenSample naming the first picture whose camera is none."""
+        """Itself; raises BrokenSample naming the first picture that is there twice, or whose camera is
+        none."""
         if not self.photos:
             raise BrokenSample(f"object {self.uid!r}: the file of its cameras names no pictures")
+        paths = [os.path.normpath(photo.picture.path) for photo in self.photos]
+        for view, path in enumerate(paths):
+            if path in paths[:view]:  # as a target it would be compared with itself as an input
+                raise BrokenSample(
+                    f"object {self.uid!r}: the file of its cameras names {path} more than once; name each "
+                    "picture once"
+                )
         fault = pose_fault(np.stack([photo.c2w for photo in self.photos]))
         if fault:
             view, what = fault
@@ -144,7 +158,7 @@ def find_pictures(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
     ]
-    return sorted(found, key=lambda path: _natural(path.name))
+    return sorted(found, key=_order)
 
 
 def number(content: Mapping, key: str, where: str) -> float | None:
@@ -155,6 +169,10 @@ def number(content: Mapping, key: str, where: str) -> float | None:
         return float(content[key])
     except (TypeError, ValueError) as error:
         raise BrokenSample(f"{where} has {key}={content[key]!r}, which is no number") from error
+
+
+def _order(path: Path) -> list[list[tuple[int, int, str]]]:
+    return [_natural(part) for part in Path(os.path.normpath(path)).parts]
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

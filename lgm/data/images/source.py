@@ -128,7 +128,7 @@ class ImagesSource(Source):
         return good
 
     def _loaded(self, folder: Path) -> OwnPictures:
-        capture = self._read(folder).check()
+        capture = self._read(folder).in_order().check()
         outlines = []
         for photo in capture.photos:
             pixels = outline(cut_out(photo.picture, self._background)[..., 3])
@@ -179,7 +179,7 @@ def cut_out(picture: Picture, background: Background) -> UInt8[np.ndarray, "H W 
 # Which files make a folder one object with cameras, and what reads them; the first that fits.
 _POSED: tuple[tuple[Callable[[Path], bool], Callable[[Path, str], Capture]], ...] = (
     (lambda folder: (folder / cameras_json.FILE_NAME).is_file(), cameras_json.read),
-    (lambda folder: any(folder.glob(transforms_json.PATTERN)), transforms_json.read),
+    (lambda folder: bool(transforms_json.find_files(folder)), transforms_json.read),
     (lambda folder: colmap_text.find_model(folder) is not None, colmap_text.read),
 )
 

@@ -2,7 +2,8 @@
 
 `frames` of `file_path` and `transform_matrix`: camera-to-world, camera axes OpenGL's. The lens, of all or
 of a frame: `fl_x fl_y cx cy w h` in pixels, or `camera_angle_x` (and `camera_angle_y`) in radians, with
-`k1 k2 p1 p2`. `transforms_train.json` and its siblings are read as one.
+`k1 k2 p1 p2`. Without it `transforms_train.json`, `transforms_val.json` and `transforms_test.json`, as far as
+they are there, are read as one.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ from lgm.data.images.lens import Lens
 from lgm.data.images.photos import EXTENSIONS, Capture, Photo, Picture, fitted, number, one_size, open_picture
 from lgm.data.sample import BrokenSample
 
-PATTERN = "transforms*.json"
+FILE_NAME = "transforms.json"
+_PARTS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 _MORE_DISTORTION = ("k3", "k4")
 _OTHER_MODELS = ("OPENCV_FISHEYE", "EQUIRECTANGULAR")
 
 
+def find_files(folder: Path) -> list[Path]:
+    """The file of all cameras, or else those of its parts; empty where there are none. Never both: who
+    splits the whole leaves it beside the parts, and each picture would count twice."""
+    whole = folder / FILE_NAME
+    return [path for path in ([whole] if whole.is_file() else map(folder.joinpath, _PARTS)) if path.is_file()]
+
+
 def read(folder: Path, uid: str) -> Capture:
     """Raises BrokenSample where a field is missing or does not fit its picture."""
-    photos = [photo for path in sorted(folder.glob(PATTERN)) for photo in _frames(path, uid)]
+    photos = [photo for path in find_files(folder) for photo in _frames(path, uid)]
     return Capture(uid, tuple(photos), up=None, posed=True)
 
 
