@@ -128,10 +128,13 @@ class Measurement:
         return (rows.columns["psnr"] * rows.novel).sum(dim=1) / rows.novel.sum(dim=1)
 
     def table(self) -> ViewTable:
-        """All rows of all ranks, each view once; every rank must call it once."""
+        """All rows of all ranks; every rank must call it once.
+
+        Raises ValueError where two objects have one uid.
+        """
         self._read_check()
         parts = gather_items([_on_host(rows) for rows in self._rows])
-        return ViewTable.joined(parts).unique()
+        return ViewTable.joined(parts).ordered()
 
     def reasons(self) -> dict[str, str]:
         """Why a column is not there, on any rank: one without weights leaves holes, and then there is no

@@ -41,13 +41,29 @@ def test_the_overall_number_is_the_mean_over_pictures_not_over_objects():
     json.dumps(summary, allow_nan=False)
 
 
-def test_a_picture_that_came_twice_counts_once():
-    measured = table(("b", 1, 1.0), ("a", 0, 2.0), ("b", 1, 1.0), ("a", 2, 3.0)).unique()
+def test_rows_are_ordered_by_object_and_view():
+    measured = table(("b", 1, 1.0), ("a", 2, 2.0), ("a", 0, 3.0)).ordered()
     assert list(zip(measured.uids, measured.columns["view_id"], strict=True)) == [
         ("a", 0),
         ("a", 2),
         ("b", 1),
     ]
+    assert [(uid, list(rows.columns["psnr"])) for uid, rows in measured.by_object()] == [
+        ("a", [3.0, 2.0]),
+        ("b", [1.0]),
+    ]
+
+
+def test_two_objects_of_one_name_are_never_merged():
+    twice = table(("b", 1, 1.0), ("a", 0, 2.0), ("b", 1, 5.0), ("a", 2, 3.0))
+    with pytest.raises(ValueError, match="object 'b' stands in two of the sets"):
+        twice.ordered()
+
+
+def test_rows_of_some_objects_know_these_alone():
+    some = table(("c", 0, 1.0), ("a", 0, 2.0), ("b", 0, 3.0), ("a", 1, 4.0))[np.array([0, 1, 3])]
+    assert list(some.objects) == ["a", "c"]
+    assert [list(column) for column in some.sums("psnr")] == [[6.0, 1.0], [2.0, 1.0]]
 
 
 def test_a_column_that_one_rank_lacks_has_no_mean_unless_partly():
