@@ -75,7 +75,7 @@ class EvaluateEvery(Callback):
         pl_module.stopwatch.pause()
         pl_module.eval()
         measurement, net = Measurement(self.protocol, self._perceptual), _measured_net(trainer, pl_module)
-        for batch in trainer.datamodule.val_dataloader():
+        for batch in trainer.datamodule.val_dataloader(with_depth=True):
             batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
             batch = pl_module.eval_preparation(batch)
             with trainer.precision_plugin.forward_context():
