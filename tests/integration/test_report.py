@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from lgm.callbacks import Measure, Report
+from lgm.callbacks import InputSheet, Measure, Report
 from lgm.cameras import Cameras, pixel_rays
 from lgm.gaussians import Gaussians
 from lgm.metrics import Protocol
@@ -87,7 +88,9 @@ def make_net(error: float) -> torch.nn.Linear:
     return net
 
 
-def run_test(run_dir: Path, callbacks: list, uids: list[tuple[str, ...]], error: float = 0.1, **options):
+def run_test(
+    run_dir: Path, callbacks: list, uids: list[tuple[str, ...] | Batch], error: float = 0.1, **options
+):
     trainer = Trainer(
         default_root_dir=run_dir,
         callbacks=callbacks,
@@ -98,7 +101,7 @@ def run_test(run_dir: Path, callbacks: list, uids: list[tuple[str, ...]], error:
         enable_progress_bar=any(hasattr(callback, "get_metrics") for callback in callbacks),
         **options,
     )
-    loader = DataLoader([make_batch(names) for names in uids], batch_size=None)
+    loader = DataLoader([x if isinstance(x, Batch) else make_batch(x) for x in uids], batch_size=None)
     trainer.test(BallModule(error), loader, verbose=False)
     return trainer
 
@@ -236,6 +239,24 @@ def test_report_shows_no_more_than_asked(tmp_path):
     assert "no untrained network was given" in page.text
 
 
+def test_an_object_without_other_views_than_its_inputs_is_on_no_page(tmp_path):
+    batch = make_batch(("alone",))
+    batch = replace(batch, target=batch.input)
+    callbacks = [Measure(Protocol({"name": "p"})), Report(), InputSheet()]
+    run_test(tmp_path, callbacks, [batch, ("a", "b")])
+    page = Page((tmp_path / "report.html").read_text())
+    assert "alone" not in page.text and len(page.pictures) == 2 * (4 + 6 * 4)
+    assert [path.parent.name for path in tmp_path.glob("objects/*/inputs.png")] == ["alone"]
+
+
+def test_a_report_of_numbers_alone(tmp_path):
+    run_test(tmp_path, [Measure(Protocol({"name": "p"})), Report(max_objects=0)], [("a", "b")])
+    page = Page((tmp_path / "report.html").read_text())
+    assert not page.pictures and "Below: 0 of 2 objects" in page.text
+    with pytest.raises(ValueError, match="max_objects=-1 must be at least 0"):
+        Report(max_objects=-1)
+
+
 def test_report_without_numbers_is_refused_before_the_work(tmp_path):
     for callbacks in ([Report()], [Report(), Measure(Protocol({"name": "p"}))]):
         with pytest.raises(ValueError, match="add measure before it"):
@@ -276,9 +297,9 @@ def test_two_processes_count_each_object_once(tmp_path):
 
 
 def run_as_one_of_two() -> None:
-    """Three objects over two ranks: unequal numbers of batches, and one object that both have."""
+    """Three objects over two ranks: unequal numbers of batches."""
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    uids = [("a", "b")] if rank == 0 else [("c",), ("b",)]
+    uids = [("a",), ("b",)] if rank == 0 else [("c",)]
     run_test(
         Path(os.environ[SCRIPT_ENV]),
         [Measure(Protocol({"name": "two ranks"}), make_untrained=lambda: make_net(0.5)), Report()],
