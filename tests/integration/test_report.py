@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from lgm.callbacks import InputSheet, Measure, Report
 from lgm.cameras import Cameras, pixel_rays
 from lgm.gaussians import Gaussians
-from lgm.metrics import Protocol
+from lgm.metrics import Protocol, measurement
 from lgm.types import Batch, Prediction, RenderOutput, Views
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -271,6 +271,17 @@ def test_no_object_at_all(tmp_path):
 def test_a_prediction_that_is_no_number_is_named(tmp_path):
     with pytest.raises(ValueError, match="prediction for a, b holds"):
         run_test(tmp_path, [Measure(Protocol({"name": "p"}))], [("a", "b")], error=float("nan"))
+
+
+def test_every_rank_raises_for_a_prediction_that_is_no_number_on_one(tmp_path, monkeypatch):
+    """One that stops alone leaves the others waiting for its rows."""
+    monkeypatch.setattr(measurement, "alone", lambda: False)
+    batches = [("a", "b"), ("c",)]
+    with pytest.raises(ValueError, match="prediction for a, b, c holds"):  # and not at the first batch
+        run_test(tmp_path, [Measure(Protocol({"name": "p"}))], batches, error=float("nan"))
+    monkeypatch.setattr(measurement, "gather_items", lambda items: [*items, "of another rank"])
+    with pytest.raises(ValueError, match="prediction for of another rank holds"):
+        run_test(tmp_path, [Measure(Protocol({"name": "p"}))], batches)
 
 
 @pytest.mark.slow
