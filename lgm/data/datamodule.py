@@ -130,6 +130,12 @@ class ObjectDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._eval_loader(self.split, self.max_test_objects, with_depth=True)
 
+    @property
+    def num_test_objects(self) -> int:
+        """How many objects a test reads, broken ones included."""
+        whole = self._source(self.split).num_objects
+        return whole if self.max_test_objects is None else min(whole, self.max_test_objects)
+
     def state_dict(self) -> dict[str, Any]:
         """What the order of samples depends on, besides the step."""
         return {

@@ -157,7 +157,14 @@ def test_metrics_json(evaluated):
         *("psnr", "ssim", "lpips", "lpips_reason", "lpips_alex", "lpips_alex_reason", "alpha_iou"),
         *("depth_l1", "depth_l1_reason", "num_objects", "num_views", "protocol", "protocol_hash"),
         *("confidence", "bands", "baselines", "views_definition", "protocol_content"),
+        "made_with",
     ]
+    assert metrics["made_with"] == {
+        "weights": "unknown",
+        "precision": "32-true",
+        "renderer": None,  # this module draws by itself
+        "skipped_objects": None,
+    }
     assert metrics["protocol_hash"] == Protocol({"name": "a<b>"}).hash
     assert metrics["psnr"] == pytest.approx(20.0, abs=1e-3)
     assert metrics["alpha_iou"] == 1.0
