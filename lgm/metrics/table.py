@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,21 @@ class ViewTable:
         for uid, rows in zip(uids, np.split(np.argsort(index, kind="stable"), ends), strict=True):
             yield str(uid), self[rows]
 
+    @property
+    def num_views(self) -> np.ndarray:
+        """How many rows each object has, sorted by uid."""
+        names, index = self._grouped
+        return np.bincount(index, minlength=len(names))
+
+    def object_means(self, name: str, partly: bool = False) -> list[float | None]:
+        """`mean` of each object's rows, sorted by uid."""
+        if name not in self.columns:
+            return [None] * len(self.objects)
+        sums, counts = self.sums(name)
+        known = counts > 0 if partly else counts == self.num_views
+        means = np.divide(sums, counts, out=np.zeros_like(sums), where=known)
+        return [value if fine else None for value, fine in zip(means.tolist(), known, strict=True)]
+
     def sums(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Of each object, sorted by uid: the sum of what it has of a column, and how many that are."""
         uids, index = self._grouped
@@ -99,12 +115,14 @@ class ViewTable:
         return np.bincount(index, values, size), np.bincount(index, known, size)
 
 
-def write_csv(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
-    """Write a CSV; numbers to 6 digits, what is not known as an empty cell."""
+def write_csv(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV of at least one line; numbers to 6 digits, what is not known as an empty cell."""
+    lines = iter(lines)
+    first = next(lines)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
+        writer = csv.DictWriter(file, fieldnames=list(first))
         writer.writeheader()
-        for line in lines:
+        for line in chain([first], lines):
             writer.writerow({name: _cell(value) for name, value in line.items()})
 
 
