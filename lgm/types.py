@@ -69,7 +69,7 @@ class Batch:
     to_user: similarities, from the frame of this batch's cameras to the one in which the data's owner gave
         them; None where nobody asks.
     up: the direction of the data's up axis in the canonical frame, where the first input is at elevation
-        0 whatever it was; `lgm.data.prepare` sets it.
+        0 whatever it was; `lgm.data.prepare` sets it. None in training, where nobody asks.
     """
 
     input: Views

@@ -75,12 +75,13 @@ class EvaluateEvery(Callback):
         pl_module.stopwatch.pause()
         pl_module.eval()
         measurement, net = Measurement(self.protocol, self._perceptual), _measured_net(trainer, pl_module)
-        for batch in trainer.datamodule.val_dataloader():
-            batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
-            batch = pl_module.eval_preparation(batch)
-            with trainer.precision_plugin.forward_context():
-                prediction = pl_module.predict(batch, net=net)
-            measurement.add(prediction)
+        with torch.random.fork_rng(devices=[]):  # a loader draws its seed from the host's numbers
+            for batch in trainer.datamodule.val_dataloader(with_depth=True):
+                batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+                batch = pl_module.eval_preparation(batch)
+                with trainer.precision_plugin.forward_context():
+                    prediction = pl_module.predict(batch, net=net)
+                measurement.add(prediction)
         pl_module.train()
         table, reasons = measurement.table(), measurement.reasons()
         if not table:

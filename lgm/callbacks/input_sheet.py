@@ -36,14 +36,21 @@ class InputSheet(ObjectHook):
         super().__init__(max_objects)
         self._sheets: list[tuple[str, str]] = []  # uid, and path beside the report
         self._any_measured = False
+        self._is_measured: list[bool] = []  # of each object of the batch at work
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_test_start(trainer, pl_module)
         self._sheets, self._any_measured = [], False
 
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Prediction, *rest: Any
+    ) -> None:
+        self._is_measured = novel_targets(outputs.batch).any(dim=1).tolist()  # the device is asked once
+        self._any_measured |= any(self._is_measured)
+        super().on_test_batch_end(trainer, pl_module, outputs, *rest)
+
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
-        if novel_targets(prediction.batch)[scene].any():
-            self._any_measured = True
+        if self._is_measured[scene]:
             return
         _sheet(prediction, scene).save(folder / "inputs.png")
         self._sheets.append((prediction.batch.uids[scene], f"objects/{folder.name}/inputs.png"))

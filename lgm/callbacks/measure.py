@@ -16,6 +16,7 @@ from lgm.losses.perceptual import LPIPS
 from lgm.metrics import Measurement, PerceptualNets, Protocol, gather_items
 from lgm.metrics.summary import METRICS, per_object, per_view, summarise
 from lgm.metrics.table import ViewTable, write_csv
+from lgm.rendering.choice import name_of
 from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Measure(Callback):
         testing.
     untrained_objects: on how many objects it is measured, the first that arrive; it costs as much as the
         network itself. 0 leaves it out.
+    weights: "ema", "raw" or "unknown", for the record; may be set later as well.
     table, summary: of all ranks, once the test epoch has ended.
     """
 
@@ -57,6 +59,7 @@ class Measure(Callback):
         self.make_lpips = lpips
         self.make_untrained = make_untrained
         self.untrained_objects = untrained_objects
+        self.weights = "unknown"
         self.measurement = Measurement(protocol)
         self.table: ViewTable | None = None
         self.summary: dict | None = None
@@ -105,7 +108,8 @@ class Measure(Callback):
             if trainer.is_global_zero:
                 write_nothing_measured(Path(trainer.default_root_dir), self.protocol, sorted(self._seen))
             return
-        self.summary = summarise(self.table, self.protocol, self._reasons())
+        numbers = summarise(self.table, self.protocol, self._reasons())
+        self.summary = {**numbers, "made_with": self._made_with(trainer, pl_module)}
         # The rows are those of all ranks, so each rank logs the same value.
         values = {f"test/{name}": value for name in METRICS if (value := self.summary[name]) is not None}
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
@@ -118,6 +122,17 @@ class Measure(Callback):
         # With an empty loader no test hook runs at all, and this is the first to notice.
         if stage == "test" and self.summary is None:
             self._check_rows()
+
+    def _made_with(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What numbers depend on besides the protocol; None where it is not known."""
+        renderer = getattr(pl_module, "renderer", None)
+        wanted = getattr(trainer.datamodule, "num_test_objects", None)
+        return {
+            "weights": self.weights,
+            "precision": str(trainer.precision),
+            "renderer": None if renderer is None else name_of(renderer, pl_module.device.type),
+            "skipped_objects": None if wanted is None else wanted - len(self._seen),
+        }
 
     def _reasons(self) -> dict[str, str]:
         none_asked = "callbacks.measure.untrained_objects=0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,15 @@ class Report(Callback):
     from its folder; each links to the full one, which is there as long as page and folder stay
     together. Numbers are those of `Measure`, which must be among the callbacks.
 
-    max_objects: objects on the page: the worst ten, and of the others the first that arrive.
+    max_objects: objects on the page: the worst ten, and of the others the first that arrive; 0 shows
+        numbers alone. An object of which nothing was measured is on none.
     num_views: target views of each, chosen around the object, behind and above included.
     thumbnail_size: longer side of the pictures inside the page, in pixels.
     """
 
     def __init__(self, max_objects: int = 32, num_views: int = 6, thumbnail_size: int = 192) -> None:
+        if max_objects < 0:
+            raise ValueError(f"callbacks.report.max_objects={max_objects} must be at least 0")
         self.max_objects = max_objects
         self.num_views = num_views
         self.thumbnail_size = thumbnail_size
@@ -58,10 +62,14 @@ class Report(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        # The one place in a test run that waits for the device: which objects are the worst is known
-        # at the end alone, and by then their pictures are gone.
+        if not self.max_objects:
+            return
+        # This waits for the device: which objects are the worst is known at the end alone, and by then
+        # their pictures are gone.
         values = _measure_of(trainer).measurement.last_psnr().tolist()
         for scene, (uid, value) in enumerate(zip(outputs.batch.uids, values, strict=True)):
+            if math.isnan(value):  # it has no views besides its inputs
+                continue
             is_first = len(self._first) < self.max_objects
             is_worst = len(self._worst) < self._num_worst or value < self._worst[-1].psnr
             if not is_first and not is_worst:

@@ -12,7 +12,7 @@ from lgm.types import Batch
 
 
 class Throughput(Callback):
-    """Logs over windows of `every_n_steps` optimizer steps, validation left out:
+    """Logs over windows of `every_n_steps` optimizer steps, validation and evaluation left out:
 
     perf/steps_per_s, perf/objects_per_s: of all ranks together.
     perf/<part>_s: seconds of an optimizer step that went into a part, over all of its micro-batches;
@@ -25,8 +25,9 @@ class Throughput(Callback):
         other: callbacks, e.g. averaged weights, checkpoints, pictures.
     perf/data_share: the data's part of the sum. Near zero where the loader keeps up.
 
-    The module marks the parts on its `stopwatch`. The device is never synchronised for any of this: it
-    runs a few steps behind the program, and is read that much later.
+    The module marks the parts on its `stopwatch`; what pauses that is left out of the windows too. The
+    device is never synchronised for any of this: it runs a few steps behind the program, and is read that
+    much later.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -37,12 +38,12 @@ class Throughput(Callback):
         self._start_step = 0
         self._step = 0
         self._objects = 0
-        self._paused_at: float | None = None
+        self._left_out_s = 0.0  # before this window
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
-        self._open_window(trainer)
         pl_module.stopwatch.start(pl_module.device)
+        self._open_window(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -54,28 +55,21 @@ class Throughput(Callback):
             self._step = trainer.global_step
             stopwatch.end_step()
         if self._step - self._start_step >= self.every_n_steps:
-            self._log(trainer, stopwatch.read())
-            self._open_window(trainer)
+            self._log(trainer, pl_module)
+            self._open_window(trainer, pl_module)
         # Until the module's own hook, the last: callbacks that draw pictures run the network too.
         stopwatch.pause()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.stopwatch.stop()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._paused_at = time.monotonic()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._paused_at is not None:
-            self._window_start += time.monotonic() - self._paused_at
-        self._paused_at = None
-
-    def _open_window(self, trainer: Trainer) -> None:
+    def _open_window(self, trainer: Trainer, module: LightningModule) -> None:
         self._window_start, self._start_step = time.monotonic(), trainer.global_step
-        self._objects = 0
+        self._left_out_s, self._objects = module.stopwatch.left_out_s, 0
 
-    def _log(self, trainer: Trainer, seconds: dict[str, float]) -> None:
-        elapsed = max(time.monotonic() - self._window_start, 1e-9)
+    def _log(self, trainer: Trainer, module: LightningModule) -> None:
+        seconds, left_out_s = module.stopwatch.read(), module.stopwatch.left_out_s - self._left_out_s
+        elapsed = max(time.monotonic() - self._window_start - left_out_s, 1e-9)
         values = {
             "perf/steps_per_s": (trainer.global_step - self._start_step) / elapsed,
             "perf/objects_per_s": self._objects / elapsed,

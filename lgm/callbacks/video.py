@@ -33,6 +33,14 @@ Frames = UInt8[ndarray, "F H W 3"]
 Write = Callable[[Frames], None]
 
 
+class _EndedEarly(Exception):
+    """An encoder takes no more. Videos are written side by side: each must know whether it was its own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"the encoder of {path.name} has ended")
+        self.path = path
+
+
 def ffmpeg() -> str:
     """The encoder's path: imageio's own, or what IMAGEIO_FFMPEG_EXE names.
 
@@ -85,20 +93,22 @@ def _encoder(path: Path, size: int, fps: float, output: tuple[str, ...]) -> Iter
 
         def write(frames: Frames) -> None:
             if len(waiting) == _MOST_WAITING:
-                waiting.popleft().result()
+                with _pipe_to(path):
+                    waiting.popleft().result()
             waiting.append(pipe.submit(process.stdin.write, memoryview(frames.reshape(-1))))
 
         ended_early = False
         try:
             yield write
-            while waiting:
-                waiting.popleft().result()
-            process.stdin.close()
-        except BrokenPipeError:
-            ended_early = True  # and says why
-        except BaseException:
-            process.kill()
-            raise
+            with _pipe_to(path):
+                while waiting:
+                    waiting.popleft().result()
+                process.stdin.close()
+        except BaseException as error:
+            ended_early = isinstance(error, _EndedEarly) and error.path == path
+            if not ended_early:  # else it says why
+                process.kill()
+                raise
         finally:
             with suppress(BrokenPipeError):  # of what was never written
                 process.stdin.close()
@@ -106,3 +116,11 @@ def _encoder(path: Path, size: int, fps: float, output: tuple[str, ...]) -> Iter
             words.seek(0)
             lines = words.read().decode(errors="replace").strip().splitlines() or ["no word of why"]
             raise OSError(f"ffmpeg could not write {path.name} (exit code {process.returncode}): {lines[-1]}")
+
+
+@contextmanager
+def _pipe_to(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _EndedEarly(path) from error

@@ -60,6 +60,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     for callback in callbacks.values():
         if isinstance(callback, Measure):
             callback.make_untrained = partial(untrained, cfg)
+            callback.weights = weights.kind
     module = build_module(cfg, net, batch_size=None)
     trainer = build_trainer(cfg, callbacks)
     if trainer.is_global_zero:

@@ -84,8 +84,11 @@ def make_item(
     )
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Stack items into a batch of uint8 pictures and cameras; raises ValueError where sizes differ."""
+def collate(items: Sequence[Item], with_to_user: bool = False) -> Batch:
+    """Stack items into a batch of uint8 pictures and cameras; raises ValueError where sizes differ.
+
+    with_to_user: the way back to the data's own frame too; training asks for images and cameras alone.
+    """
     sizes = {item.uid: item.rgba.shape[1:3] for item in items}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"objects of one batch have pictures of different sizes: {sizes}; render them alike")
@@ -99,7 +102,7 @@ def collate(items: Sequence[Item]) -> Batch:
         uids=tuple(item.uid for item in items),
         seeds=tuple(item.seed for item in items),
         scaled=all(item.scaled for item in items),
-        to_user=torch.from_numpy(np.stack([item.to_user for item in items])),
+        to_user=torch.from_numpy(np.stack([item.to_user for item in items])) if with_to_user else None,
     )
 
 

@@ -123,11 +123,18 @@ class ObjectDataModule(L.LightningDataModule):
             return DataLoader(InProcess(stream, self.num_workers, device), batch_size=None)
         return self._loader(stream)
 
-    def val_dataloader(self) -> DataLoader:
-        return self._eval_loader(self.val_split, self.max_val_objects)
+    def val_dataloader(self, with_depth: bool = False) -> DataLoader:
+        """with_depth: the loss of a validation reads no depth; who measures asks for it."""
+        return self._eval_loader(self.val_split, self.max_val_objects, with_depth)
 
     def test_dataloader(self) -> DataLoader:
-        return self._eval_loader(self.split, self.max_test_objects)
+        return self._eval_loader(self.split, self.max_test_objects, with_depth=True)
+
+    @property
+    def num_test_objects(self) -> int:
+        """How many objects a test reads, broken ones included."""
+        whole = self._source(self.split).num_objects
+        return whole if self.max_test_objects is None else min(whole, self.max_test_objects)
 
     def state_dict(self) -> dict[str, Any]:
         """What the order of samples depends on, besides the step."""
@@ -162,7 +169,7 @@ class ObjectDataModule(L.LightningDataModule):
             return source
         return source.first_objects(self.max_train_objects)
 
-    def _eval_loader(self, split: str | None, max_objects: int | None) -> DataLoader:
+    def _eval_loader(self, split: str | None, max_objects: int | None, with_depth: bool) -> DataLoader:
         stream = EvalStream(
             source=self._source(split),
             sampler=self.eval_views,
@@ -172,6 +179,7 @@ class ObjectDataModule(L.LightningDataModule):
             max_objects=max_objects,
             max_broken_fraction=self.max_broken_fraction,
             seed=self.eval_seed,
+            with_depth=with_depth,
         )
         return self._loader(stream)
 

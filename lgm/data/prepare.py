@@ -44,7 +44,7 @@ class Preparation:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, training: bool = False) -> Batch:
-        """training: whether to augment."""
+        """training: whether to augment; then there is no `to_user` and no `up`."""
         augmentation = self.augmentation if training else Augmentation()
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
         radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
@@ -57,7 +57,7 @@ class Preparation:
         target_rgba = premultiplied(batch.target.images, batch.target.alphas, self.target_size)
         target_c2w = canonicalise(batch.target.cameras.c2w, reference, radius)
         to_user = batch.to_user
-        if to_user is not None:  # nobody asks for it in training
+        if to_user is not None:
             to_user = None if training else to_user @ from_canonical(reference.double(), radius)
         target_background = augmentation.recolour(background, seeds)
         return replace(
@@ -69,7 +69,7 @@ class Preparation:
             ),
             background=target_background,
             to_user=to_user,
-            up=canonical_up(reference),
+            up=None if training else canonical_up(reference),  # only measures and videos ask
         )
 
     def _depths(

@@ -91,6 +91,7 @@ class EvalStream(IterableDataset):
     max_objects: only the first so many of the whole set.
     seed: what is drawn for an object comes from it and from the object's name alone: the same in any
         split, and beside any other objects.
+    with_depth: the targets' depth too, where an object has it.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class EvalStream(IterableDataset):
         max_objects: int | None = None,
         max_broken_fraction: float = 0.01,
         seed: int = 0,
+        with_depth: bool = False,
     ) -> None:
         self.source = source
         self.sampler = sampler
@@ -112,6 +114,7 @@ class EvalStream(IterableDataset):
         self.max_objects = max_objects
         self.max_broken_fraction = max_broken_fraction
         self.seed = seed
+        self.with_depth = with_depth
 
     def __iter__(self) -> Iterator[Batch]:
         worker, num_workers = _worker()
@@ -122,10 +125,10 @@ class EvalStream(IterableDataset):
             for item in alike:
                 items.append(item)
                 if len(items) == self.batch_size:
-                    yield collate(items)
+                    yield collate(items, with_to_user=True)
                     items = []
             if items:
-                yield collate(items)
+                yield collate(items, with_to_user=True)
 
     def _items(self, consumer: int, num_consumers: int) -> Iterator[Item]:
         counter = BrokenCounter(self.max_broken_fraction, self.source.num_objects)
@@ -144,7 +147,8 @@ class EvalStream(IterableDataset):
                     self.source.prefetch(shard + 1)
             try:
                 found = self.source.load(shard, ordinal)
-                item = make_item(found, self.sampler, object_rng(self.seed, found.uid), True)
+                rng = object_rng(self.seed, found.uid)
+                item = make_item(found, self.sampler, rng, self.with_depth)
             except BrokenSample as error:
                 counter.bad(number, error)
             else:

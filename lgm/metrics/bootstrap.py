@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lgm.metrics.protocol import Bootstrap
 from lgm.metrics.table import ViewTable
 
-_CELLS = 1 << 24  # drawn numbers held at a time
 
-
-def confidence_interval(table: ViewTable, name: str, options: Bootstrap) -> list[float] | None:
-    """[low, high] for the mean of a column over pictures; None for fewer than two objects.
+def confidence_intervals(
+    table: ViewTable, names: Sequence[str], options: Bootstrap
+) -> dict[str, list[float] | None]:
+    """[low, high] for the mean over pictures of each of some columns; None for fewer than two objects.
 
     Objects are drawn, not pictures: views of one object resemble each other, and intervals that took
     them for independent would be several times too narrow.
     """
-    if name not in table.columns:
-        return None
-    sums, counts = table.sums(name)
-    sums, counts = sums[counts > 0], counts[counts > 0]
-    if len(sums) < 2:
-        return None
-    means = resampled_means(sums, counts, options)
+    found: dict[str, list[float] | None] = dict.fromkeys(names)
+    sums = {name: table.sums(name) for name in names if name in table.columns}
+    alike: dict[bytes, list[str]] = {}  # columns that the same objects have
+    for name, (_, counts) in sums.items():
+        alike.setdefault(np.packbits(counts > 0).tobytes(), []).append(name)
     tail = (1 - options.confidence) / 2
-    return [float(value) for value in np.quantile(means, [tail, 1 - tail])]
+    for together in alike.values():
+        known = sums[together[0]][1] > 0
+        if known.sum() < 2:
+            continue
+        totals, counts = (np.stack([sums[name][i][known] for name in together]) for i in (0, 1))
+        for name, means in zip(together, resampled_means(totals, counts, options), strict=True):
+            found[name] = [float(value) for value in np.quantile(means, [tail, 1 - tail])]
+    return found
+
+
+def confidence_interval(table: ViewTable, name: str, options: Bootstrap) -> list[float] | None:
+    """That of one column."""
+    return confidence_intervals(table, [name], options)[name]
 
 
 def resampled_means(sums: np.ndarray, counts: np.ndarray, options: Bootstrap) -> np.ndarray:
-    """The mean over all pictures in each of `resamples` draws of as many objects as there are."""
+    """The means over all pictures in each of `resamples` draws of as many objects as there are.
+
+    sums, counts: [K, N], of K columns and N objects. Returns [K, resamples]; a draw is that of all columns.
+    """
     rng = np.random.default_rng(options.seed)
-    num_objects = len(sums)
-    means, at_once = [], max(1, _CELLS // num_objects)
-    for start in range(0, options.resamples, at_once):
-        draws = min(at_once, options.resamples - start)
-        drawn = rng.integers(num_objects, size=(draws, num_objects))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    return np.concatenate(means)
+    num_columns, num_objects = sums.shape
+    both = np.concatenate([sums, counts])  # [2K, N]
+    totals = np.empty((len(both), options.resamples))
+    for draw in range(options.resamples):
+        drawn = rng.integers(num_objects, size=num_objects)
+        times = np.bincount(drawn, minlength=num_objects).astype(np.float64)  # how often each was drawn
+        totals[:, draw] = both @ times
+    return totals[:num_columns] / totals[num_columns:]

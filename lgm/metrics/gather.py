@@ -9,12 +9,17 @@ from torch import distributed
 Item = TypeVar("Item")
 
 
+def alone() -> bool:
+    """Whether no other rank waits for this one."""
+    return not (distributed.is_available() and distributed.is_initialized())
+
+
 def gather_items(items: list[Item]) -> list[Item]:
     """The items of all ranks, in the ranks' order, on every rank.
 
     Every rank must call it once, however many items it has: none is fine.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if alone():
         return list(items)
     per_rank: list[list[Item]] = [[] for _ in range(distributed.get_world_size())]
     distributed.all_gather_object(per_rank, items)

@@ -7,7 +7,6 @@ reduces over the leading axes. All of it runs in float32, whatever the autocast 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal
 
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lgm.losses.perceptual import LPIPS
+from lgm.rendering.precision import full_precision
 
 PSNR_CAP_DB = 100.0  # identical images have no finite PSNR; a mean over images needs one
 
@@ -80,7 +80,7 @@ def ssims(
     targets = targets.float().clamp(0, 1)
     columns: list[list[Tensor]] = [[] for _ in pictures]
     flat = [x if isinstance(x, float) else x.reshape(-1, *x.shape[-3:]) for x in pictures]  # [M, 3, H, W]
-    with torch.autocast(targets.device.type, enabled=False), _full_float32():
+    with full_precision(targets.device.type):
         for chunk in _chunks(targets.reshape(-1, *targets.shape[-3:])):
             shares = [x if isinstance(x, float) else x[chunk[0]] for x in flat]
             for column, values in zip(columns, _ssims(shares, chunk[1], border), strict=True):
@@ -98,7 +98,7 @@ def lpips(
     """
     images, targets = _comparable(images, targets)
     flat = images.reshape(-1, *images.shape[-3:])  # [M, 3, H, W]
-    with torch.autocast(images.device.type, enabled=False):
+    with full_precision(images.device.type):  # cuDNN convolves float32 in TF32 otherwise
         values = [network(flat[part], chunk) for part, chunk in _chunks(targets.reshape(flat.shape))]
     return torch.cat(values).view(images.shape[:-3])
 
@@ -196,14 +196,3 @@ def _window_matrix(size: int, border: Border, device: torch.device) -> Float[Ten
     if border == "cropped":
         matrix = matrix[_WINDOW_RADIUS:-_WINDOW_RADIUS]
     return matrix.float().to(device)
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """No TF32 in products, whatever is set: variances are small differences of large numbers."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

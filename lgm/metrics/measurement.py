@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from lgm.cameras import angles_about
 from lgm.losses.perceptual import LPIPS, MissingWeights
 from lgm.metrics.baselines import nearest_input
-from lgm.metrics.gather import gather_items
+from lgm.metrics.gather import alone, gather_items
 from lgm.metrics.image import alpha_iou, depth_error, lpips, psnr, ssims
 from lgm.metrics.late import Late
 from lgm.metrics.protocol import Protocol
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 NO_LPIPS_REASON = "this evaluation was asked for none (callbacks.measure.lpips=null)"
 NO_DEPTH_REASON = "these data have no depth"
 _WHITE = 1.0
+_MOST_NAMED = 8
 
 
 def lpips_column(net: str) -> str:
@@ -82,6 +83,7 @@ class Measurement:
         self.protocol = protocol
         self.perceptual = perceptual or PerceptualNets()
         self._rows: list[_Rows] = []
+        self._broken: list[str] = []  # uids
         self._late: tuple[Late, Tensor, tuple[str, ...]] | None = None
         self._has_depth = False
 
@@ -128,10 +130,14 @@ class Measurement:
         return (rows.columns["psnr"] * rows.novel).sum(dim=1) / rows.novel.sum(dim=1)
 
     def table(self) -> ViewTable:
-        """All rows of all ranks, each view once; every rank must call it once."""
+        """All rows of all ranks; every rank must call it once.
+
+        Raises ValueError, on every rank, where two objects have one uid or a prediction was no number.
+        """
         self._read_check()
+        _refuse(gather_items(self._broken))
         parts = gather_items([_on_host(rows) for rows in self._rows])
-        return ViewTable.joined(parts).unique()
+        return ViewTable.joined(parts).ordered()
 
     def reasons(self) -> dict[str, str]:
         """Why a column is not there, on any rank: one without weights leaves holes, and then there is no
@@ -145,7 +151,7 @@ class Measurement:
         return shared
 
     def _check_finite(self, prediction: Prediction, values: Tensor) -> None:
-        """Stop at a prediction that is no number, a batch late: asking at once would wait for it."""
+        """Note a prediction that is no number, a batch late: asking at once would wait for it."""
         self._read_check()
         finite = torch.isfinite(prediction.gaussians.packed()).flatten(1).all(dim=1)
         finite = finite & torch.isfinite(values).all(dim=1)
@@ -156,11 +162,18 @@ class Measurement:
             return
         (late, finite, uids), self._late = self._late, None
         if not late.read():
-            broken = [uid for uid, fine in zip(uids, finite.tolist(), strict=True) if not fine]
-            raise ValueError(
-                f"the prediction for {', '.join(broken)} holds values that are no numbers; "
-                f"try trainer.precision=32-true, or another checkpoint"
-            )
+            self._broken += [uid for uid, fine in zip(uids, finite.tolist(), strict=True) if not fine]
+            if alone():  # others would wait for this rank's rows until their patience ends
+                _refuse(self._broken)
+
+
+def _refuse(broken: Sequence[str]) -> None:
+    if broken:
+        named = ", ".join(broken[:_MOST_NAMED]) + (" and others" if len(broken) > _MOST_NAMED else "")
+        raise ValueError(
+            f"the prediction for {named} holds values that are no numbers; "
+            f"try trainer.precision=32-true, or another checkpoint"
+        )
 
 
 def camera_angles(batch: Batch) -> dict[str, Float[Tensor, "B V"]]:

@@ -69,6 +69,15 @@ class MetricOptions:
             raise ValueError(
                 f"protocol.metrics.ssim_border={self.ssim_border!r} is not one of {', '.join(BORDERS)}"
             )
+        if not 0 < self.alpha_threshold < 1:
+            raise ValueError(
+                f"protocol.metrics.alpha_threshold={self.alpha_threshold} must lie between 0 and 1: "
+                "nothing or everything would be a silhouette"
+            )
+        if not 0 <= self.level_elevation_deg <= 90:
+            raise ValueError(
+                f"protocol.metrics.level_elevation_deg={self.level_elevation_deg} must lie in 0..90"
+            )
 
 
 class Protocol:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from lgm.metrics.bootstrap import confidence_interval
+from lgm.metrics.bootstrap import confidence_interval, confidence_intervals
 from lgm.metrics.protocol import Protocol
 from lgm.metrics.table import VIEW_ID, ViewTable
 
@@ -43,7 +43,7 @@ def summarise(table: ViewTable, protocol: Protocol, reasons: Mapping[str, str]) 
         "confidence": {
             "level": bootstrap.confidence,
             "resamples": bootstrap.resamples,
-            **{name: confidence_interval(table, name, bootstrap) for name in METRICS},
+            **confidence_intervals(table, METRICS, bootstrap),
         },
         "bands": {name: _band(rows, protocol) for name, rows in bands(table, protocol).items()},
         "baselines": {name: _baseline(table, name, reasons) for name in BASELINES},
@@ -70,33 +70,36 @@ def bands(table: ViewTable, protocol: Protocol) -> dict[str, ViewTable]:
 
 def per_object(table: ViewTable, protocol: Protocol) -> list[dict[str, object]]:
     """One line an object, each with its protocol."""
-    return [
-        {
-            "uid": uid,
-            "num_views": len(views),
-            **{name: mean_of(views, name) for name in METRICS},
-            **{f"{name}_psnr": views.mean(f"{name}_psnr") for name in BASELINES},
-            "protocol": protocol.name,
-            "protocol_hash": protocol.hash,
-        }
-        for uid, views in table.by_object()
-    ]
-
-
-def per_view(table: ViewTable, protocol: Protocol) -> list[dict[str, object]]:
-    columns = [VIEW_ID, "elevation_deg", "azimuth_deg", *METRICS]
-    columns += [f"{name}_{metric}" for name in BASELINES for metric in BASELINE_METRICS]
-    values = {name: table.columns.get(name, np.full(len(table), np.nan)).tolist() for name in columns}
-    values[VIEW_ID] = [int(number) for number in values[VIEW_ID]]
+    columns = {
+        **{name: table.object_means(name, partly=name in _PARTLY) for name in METRICS},
+        **{f"{name}_psnr": table.object_means(f"{name}_psnr") for name in BASELINES},
+    }
+    lines = zip(table.objects, table.num_views, *columns.values(), strict=True)
     return [
         {
             "uid": str(uid),
-            **{name: column[row] for name, column in values.items()},
+            "num_views": int(num_views),
+            **dict(zip(columns, values, strict=True)),
             "protocol": protocol.name,
             "protocol_hash": protocol.hash,
         }
-        for row, uid in enumerate(table.uids)
+        for uid, num_views, *values in lines
     ]
+
+
+def per_view(table: ViewTable, protocol: Protocol) -> Iterator[dict[str, object]]:
+    """One line a picture, made as it is asked for: there may be millions."""
+    names = ["elevation_deg", "azimuth_deg", *METRICS]
+    names += [f"{name}_{metric}" for name in BASELINES for metric in BASELINE_METRICS]
+    columns = [table.columns.get(name, np.full(len(table), np.nan)) for name in names]
+    for uid, view_id, *values in zip(table.uids, table.columns[VIEW_ID], *columns, strict=True):
+        yield {
+            "uid": str(uid),
+            VIEW_ID: int(view_id),
+            **dict(zip(names, values, strict=True)),
+            "protocol": protocol.name,
+            "protocol_hash": protocol.hash,
+        }
 
 
 def _reason(name: str, value: float | None, reasons: Mapping[str, str]) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +38,34 @@ class ViewTable:
         }
         return cls(uids, columns)
 
-    def unique(self) -> ViewTable:
-        """Rows sorted by object and view, each view once: a sampler that pads its ranks to one length
-        sends some objects twice."""
+    def ordered(self) -> ViewTable:
+        """Rows sorted by object and view; raises ValueError where one stands there twice."""
         if not len(self):
             return self
-        keys = np.rec.fromarrays([self.uids, self.columns[VIEW_ID]])
-        _, first = np.unique(keys, return_index=True)
-        return self[first]
+        _, index = self._grouped
+        views = self.columns[VIEW_ID]
+        order = np.lexsort((views, index))
+        index, views = index[order], views[order]
+        twice = np.flatnonzero((index[1:] == index[:-1]) & (views[1:] == views[:-1]))
+        if len(twice):
+            uid = str(self.uids[order[twice[0]]])
+            raise ValueError(
+                f"object {uid!r} stands in two of the sets that are measured, or twice in one; "
+                "leave one out, or pack one under another uid"
+            )
+        return self[order]
 
     def __getitem__(self, rows: np.ndarray) -> ViewTable:
-        return ViewTable(self.uids[rows], {name: column[rows] for name, column in self.columns.items()})
+        found = ViewTable(self.uids[rows], {name: column[rows] for name, column in self.columns.items()})
+        names, index = self._grouped
+        kept, index = np.unique(index[rows], return_inverse=True)
+        found.__dict__["_grouped"] = names[kept], index  # numbers sort ten times faster than names
+        return found
+
+    @cached_property
+    def _grouped(self) -> tuple[np.ndarray, np.ndarray]:
+        """The uids, each once, sorted; and of each row, which of these is its own."""
+        return np.unique(self.uids, return_inverse=True)
 
     def mean(self, name: str, partly: bool = False) -> float | None:
         """The mean of a column; None as soon as one row lacks it, or where none has it.
@@ -61,32 +80,49 @@ class ViewTable:
     @property
     def objects(self) -> np.ndarray:
         """The uids, each once, sorted."""
-        return np.unique(self.uids)
+        return self._grouped[0]
 
     def by_object(self) -> Iterator[tuple[str, ViewTable]]:
         """Each object's rows, sorted by uid."""
         if not len(self):
             return
-        order = np.argsort(self.uids, kind="stable")
-        uids, starts = np.unique(self.uids[order], return_index=True)
-        for uid, rows in zip(uids, np.split(order, starts[1:]), strict=True):
+        uids, index = self._grouped
+        ends = np.bincount(index).cumsum()[:-1]
+        for uid, rows in zip(uids, np.split(np.argsort(index, kind="stable"), ends), strict=True):
             yield str(uid), self[rows]
+
+    @property
+    def num_views(self) -> np.ndarray:
+        """How many rows each object has, sorted by uid."""
+        names, index = self._grouped
+        return np.bincount(index, minlength=len(names))
+
+    def object_means(self, name: str, partly: bool = False) -> list[float | None]:
+        """`mean` of each object's rows, sorted by uid."""
+        if name not in self.columns:
+            return [None] * len(self.objects)
+        sums, counts = self.sums(name)
+        known = counts > 0 if partly else counts == self.num_views
+        means = np.divide(sums, counts, out=np.zeros_like(sums), where=known)
+        return [value if fine else None for value, fine in zip(means.tolist(), known, strict=True)]
 
     def sums(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Of each object, sorted by uid: the sum of what it has of a column, and how many that are."""
-        uids, index = np.unique(self.uids, return_inverse=True)
+        uids, index = self._grouped
         known = ~np.isnan(self.columns[name])
         values = np.where(known, self.columns[name], 0.0)
         size = len(uids)
         return np.bincount(index, values, size), np.bincount(index, known, size)
 
 
-def write_csv(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
-    """Write a CSV; numbers to 6 digits, what is not known as an empty cell."""
+def write_csv(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV of at least one line; numbers to 6 digits, what is not known as an empty cell."""
+    lines = iter(lines)
+    first = next(lines)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
+        writer = csv.DictWriter(file, fieldnames=list(first))
         writer.writeheader()
-        for line in lines:
+        for line in chain([first], lines):
             writer.writerow({name: _cell(value) for name, value in line.items()})
 
 

@@ -29,11 +29,13 @@ WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 @dataclass(frozen=True)
 class Weights:
     """tensors: under the released names. config: {"model", "scene", "resolution"} as they were trained
-    with; None for files that record nothing, as the released ones. path: the file they came from."""
+    with; None for files that record nothing, as the released ones. path: the file they came from.
+    kind: "ema", a running average, or "raw"; "unknown" where the file does not say."""
 
     tensors: dict[str, Tensor]
     config: dict[str, Any] | None
     path: Path
+    kind: Literal["ema", "raw", "unknown"] = "unknown"
 
 
 def complete_net(net: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +96,8 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
     if average is not None:
         log.info("%s: the %s weights", path, "averaged" if use_average else "last step's")
     tensors = average["state_dict"] if use_average else network_weights(checkpoint)
-    return Weights(tensors, _checked(checkpoint["config"], path), path)
+    kind = "ema" if use_average else "raw"
+    return Weights(tensors, _checked(checkpoint["config"], path), path, kind)
 
 
 def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict") -> None:

@@ -54,6 +54,12 @@ def make_renderer(name: str = "auto") -> Renderer:
     return backends[name]()
 
 
+def name_of(renderer: Renderer, device_type: str) -> str:
+    """The back end that draws on devices of that type; a class of one's own is named by its own name."""
+    used = type(fastest(device_type) if isinstance(renderer, AutoRenderer) else renderer)
+    return next((name for name, backend in BACKENDS.items() if used is backend), used.__name__)
+
+
 @cache
 def fastest(device_type: str) -> Renderer:
     """The fastest usable back end on devices of that type; cached, so that the choice is logged once."""

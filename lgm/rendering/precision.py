@@ -8,11 +8,13 @@ import torch
 
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Switch autocast, TF32 and bfloat16 matrix products off: an exponent of ten bits is no exponent.
+    """Switch autocast, TF32 and bfloat16 off, in products and convolutions: an exponent of ten
+    bits is no exponent, and variances are small differences of large numbers.
 
     A backward needs it too: it runs in whatever context `.backward()` is called.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    backends = (cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

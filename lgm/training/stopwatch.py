@@ -47,9 +47,13 @@ class Stopwatch:
     are read when the device has passed them, a few steps later, so that nobody waits.
 
     It stands still until `start`; marks then cost nothing.
+
+    left_out_s: seconds, on the host's clock and since `start`, of pauses that count as no part of a step.
     """
 
     def __init__(self) -> None:
+        self.left_out_s = 0.0
+        self._paused_at: float | None = None
         self._make: Callable[[], Moment] | None = None
         self._running = False
         self._last: Moment | None = None
@@ -67,6 +71,7 @@ class Stopwatch:
 
     def stop(self) -> None:
         self._make, self._running, self._last = None, False, None
+        self.left_out_s, self._paused_at = 0.0, None
         self._laps, self._steps = [], deque()
 
     def mark(self, part: str) -> None:
@@ -78,7 +83,7 @@ class Stopwatch:
 
     def pause(self) -> None:
         """Ignore marks until `resume`: the same code runs, but not as a part of a step."""
-        self._running = False
+        self._running, self._paused_at = False, time.monotonic()
 
     def resume(self, part: str | None = None) -> None:
         """part: what the pause, from the mark before it, counts as; None leaves it out."""
@@ -87,8 +92,11 @@ class Stopwatch:
         self._running = True
         if part is None:
             self._last = self._now()
+            if self._paused_at is not None:
+                self.left_out_s += time.monotonic() - self._paused_at
         else:
             self.mark(part)
+        self._paused_at = None
 
     def end_step(self) -> None:
         """The marks since the last call were one optimizer step, over all of its micro-batches."""

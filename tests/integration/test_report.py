@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,10 +19,10 @@ from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from lgm.callbacks import Measure, Report
+from lgm.callbacks import InputSheet, Measure, Report
 from lgm.cameras import Cameras, pixel_rays
 from lgm.gaussians import Gaussians
-from lgm.metrics import Protocol
+from lgm.metrics import Protocol, measurement
 from lgm.types import Batch, Prediction, RenderOutput, Views
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -87,7 +88,9 @@ def make_net(error: float) -> torch.nn.Linear:
     return net
 
 
-def run_test(run_dir: Path, callbacks: list, uids: list[tuple[str, ...]], error: float = 0.1, **options):
+def run_test(
+    run_dir: Path, callbacks: list, uids: list[tuple[str, ...] | Batch], error: float = 0.1, **options
+):
     trainer = Trainer(
         default_root_dir=run_dir,
         callbacks=callbacks,
@@ -98,7 +101,7 @@ def run_test(run_dir: Path, callbacks: list, uids: list[tuple[str, ...]], error:
         enable_progress_bar=any(hasattr(callback, "get_metrics") for callback in callbacks),
         **options,
     )
-    loader = DataLoader([make_batch(names) for names in uids], batch_size=None)
+    loader = DataLoader([x if isinstance(x, Batch) else make_batch(x) for x in uids], batch_size=None)
     trainer.test(BallModule(error), loader, verbose=False)
     return trainer
 
@@ -154,7 +157,14 @@ def test_metrics_json(evaluated):
         *("psnr", "ssim", "lpips", "lpips_reason", "lpips_alex", "lpips_alex_reason", "alpha_iou"),
         *("depth_l1", "depth_l1_reason", "num_objects", "num_views", "protocol", "protocol_hash"),
         *("confidence", "bands", "baselines", "views_definition", "protocol_content"),
+        "made_with",
     ]
+    assert metrics["made_with"] == {
+        "weights": "unknown",
+        "precision": "32-true",
+        "renderer": None,  # this module draws by itself
+        "skipped_objects": None,
+    }
     assert metrics["protocol_hash"] == Protocol({"name": "a<b>"}).hash
     assert metrics["psnr"] == pytest.approx(20.0, abs=1e-3)
     assert metrics["alpha_iou"] == 1.0
@@ -236,6 +246,24 @@ def test_report_shows_no_more_than_asked(tmp_path):
     assert "no untrained network was given" in page.text
 
 
+def test_an_object_without_other_views_than_its_inputs_is_on_no_page(tmp_path):
+    batch = make_batch(("alone",))
+    batch = replace(batch, target=batch.input)
+    callbacks = [Measure(Protocol({"name": "p"})), Report(), InputSheet()]
+    run_test(tmp_path, callbacks, [batch, ("a", "b")])
+    page = Page((tmp_path / "report.html").read_text())
+    assert "alone" not in page.text and len(page.pictures) == 2 * (4 + 6 * 4)
+    assert [path.parent.name for path in tmp_path.glob("objects/*/inputs.png")] == ["alone"]
+
+
+def test_a_report_of_numbers_alone(tmp_path):
+    run_test(tmp_path, [Measure(Protocol({"name": "p"})), Report(max_objects=0)], [("a", "b")])
+    page = Page((tmp_path / "report.html").read_text())
+    assert not page.pictures and "Below: 0 of 2 objects" in page.text
+    with pytest.raises(ValueError, match="max_objects=-1 must be at least 0"):
+        Report(max_objects=-1)
+
+
 def test_report_without_numbers_is_refused_before_the_work(tmp_path):
     for callbacks in ([Report()], [Report(), Measure(Protocol({"name": "p"}))]):
         with pytest.raises(ValueError, match="add measure before it"):
@@ -250,6 +278,17 @@ def test_no_object_at_all(tmp_path):
 def test_a_prediction_that_is_no_number_is_named(tmp_path):
     with pytest.raises(ValueError, match="prediction for a, b holds"):
         run_test(tmp_path, [Measure(Protocol({"name": "p"}))], [("a", "b")], error=float("nan"))
+
+
+def test_every_rank_raises_for_a_prediction_that_is_no_number_on_one(tmp_path, monkeypatch):
+    """One that stops alone leaves the others waiting for its rows."""
+    monkeypatch.setattr(measurement, "alone", lambda: False)
+    batches = [("a", "b"), ("c",)]
+    with pytest.raises(ValueError, match="prediction for a, b, c holds"):  # and not at the first batch
+        run_test(tmp_path, [Measure(Protocol({"name": "p"}))], batches, error=float("nan"))
+    monkeypatch.setattr(measurement, "gather_items", lambda items: [*items, "of another rank"])
+    with pytest.raises(ValueError, match="prediction for of another rank holds"):
+        run_test(tmp_path, [Measure(Protocol({"name": "p"}))], batches)
 
 
 @pytest.mark.slow
@@ -276,9 +315,9 @@ def test_two_processes_count_each_object_once(tmp_path):
 
 
 def run_as_one_of_two() -> None:
-    """Three objects over two ranks: unequal numbers of batches, and one object that both have."""
+    """Three objects over two ranks: unequal numbers of batches."""
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    uids = [("a", "b")] if rank == 0 else [("c",), ("b",)]
+    uids = [("a",), ("b",)] if rank == 0 else [("c",)]
     run_test(
         Path(os.environ[SCRIPT_ENV]),
         [Measure(Protocol({"name": "two ranks"}), make_untrained=lambda: make_net(0.5)), Report()],

@@ -5,17 +5,18 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lgm.callbacks import ExportPly, ImageGrid, StepProgress, Throughput
+from lgm.callbacks import EvaluateEvery, ExportPly, ImageGrid, StepProgress, Throughput
 from lgm.callbacks import export as export_room
 from lgm.callbacks.images import log_picture
 from lgm.callbacks.objects import object_dir
@@ -26,6 +27,7 @@ from lgm.callbacks.rate import RecentRate
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import load_ply
+from lgm.metrics import Protocol
 from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction, RenderOutput, Views
 
@@ -260,6 +262,43 @@ def test_throughput_sees_a_slow_loader(tmp_path):
     assert 0.045 < metrics["perf/data_s"] < 0.5
     assert 0.5 < metrics["perf/data_share"] <= 1
     assert metrics["perf/steps_per_s"] < 20
+
+
+class MeasuredModule(FakeModule):
+    """One that `EvaluateEvery` can drive."""
+
+    def eval_preparation(self, batch: Batch) -> Batch:
+        return batch
+
+
+class SlowToMeasure(LightningDataModule):
+    def train_dataloader(self) -> torch.utils.data.DataLoader:
+        return loader(*[make_batch("a")] * 8)
+
+    def val_dataloader(self, with_depth: bool = False) -> torch.utils.data.DataLoader:
+        time.sleep(0.25)
+        return loader(make_batch("b"))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_evaluation_changes_neither_the_throughput_nor_what_is_drawn(tmp_path, first):
+    class Drawn(Callback):
+        numbers: ClassVar[list] = []
+
+        def on_train_batch_end(self, *args):
+            self.numbers.append(float(torch.rand(())))
+
+    drawn = []
+    for every in (None, 1):
+        throughput, evaluation = Throughput(every_n_steps=2), EvaluateEvery(every, Protocol({"name": "p"}))
+        order = [throughput, evaluation] if first else [evaluation, throughput]
+        Drawn.numbers = []
+        torch.manual_seed(0)
+        trainer = make_trainer(tmp_path, [*order, Drawn()], max_steps=4)
+        trainer.fit(MeasuredModule(), datamodule=SlowToMeasure())
+        drawn.append(Drawn.numbers)
+    assert trainer.callback_metrics["perf/steps_per_s"] > 8  # it was below 4
+    assert drawn[0] == drawn[1]
 
 
 def test_parts_of_a_test_run(tmp_path):

@@ -13,9 +13,9 @@ from data_tools.plan import make_plan
 from data_tools.renders import check_settings, write_object
 from lgm.data.prepare import Preparation
 from lgm.data.shards import ShardSource
-from lgm.data.stream import EvalStream
+from lgm.data.stream import EvalStream, TrainStream
 from lgm.data.synthetic import SyntheticSource
-from lgm.data.views import HeldOutViews
+from lgm.data.views import HeldOutViews, RandomViews
 from lgm.metrics import Measurement, Protocol
 from lgm.types import Prediction, RenderOutput
 from tests.unit.test_data_tools_shards import rewrite
@@ -86,7 +86,7 @@ def test_verify_misses_depth(renders, tmp_path, capsys):
 
 def synthetic_batch(count: int = 2):
     source = SyntheticSource(num_objects=count, num_views=8, resolution=32)
-    return next(iter(EvalStream(source, HeldOutViews(4), batch_size=count)))
+    return next(iter(EvalStream(source, HeldOutViews(4), batch_size=count, with_depth=True)))
 
 
 def test_a_perfect_prediction_has_no_depth_error_and_a_shifted_one_its_shift():
@@ -128,6 +128,20 @@ def test_depth_stays_where_the_data_are_scaled():
 
 
 def test_sets_without_depth_say_so(dataset):
-    batch = next(iter(EvalStream(ShardSource(dataset), HeldOutViews(4), batch_size=2)))
+    batch = next(iter(EvalStream(ShardSource(dataset), HeldOutViews(4), batch_size=2, with_depth=True)))
     assert batch.target.depths is None
     assert Preparation(32, 32)(batch).target.depths is None
+
+
+def test_depth_is_read_where_it_is_measured_alone():
+    source = SyntheticSource(num_objects=2, num_views=8, resolution=32)
+    assert next(iter(EvalStream(source, HeldOutViews(4), batch_size=2))).target.depths is None
+
+
+def test_training_gets_images_and_cameras_alone():
+    source = SyntheticSource(num_objects=2, num_views=8, resolution=32)
+    batch = next(iter(TrainStream(source, RandomViews(4, 6), batch_size=2, seed=0)))
+    assert batch.to_user is None and batch.target.depths is None
+    assert Preparation(32, 32)(batch, training=True).up is None
+    measured = synthetic_batch()
+    assert measured.to_user is not None and Preparation(32, 32)(measured).up is not None

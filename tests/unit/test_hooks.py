@@ -216,6 +216,25 @@ def test_an_encoder_that_dies_while_frames_come(tmp_path, dying_encoder):
                 write(frames)
 
 
+def test_of_two_encoders_the_one_that_died_is_named(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text(
+        "#!/bin/sh\nfor last; do :; done\n"
+        'case "$last" in *.mp4) echo "Unknown encoder libx264" >&2; exit 1;; *) cat >/dev/null;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(video, "ffmpeg", lambda: str(program))
+    frames = np.zeros((16, 64, 64, 3), np.uint8)
+    with (
+        pytest.raises(OSError, match=r"could not write x\.mp4 \(exit code 1\): Unknown encoder"),
+        video.mp4(tmp_path / "x.mp4", 64, 10) as movie,
+        video.gif(tmp_path / "x.gif", 64, 10, 32, 10) as animation,
+    ):
+        for _ in range(20):
+            movie(frames)
+            animation(frames)
+
+
 def test_a_renderer_that_fails_ends_the_encoder(tmp_path):
     with pytest.raises(RuntimeError, match="out of memory"):  # noqa: SIM117
         with whole(tmp_path / "x.mp4") as path, video.mp4(path, 64, 10) as write:

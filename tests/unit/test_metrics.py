@@ -13,6 +13,7 @@ from lgm.metrics import (
     alpha_iou,
     depth_error,
     gather_items,
+    lpips,
     nearest_input,
     nearest_input_index,
     psnr,
@@ -91,6 +92,20 @@ def test_several_predictions_at_once_are_each_on_its_own():
     torch.testing.assert_close(first, ssim(images, targets), atol=1e-6, rtol=0)
     torch.testing.assert_close(second, ssim(others, targets), atol=1e-6, rtol=0)
     torch.testing.assert_close(plain, ssim(torch.ones_like(targets), targets), atol=1e-6, rtol=0)
+
+
+def test_lpips_convolves_in_full_float32():
+    seen = []
+
+    def network(images, targets):
+        seen.append((torch.backends.cudnn.conv.fp32_precision, torch.is_autocast_enabled("cpu")))
+        return torch.zeros(len(images))
+
+    before = torch.backends.cudnn.conv.fp32_precision
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lpips(network, torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
+    assert seen == [("ieee", False)]
+    assert torch.backends.cudnn.conv.fp32_precision == before
 
 
 def test_a_lower_precision_of_products_does_not_reach_ssim():

@@ -84,6 +84,11 @@ def test_conventions_of_the_code_are_in_the_hash(monkeypatch):
     [
         ({}, "needs a name"),
         ({"name": "x", "metrics": {"lpips": ["squeeze"]}}, "lpips='squeeze' is not one of vgg, alex"),
+        ({"name": "x", "metrics": {"alpha_threshold": 1}}, "alpha_threshold=1 must lie between 0 and 1"),
+        (
+            {"name": "x", "metrics": {"level_elevation_deg": -5}},
+            r"level_elevation_deg=-5 must lie in 0\.\.90",
+        ),
         ({"name": "x", "metrics": {"ssim_border": "zero"}}, "ssim_border='zero' is not one of"),
         ({"name": "x", "metrics": {"iou": 1}}, "protocol.metrics of x: .*iou"),
         ({"name": "x", "metrics": {"bootstrap": {"confidence": 95}}}, "lie between 0 and 1"),

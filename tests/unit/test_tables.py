@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lgm.metrics import Protocol
-from lgm.metrics.bootstrap import confidence_interval, resampled_means
+from lgm.metrics.bootstrap import confidence_interval, confidence_intervals
 from lgm.metrics.protocol import Bootstrap
 from lgm.metrics.summary import BASELINES, per_object, per_view, summarise
 from lgm.metrics.table import ViewTable, read_view_csv, write_csv
@@ -41,13 +41,29 @@ def test_the_overall_number_is_the_mean_over_pictures_not_over_objects():
     json.dumps(summary, allow_nan=False)
 
 
-def test_a_picture_that_came_twice_counts_once():
-    measured = table(("b", 1, 1.0), ("a", 0, 2.0), ("b", 1, 1.0), ("a", 2, 3.0)).unique()
+def test_rows_are_ordered_by_object_and_view():
+    measured = table(("b", 1, 1.0), ("a", 2, 2.0), ("a", 0, 3.0)).ordered()
     assert list(zip(measured.uids, measured.columns["view_id"], strict=True)) == [
         ("a", 0),
         ("a", 2),
         ("b", 1),
     ]
+    assert [(uid, list(rows.columns["psnr"])) for uid, rows in measured.by_object()] == [
+        ("a", [3.0, 2.0]),
+        ("b", [1.0]),
+    ]
+
+
+def test_two_objects_of_one_name_are_never_merged():
+    twice = table(("b", 1, 1.0), ("a", 0, 2.0), ("b", 1, 5.0), ("a", 2, 3.0))
+    with pytest.raises(ValueError, match="object 'b' stands in two of the sets"):
+        twice.ordered()
+
+
+def test_rows_of_some_objects_know_these_alone():
+    some = table(("c", 0, 1.0), ("a", 0, 2.0), ("b", 0, 3.0), ("a", 1, 4.0))[np.array([0, 1, 3])]
+    assert list(some.objects) == ["a", "c"]
+    assert [list(column) for column in some.sums("psnr")] == [[6.0, 1.0], [2.0, 1.0]]
 
 
 def test_a_column_that_one_rank_lacks_has_no_mean_unless_partly():
@@ -87,11 +103,28 @@ def test_no_interval_of_one_object():
     assert confidence_interval(table(("a", 0, 1.0), ("a", 1, 2.0)), "psnr", Bootstrap()) is None
 
 
-def test_resampling_in_turns_is_the_same(monkeypatch):
-    sums, counts = np.arange(7.0), np.ones(7)
-    whole = resampled_means(sums, counts, Bootstrap(resamples=50))
-    monkeypatch.setattr("lgm.metrics.bootstrap._CELLS", 70)
-    assert np.array_equal(resampled_means(sums, counts, Bootstrap(resamples=50)), whole)
+def test_columns_resampled_together_are_each_as_alone():
+    rows = [(name, view, float(view + ord(name))) for name in "abcd" for view in range(3)]
+    depths = [np.nan] * 3 + list(range(9))  # not of the first object
+    measured = table(*rows, depth_l1=depths, ssim=list(range(12)))
+    together = confidence_intervals(measured, ["psnr", "ssim", "depth_l1", "lpips"], Bootstrap())
+    assert together["lpips"] is None
+    for name in ("psnr", "ssim", "depth_l1"):
+        assert together[name] == pytest.approx(confidence_interval(measured, name, Bootstrap()))
+    # Drawn one by one, as the definition says.
+    rng, means = np.random.default_rng(0), []
+    values = np.arange(12.0).reshape(4, 3)
+    for _ in range(1000):
+        means.append(values[rng.integers(4, size=4)].mean())
+    assert together["ssim"] == pytest.approx(np.quantile(means, [0.025, 0.975]))
+
+
+def test_an_objects_mean_is_known_where_all_its_pictures_are():
+    measured = table(("b", 0, 1.0), ("a", 0, 2.0), ("b", 1, 4.0), lpips=[0.5, 0.25, np.nan])
+    assert measured.object_means("lpips") == [0.25, None]
+    assert measured.object_means("lpips", partly=True) == [0.25, 0.5]
+    assert measured.object_means("depth_l1") == [None, None]
+    assert [line["num_views"] for line in per_object(measured, PROTOCOL)] == [1, 2]
 
 
 def test_a_table_of_views_comes_back(tmp_path):
