@@ -70,6 +70,8 @@ def composed(config: str, overrides: list[str]):
 def test_every_command_composes(command):
     words = [re.sub(r"<[^>]+>|…", "filled_in", word) for word in shlex.split(command)]
     script, overrides = words[1], [word for word in words[2:] if word != "-m"]
+    if "-m" in words:  # of a sweep the first job
+        overrides = [word.partition(",")[0] for word in overrides]
     if "--" in command:  # `--help`, `--cfg job`: Hydra's own
         return
     cfg = composed(script.removesuffix(".py"), overrides)
