@@ -43,7 +43,7 @@ SMALL = {
     "one giant over the whole picture": (giant(), orbit(1, 2), 40, 40),
     "camera inside the cloud": (cloud(1, 100, 0.05, spread=1.0), orbit(1, 2, radius=0.3), 24, 24),
     "all culled": (cloud(1, 20, 0.01, opacity=(0.0, 1 / 300)), orbit(1, 2), 16, 16),
-    "opaque": (cloud(1, 80, 0.2, opacity=(0.97, 1.0)), orbit(1, 1), 32, 32),
+    "opaque": (cloud(1, 40, 0.2, opacity=(0.97, 1.0)), orbit(1, 1), 16, 32),
 }
 LARGE = {
     **SMALL,

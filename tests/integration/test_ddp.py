@@ -43,6 +43,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     assert psnr[0] == pytest.approx(psnr[1], abs=1e-2)
 
 
+@pytest.mark.slow
 def test_fewer_objects_than_processes_and_uneven_ones_are_measured_once(tmp_path):
     """A process without an object, or with fewer batches, keeps nobody waiting."""
     folder = write_dataset(tmp_path / "set", train=(2,), val=(3,))

@@ -83,7 +83,7 @@ def test_pictures_and_gradients_come_back_in_our_layout(package):
 
 def test_one_background_a_picture(package):
     packed, cameras, height, width = SCENE
-    colors = torch.rand(2, 3, 3)
+    colors = torch.rand(2, 2, 3)
     ours = InriaRenderer()(Gaussians.from_packed(packed), cameras, height, width, colors).images
     expected = TorchRenderer()(Gaussians.from_packed(packed), cameras, height, width, colors).images
     torch.testing.assert_close(ours, expected, atol=2e-4, rtol=2e-3)

@@ -149,7 +149,7 @@ def test_it_goes_where_the_pictures_are_outside_of_inference_mode(alex):
 
 
 @needs_linear_weights
-@pytest.mark.parametrize("net", ["vgg", "alex"])
+@pytest.mark.parametrize("net", [pytest.param("vgg", marks=pytest.mark.slow), "alex"])
 def test_the_trunk_follows_autocast_and_sums_are_float32(net, perceptual, monkeypatch):
     network = LPIPS(net)
     images, targets = pictures(2, 3, 64, 64)

@@ -23,7 +23,7 @@ def test_torch_renderer(name):
 
 
 @interpreted
-@pytest.mark.parametrize("limit", [40, 400])
+@pytest.mark.parametrize("limit", [10, 50])
 def test_layers_change_no_number(limit, monkeypatch):
     """Splats that are drawn a few at a time, the nearest first, into tiles that still let light through."""
     packed, cameras, height, width = SMALL["opaque"]
