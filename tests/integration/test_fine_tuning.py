@@ -54,6 +54,7 @@ def test_a_run_starts_where_the_weights_left_off(trained, dataset, tmp_path):
     assert started > anew + 1
 
 
+@pytest.mark.slow
 def test_fine_tuning_to_four_times_as_many_gaussians_at_twice_the_resolution(trained, dataset, tmp_path):
     """The convolutions fit any size; Gaussians shrink with the spacing of their map."""
     finer = ["model.net.input_size=64", "resolution.target_size=64"]

@@ -41,7 +41,7 @@ def signals_at(monkeypatch, number, global_step, micro_batch=0):
     monkeypatch.setattr(LGMModule, "training_step", training_step)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_run_after_the_step_and_nothing_is_lost(dataset, tmp_path, monkeypatch, number):
     options = ["train.max_steps=5", "train.checkpoint_every_steps=100", "train.global_batch_size=4"]
     run_train(dataset, tmp_path / "whole", *options)
