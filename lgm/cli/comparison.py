@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lgm.cli.comparison_page import comparison_page
 from lgm.cli.resume import changes
 from lgm.metrics.comparison import Comparison, Evaluation, check_same_pictures, compare
+from lgm.metrics.summary import METRICS
 from lgm.metrics.table import read_view_csv
 
 PAGE_NAME, VALUES_NAME = "comparison.html", "comparison.json"
@@ -128,10 +129,8 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _metrics(comparison: Comparison) -> list[str]:
-    names = ("psnr", "ssim", "lpips", "lpips_alex", "alpha_iou", "depth_l1")
-    return [
-        n for n in names if any(e.summary.get(n) is not None for e in comparison.evaluations) or n == "psnr"
-    ]
+    measured = [e.summary for e in comparison.evaluations]
+    return [n for n in METRICS if n == "psnr" or any(summary.get(n) is not None for summary in measured)]
 
 
 def _number(value: float | None) -> str:

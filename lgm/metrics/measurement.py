@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lgm.cameras import angles_about
 from lgm.losses.perceptual import LPIPS, MissingWeights
+from lgm.losses.perceptual.trunks import TRUNKS
 from lgm.metrics.baselines import nearest_input
 from lgm.metrics.gather import alone, gather_items
 from lgm.metrics.image import alpha_iou, depth_error, lpips, psnr, ssims
@@ -49,7 +50,7 @@ class PerceptualNets:
             hub's cache. None makes none.
         """
         nets, reasons = {}, {}
-        for net in ("vgg", "alex"):
+        for net in TRUNKS:
             column = lpips_column(net)
             if net not in protocol.metrics.lpips:
                 reasons[column] = f"protocol {protocol.name} does not ask for it"

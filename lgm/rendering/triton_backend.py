@@ -45,7 +45,7 @@ class TritonRenderer(Renderer):
         out. Half is for what every picture needs: beyond it, pictures are drawn some at a time, and in
         training drawn again on the way back.
 
-    Raises ValueError in one line, when it is made, where triton is missing.
+    Raises ValueError in one line, when it is made, where triton is missing or cannot reach the GPU.
     """
 
     def __init__(self, max_gib: float = 6.0) -> None:
