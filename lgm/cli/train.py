@@ -89,11 +89,12 @@ def start(cfg: DictConfig, net: LGM) -> None:
     if weights.config is None:
         return
     trained = complete_net(weights.config["model"]["net"])
-    for key in ("anchors", "rotation"):  # tensors do not show them, and mean nothing without them
-        if trained[key] != getattr(net, key):
+    own = complete_net(plain(cfg)["model"]["net"])
+    for key in ("anchors", "rotation", "scale_bounds"):  # not seen in tensors, which mean nothing without
+        if trained[key] != own[key]:
             raise ValueError(
                 f"init_from={cfg.init_from} was trained with {key}={trained[key]}, this network has "
-                f"{getattr(net, key)}; set model.net.{key}={trained[key]}"
+                f"{own[key]}; set model.net.{key}={trained[key]}"
             )
     sizes = ("down_channels", "up_channels", "input_size")
     match_spacing(net, splat_size(*(trained[key] for key in sizes)))

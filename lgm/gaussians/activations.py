@@ -1,5 +1,6 @@
 """From the network's 14 raw channels to Gaussians, as LGM defines them."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,10 @@ class Anchors:
 
 
 def activate(
-    raw: Float[Tensor, "B N 14"], rotation: Rotation = "fixed", anchors: Anchors | None = None
+    raw: Float[Tensor, "B N 14"],
+    rotation: Rotation = "fixed",
+    anchors: Anchors | None = None,
+    scale_bounds: tuple[float, float] | None = None,
 ) -> Gaussians:
     """Activate raw Gaussians (order: position 3, opacity 1, scale 3, rotation 4, rgb 3) in float32.
 
@@ -34,6 +38,8 @@ def activate(
         were trained before the original's fix of 2024-04-03, which divided each of the four
         components by its norm over *all* Gaussians of the scene.
     anchors: what positions and colours are offsets from; None as released.
+    scale_bounds: the smallest and largest scale, with a sigmoid between them, as GRM has it (arXiv
+        2403.14621); None as released, without a largest.
     """
     means, opacities, scales, quats, colors = raw.float().split([3, 1, 3, 4, 3], dim=-1)
     if anchors is not None:
@@ -48,11 +54,30 @@ def activate(
     return Gaussians(
         means=means.clamp(-1, 1),
         quats=quats,
-        scales=SCALE_FACTOR * F.softplus(scales),
+        scales=_scales(scales, scale_bounds),
         opacities=torch.sigmoid(opacities)[..., 0],
         # tanh, not sigmoid: the released weights were trained with it.
         colors=0.5 * torch.tanh(colors) + 0.5,
     )
+
+
+def _scales(raw: Float[Tensor, "B N 3"], bounds: tuple[float, float] | None) -> Float[Tensor, "B N 3"]:
+    if bounds is None:
+        return SCALE_FACTOR * F.softplus(raw)
+    smallest, largest = bounds
+    return smallest + (largest - smallest) * torch.sigmoid(raw)
+
+
+def raw_scale(scale: float, bounds: tuple[float, float] | None = None) -> float:
+    """The raw number that is activated to this scale."""
+    if bounds is None:
+        return math.log(math.expm1(scale / SCALE_FACTOR))
+    smallest, largest = bounds
+    if not 0 <= smallest < scale < largest:
+        raise ValueError(
+            f"scale_bounds={[smallest, largest]} must hold the scale that training starts from, {scale:.4g}"
+        )
+    return math.log((scale - smallest) / (largest - scale))
 
 
 def _legacy_quats(raw: Float[Tensor, "B N 4"]) -> Float[Tensor, "B N 4"]:

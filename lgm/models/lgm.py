@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lgm.cameras import Cameras, nearest_to_origin, plucker_rays
 from lgm.gaussians import Gaussians
-from lgm.gaussians.activations import ROTATIONS, SCALE_FACTOR, Anchors, Rotation, activate
+from lgm.gaussians.activations import ROTATIONS, Anchors, Rotation, activate, raw_scale
 from lgm.models.attention import use_attention
 from lgm.models.unet import UNet
 
@@ -43,6 +43,7 @@ class LGM(nn.Module):
         "pixels", each Gaussian's own pixel: its colour, and the point of its ray that is nearest to
         the origin. The network then need not first learn to unproject and to copy, which the
         released one did from 80,000 objects.
+    scale_bounds: the smallest and largest scale of a Gaussian; None, as released, knows no largest.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     attention: the back end that computes attention, "sdpa" or "xformers"; no part of the
         architecture, weights fit either.
@@ -58,6 +59,7 @@ class LGM(nn.Module):
         input_size: int,
         num_input_views: int = 4,
         anchors: AnchorKind = "none",
+        scale_bounds: Sequence[float] | None = None,
         rotation: Rotation = "fixed",
         attention: str = "sdpa",
     ) -> None:
@@ -72,6 +74,9 @@ class LGM(nn.Module):
         if anchors not in ANCHOR_KINDS:
             raise ValueError(f"anchors={anchors!r} is not one of {', '.join(ANCHOR_KINDS)}")
         self.anchors: AnchorKind = anchors
+        if scale_bounds is not None and len(scale_bounds) != 2:
+            raise ValueError(f"scale_bounds={list(scale_bounds)} must be two numbers, or null")
+        self.scale_bounds = None if scale_bounds is None else (float(scale_bounds[0]), float(scale_bounds[1]))
         self.rotation: Rotation = rotation
         self.splat_size = splat_size(down_channels, up_channels, input_size)
 
@@ -144,9 +149,8 @@ class LGM(nn.Module):
         small too: a spread would undo what the anchors know.
         """
         spacing = _VISIBLE_EXTENT / self.splat_size
-        raw_scale = math.log(math.expm1(0.5 * spacing / SCALE_FACTOR))  # inverse of softplus
         self.conv.weight[4:7].mul_(0.1)
-        self.conv.bias[4:7] = raw_scale
+        self.conv.bias[4:7] = raw_scale(0.5 * spacing, self.scale_bounds)
         if self.anchors == "pixels":
             for offsets in (slice(0, 3), slice(11, 14)):
                 self.conv.weight[offsets].mul_(0.1)
@@ -206,7 +210,7 @@ class LGM(nn.Module):
         if (anchors is None) != (self.anchors == "none"):
             given = "no" if anchors is None else "pixel"
             raise ValueError(f"decode was given {given} anchors, the network has anchors={self.anchors!r}")
-        return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors)
+        return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors, self.scale_bounds)
 
     def pixel_anchors(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Anchors | None:
         """Each splat pixel's colour, and the point of its ray nearest to the origin; None if unused."""

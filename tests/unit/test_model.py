@@ -110,6 +110,24 @@ def test_anchored_gaussians_start_at_their_pixels():
     assert torch.allclose(colors, averaged, atol=1e-5)
 
 
+def test_scales_stay_within_their_bounds_and_start_where_released_ones_do():
+    torch.manual_seed(0)
+    net = LGM(**MICRO, scale_bounds=[0.0005, 0.1])
+    torch.manual_seed(0)
+    released = LGM(**MICRO)
+    raw = 100 * torch.randn(1, 4, 14, 16, 16)
+    scales = net.decode(raw).scales
+    assert 0.0005 <= scales.min() < 0.0006 and 0.099 < scales.max() <= 0.1
+    images, cameras = torch.rand(1, 4, 3, 32, 32), views(4, 1)
+    torch.testing.assert_close(
+        net(images, cameras).scales.mean(), released(images, cameras).scales.mean(), rtol=0.1, atol=0
+    )
+    with pytest.raises(ValueError, match=r"scale_bounds=\[0.0005, 0.01\] must hold the scale"):
+        LGM(**MICRO, scale_bounds=[0.0005, 0.01])
+    with pytest.raises(ValueError, match="two numbers"):
+        LGM(**MICRO, scale_bounds=[0.0005])
+
+
 def test_anchors_are_for_networks_that_were_trained_with_them():
     raw, cameras, images = torch.zeros(1, 4, 14, 16, 16), views(4, 1), torch.rand(1, 4, 3, 32, 32)
     anchored, plain = LGM(**MICRO, anchors="pixels"), LGM(**MICRO)
