@@ -7,9 +7,11 @@ import torch
 
 
 @contextmanager
-def full_precision(device_type: str) -> Iterator[None]:
+def full_precision(device_type: str, cudnn_convolutions: str = "ieee") -> Iterator[None]:
     """Switch autocast, TF32 and bfloat16 off, in products and convolutions: an exponent of ten
     bits is no exponent, and variances are small differences of large numbers.
+
+    cudnn_convolutions: "tf32" for convolutions whose factors may be rounded to ten bits on a GPU.
 
     A backward needs it too: it runs in whatever context `.backward()` is called.
     """
@@ -19,6 +21,7 @@ def full_precision(device_type: str) -> Iterator[None]:
     try:
         for backend in backends:
             backend.fp32_precision = "ieee"
+        cudnn.conv.fp32_precision = cudnn_convolutions
         with torch.autocast(device_type, enabled=False):
             yield
     finally:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lgm.losses.perceptual import LPIPS
+from lgm.metrics.image import lpips
 from tests.perceptual_weights import needs_linear_weights
 
 pytestmark = [
@@ -35,3 +36,13 @@ def test_mixed_precision_is_near(perceptual):
         mixed = network(images, targets)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, network(images, targets), rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize("net", ["vgg", "alex"])
+def test_the_metric_in_tf32_is_that_of_float32(net, perceptual, monkeypatch):
+    network = LPIPS(net).cuda()
+    targets = torch.rand(16, 3, 128, 128, device="cuda")
+    images = (targets + 0.3 * torch.randn_like(targets)).clamp(0, 1)
+    measured = lpips(network, images, targets)
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
+    torch.testing.assert_close(measured, network(images, targets), rtol=2e-3, atol=0)
