@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lgm.cameras import Cameras, nearest_to_origin, plucker_rays
+from lgm.cameras import Cameras, plucker_rays
 from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, Anchors, Rotation, activate, raw_scale
+from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
 from lgm.models.attention import use_attention
 from lgm.models.unet import UNet
 
 if TYPE_CHECKING:
     from lgm.models.pretrained import WeightChoice
 
-AnchorKind = Literal["none", "pixels"]
-ANCHOR_KINDS = ("none", "pixels")
 NUM_RAW_CHANNELS = 14
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,7 +40,8 @@ class LGM(nn.Module):
     anchors: what positions and colours are offsets from. "none", the origin and grey, as released.
         "pixels", each Gaussian's own pixel: its colour, and the point of its ray that is nearest to
         the origin. The network then need not first learn to unproject and to copy, which the
-        released one did from 80,000 objects.
+        released one did from 80,000 objects. "hull", the same colour, and the point where the ray
+        enters what the silhouettes of all views leave.
     scale_bounds: the smallest and largest scale of a Gaussian; None, as released, knows no largest.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     attention: the back end that computes attention, "sdpa" or "xformers"; no part of the
@@ -151,7 +150,7 @@ class LGM(nn.Module):
         spacing = _VISIBLE_EXTENT / self.splat_size
         self.conv.weight[4:7].mul_(0.1)
         self.conv.bias[4:7] = raw_scale(0.5 * spacing, self.scale_bounds)
-        if self.anchors == "pixels":
+        if self.anchors != "none":
             for offsets in (slice(0, 3), slice(11, 14)):
                 self.conv.weight[offsets].mul_(0.1)
                 self.conv.bias[offsets] = 0.0
@@ -213,16 +212,8 @@ class LGM(nn.Module):
         return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors, self.scale_bounds)
 
     def pixel_anchors(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Anchors | None:
-        """Each splat pixel's colour, and the point of its ray nearest to the origin; None if unused."""
-        if self.anchors == "none":
-            return None
-        num_views, factor = images.shape[1], self.input_size // self.splat_size
-        colors = F.avg_pool2d(rearrange(images.float(), "b v c h w -> (b v) c h w"), factor)
-        means = nearest_to_origin(cameras, *colors.shape[-2:])
-        return Anchors(
-            means=rearrange(means, "b v c h w -> b (v h w) c"),
-            colors=rearrange(colors, "(b v) c h w -> b (v h w) c", v=num_views),
-        )
+        """Where the Gaussians of these pictures start (`lgm.models.anchors`); None if unused."""
+        return pixel_anchors(images, cameras, self.splat_size, self.anchors)
 
     def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
         """images: 0..1 over a white background. cameras: in the canonical frame, the first view at

@@ -31,7 +31,8 @@ class InriaRenderer(Renderer):
     """EWA splatting by the published rasterizer, one picture after another.
 
     Gradients reach Gaussians; not the cameras, and not the background. Along a quaternion they are not
-    zero, since it takes quaternions as they are. It bends rays symmetrically about the picture's
+    zero, since it takes quaternions as they are. Of a Gaussian so far outside the picture that its rays are
+    bent, it holds the bent position fixed where it differentiates by depth. It bends rays symmetrically about the picture's
     middle: with a principal point elsewhere, Gaussians at the border come out a little different.
 
     Raises ValueError in one line, when it is made, where the package is missing or does not load.
@@ -95,6 +96,9 @@ class InriaRenderer(Renderer):
     def _draw(self, gaussians: Gaussians, settings: dict) -> tuple[Tensor, Tensor, Tensor]:
         """Image [3, H, W], depth and alpha [1, H, W] of a single scene from one camera."""
         means = gaussians.means[0].contiguous()
+        if len(means) == 0:  # where it would leave the picture black
+            empty = means.new_zeros(1, settings["image_height"], settings["image_width"]) + means.sum()
+            return empty + settings["bg"][:, None, None], empty, empty
         rasterizer = self._package.GaussianRasterizer(self._package.GaussianRasterizationSettings(**settings))
         outputs = rasterizer(
             means3D=means,

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from lgm.cameras import Cameras
+from lgm.cameras import Cameras, pixel_rays
 from lgm.models import LGM
+from lgm.models.anchors import pixel_anchors
 
 MICRO = {
     "down_channels": (32, 64),
@@ -108,6 +109,35 @@ def test_anchored_gaussians_start_at_their_pixels():
     averaged = torch.nn.functional.avg_pool2d(images[0], 2)
     colors = gaussians.colors[0].reshape(4, 16, 16, 3).permute(0, 3, 1, 2)
     assert torch.allclose(colors, averaged, atol=1e-5)
+
+
+def test_the_hull_of_a_ball_is_near_its_surface():
+    """Each pixel's ray enters the hull where it meets the ball, or at most a little before."""
+    cameras, radius = views(4, 1), 0.4
+    origins, directions = pixel_rays(cameras, 64, 64)
+    along = -(origins * directions).sum(dim=2, keepdim=True)
+    squared = (origins + along * directions).square().sum(dim=2, keepdim=True)
+    inside = squared < radius**2  # [1, V, 1, H, W]
+    surface = origins + (along - (radius**2 - squared).clamp_min(0).sqrt()) * directions
+    images = torch.where(inside, 0.5, 1.0).expand(-1, -1, 3, -1, -1)
+    means = pixel_anchors(images, cameras, 64, "hull").means.view(1, 4, 64, 64, 3).movedim(-1, 2)
+    ahead = ((surface - means) * directions).sum(dim=2)[inside[:, :, 0]]
+    assert ahead.min() > -0.05 and ahead.median() < 0.1
+    outside = means - (origins + along * directions)
+    assert outside.abs()[~inside.expand_as(outside)].max() < 1e-6
+
+
+def test_a_silhouette_too_small_costs_the_hull_no_ray():
+    """A view without the object excludes every point: of equal counts, the first within the others."""
+    cameras = views(4, 1)
+    images = torch.ones(1, 4, 3, 32, 32)
+    images[:, :, :, 8:24, 8:24] = 0.3
+    whole = pixel_anchors(images, cameras, 32, "hull").means[:, : 32 * 32]
+    images[:, 2] = 1.0
+    torch.testing.assert_close(pixel_anchors(images, cameras, 32, "hull").means[:, : 32 * 32], whole)
+    alone = Cameras(cameras.c2w[:, :1], cameras.K_norm[:, :1])
+    nearest = pixel_anchors(images[:, :1], alone, 32, "pixels").means
+    torch.testing.assert_close(pixel_anchors(images[:, :1], alone, 32, "hull").means, nearest)
 
 
 def test_scales_stay_within_their_bounds_and_start_where_released_ones_do():

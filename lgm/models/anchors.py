@@ -1,0 +1,93 @@
+"""Where the Gaussians of a splat map start: at their pixels' colours, and on their pixels' rays."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from lgm.cameras import Cameras, nearest_to_origin, pixel_rays
+from lgm.gaussians.activations import Anchors
+
+AnchorKind = Literal["none", "pixels", "hull"]
+ANCHOR_KINDS = ("none", "pixels", "hull")
+
+# A pixel whose darkest channel is below this is the object's; lossy pictures are not quite white beside it.
+_WHITE = 0.98
+# The stretch of each ray that is searched, about its point nearest to the origin: objects lie within a
+# ball of radius 0.5, or a little more where only their bounding box does.
+_REACH = 0.7
+_SAMPLES = 64
+
+
+@torch.no_grad()
+def pixel_anchors(
+    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, size: int, kind: AnchorKind
+) -> Anchors | None:
+    """For a splat map of `size` x `size` pixels a view; None for kind "none".
+
+    Colours are the pictures'. Positions are, for kind "pixels", the point of each ray nearest to the
+    origin; for "hull", where the ray enters the visual hull: the first point that the other views'
+    silhouettes do not exclude. Pixels of background, and rays that no view lets through, are as of "pixels".
+    """
+    if kind == "none":
+        return None
+    num_views, factor = images.shape[1], images.shape[-1] // size
+    images = images.float()
+    colors = F.avg_pool2d(rearrange(images, "b v c h w -> (b v) c h w"), factor)
+    means = nearest_to_origin(cameras, size, size)
+    if kind == "hull":
+        means = _entries(images, cameras, means)
+    return Anchors(
+        means=rearrange(means, "b v c h w -> b (v h w) c"),
+        colors=rearrange(colors, "(b v) c h w -> b (v h w) c", v=num_views),
+    )
+
+
+def _entries(
+    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, middles: Float[Tensor, "B V 3 h w"]
+) -> Float[Tensor, "B V 3 h w"]:
+    """Where each pixel's ray enters the visual hull of all views.
+
+    Each sample of a ray counts the views that see background there; the first of those with the lowest
+    count is taken. So a view whose silhouette is too small or a little off costs precision, not the ray.
+    """
+    background = (images.amin(dim=2, keepdim=True) >= _WHITE).float()  # [B, V, 1, H, W]
+    height, width = middles.shape[-2:]
+    _, directions = pixel_rays(cameras, height, width)
+    along = torch.linspace(-_REACH, _REACH, _SAMPLES, device=images.device)
+    # [B, V, 3, h*w, samples]
+    points = middles.flatten(3)[..., None] + directions.flatten(3)[..., None] * along
+    excluded = sum(
+        _sees_background(points, background.roll(-shift, 1), _rolled(cameras, shift))
+        for shift in range(1, images.shape[1])
+    )
+    if isinstance(excluded, int):  # a single view excludes nothing
+        return middles
+    first = excluded.argmin(dim=-1)  # [B, V, h*w]
+    entries = torch.gather(points, -1, first[:, :, None, :, None].expand(-1, -1, 3, -1, 1))[..., 0]
+    own = F.adaptive_avg_pool2d(background.flatten(0, 1), (height, width)).view_as(first)
+    return torch.where((own < 0.5)[:, :, None], entries, middles.flatten(3)).unflatten(-1, (height, width))
+
+
+def _rolled(cameras: Cameras, shift: int) -> Cameras:
+    return Cameras(cameras.c2w.roll(-shift, 1), cameras.K_norm.roll(-shift, 1))
+
+
+def _sees_background(
+    points: Float[Tensor, "B V 3 N S"], background: Float[Tensor, "B V 1 H W"], cameras: Cameras
+) -> Tensor:
+    """Whether a view's picture has background where a point lies [B, V, N, S]; beyond its edge, as at it."""
+    with torch.autocast(points.device.type, enabled=False):
+        w2c, K = cameras.w2c.to(points.dtype), cameras.K_norm.to(points.dtype)
+        local = torch.einsum("bvij,bvjns->bvins", w2c[..., :3, :3], points) + w2c[..., :3, 3, None, None]
+        pixels = torch.einsum("bvij,bvjns->bvins", K, local)
+    # From the corners at 0 and 1 to those at -1 and 1.
+    grid = 2 * pixels[:, :, :2] / pixels[:, :, 2:].clamp_min(1e-3) - 1
+    grid = rearrange(grid, "b v c n s -> (b v) n s c")
+    seen = F.grid_sample(background.flatten(0, 1), grid, align_corners=False, padding_mode="border")
+    return seen.view(points.shape[0], points.shape[1], *points.shape[3:]) > 0.5
