@@ -32,8 +32,9 @@ class InriaRenderer(Renderer):
 
     Gradients reach Gaussians; not the cameras, and not the background. Along a quaternion they are not
     zero, since it takes quaternions as they are. Of a Gaussian so far outside the picture that its rays are
-    bent, it holds the bent position fixed where it differentiates by depth. It bends rays symmetrically about the picture's
-    middle: with a principal point elsewhere, Gaussians at the border come out a little different.
+    bent, it holds the bent position fixed where it differentiates by depth. It bends rays symmetrically
+    about the picture's middle: with a principal point elsewhere, Gaussians at the border come out a little
+    different.
 
     Raises ValueError in one line, when it is made, where the package is missing or does not load.
     """
