@@ -86,7 +86,8 @@ def quieten_libraries() -> None:
     """Leave out what a person who trains can do nothing about."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*You have overridden `on_(before|after)_batch_transfer`.*")
+    warnings.filterwarnings("ignore", message=".*You have overridden `.*batch.*`.*")
+    warnings.filterwarnings("ignore", message=".*worker processes in total.*")  # lgm.doctor says it
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 
