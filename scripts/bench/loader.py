@@ -29,6 +29,7 @@ import lgm
 from data_tools.pictures import encode
 from data_tools.shard_reader import read_samples
 from data_tools.shard_writer import write_shard
+from lgm.cli.runtime import keep_freed_memory
 from lgm.data.cache import Cache, DeviceCache, MemoryCache, NoCache
 from lgm.data.decode import decode_rgba
 from lgm.data.in_process import InProcess
@@ -194,6 +195,7 @@ def main() -> None:
     add("--device", default="cpu", help="with --caches: where the batches go (cpu)")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as train.py does
     console = Console()
     if options.caches:
         measure_caches(options, console)
