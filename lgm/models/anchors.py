@@ -32,7 +32,8 @@ def pixel_anchors(
 
     Colours are the pictures'. Positions are, for kind "pixels", the point of each ray nearest to the
     origin; for "hull", where the ray enters the visual hull: the first point that the other views'
-    silhouettes do not exclude. Pixels of background, and rays that no view lets through, are as of "pixels".
+    silhouettes do not exclude. Pixels of background, and of pictures that are not over white, are as of
+    "pixels".
     """
     if kind == "none":
         return None
@@ -71,7 +72,9 @@ def _entries(
     first = excluded.argmin(dim=-1)  # [B, V, h*w]
     entries = torch.gather(points, -1, first[:, :, None, :, None].expand(-1, -1, 3, -1, 1))[..., 0]
     own = F.adaptive_avg_pool2d(background.flatten(0, 1), (height, width)).view_as(first)
-    return torch.where((own < 0.5)[:, :, None], entries, middles.flatten(3)).unflatten(-1, (height, width))
+    # A ray that starts within the hull says that silhouettes reach the pictures' edges: no hull to enter.
+    entered = (own < 0.5) & (first > 0)
+    return torch.where(entered[:, :, None], entries, middles.flatten(3)).unflatten(-1, (height, width))
 
 
 def _rolled(cameras: Cameras, shift: int) -> Cameras:

@@ -135,6 +135,9 @@ def test_a_silhouette_too_small_costs_the_hull_no_ray():
     whole = pixel_anchors(images, cameras, 32, "hull").means[:, : 32 * 32]
     images[:, 2] = 1.0
     torch.testing.assert_close(pixel_anchors(images, cameras, 32, "hull").means[:, : 32 * 32], whole)
+    grey = images.clamp_max(0.9)
+    pixels = pixel_anchors(grey, cameras, 32, "pixels").means
+    torch.testing.assert_close(pixel_anchors(grey, cameras, 32, "hull").means, pixels)
     alone = Cameras(cameras.c2w[:, :1], cameras.K_norm[:, :1])
     nearest = pixel_anchors(images[:, :1], alone, 32, "pixels").means
     torch.testing.assert_close(pixel_anchors(images[:, :1], alone, 32, "hull").means, nearest)
