@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lgm.cameras import Cameras, nearest_to_origin, pixel_rays
@@ -60,21 +60,20 @@ def _entries(
     background = (images.amin(dim=2, keepdim=True) >= _WHITE).float()  # [B, V, 1, H, W]
     height, width = middles.shape[-2:]
     _, directions = pixel_rays(cameras, height, width)
+    middles, directions = middles.flatten(3), directions.flatten(3)  # [B, V, 3, h*w]
     along = torch.linspace(-_REACH, _REACH, _SAMPLES, device=images.device)
-    # [B, V, 3, h*w, samples]
-    points = middles.flatten(3)[..., None] + directions.flatten(3)[..., None] * along
     excluded = sum(
-        _sees_background(points, background.roll(-shift, 1), _rolled(cameras, shift))
+        _sees_background(middles, directions, along, background.roll(-shift, 1), _rolled(cameras, shift))
         for shift in range(1, images.shape[1])
     )
     if isinstance(excluded, int):  # a single view excludes nothing
-        return middles
+        return middles.unflatten(-1, (height, width))
     first = excluded.argmin(dim=-1)  # [B, V, h*w]
-    entries = torch.gather(points, -1, first[:, :, None, :, None].expand(-1, -1, 3, -1, 1))[..., 0]
     own = F.adaptive_avg_pool2d(background.flatten(0, 1), (height, width)).view_as(first)
     # A ray that starts within the hull says that silhouettes reach the pictures' edges: no hull to enter.
     entered = (own < 0.5) & (first > 0)
-    return torch.where(entered[:, :, None], entries, middles.flatten(3)).unflatten(-1, (height, width))
+    steps = torch.where(entered, along[first], 0.0)
+    return (middles + steps[:, :, None] * directions).unflatten(-1, (height, width))
 
 
 def _rolled(cameras: Cameras, shift: int) -> Cameras:
@@ -82,15 +81,21 @@ def _rolled(cameras: Cameras, shift: int) -> Cameras:
 
 
 def _sees_background(
-    points: Float[Tensor, "B V 3 N S"], background: Float[Tensor, "B V 1 H W"], cameras: Cameras
-) -> Tensor:
-    """Whether a view's picture has background where a point lies [B, V, N, S]; beyond its edge, as at it."""
-    with torch.autocast(points.device.type, enabled=False):
-        w2c, K = cameras.w2c.to(points.dtype), cameras.K_norm.to(points.dtype)
-        local = torch.einsum("bvij,bvjns->bvins", w2c[..., :3, :3], points) + w2c[..., :3, 3, None, None]
-        pixels = torch.einsum("bvij,bvjns->bvins", K, local)
+    middles: Float[Tensor, "B V 3 N"],
+    directions: Float[Tensor, "B V 3 N"],
+    along: Float[Tensor, " S"],
+    background: Float[Tensor, "B V 1 H W"],
+    cameras: Cameras,
+) -> Bool[Tensor, "B V N S"]:
+    """Whether a view's picture has background where points of rays lie; beyond its edge, as at it."""
+    # A ray stays straight in a picture: each end is projected once, and samples lie between them.
+    with torch.autocast(middles.device.type, enabled=False):
+        K, w2c = cameras.K_norm.to(middles.dtype), cameras.w2c.to(middles.dtype)
+        start = K @ (w2c[..., :3, :3] @ middles + w2c[..., :3, 3:])
+        x, y, depth = (start[..., None] + (K @ w2c[..., :3, :3] @ directions)[..., None] * along).unbind(2)
     # From the corners at 0 and 1 to those at -1 and 1.
-    grid = 2 * pixels[:, :, :2] / pixels[:, :, 2:].clamp_min(1e-3) - 1
-    grid = rearrange(grid, "b v c n s -> (b v) n s c")
-    seen = F.grid_sample(background.flatten(0, 1), grid, align_corners=False, padding_mode="border")
-    return seen.view(points.shape[0], points.shape[1], *points.shape[3:]) > 0.5
+    grid = 2 * torch.stack([x, y], dim=-1) / depth.clamp_min(1e-3)[..., None] - 1
+    seen = F.grid_sample(
+        background.flatten(0, 1), grid.flatten(0, 1), align_corners=False, padding_mode="border"
+    )
+    return seen.view(depth.shape) > 0.5
