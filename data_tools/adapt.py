@@ -9,7 +9,6 @@ and pictures.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 from collections import Counter
@@ -25,6 +24,7 @@ from PIL import Image
 
 from data_tools.command import run_command
 from data_tools.layouts import LAYOUTS, Layout, UnreadableObject
+from data_tools.layouts.base import naming, read_json
 from data_tools.naming import make_uid
 from data_tools.renders import (
     PICTURE_FORMATS,
@@ -142,7 +142,7 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
 
 
 def _read_picture(path: Path, resolution: int) -> np.ndarray:
-    with Image.open(path) as image:
+    with naming(path), Image.open(path) as image:
         if image.size != (resolution, resolution):
             raise UnreadableObject(
                 f"{path} is {image.size[0]}x{image.size[1]}, the set's first is {resolution} square"
@@ -155,7 +155,7 @@ def _read_metadata(folder: Path) -> dict:
     path = folder / "meta.json"
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text("utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UnreadableObject(f"{path} is no JSON object")
     return {key: value for key, value in content.items() if key != "uid"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,22 @@ from lgm.cameras.conventions import opengl_to_opencv, z_up_to_y_up
 
 class UnreadableObject(ValueError):
     """One object that does not follow its layout; the message says where and why."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Whatever a library finds wrong with a file becomes an UnreadableObject that names it."""
+    try:
+        yield
+    except UnreadableObject:
+        raise
+    except Exception as error:  # Pillow and NumPy raise OSError, ValueError, EOFError, SyntaxError, …
+        raise UnreadableObject(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def read_json(path: Path) -> Any:
+    with naming(path):
+        return json.loads(path.read_text("utf-8"))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ or up and backward (OpenGL), so that it is read off the cameras: all look at the
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from data_tools.layouts.base import (
     UnreadableObject,
     from_blender,
     from_z_up,
+    read_json,
     require_files,
 )
 
@@ -33,7 +33,7 @@ class GObjaverse(Layout):
         c2w = np.tile(np.eye(4), (len(files), 1, 1))
         angles = []
         for view, path in enumerate(files):
-            content = json.loads(path.read_text("utf-8"))
+            content = read_json(path)
             try:
                 c2w[view, :3] = np.stack([content[key] for key in ("x", "y", "z", "origin")], axis=1)
                 angles.append(float(content["x_fov"]))

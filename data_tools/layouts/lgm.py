@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, require_files
+from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, naming, require_files
 
 _FOV_Y_DEG = 49.1
 
@@ -23,7 +23,8 @@ class OriginalLGM(Layout):
         files = sorted((folder / "pose").glob("*.txt"))
         poses = []
         for path in files:
-            numbers = [float(word) for word in path.read_text("utf-8").split()]
+            with naming(path):
+                numbers = [float(word) for word in path.read_text("utf-8").split()]
             if len(numbers) != 16:
                 raise UnreadableObject(f"{path} has {len(numbers)} numbers, expected 16")
             poses.append(numbers)

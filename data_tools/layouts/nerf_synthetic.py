@@ -7,13 +7,19 @@ axes, world +z up.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
-from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_blender, require_files
+from data_tools.layouts.base import (
+    Layout,
+    PosedPictures,
+    UnreadableObject,
+    from_blender,
+    read_json,
+    require_files,
+)
 
 
 class NerfSynthetic(Layout):
@@ -24,7 +30,7 @@ class NerfSynthetic(Layout):
         pictures: dict[Path, list] = {}
         angles = set()
         for path in sorted(folder.glob("transforms*.json")):
-            content = json.loads(path.read_text("utf-8"))
+            content = read_json(path)
             try:
                 angles.add(float(content["camera_angle_x"]))
                 for frame in content["frames"]:

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_blender, require_files
+from data_tools.layouts.base import (
+    Layout,
+    PosedPictures,
+    UnreadableObject,
+    from_blender,
+    naming,
+    require_files,
+)
 
 _FOV_Y_DEG = math.degrees(2 * math.atan(32 / 2 / 35))  # 49.13
 
@@ -24,7 +31,8 @@ class Zero123(Layout):
         files = sorted(folder.glob("[0-9][0-9][0-9].npy"))
         w2c = np.tile(np.eye(4), (len(files), 1, 1))
         for view, path in enumerate(files):
-            matrix = np.load(path, allow_pickle=False)
+            with naming(path):
+                matrix = np.load(path, allow_pickle=False)
             if matrix.shape not in ((3, 4), (4, 4)):
                 raise UnreadableObject(f"{path} has shape {matrix.shape}, expected (3, 4)")
             w2c[view, :3] = matrix[:3]

@@ -176,6 +176,33 @@ def test_it_goes_on_and_names_what_it_cannot_read(tmp_path, capsys):
     assert f"1 adapted, {NUM_OBJECTS - 1} complete before, 0 failed" in capsys.readouterr().out
 
 
+GARBAGE = {
+    "zero123": (write_zero123, "005.npy", [b"", b"no numbers", b"\x80\x04."]),
+    "lgm": (write_lgm, "pose/005.txt", [b"", b"1 2 three", b"\xff\xfe"]),
+    "nerf_synthetic": (
+        write_nerf_synthetic,
+        "transforms.json",
+        [b"", b"[]", b'{"frames": []}'],
+    ),
+    "gobjaverse": (write_gobjaverse, "00005/00005.json", [b"", b"[1]", b'{"x": [0]}']),
+}
+
+
+@pytest.mark.parametrize("layout", GARBAGE)
+def test_garbage_is_named_and_the_others_are_adapted(tmp_path, capsys, layout):
+    write, name, contents = GARBAGE[layout]
+    source = export(tmp_path / "posed", write)
+    folders = sorted((source / "some").iterdir())
+    for folder, content in zip(folders, contents, strict=False):
+        (folder / name).write_bytes(content)
+    arguments = [str(source), "--layout", layout, "--out", str(tmp_path / "renders"), "--workers", "1"]
+    assert adapt.main(arguments) == 0
+    output = capsys.readouterr().out
+    failed = [line for line in output.splitlines() if line.startswith("failed")]
+    assert len(failed) == 3 and "1 adapted, 0 complete before, 3 failed" in output
+    assert all(str(source / "some") in line or "has no views" in line for line in failed), failed
+
+
 def test_views_without_the_four_have_no_canonical_inputs(tmp_path):
     _, pictures, c2w, fov_y_deg = posed()[0]
     write_lgm(tmp_path / "posed" / "thing", pictures[1:], c2w[1:], fov_y_deg)
