@@ -2,7 +2,14 @@
 
 from lgm.losses.composite import CompositeLoss, LossTerm
 from lgm.losses.mask import AlphaMSE
-from lgm.losses.perceptual import PerceptualLPIPS
+from lgm.losses.perceptual import PerceptualHED, PerceptualLPIPS
 from lgm.losses.photometric import PhotometricMSE
 
-__all__ = ["AlphaMSE", "CompositeLoss", "LossTerm", "PerceptualLPIPS", "PhotometricMSE"]
+__all__ = [
+    "AlphaMSE",
+    "CompositeLoss",
+    "LossTerm",
+    "PerceptualHED",
+    "PerceptualLPIPS",
+    "PhotometricMSE",
+]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from lgm.losses import LossTerm, PerceptualLPIPS
 from lgm.losses.perceptual import LPIPS, MissingWeights
-from lgm.losses.perceptual import lpips as room
+from lgm.losses.perceptual import features as room
 from lgm.losses.perceptual import weights as weights_room
 from lgm.losses.perceptual.trunks import TRUNKS
 from lgm.losses.perceptual.weights import find_weights, linear_weights
@@ -187,7 +187,7 @@ def test_larger_pictures_are_shrunk_and_smaller_ones_stay(perceptual):
     torch.testing.assert_close(network(images, targets), LPIPS("alex")(*halves), rtol=1e-5, atol=0)
     assert room.shrunk(torch.zeros(1, 3, 100, 50), 40).shape == (1, 3, 40, 20)
     assert room.shrunk(images[..., :36, :36], 40).shape == (1, 3, 36, 36)
-    with pytest.raises(ValueError, match="size=20 is too small for net=alex"):
+    with pytest.raises(ValueError, match="size=20 is too small for LPIPS with net=alex"):
         LPIPS("alex", size=20)
     with pytest.raises(ValueError, match="net='vvg' is no LPIPS network; choose one of vgg, alex"):
         LPIPS("vvg")

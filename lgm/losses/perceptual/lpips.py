@@ -1,36 +1,25 @@
 """LPIPS (Zhang et al. 2018, arXiv 1801.03924), version 0.1: equal to the `lpips` package's.
 
-Pictures go through a frozen classifier; at five layers the features of each pixel are scaled to unit
-length, and the squared differences are averaged over pixels and weighed over channels.
-
-The two halves walk through the trunk side by side, the target's without a graph: one batch for both
-would keep the target's activations for a backward pass that never comes, and a half of 64 pictures
-fills a GPU by itself. Each layer is compared as soon as both have reached it: of the target nothing
-stays but the difference.
+The trunk is a frozen classifier, and what each channel counts for was learned from people's judgements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from lgm.losses.perceptual.trunks import TRUNKS, standardised
+from lgm.losses.perceptual.features import FeatureDistance
+from lgm.losses.perceptual.trunks import TRUNKS, normalised
 from lgm.losses.perceptual.weights import find_weights, linear_weights
 
-_EPS = 1e-10  # lpips's own
+# What ImageNet's pictures are normalised by, for pictures in -1..1.
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
-class LPIPS(nn.Module):
-    """Perceptual distance of each picture, 0 for equal ones.
-
-    The trunk follows autocast; normalisation and sums run in float32. The weights move with the module,
-    or on the first call to where the pictures are, and stand outside of everything that is saved,
-    counted, trained or sharded: `parameters()` and `state_dict()` are empty.
+class LPIPS(FeatureDistance):
+    """Perceptual distance of each picture, 0 for equal ones; see `FeatureDistance` for where it runs.
 
     net: "vgg" (VGG16, what losses and most published figures use) or "alex".
     weights_path: torchvision's file, `vgg16-397923af.pth` or `alexnet-owt-7be5be79.pth`; None looks into
@@ -50,92 +39,12 @@ class LPIPS(nn.Module):
         size: int | None = None,
         download: bool = True,
     ) -> None:
-        super().__init__()
         if net not in TRUNKS:
             raise ValueError(f"net={net!r} is no LPIPS network; choose one of {', '.join(TRUNKS)}")
         spec = TRUNKS[net]
-        if size is not None and size < spec.min_size:
-            raise ValueError(f"size={size} is too small for net={net}: at least {spec.min_size}, or null")
-        self.net = net
-        self.size = size
-        self.min_size = spec.min_size
+        super().__init__(f"LPIPS with net={net}", spec.min_size, size)
         weights = linear_weights(net)
-        trunk = spec.load(find_weights(spec.url, spec.size, weights_path, download))
-        # In a tuple nn.Module does not see them: no checkpoint, optimizer, DDP broadcast or FSDP shard
-        # has to be told to leave them out.
-        self._frozen = (trunk, nn.ParameterList(nn.Parameter(w, requires_grad=False) for w in weights))
+        self._freeze(spec.load(find_weights(spec.url, spec.size, weights_path, download)), weights)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LPIPS:
-        for module in self._frozen:
-            module._apply(fn)
-        trunk, weights = self._frozen
-        trunk.to(memory_format=_memory_format(weights[0].device))
-        return super()._apply(fn, recurse)
-
-    def forward(
-        self, images: Float[Tensor, "*batch 3 H W"], targets: Float[Tensor, "*batch 3 H W"]
-    ) -> Float[Tensor, "*batch"]:
-        """images, targets: in 0..1, which is not enforced. Only `images` gets a gradient."""
-        if images.shape != targets.shape:
-            raise ValueError(
-                f"LPIPS compares pictures of one shape, got {tuple(images.shape)} and {tuple(targets.shape)}"
-            )
-        if min(images.shape[-2:]) < self.min_size:
-            raise ValueError(
-                f"LPIPS with net={self.net} needs pictures of at least {self.min_size}x{self.min_size}, "
-                f"got {images.shape[-2]}x{images.shape[-1]}"
-            )
-        self._follow(images.device)
-        trunk, weights = self._frozen
-        kernel = trunk.features[0].weight
-        x, y = (
-            standardised(shrunk(pictures.flatten(0, -4), self.size)).to(
-                kernel.dtype, memory_format=_memory_format(kernel.device)
-            )
-            for pictures in (images[None], targets.detach()[None])
-        )  # [M, 3, h, w]
-        distance = torch.zeros(len(x), device=x.device)
-        for block, weight in zip(trunk.blocks(), weights, strict=True):
-            x = block(x)
-            with torch.no_grad():
-                y = block(y)
-            distance = distance + layer_distance(x, y, weight)
-        return distance.view(images.shape[:-3])
-
-    def _follow(self, device: torch.device) -> None:
-        """Go where the pictures are: FSDP moves only what it shards, and calls no `to`."""
-        if self._frozen[1][0].device != device:
-            # A validation may be the first to call: what it made would be of no use to training.
-            with torch.inference_mode(False):
-                self.to(device)
-
-
-def _memory_format(device: torch.device) -> torch.memory_format:
-    """GPUs convolve half precision several times faster with the channels last, and nothing in the
-    trunk converts back; on a CPU there is nothing to gain."""
-    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
-
-
-def shrunk(images: Float[Tensor, "M 3 H W"], size: int | None) -> Float[Tensor, "M 3 h w"]:
-    """Bilinear, without antialiasing, as in the original program: at half the size that is the mean of
-    2x2 pixels."""
-    longer = max(images.shape[-2:])
-    if size is None or longer <= size:
-        return images
-    height, width = (max(1, round(side * size / longer)) for side in images.shape[-2:])
-    return F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-
-
-def layer_distance(
-    x: Float[Tensor, "M C h w"], y: Float[Tensor, "M C h w"], weight: Float[Tensor, " C"]
-) -> Float[Tensor, " M"]:
-    """One layer's share, in float32 whatever the features' precision."""
-    with torch.autocast(x.device.type, enabled=False):
-        difference = _unit(x) - _unit(y)
-        return (difference.square().mean(dim=(2, 3)) * weight.float()).sum(dim=1)
-
-
-def _unit(features: Float[Tensor, "M C h w"]) -> Float[Tensor, "M C h w"]:
-    # vector_norm, and no square root of a sum: where all channels are 0 its gradient is 0, not NaN.
-    norm = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float32)
-    return features / (norm + _EPS)
+    def standardised(self, images: Float[Tensor, "M 3 h w"]) -> Float[Tensor, "M 3 h w"]:
+        return normalised(images.float() * 2 - 1, _SHIFT, _SCALE)

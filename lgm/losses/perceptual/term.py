@@ -1,4 +1,4 @@
-"""LPIPS as a term of the loss."""
+"""Perceptual distances as terms of the loss."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lgm.losses.perceptual.features import FeatureDistance
+from lgm.losses.perceptual.hed import HEDDistance
 from lgm.losses.perceptual.lpips import LPIPS
 from lgm.types import RenderOutput, Views
 
 
-class PerceptualLPIPS(nn.Module):
-    """Mean LPIPS of the rgb pictures, both over the same background.
+class PerceptualTerm(nn.Module):
+    """Mean distance of the rgb pictures, both over the same background."""
+
+    def __init__(self, distance: FeatureDistance) -> None:
+        super().__init__()
+        self.distance = distance
+
+    def forward(self, render: RenderOutput, target: Views) -> Float[Tensor, ""]:
+        return self.distance(render.images, target.images).mean()
+
+
+class PerceptualLPIPS(PerceptualTerm):
+    """Mean LPIPS.
 
     size: larger pictures are shrunk to this longer side first, as the paper does with 512² (256);
         smaller ones stay as they are, where the original would enlarge them: the same information at
@@ -27,8 +40,14 @@ class PerceptualLPIPS(nn.Module):
         size: int | None = 256,
         download: bool = True,
     ) -> None:
-        super().__init__()
-        self.lpips = LPIPS(net, weights_path, size, download)
+        super().__init__(LPIPS(net, weights_path, size, download))
 
-    def forward(self, render: RenderOutput, target: Views) -> Float[Tensor, ""]:
-        return self.lpips(render.images, target.images).mean()
+
+class PerceptualHED(PerceptualTerm):
+    """Mean distance to the trunk of HED's edge detector, which is not LPIPS: see `HEDDistance`.
+
+    size: as of `PerceptualLPIPS`.
+    """
+
+    def __init__(self, weights_path: str | Path | None = None, size: int | None = 256) -> None:
+        super().__init__(HEDDistance(weights_path, size))

@@ -59,32 +59,38 @@ class TrunkSpec:
         return Trunk(layers, self.taps)
 
     def load(self, path: Path) -> Trunk:
-        """The trunk with the weights of a file; frozen, float32.
+        """The trunk with the weights of torchvision's file; ValueError where it is another."""
+        mistake, fix = f"{path} is not {Path(self.url).name}", f"fetch {self.url.removeprefix('https://')}"
+        return self.filled(read_weights(path), mistake, fix)
 
-        Raises ValueError where the file holds other tensors. What else it holds (the classifier) is
-        not needed.
+    def filled(self, weights: dict[str, Tensor], mistake: str, fix: str) -> Trunk:
+        """The trunk with the weights of these names; frozen, float32. What else stands there (the
+        classifier) is not needed.
+
+        Raises ValueError where a tensor is missing or of another shape: what it most likely is that was
+        mistaken, and what to do.
         """
         # On no device first: no time is spent on initial values, and no random number is drawn, so
         # that a network built afterwards is the same with this loss and without it.
         with torch.device("meta"):
             trunk = self.build()
         expected = {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
-        weights = {name: t.float() for name, t in read_weights(path).items() if name in expected}
+        weights = {name: tensor.float() for name, tensor in weights.items() if name in expected}
         found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         wrong = [name for name, shape in expected.items() if found.get(name) != shape]
         if wrong:
-            raise ValueError(
-                f"{path} is not {Path(self.url).name}: it lacks {wrong[0]} of shape {expected[wrong[0]]}; "
-                f"fetch {self.url.removeprefix('https://')}"
-            )
+            raise ValueError(f"{mistake}: it lacks {wrong[0]} of shape {expected[wrong[0]]}; {fix}")
         trunk.load_state_dict(weights, assign=True)
         return trunk.requires_grad_(False)
+
+
+VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each
 
 
 def _vgg16_layers() -> tuple[tuple[int, ...], ...]:
     layers: list[tuple[int, ...]] = []
     channels = 3
-    for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+    for width, depth in VGG16_STAGES:
         for _ in range(depth):
             layers.append((channels, width, 3, 1, 1))
             channels = width
@@ -117,13 +123,12 @@ TRUNKS = {
     ),
 }
 
-# What ImageNet's pictures are normalised by, for pictures in -1..1 (Zhang et al. 2018).
-_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
-
-def standardised(images: Float[Tensor, "M 3 H W"]) -> Float[Tensor, "M 3 H W"]:
-    """Pictures in 0..1 as the trunks were trained on them, float32."""
+def normalised(
+    images: Float[Tensor, "M 3 H W"], shift: Sequence[float], scale: Sequence[float]
+) -> Float[Tensor, "M 3 H W"]:
+    """(images - shift) / scale, channel by channel."""
     shift, scale = (
-        torch.tensor(x).view(3, 1, 1).to(images.device, non_blocking=True) for x in (_SHIFT, _SCALE)
+        torch.tensor(x).view(3, 1, 1).to(images.device, non_blocking=True) for x in (shift, scale)
     )
-    return (images.float() * 2 - 1 - shift) / scale
+    return (images - shift) / scale

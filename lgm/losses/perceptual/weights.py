@@ -95,13 +95,20 @@ def linear_weights(net: str) -> list[Float[Tensor, " C"]]:
 
     The package is never imported: it needs torchvision, and its weights do not.
     """
-    spec = find_spec("lpips")
-    if spec is None:
+    path = package_file("lpips", f"weights/v0.1/{net}.pth")
+    if path is None:
         raise MissingWeights("LPIPS needs its linear weights: pip install --no-deps lpips")
-    path = Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / f"{net}.pth"
     if not path.is_file():
         raise MissingWeights(f"LPIPS has no linear weights at {path}: pip install --no-deps 'lpips>=0.1.4'")
     return [tensor.flatten().float() for _, tensor in sorted(read_weights(path).items())]
+
+
+def package_file(package: str, name: str) -> Path | None:
+    """Where a file of a package lies, or would lie, without importing it; None where it is not installed."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / name
 
 
 def _without_scheme(url: str) -> str:
