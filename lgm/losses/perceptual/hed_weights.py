@@ -79,6 +79,7 @@ def write_trunk(source: Path, target: Path) -> int:
     have neither the package nor h5py. Returns how many tensors; raises as `read_trunk`."""
     weights = read_trunk(source).state_dict().values()
     halves = {name: tensor.half().contiguous() for name, tensor in zip(_NAMES, weights, strict=True)}
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     save_file(halves, partial, _METADATA)
     partial.replace(target)
@@ -94,7 +95,8 @@ def _read_h5(source: Path | BinaryIO) -> dict[str, Tensor]:
             "scripts/hed_trunk.py makes elsewhere as weights_path"
         ) from error
     tensors = {}
-    with h5py.File(source, "r") as file:
+    # Unlocked: shared and read-only disks refuse locks.
+    with h5py.File(source, "r", locking=False) as file:
         for name, place in _NAMES.items():
             if isinstance(entry := file.get(place), h5py.Dataset) and entry.dtype.kind == "f":
                 tensors[name] = torch.as_tensor(entry[()])
