@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,7 +66,7 @@ def read_trunk(path: Path) -> Trunk:
         tensors = _READERS.get(path.suffix, _read_h5)(path)
     except MissingWeights:
         raise
-    except (OSError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{mistake} ({_first_line(error)}); {fix}") from error
     # Other names, in the same order.
     with torch.device("meta"):

@@ -67,8 +67,9 @@ class TrunkSpec:
         """The trunk with the weights of these names; frozen, float32. What else stands there (the
         classifier) is not needed.
 
-        Raises ValueError where a tensor is missing or of another shape: what it most likely is that was
-        mistaken, and what to do.
+        mistake, fix: how the message begins, and how it ends.
+
+        Raises ValueError where a tensor is missing or of another shape.
         """
         # On no device first: no time is spent on initial values, and no random number is drawn, so
         # that a network built afterwards is the same with this loss and without it.
