@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_tools.reprojection.exchanged import find_exchanged
 from data_tools.reprojection.hypotheses import AS_GIVEN, HYPOTHESES
 from data_tools.reprojection.outlines import Outlines
 from data_tools.reprojection.pairs import choose_pairs, spread_over
@@ -49,8 +50,14 @@ class Verdict:
     gap: float
 
 
-def judge(outlines: Outlines, c2w: np.ndarray, fov_y_deg: float) -> Verdict:
-    """outlines of V views; c2w: [V, 4, 4], OpenCV axes."""
+def judge(
+    outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pictures: np.ndarray | None = None
+) -> Verdict:
+    """outlines of V views; c2w: [V, 4, 4], OpenCV axes.
+
+    pictures: [V, S, S, 4] uint8, colours times alpha: asked where silhouettes find no fault; None for
+        silhouettes alone.
+    """
     pairs = choose_pairs(len(c2w))
     given = AS_GIVEN.gaps(outlines, c2w, fov_y_deg, pairs)
     compared = spread_over(len(pairs), _NUM_COMPARED)
@@ -83,6 +90,8 @@ def judge(outlines: Outlines, c2w: np.ndarray, fov_y_deg: float) -> Verdict:
             f"cameras do not match the pictures: silhouettes disagree by {gap:.2f} % of the width, and no "
             "known mistake explains it",
         )
+    if not faults and pictures is not None:
+        faults = tuple(find_exchanged(pictures, outlines.is_whole, c2w, fov_y_deg))
     return Verdict(faults, None, tuple(undecided), gap)
 
 
