@@ -14,14 +14,16 @@ import numpy as np
 
 from data_tools.reprojection.colors import color_errors
 from data_tools.reprojection.hull import find_surface
+from data_tools.reprojection.pairs import spread_over
 
-_MIN_VIEWS = 8
+# Of many views the first ones, where the canonical ones stand, and a fair share of the rest.
+_MIN_VIEWS, _NUM_FIRST, _NUM_REST = 8, 4, 32
 # The larger of the two errors after the exchange, as a share of that before; and by how much it falls
 # (colours in 0..1). Measured on 819 pieces of furniture and 75 bundled objects: see data_tools/README.md.
-_CLEAR_RATIO, _CLEAR_GAIN = 0.8, 0.006
+_CLEAR_RATIO, _CLEAR_GAIN = 0.75, 0.006
 _NO_WORSE_RATIO = 0.9
 # After the exchange errors are at most so many times the median picture's.
-_USUAL_RATIO = 1.5
+_USUAL_RATIO = 1.2
 # How much brightness is off (its logarithm) in the median picture: lamps that stand still, 0.01 to 0.03; that
 # go round with the camera, 0.02 to 0.08; others for each picture, 0.06 to 0.13.
 _STEADY, _CHANGING = 0.03, 0.06
@@ -39,6 +41,7 @@ def find_exchanged(
     views = np.flatnonzero(is_whole)
     if len(views) < _MIN_VIEWS:
         return
+    views = views[np.r_[:_NUM_FIRST, _NUM_FIRST + spread_over(len(views) - _NUM_FIRST, _NUM_REST)]]
     pictures = pictures[views].astype(np.float32) / 255
     surface = find_surface(pictures[..., 3], c2w[views], fov_y_deg)
     errors = color_errors(pictures, c2w[views], surface)

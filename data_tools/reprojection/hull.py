@@ -64,9 +64,9 @@ def _carve(
     inside: np.ndarray, projections: np.ndarray, center: np.ndarray, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cells [N, 3] that no view sees beside the object, and their centres [N, 3]."""
-    cells = np.array(list(product(range(_COARSE), repeat=3)))
+    cells = np.array(list(product(range(_COARSE), repeat=3)), dtype=np.int16)
     cells, _ = _keep_inside(inside, projections, center, reach, cells, _COARSE, _HALF_DIAGONAL)
-    parts = np.array(list(product(range(_DIVISION), repeat=3)))
+    parts = np.array(list(product(range(_DIVISION), repeat=3)), dtype=np.int16)
     cells = (cells[:, None] * _DIVISION + parts).reshape(-1, 3)
     return _keep_inside(inside, projections, center, reach, cells, _NUM_CELLS, 0.5)
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from data_tools import verify
 from data_tools.reprojection import Outlines, find_outlines, judge
-from data_tools.shard_reader import read_samples
+from data_tools.reprojection.exchanged import find_exchanged
+from data_tools.shard_reader import Sample, read_samples
 from data_tools.shard_writer import file_sha256
 from lgm.cameras import Cameras, spiral_angles
 from lgm.data.sample import parse_cameras
@@ -25,16 +26,27 @@ OPENGL = np.array([1.0, -1.0, -1.0, 1.0])
 
 
 @pytest.fixture(scope="module")
-def bundled() -> list[tuple[str, np.ndarray, np.ndarray, float]]:
-    """uid, alphas [V, H, W], c2w and field of view of each object."""
-    found = []
-    for path in sorted(QUICKSTART.glob("*.tar")):
-        for sample in read_samples(path):
-            record = parse_cameras(sample.files["cameras.json"], sample.uid)
-            alphas = np.stack([sample.decoded(number).silhouette for number in sample.pictures])
-            found.append((sample.uid, alphas, record.c2w, record.fov_y_deg))
+def samples() -> list[Sample]:
+    found = [sample for path in sorted(QUICKSTART.glob("*.tar")) for sample in read_samples(path)]
     assert len(found) == NUM_OBJECTS
     return found
+
+
+@pytest.fixture(scope="module")
+def bundled(samples) -> list[tuple[str, np.ndarray, np.ndarray, float]]:
+    """uid, alphas [V, H, W], c2w and field of view of each object."""
+    found = []
+    for sample in samples:
+        record = parse_cameras(sample.files["cameras.json"], sample.uid)
+        alphas = np.stack([sample.decoded(number).silhouette for number in sample.pictures])
+        found.append((sample.uid, alphas, record.c2w, record.fov_y_deg))
+    return found
+
+
+@pytest.fixture(scope="module")
+def thumbnails(samples) -> dict[str, np.ndarray]:
+    """[V, 64, 64, 4] of each object."""
+    return {s.uid: np.stack([s.decoded(number).thumbnail for number in s.pictures]) for s in samples}
 
 
 def exchanged(count: int, one: int, two: int) -> np.ndarray:
@@ -43,9 +55,9 @@ def exchanged(count: int, one: int, two: int) -> np.ndarray:
     return order
 
 
-# What is done to an object's pictures and cameras, the mistake that must be named (None: single views
-# are), and how many of the 75 objects must be faulted. The others look the same afterwards: a ball
-# upside down, a lamp mirrored, a table from behind.
+# What is done to an object's pictures and cameras, the mistake that must be named, and how many of the 75
+# objects must be faulted by their silhouettes. The others look the same afterwards: a ball upside down, a
+# lamp mirrored.
 CORRUPTIONS = {
     "pictures upside down": (lambda a, c, f: (a[:, ::-1], c, f), "flipped y", 74),
     "pictures mirrored": (lambda a, c, f: (a[:, :, ::-1], c, f), "mirrored", 70),
@@ -57,10 +69,6 @@ CORRUPTIONS = {
     "field of view - 5 %": (lambda a, c, f: (a, c, f * 0.95), "fov +5 %", 72),
     "field of view + 20 %": (lambda a, c, f: (a, c, f * 1.2), "fov -17 %", 74),
     "field of view - 20 %": (lambda a, c, f: (a, c, f * 0.8), "fov +25 %", 74),
-    "spiral views exchanged": (lambda a, c, f: (a[exchanged(24, 5, 6)], c, f), None, 74),
-    "far views exchanged": (lambda a, c, f: (a[exchanged(24, 10, 23)], c, f), None, 74),
-    "front and side exchanged": (lambda a, c, f: (a[exchanged(24, 0, 1)], c, f), None, 64),
-    "front and back exchanged": (lambda a, c, f: (a[exchanged(24, 0, 2)], c, f), None, 50),
 }
 
 
@@ -81,6 +89,39 @@ def test_a_mistake_is_caught_and_named(bundled, name):
     assert len(faulty) >= least
     named = [v for v in faulty if v.mistake == mistake]
     assert len(named) >= 0.95 * len(faulty)
+
+
+# Two views, and how many of the 75 objects must be faulted by silhouettes, and with colours. The others
+# look much the same from both sides: a table from behind.
+EXCHANGES = {
+    "spiral views": (5, 6, 74, 75),
+    "far views": (10, 23, 74, 75),
+    "front and side": (0, 1, 64, 69),
+    "front and back": (0, 2, 50, 64),
+    "right and left": (1, 3, 50, 59),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_exchanged_views_are_caught_and_named(bundled, thumbnails, name):
+    one, two, by_silhouettes, with_colors = EXCHANGES[name]
+    order = exchanged(24, one, two)
+    num_by_silhouettes, num_faulty, num_named = 0, 0, 0
+    for uid, alphas, c2w, fov_y_deg in bundled:
+        outlines = find_outlines(alphas[order])
+        verdict = judge(outlines, c2w, fov_y_deg)
+        num_by_silhouettes += bool(verdict.faults)
+        if not verdict.faults:
+            verdict = judge(outlines, c2w, fov_y_deg, thumbnails[uid][order])
+            assert not verdict.faults or [fault.split(":")[0] for fault in verdict.faults] == [
+                f"view {one}",
+                f"view {two}",
+            ]
+        num_faulty += bool(verdict.faults)
+        num_named += bool(verdict.faults) and verdict.mistake is None
+    assert num_by_silhouettes >= by_silhouettes
+    assert num_faulty >= with_colors
+    assert num_named >= 0.95 * num_faulty
 
 
 VARIATIONS = {
@@ -116,6 +157,74 @@ def test_right_cameras_are_no_fault(bundled, name):
     for uid, alphas, c2w, fov_y_deg in bundled:
         alphas, c2w, fov_y_deg = VARIATIONS[name](alphas, c2w, fov_y_deg)
         assert judge(find_outlines(alphas), c2w, fov_y_deg).faults == (), uid
+
+
+def dimmed(pictures: np.ndarray) -> np.ndarray:
+    """Each picture darker by a factor of its own, of 0.7 to 1."""
+    factors = np.random.default_rng(0).uniform(0.7, 1, size=len(pictures))[:, None, None, None]
+    return np.concatenate([pictures[..., :3] * factors, pictures[..., 3:]], axis=-1).astype(np.uint8)
+
+
+COLOR_VARIATIONS = {
+    "as they are": lambda p: p,
+    "twelve views": lambda p: p[:12],
+    "half the resolution": lambda p: p.reshape(-1, 32, 2, 32, 2, 4).mean((2, 4)).astype(np.uint8),
+    "other exposures": dimmed,
+}
+
+
+@pytest.mark.parametrize("name", COLOR_VARIATIONS)
+def test_right_colors_are_no_fault(bundled, thumbnails, name):
+    for uid, alphas, c2w, fov_y_deg in bundled[::4]:
+        pictures = COLOR_VARIATIONS[name](thumbnails[uid])
+        views = np.arange(len(pictures))
+        is_whole = find_outlines(alphas[views]).is_whole
+        assert list(find_exchanged(pictures, is_whole, c2w[views], fov_y_deg)) == [], uid
+
+
+def shaded_ball(shade) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [24, 64, 64, 4] and c2w; shade: unit normals [..., 3] of the world and c2w -> [..., 3] in 0..1."""
+    c2w = Cameras.orbit(*spiral_angles(24)).c2w.double().numpy()
+    x = ((np.arange(64) + 0.5) / 32 - 1) * np.tan(np.radians(49.1 / 2))
+    rays = np.stack([*np.meshgrid(x, x), np.ones((64, 64))], axis=-1)
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    pictures = []
+    for pose in c2w:
+        center, directions = pose[:3, 3], rays @ pose[:3, :3].T
+        along = -directions @ center
+        inside = 0.5**2 - (center @ center - along**2)
+        normals = (center + (along - np.sqrt(np.maximum(inside, 0)))[..., None] * directions) / 0.5
+        colors = np.concatenate([shade(normals, pose), np.ones((64, 64, 1))], axis=-1)
+        pictures.append(np.where(inside[..., None] > 0, colors, 0) * 255)
+    return np.stack(pictures).astype(np.uint8), c2w
+
+
+SHADES = {
+    "painted": (lambda n, pose: 0.5 + 0.4 * np.sin(3 * n), True),
+    "a lamp that stands still": (lambda n, pose: np.repeat(0.5 + 0.4 * n[..., 2:], 3, axis=-1), True),
+    "a lamp at the camera": (lambda n, pose: np.repeat(-0.9 * n @ pose[:3, 2:3], 3, axis=-1).clip(0), False),
+    "a lamp beside the camera": (
+        lambda n, pose: np.repeat(0.5 - 0.3 * n @ pose[:3, :3] @ [[0.5], [0.6], [0.6]], 3, axis=-1),
+        False,
+    ),
+    "grey": (lambda n, pose: np.full((64, 64, 3), 0.5), False),
+}
+
+
+@pytest.mark.parametrize("name", SHADES)
+def test_colors_of_a_ball(name):
+    shade, can_tell = SHADES[name]
+    pictures, c2w = shaded_ball(shade)
+    outlines = find_outlines(pictures[..., 3] / 255)
+    assert judge(outlines, c2w, 49.1, pictures).faults == ()
+    for one, two in ((0, 2), (0, 1)):
+        verdict = judge(outlines, c2w, 49.1, pictures[exchanged(24, one, two)])
+        found = [fault.split(" (")[0] for fault in verdict.faults]
+        wanted = [
+            f"view {view}: its picture does not match its camera but that of view {other}"
+            for view, other in ((one, two), (two, one))
+        ]
+        assert found == (wanted if can_tell else [])
 
 
 def ball(num_views: int, size: int = 64) -> tuple[Outlines, np.ndarray]:
@@ -232,11 +341,11 @@ def test_a_truncated_tar_and_a_changed_byte_of_the_bundled_set(tmp_path, capsys)
     path = folder / "train-000001.tar"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    assert verify.main([str(folder), "--workers", "1"]) == 1
+    assert verify.main([str(folder), "--workers", "1", "--no-reprojection"]) == 1
     output = capsys.readouterr().out
     assert "bytes, index.json says" in output and "truncated" in output
     changed = bytearray(content)
     changed[len(content) // 2] ^= 1
     path.write_bytes(changed)
-    assert verify.main([str(folder), "--workers", "1"]) == 1
+    assert verify.main([str(folder), "--workers", "1", "--no-reprojection"]) == 1
     assert "shard train-000001.tar: its sha256 is not the one in index.json" in capsys.readouterr().out
