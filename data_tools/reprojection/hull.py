@@ -31,7 +31,7 @@ class SurfacePoints:
 
 
 def find_surface(alphas: np.ndarray, c2w: np.ndarray, fov_y_deg: float) -> SurfacePoints:
-    """alphas: [V, S, S] in 0..1; c2w: [V, 4, 4], OpenCV axes. No points where the silhouettes leave nothing."""
+    """alphas: [V, S, S] in 0..1; c2w: [V, 4, 4], OpenCV axes. No points where silhouettes leave nothing."""
     size = alphas.shape[-1]
     projections = _projections(c2w, fov_y_deg, size)
     center, reach = _looked_at(c2w, fov_y_deg)
@@ -71,8 +71,19 @@ def _carve(
     return _keep_inside(inside, projections, center, reach, cells, _NUM_CELLS, 0.5)
 
 
-def _keep_inside(inside, projections, center, reach, cells, num_cells, margin):
-    """margin: how far outside a silhouette a cell's centre may lie, in cells."""
+def _keep_inside(
+    inside: np.ndarray,
+    projections: np.ndarray,
+    center: np.ndarray,
+    reach: float,
+    cells: np.ndarray,
+    num_cells: int,
+    margin: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the cells [N, 3], with their centres; num_cells: along a side of the grid.
+
+    margin: how far outside a silhouette a cell's centre may lie, in cells.
+    """
     side = 2 * reach / num_cells
     points = (center + (cells + 0.5) * side - reach).astype(np.float32)
     size = inside.shape[-1]
@@ -86,7 +97,7 @@ def _keep_inside(inside, projections, center, reach, cells, num_cells, margin):
     return cells, points
 
 
-def _pixels(projection: np.ndarray, points: np.ndarray, size: int):
+def _pixels(projection: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
     """Columns and rows within the picture, depths, and whether the point is in the picture; [N] each."""
     x, y, depth = projection[:, :3] @ points.T + projection[:, 3:]
     is_ahead = depth > _NEAREST
@@ -118,7 +129,10 @@ def _is_outside(cells: np.ndarray) -> np.ndarray:
     return ~np.all(beside, axis=0)
 
 
-def _seen(projection: np.ndarray, points: np.ndarray, size: int, cell: float) -> tuple[np.ndarray, np.ndarray]:
+def _seen(
+    projection: np.ndarray, points: np.ndarray, size: int, cell: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """For one view the pixels [N] of points [N, 3] and whether it sees them; cell: a cell's side."""
     columns, rows, depth, is_shown = _pixels(projection, points, size)
     pixels = rows * size + columns
     nearest = np.full(size * size, np.inf, dtype=np.float32)
