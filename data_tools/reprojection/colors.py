@@ -41,40 +41,74 @@ class ColorErrors:
 
 def color_errors(pictures: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> ColorErrors:
     """pictures: [V, S, S, 4] float32 in 0..1, colours times alpha; c2w: [V, 4, 4]."""
+    seen = _look(pictures, c2w, surface)
     num_views = len(pictures)
-    alphas = pictures[..., 3].reshape(num_views, -1)
-    colors = pictures[..., :3].reshape(num_views, -1, 3) / np.maximum(alphas, _MIN_ALPHA)[..., None]
-    is_solid = alphas > _MIN_ALPHA
-    view = np.arange(num_views)[:, None]
-    is_known = surface.is_seen & is_solid[view, surface.pixels]  # [V, N]
-    known = colors[view, surface.pixels] * is_known[..., None]  # [V, N, 3]
-    weights = _neighbours(c2w)
-    weight = weights @ is_known  # [V, N]
-    total = (weights @ known.reshape(num_views, -1)).reshape(known.shape)
-    points = [np.flatnonzero(row) for row in is_known & (weight > _MIN_WEIGHT)]
     shares = np.zeros((num_views, num_views))
-    for camera, shown in enumerate(points):
+    for camera, shown in enumerate(seen.points):
         if len(shown) >= _MIN_POINTS:
-            shares[camera] = is_solid[:, surface.pixels[camera, shown]].mean(axis=1)
+            shares[camera] = seen.is_solid[:, surface.pixels[camera, shown]].mean(axis=1)
     is_alike = np.minimum(shares, shares.T) > _MIN_SHARE
     found = np.full((3, 2, num_views, num_views), np.nan)
     if is_alike.sum() == np.trace(is_alike):  # no picture could stand for another: the usual case
         return ColorErrors(*found)
-    for camera, shown in enumerate(points):
+    for camera, shown in enumerate(seen.points):
         others = np.flatnonzero(is_alike[camera])
         if not len(others):
             continue
         shown = shown[:: 1 + len(others) * len(shown) // _MAX_LOOKUPS]
         at, pixels = others[:, None], surface.pixels[camera, shown]
         # What the picture in question says at its own camera must not speak for it at this one.
-        part = weights[camera, others][:, None] * is_known[at, shown]
-        rest = weight[camera, shown] - part
-        is_common = is_solid[at, pixels] & (rest > _MIN_WEIGHT)  # [P, n]
-        expected = total[camera, shown] - part[..., None] * known[at, shown]
+        part = seen.weights[camera, others][:, None] * seen.is_known[at, shown]
+        rest = seen.weight[camera, shown] - part
+        is_common = seen.is_solid[at, pixels] & (rest > _MIN_WEIGHT)  # [P, n]
+        expected = seen.total[camera, shown] - part[..., None] * seen.known[at, shown]
         expected /= np.maximum(rest, _MIN_WEIGHT)[..., None]
-        for place, picture in enumerate((known[camera, shown][None], colors[at, pixels])):
+        for place, picture in enumerate((seen.known[camera, shown][None], seen.colors[at, pixels])):
             found[:, place, camera, others] = _differences(picture, expected, is_common)
     return ColorErrors(*found)
+
+
+def view_errors(pictures: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> np.ndarray:
+    """[V] each picture's plain error at its own camera against all other views; NaN as in ColorErrors."""
+    seen = _look(pictures, c2w, surface)
+    errors = np.full(len(pictures), np.nan)
+    for camera, shown in enumerate(seen.points):
+        expected = seen.total[camera, shown] / seen.weight[camera, shown, None]
+        is_common = np.ones((1, len(shown)), dtype=bool)
+        errors[camera] = _differences(seen.known[camera, shown][None], expected[None], is_common)[0, 0]
+    return errors
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """colors: [V, S * S, 3] and is_solid: [V, S * S] of pixels; known, is_known: [V, N, 3] and [V, N], the
+    same where the surface's points are seen; weights: [V, V], of views for each other; weight, total:
+    [V, N] and [V, N, 3], sums of weights and of colours over the other views; points: V lists of numbers,
+    the points that a view and others see."""
+
+    colors: np.ndarray
+    is_solid: np.ndarray
+    known: np.ndarray
+    is_known: np.ndarray
+    weights: np.ndarray
+    weight: np.ndarray
+    total: np.ndarray
+    points: list[np.ndarray]
+
+
+def _look(pictures: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> _Seen:
+    num_views = len(pictures)
+    alphas = pictures[..., 3].reshape(num_views, -1)
+    colors = pictures[..., :3].reshape(num_views, -1, 3) / np.maximum(alphas, _MIN_ALPHA)[..., None]
+    is_solid = alphas > _MIN_ALPHA
+    view = np.arange(num_views)[:, None]
+    is_known = surface.is_seen & is_solid[view, surface.pixels]
+    known = colors[view, surface.pixels] * is_known[..., None]
+    weights = _neighbours(c2w)
+    weight = weights @ is_known
+    total = (weights @ known.reshape(num_views, -1)).reshape(known.shape)
+    points = [np.flatnonzero(row) for row in is_known & (weight > _MIN_WEIGHT)]
+    return _Seen(colors, is_solid, known, is_known, weights, weight, total, points)
 
 
 def _neighbours(c2w: np.ndarray) -> np.ndarray:

@@ -14,10 +14,8 @@ import numpy as np
 
 from data_tools.reprojection.colors import color_errors
 from data_tools.reprojection.hull import find_surface
-from data_tools.reprojection.pairs import spread_over
+from data_tools.reprojection.pairs import choose_views
 
-# Of many views the first ones, where the canonical ones stand, and a fair share of the rest.
-_MIN_VIEWS, _NUM_FIRST, _NUM_REST = 8, 4, 32
 # The larger of the two errors after the exchange, as a share of that before; and by how much it falls
 # (colours in 0..1). Measured on 819 pieces of furniture and 75 bundled objects: see data_tools/README.md.
 _CLEAR_RATIO, _CLEAR_GAIN = 0.75, 0.006
@@ -38,10 +36,9 @@ def find_exchanged(
 
     pictures: [V, S, S, 4] uint8, colours times alpha; is_whole: [V], as Outlines has it; c2w: [V, 4, 4].
     """
-    views = np.flatnonzero(is_whole)
-    if len(views) < _MIN_VIEWS:
+    views = choose_views(is_whole)
+    if not len(views):
         return
-    views = views[np.r_[:_NUM_FIRST, _NUM_FIRST + spread_over(len(views) - _NUM_FIRST, _NUM_REST)]]
     pictures = pictures[views].astype(np.float32) / 255
     surface = find_surface(pictures[..., 3], c2w[views], fov_y_deg)
     errors = color_errors(pictures, c2w[views], surface)

@@ -12,6 +12,7 @@ from data_tools.reprojection.outlines import Outlines
 from data_tools.reprojection.pairs import choose_pairs, spread_over
 from data_tools.reprojection.strays import find_strays
 from data_tools.reprojection.tangency import Gaps, describe
+from data_tools.reprojection.turned import find_turned
 
 # Pairs on which hypotheses are compared: those of 24 views, one with each other.
 _NUM_COMPARED = 276
@@ -90,9 +91,18 @@ def judge(
             f"cameras do not match the pictures: silhouettes disagree by {gap:.2f} % of the width, and no "
             "known mistake explains it",
         )
-    if not faults and pictures is not None:
-        faults = tuple(find_exchanged(pictures, outlines.is_whole, c2w, fov_y_deg))
-    return Verdict(faults, None, tuple(undecided), gap)
+    if faults or pictures is None:
+        return Verdict(faults, None, tuple(undecided), gap)
+    colored = pictures, outlines.is_whole, c2w, fov_y_deg
+    turned = find_turned(*colored, [hypothesis for hypothesis in HYPOTHESES if hypothesis.name in undecided])
+    if turned is not None:
+        hypothesis, before, after = turned
+        fault = (
+            f"cameras do not match the pictures: {hypothesis.fault} (colours of views differ by "
+            f"{100 * before:.1f} %, then by {100 * after:.1f})"
+        )
+        return Verdict((fault,), hypothesis.name, tuple(undecided), gap)
+    return Verdict(tuple(find_exchanged(*colored)), None, tuple(undecided), gap)
 
 
 def _compare(given: Gaps, other: Gaps) -> tuple[int, float]:
