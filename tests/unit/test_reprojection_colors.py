@@ -99,3 +99,20 @@ def test_colors_of_a_ball(name):
             for view, other in ((one, two), (two, one))
         ]
         assert found == (wanted if can_tell else [])
+
+
+MISTAKES = {
+    "flipped y": lambda p, c: (p[:, ::-1], c),
+    "mirrored": lambda p, c: (p[:, :, ::-1], c),
+    "rolled": lambda p, c: (p, c * [-1, -1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_painted_ball_is_turned_and_a_grey_one_is_not(name):
+    for shade, wanted in (("painted", name), ("grey", None), ("a lamp at the camera", None)):
+        pictures, c2w = MISTAKES[name](*shaded_ball(SHADES[shade][0]))
+        verdict = judge(find_outlines(pictures[..., 3] / 255), c2w, 49.1, pictures)
+        assert verdict.mistake == wanted
+        assert bool(verdict.faults) == bool(wanted)
+        assert name in verdict.undecided  # by silhouettes
