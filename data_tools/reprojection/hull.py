@@ -88,23 +88,25 @@ def _keep_inside(
     points = (center + (cells + 0.5) * side - reach).astype(np.float32)
     size = inside.shape[-1]
     pixels_a_cell = size / num_cells  # in the middle; nearer ones are a little larger
-    wide = _grown(inside, round(margin * pixels_a_cell + 0.25))
-    for view, projection in enumerate(projections):
-        columns, rows, depth, is_shown = _pixels(projection, points, size)
+    wide = _grown(inside, round(margin * pixels_a_cell + 0.25)).reshape(len(inside), -1)
+    left = np.arange(len(cells))
+    for projection, silhouette in zip(projections, wide, strict=True):
+        pixels, _, is_shown = _pixels(projection, points, size)
         # What a picture does not show, it does not carve away.
-        kept = ~is_shown | wide[view, rows, columns]
-        cells, points = cells[kept], points[kept]
-    return cells, points
+        kept = silhouette[pixels] | ~is_shown
+        if not kept.all():
+            left, points = left[kept], points.compress(kept, axis=0)
+    return cells[left], points
 
 
 def _pixels(projection: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
-    """Columns and rows within the picture, depths, and whether the point is in the picture; [N] each."""
+    """Flat numbers of pixels (0 outside the picture), depths, and whether points are in the picture; [N]."""
     x, y, depth = projection[:, :3] @ points.T + projection[:, 3:]
-    is_ahead = depth > _NEAREST
-    scale = 1 / np.where(is_ahead, depth, 1)
-    columns, rows = np.floor(x * scale).astype(np.int32), np.floor(y * scale).astype(np.int32)
-    is_shown = is_ahead & (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size)
-    return np.clip(columns, 0, size - 1), np.clip(rows, 0, size - 1), depth, is_shown
+    scale = 1 / np.maximum(depth, _NEAREST)
+    x, y = x * scale, y * scale
+    is_shown = (depth > _NEAREST) & (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    columns, rows = (np.where(is_shown, places, 0).astype(np.int32) for places in (x, y))
+    return rows * size + columns, depth, is_shown
 
 
 def _grown(inside: np.ndarray, pixels: int) -> np.ndarray:
@@ -133,8 +135,7 @@ def _seen(
     projection: np.ndarray, points: np.ndarray, size: int, cell: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """For one view the pixels [N] of points [N, 3] and whether it sees them; cell: a cell's side."""
-    columns, rows, depth, is_shown = _pixels(projection, points, size)
-    pixels = rows * size + columns
+    pixels, depth, is_shown = _pixels(projection, points, size)
     nearest = np.full(size * size, np.inf, dtype=np.float32)
     from_far = np.argsort(-depth)
     from_far = from_far[is_shown[from_far]]
