@@ -50,9 +50,9 @@ def test_right_colors_are_no_fault(validation, name):
         assert list(find_exchanged(pictures, is_whole, c2w[: len(pictures)], fov_y_deg)) == [], uid
 
 
-def shaded_ball(shade) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures [24, 64, 64, 4] and c2w; shade: unit normals [..., 3] in the world and a pose -> colours."""
-    c2w = Cameras.orbit(*spiral_angles(24)).c2w.double().numpy()
+def shaded_ball(shade, num_views: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [V, 64, 64, 4] and c2w; shade: unit normals [..., 3] in the world and a pose -> colours."""
+    c2w = Cameras.orbit(*spiral_angles(num_views)).c2w.double().numpy()
     x = ((np.arange(64) + 0.5) / 32 - 1) * np.tan(np.radians(49.1 / 2))
     rays = np.stack([*np.meshgrid(x, x), np.ones((64, 64))], axis=-1)
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
@@ -116,3 +116,12 @@ def test_a_painted_ball_is_turned_and_a_grey_one_is_not(name):
         assert verdict.mistake == wanted
         assert bool(verdict.faults) == bool(wanted)
         assert name in verdict.undecided  # by silhouettes
+
+
+@pytest.mark.parametrize(("num_views", "num_faults"), [(100, 2), (6, 0)])
+def test_many_views_and_too_few(num_views, num_faults):
+    """Of a hundred some are asked, the canonical ones among them; six stand too far apart."""
+    pictures, c2w = shaded_ball(SHADES["painted"][0], num_views)
+    is_whole = np.ones(num_views, dtype=bool)
+    assert list(find_exchanged(pictures, is_whole, c2w, 49.1)) == []
+    assert len(list(find_exchanged(exchanged(pictures, 0, 2), is_whole, c2w, 49.1))) == num_faults
