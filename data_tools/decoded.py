@@ -47,7 +47,7 @@ def decode_picture(content: bytes) -> DecodedPicture:
             alpha = picture.getchannel("A")
             small = alpha.reduce(max(1, min(image.size) // _SILHOUETTE_SIDE))
             silhouette = np.asarray(small, dtype=np.float32) / 255
-            # Without an alpha reduce() would do this itself, and divide by it again.
+            # Multiplied by alpha here, because reduce() of RGBA divides by it again.
             thumbnail = picture.convert("RGBa").reduce(max(1, min(image.size) // _THUMBNAIL_SIDE))
             pixels = np.frombuffer(thumbnail.tobytes(), np.uint8).reshape(*thumbnail.size[::-1], 4)
             return DecodedPicture(image.mode, image.size, alpha.getextrema()[1], silhouette, pixels)
