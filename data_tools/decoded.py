@@ -10,6 +10,8 @@ from PIL import Image
 
 # Silhouettes are compared at this size or a little more: finer ones would cost memory and change nothing.
 _SILHOUETTE_SIDE = 128
+# Colours are: a coarser grain than textures', so that surfaces found within a pixel can be compared.
+_THUMBNAIL_SIDE = 64
 
 
 class UndecodablePicture(ValueError):
@@ -21,12 +23,14 @@ class DecodedPicture:
     """mode, size: as stored, (width, height). max_alpha: 0..255, 255 without an alpha.
 
     silhouette: the alpha [h, w] in 0..1, averaged down to fewer pixels.
+    thumbnail: [h, w, 4] uint8, colours times alpha, averaged down to fewer pixels yet.
     """
 
     mode: str
     size: tuple[int, int]
     max_alpha: int
     silhouette: np.ndarray
+    thumbnail: np.ndarray
 
     @property
     def has_colors(self) -> bool:
@@ -39,9 +43,13 @@ def decode_picture(content: bytes) -> DecodedPicture:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            alpha = image.convert("RGBA").getchannel("A")
+            picture = image.convert("RGBA")
+            alpha = picture.getchannel("A")
             small = alpha.reduce(max(1, min(image.size) // _SILHOUETTE_SIDE))
             silhouette = np.asarray(small, dtype=np.float32) / 255
-            return DecodedPicture(image.mode, image.size, alpha.getextrema()[1], silhouette)
+            # Multiplied by alpha here, because reduce() of RGBA divides by it again.
+            thumbnail = picture.convert("RGBa").reduce(max(1, min(image.size) // _THUMBNAIL_SIDE))
+            pixels = np.frombuffer(thumbnail.tobytes(), np.uint8).reshape(*thumbnail.size[::-1], 4)
+            return DecodedPicture(image.mode, image.size, alpha.getextrema()[1], silhouette, pixels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UndecodablePicture(f"picture does not decode: {error}") from error

@@ -3,8 +3,8 @@
 Every shard's size and checksum, every object's cameras, number of pictures and metadata, and every
 picture: it decodes, is RGBA, square, of the size that index.json says, and not empty. Then the
 reprojection test: silhouettes of pairs of views must agree on where they touch the object, better than
-with flipped, mirrored or exchanged views, other axes or another field of view. Exit code 0 and one summary
-line, or exit code 1 and one line a fault.
+with flipped, mirrored or exchanged views, other axes or another field of view; and where they agree, so
+must colours of the surface. Exit code 0 and one summary line, or exit code 1 and one line a fault.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def reproject(sample: Sample) -> Verdict | None:
     width, height = pictures[0].size
     if width != height or any(p.size != (width, height) for p in pictures):
         return None
-    return judge(find_outlines(np.stack([p.silhouette for p in pictures])), record.c2w, record.fov_y_deg)
+    outlines = find_outlines(np.stack([p.silhouette for p in pictures]))
+    return judge(outlines, record.c2w, record.fov_y_deg, np.stack([p.thumbnail for p in pictures]))
 
 
 @dataclass

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_tools.reprojection.exchanged import find_exchanged
 from data_tools.reprojection.hypotheses import AS_GIVEN, HYPOTHESES
 from data_tools.reprojection.outlines import Outlines
 from data_tools.reprojection.pairs import choose_pairs, spread_over
 from data_tools.reprojection.strays import find_strays
 from data_tools.reprojection.tangency import Gaps, describe
+from data_tools.reprojection.turned import find_turned
 
 # Pairs on which hypotheses are compared: those of 24 views, one with each other.
 _NUM_COMPARED = 276
@@ -49,8 +51,14 @@ class Verdict:
     gap: float
 
 
-def judge(outlines: Outlines, c2w: np.ndarray, fov_y_deg: float) -> Verdict:
-    """outlines of V views; c2w: [V, 4, 4], OpenCV axes."""
+def judge(
+    outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pictures: np.ndarray | None = None
+) -> Verdict:
+    """outlines of V views; c2w: [V, 4, 4], OpenCV axes.
+
+    pictures: [V, S, S, 4] uint8, colours times alpha: asked where silhouettes find no fault; None for
+        silhouettes alone.
+    """
     pairs = choose_pairs(len(c2w))
     given = AS_GIVEN.gaps(outlines, c2w, fov_y_deg, pairs)
     compared = spread_over(len(pairs), _NUM_COMPARED)
@@ -83,7 +91,18 @@ def judge(outlines: Outlines, c2w: np.ndarray, fov_y_deg: float) -> Verdict:
             f"cameras do not match the pictures: silhouettes disagree by {gap:.2f} % of the width, and no "
             "known mistake explains it",
         )
-    return Verdict(faults, None, tuple(undecided), gap)
+    if faults or pictures is None:
+        return Verdict(faults, None, tuple(undecided), gap)
+    colored = pictures, outlines.is_whole, c2w, fov_y_deg
+    turned = find_turned(*colored, [hypothesis for hypothesis in HYPOTHESES if hypothesis.name in undecided])
+    if turned is not None:
+        hypothesis, before, after = turned
+        fault = (
+            f"cameras do not match the pictures: {hypothesis.fault} (colours of views differ by "
+            f"{100 * before:.1f} %, then by {100 * after:.1f})"
+        )
+        return Verdict((fault,), hypothesis.name, tuple(undecided), gap)
+    return Verdict(tuple(find_exchanged(*colored)), None, tuple(undecided), gap)
 
 
 def _compare(given: Gaps, other: Gaps) -> tuple[int, float]:

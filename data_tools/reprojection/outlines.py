@@ -9,7 +9,7 @@ import numpy as np
 # The outermost point in each of so many directions. More of them change no verdict on the bundled set.
 _NUM_DIRECTIONS = 64
 # Low, so that glass, thin bars and blended edges count as object in all views alike.
-_MIN_ALPHA = 0.05
+MIN_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Outlines:
 def find_outlines(alphas: np.ndarray) -> Outlines:
     """alphas: [V, H, W] in 0..1."""
     num_views, height, width = alphas.shape
-    inside = alphas > _MIN_ALPHA
+    inside = alphas > MIN_ALPHA
     # A hull's corners are the first or last pixel of their row: 2 H candidates instead of H * W.
     first = inside.argmax(axis=2)
     last = width - 1 - inside[:, :, ::-1].argmax(axis=2)

@@ -1,0 +1,127 @@
+"""Colours tell exchanged views that silhouettes cannot; without evidence in them they fault nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_tools import verify
+from data_tools.reprojection import find_outlines, judge
+from data_tools.reprojection.exchanged import find_exchanged
+from data_tools.shard_reader import read_samples
+from lgm.cameras import Cameras, spiral_angles
+from lgm.data.sample import parse_cameras
+
+SHARD = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart" / "val-000000.tar"
+
+
+@pytest.fixture(scope="module")
+def validation() -> list[tuple[str, np.ndarray, np.ndarray, float]]:
+    """uid, thumbnails [V, 64, 64, 4], c2w and field of view of 15 bundled objects."""
+    found = []
+    for sample in read_samples(SHARD):
+        record = parse_cameras(sample.files["cameras.json"], sample.uid)
+        thumbnails = np.stack([sample.decoded(number).thumbnail for number in sample.pictures])
+        found.append((sample.uid, thumbnails, record.c2w, record.fov_y_deg))
+    return found
+
+
+def dimmed(pictures: np.ndarray) -> np.ndarray:
+    """Each picture darker by a factor of its own, of 0.7 to 1."""
+    factors = np.random.default_rng(0).uniform(0.7, 1, size=len(pictures))[:, None, None, None]
+    return np.concatenate([pictures[..., :3] * factors, pictures[..., 3:]], axis=-1).astype(np.uint8)
+
+
+COLOR_VARIATIONS = {
+    "as they are": lambda p: p,
+    "twelve views": lambda p: p[:12],
+    "half the resolution": lambda p: p.reshape(-1, 32, 2, 32, 2, 4).mean((2, 4)).astype(np.uint8),
+    "other exposures": dimmed,
+}
+
+
+@pytest.mark.parametrize("name", COLOR_VARIATIONS)
+def test_right_colors_are_no_fault(validation, name):
+    for uid, thumbnails, c2w, fov_y_deg in validation:
+        pictures = COLOR_VARIATIONS[name](thumbnails)
+        is_whole = find_outlines(pictures[..., 3] / 255).is_whole
+        assert list(find_exchanged(pictures, is_whole, c2w[: len(pictures)], fov_y_deg)) == [], uid
+
+
+def shaded_ball(shade, num_views: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [V, 64, 64, 4] and c2w; shade: unit normals [..., 3] in the world and a pose -> colours."""
+    c2w = Cameras.orbit(*spiral_angles(num_views)).c2w.double().numpy()
+    x = ((np.arange(64) + 0.5) / 32 - 1) * np.tan(np.radians(49.1 / 2))
+    rays = np.stack([*np.meshgrid(x, x), np.ones((64, 64))], axis=-1)
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    pictures = []
+    for pose in c2w:
+        center, directions = pose[:3, 3], rays @ pose[:3, :3].T
+        along = -directions @ center
+        inside = 0.5**2 - (center @ center - along**2)
+        normals = (center + (along - np.sqrt(np.maximum(inside, 0)))[..., None] * directions) / 0.5
+        colors = np.concatenate([shade(normals, pose), np.ones((64, 64, 1))], axis=-1)
+        pictures.append(np.where(inside[..., None] > 0, colors, 0) * 255)
+    return np.stack(pictures).astype(np.uint8), c2w
+
+
+def exchanged(pictures: np.ndarray, one: int, two: int) -> np.ndarray:
+    order = np.arange(len(pictures))
+    order[[one, two]] = two, one
+    return pictures[order]
+
+
+SHADES = {
+    "painted": (lambda n, pose: 0.5 + 0.4 * np.sin(3 * n), True),
+    "a lamp that stands still": (lambda n, pose: np.repeat(0.5 + 0.4 * n[..., 2:], 3, axis=-1), True),
+    "a lamp at the camera": (lambda n, pose: np.repeat(-0.9 * n @ pose[:3, 2:3], 3, axis=-1).clip(0), False),
+    "a lamp beside the camera": (
+        lambda n, pose: np.repeat(0.5 - 0.3 * n @ pose[:3, :3] @ [[0.5], [0.6], [0.6]], 3, axis=-1),
+        False,
+    ),
+    "grey": (lambda n, pose: np.full((64, 64, 3), 0.5), False),
+}
+
+
+@pytest.mark.parametrize("name", SHADES)
+def test_colors_of_a_ball(name):
+    shade, can_tell = SHADES[name]
+    pictures, c2w = shaded_ball(shade)
+    outlines = find_outlines(pictures[..., 3] / 255)
+    assert judge(outlines, c2w, 49.1, pictures).faults == ()
+    for one, two in ((0, 2), (0, 1)):
+        verdict = judge(outlines, c2w, 49.1, exchanged(pictures, one, two))
+        found = [fault.split(" (")[0] for fault in verdict.faults]
+        wanted = [
+            f"view {view}: its picture does not match its camera but that of view {other}"
+            for view, other in ((one, two), (two, one))
+        ]
+        assert found == (wanted if can_tell else [])
+
+
+MISTAKES = {
+    "flipped y": lambda p, c: (p[:, ::-1], c),
+    "mirrored": lambda p, c: (p[:, :, ::-1], c),
+    "rolled": lambda p, c: (p, c * [-1, -1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_painted_ball_is_turned_and_a_grey_one_is_not(name):
+    for shade, wanted in (("painted", name), ("grey", None), ("a lamp at the camera", None)):
+        pictures, c2w = MISTAKES[name](*shaded_ball(SHADES[shade][0]))
+        verdict = judge(find_outlines(pictures[..., 3] / 255), c2w, 49.1, pictures)
+        assert verdict.mistake == wanted
+        assert bool(verdict.faults) == bool(wanted)
+        assert name in verdict.undecided  # by silhouettes
+
+
+@pytest.mark.parametrize(("num_views", "num_faults"), [(100, 2), (6, 0)])
+def test_many_views_and_too_few(num_views, num_faults):
+    """Of a hundred some are asked, the canonical ones among them; six stand too far apart."""
+    pictures, c2w = shaded_ball(SHADES["painted"][0], num_views)
+    is_whole = np.ones(num_views, dtype=bool)
+    assert list(find_exchanged(pictures, is_whole, c2w, 49.1)) == []
+    assert len(list(find_exchanged(exchanged(pictures, 0, 2), is_whole, c2w, 49.1))) == num_faults
