@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lgm.cameras import turn_about_origin
+from lgm.cameras import Cameras, turn_about_origin
+from lgm.data.draws import check_probability, uniforms
+from lgm.data.variety import ColorShuffle, Mirror
 
-_GRID, _JITTER, _BACKGROUND = 0, 1, 2  # keep the random streams apart: switching one leaves the others
+# Keep the random streams apart: switching one leaves the others. lgm.data.variety has the next.
+_GRID, _JITTER, _BACKGROUND = 0, 1, 2
 
 
 class GridDistortion:
@@ -36,7 +38,7 @@ class GridDistortion:
     """
 
     def __init__(self, probability: float, cells: tuple[int, int], strength: float) -> None:
-        _check_probability("grid_distortion", probability)
+        check_probability("grid_distortion", probability)
         fewest, most = cells
         if not 2 <= fewest <= most:
             raise ValueError(
@@ -119,7 +121,7 @@ class CameraJitter:
     """
 
     def __init__(self, probability: float, max_azimuth_deg: float, max_elevation_deg: float) -> None:
-        _check_probability("camera_jitter", probability)
+        check_probability("camera_jitter", probability)
         for name, angle in (("max_azimuth_deg", max_azimuth_deg), ("max_elevation_deg", max_elevation_deg)):
             if not 0 <= angle <= 180:
                 raise ValueError(f"data.augment.camera_jitter.{name}={angle} must lie between 0 and 180")
@@ -157,7 +159,7 @@ class RandomBackground:
     """
 
     def __init__(self, probability: float) -> None:
-        _check_probability("random_background", probability)
+        check_probability("random_background", probability)
         self.probability = probability
 
     def __call__(self, background: Float[Tensor, "B 3"], seeds: Sequence[int]) -> Float[Tensor, "B 3"]:
@@ -174,6 +176,16 @@ class Augmentation:
     grid_distortion: GridDistortion | None = None
     camera_jitter: CameraJitter | None = None
     random_background: RandomBackground | None = None
+    mirror: Mirror | None = None
+    color_shuffle: ColorShuffle | None = None
+
+    def vary(self, rgba: Float[Tensor, "B V 4 H W"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 H W"]:
+        """Another object's pictures, of inputs and of targets; its cameras are `seen_from`."""
+        rgba = self.color_shuffle(rgba, seeds) if self.color_shuffle else rgba
+        return self.mirror.pictures(rgba, seeds) if self.mirror else rgba
+
+    def seen_from(self, cameras: Cameras, seeds: Sequence[int]) -> Cameras:
+        return self.mirror.cameras(cameras, seeds) if self.mirror else cameras
 
     def bend(self, pictures: Float[Tensor, "B V C H W"], seeds: Sequence[int]) -> Float[Tensor, "B V C H W"]:
         return self.grid_distortion(pictures, seeds) if self.grid_distortion else pictures
@@ -183,16 +195,3 @@ class Augmentation:
 
     def recolour(self, background: Float[Tensor, "B 3"], seeds: Sequence[int]) -> Float[Tensor, "B 3"]:
         return self.random_background(background, seeds) if self.random_background else background
-
-
-def uniforms(
-    seeds: Sequence[int], stream: int, count: int, device: torch.device | str
-) -> Float[Tensor, "B count"]:
-    """`count` numbers in [0, 1) for each object, a function of its seed and the stream alone."""
-    drawn = [np.random.default_rng([seed, stream]).random(count, dtype=np.float32) for seed in seeds]
-    return torch.from_numpy(np.stack(drawn)).to(device, non_blocking=True)
-
-
-def _check_probability(name: str, probability: float) -> None:
-    if not 0 <= probability <= 1:
-        raise ValueError(f"data.augment.{name}.probability={probability} must lie between 0 and 1")

@@ -49,22 +49,27 @@ class Preparation:
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
         radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
         rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)
+        rgba = augmentation.vary(rgba, seeds)
         # Colour and coverage bend together, before anything lies behind them.
         rgba = augmentation.bend(rgba, seeds)
         c2w = canonicalise(batch.input.cameras.c2w, reference, radius)
+        cameras = augmentation.seen_from(Cameras(c2w, batch.input.cameras.K_norm), seeds)
+        cameras = Cameras(augmentation.jitter(cameras.c2w, seeds), cameras.K_norm)
         background = torch.tensor(self.background).to(rgba.device, non_blocking=True)
         background = background.expand(len(batch.uids), 3)
         target_rgba = premultiplied(batch.target.images, batch.target.alphas, self.target_size)
+        target_rgba = augmentation.vary(target_rgba, seeds)
         target_c2w = canonicalise(batch.target.cameras.c2w, reference, radius)
+        target_cameras = augmentation.seen_from(Cameras(target_c2w, batch.target.cameras.K_norm), seeds)
         to_user = batch.to_user
         if to_user is not None:
             to_user = None if training else to_user @ from_canonical(reference.double(), radius)
         target_background = augmentation.recolour(background, seeds)
         return replace(
             batch,
-            input=_over(background, batch.input, rgba, augmentation.jitter(c2w, seeds)),
+            input=_over(background, batch.input, rgba, cameras),
             target=replace(
-                _over(target_background, batch.target, target_rgba, target_c2w),
+                _over(target_background, batch.target, target_rgba, target_cameras),
                 depths=self._depths(batch.target.depths, reference, radius),
             ),
             background=target_background,
@@ -94,14 +99,14 @@ def _over(
     background: Float[Tensor, "B 3"],
     views: Views,
     rgba: Float[Tensor, "B V 4 h w"],
-    c2w: Float[Tensor, "B V 4 4"],
+    cameras: Cameras,
 ) -> Views:
     colors, alphas = rgba[:, :, :3], rgba[:, :, 3:]
     return replace(
         views,
         images=torch.addcmul(colors, background[:, None, :, None, None], 1 - alphas),
         alphas=alphas,
-        cameras=Cameras(c2w, views.cameras.K_norm),
+        cameras=cameras,
     )
 
 

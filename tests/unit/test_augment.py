@@ -15,8 +15,8 @@ from lgm.data.augment import (
     GridDistortion,
     RandomBackground,
     source_coordinates,
-    uniforms,
 )
+from lgm.data.draws import uniforms
 from lgm.data.prepare import Preparation
 from lgm.gaussians import Gaussians
 from lgm.rendering import TorchRenderer
