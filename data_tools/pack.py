@@ -50,7 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     split.add_argument(
         "--assign", type=Path, help="file of lines `<uid> <split>`; other objects are left out"
     )
-    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="shards at a time")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="cores to use (all)")
     add_filter_arguments(parser)
     return parser.parse_args(arguments)
 

@@ -87,10 +87,11 @@ def run_jobs(
 
     Raises ValueError where a shard could not be written, or its process was lost twice.
     """
-    processes = min(workers, len(jobs))
-    if processes == 0:
+    if not jobs:
         return
-    threads = max(1, workers // processes)
+    # Of few shards one may hold nearly everything: then threads share it, and no process waits for it.
+    processes = min(workers, max(1, len(jobs) // 2))
+    threads = -(-workers // processes)
     if processes == 1:
         write = make_shard_writer(out, reader, threads, None)
         results: Iterator[tuple[ShardJob, Any]] = ((job, write(job)) for job in jobs)
