@@ -93,6 +93,7 @@ def test_missing_weights_stop_training_in_one_line_before_it_begins(dataset, tmp
 
 
 @needs_linear_weights
+@pytest.mark.slow
 def test_two_processes_train_with_lpips(dataset, tmp_path, perceptual):
     options = [o for o in [*MICRO, *SHORT] if not o.startswith("trainer=")]
     options += [

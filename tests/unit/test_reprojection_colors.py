@@ -42,6 +42,7 @@ COLOR_VARIATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COLOR_VARIATIONS)
 def test_right_colors_are_no_fault(validation, name):
     for uid, thumbnails, c2w, fov_y_deg in validation:
