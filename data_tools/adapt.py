@@ -165,7 +165,8 @@ def _first_resolution(layout: Layout, root: Path) -> int:
     """The side of the first readable object's first picture: all must be as large, and square."""
     for folder in layout.find_objects(root):
         try:
-            with Image.open(layout.read(folder).pictures[0]) as image:
+            path = layout.read(folder).pictures[0]
+            with naming(path), Image.open(path) as image:
                 return image.size[1]
         except (OSError, ValueError):
             continue  # adapt_object names it

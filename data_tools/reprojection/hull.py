@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 
 from data_tools.reprojection.outlines import MIN_ALPHA
+from lgm.data.images.geometry import meeting_point
 
 # Cells along a side of the grid: coarse ones first, what is left of them divided by four. A fine cell is
 # about a pixel of a picture of 64.
@@ -34,7 +35,14 @@ def find_surface(alphas: np.ndarray, c2w: np.ndarray, fov_y_deg: float) -> Surfa
     """alphas: [V, S, S] in 0..1; c2w: [V, 4, 4], OpenCV axes. No points where silhouettes leave nothing."""
     size = alphas.shape[-1]
     projections = _projections(c2w, fov_y_deg, size)
-    center, reach = _looked_at(c2w, fov_y_deg)
+    met = meeting_point(c2w[:, :3, 3], c2w[:, :3, 2])
+    if met is None:  # as good as parallel: they look at no object
+        nothing = np.zeros((len(c2w), 0), dtype=np.int32)
+        return SurfacePoints(nothing, nothing.astype(bool))
+    center = met[0]
+    # The radius of the ball that a view just holds.
+    distance = np.median(np.linalg.norm(c2w[:, :3, 3] - center, axis=1))
+    reach = float(distance * np.sin(np.radians(fov_y_deg) / 2))
     cells, points = _carve(alphas > MIN_ALPHA, projections, center, reach)
     points = points[_is_outside(cells)]
     points = points[np.unique(np.linspace(0, len(points) - 1, min(len(points), _MAX_POINTS)).astype(int))]
@@ -49,15 +57,6 @@ def _projections(c2w: np.ndarray, fov_y_deg: float, size: int) -> np.ndarray:
     half = size / 2
     focal = half / np.tan(np.radians(fov_y_deg) / 2)
     return (np.array([[focal, 0, half], [0, focal, half], [0, 0, 1]]) @ w2c).astype(np.float32)
-
-
-def _looked_at(c2w: np.ndarray, fov_y_deg: float) -> tuple[np.ndarray, float]:
-    """The point nearest to all optical axes, and the radius of the ball there that a view just holds."""
-    centers, axes = c2w[:, :3, 3], c2w[:, :3, 2]
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
-    target = np.linalg.lstsq(across.sum(0), (across @ centers[..., None]).sum(0)[:, 0], rcond=None)[0]
-    distance = np.median(np.linalg.norm(centers - target, axis=1))
-    return target, float(distance * np.sin(np.radians(fov_y_deg) / 2))
 
 
 def _carve(
@@ -88,7 +87,9 @@ def _keep_inside(
     points = (center + (cells + 0.5) * side - reach).astype(np.float32)
     size = inside.shape[-1]
     pixels_a_cell = size / num_cells  # in the middle; nearer ones are a little larger
-    wide = _grown(inside, round(margin * pixels_a_cell + 0.25)).reshape(len(inside), -1)
+    wide = _around(inside, (1, 2), round(margin * pixels_a_cell + 0.25), np.logical_or).reshape(
+        len(inside), -1
+    )
     left = np.arange(len(cells))
     for projection, silhouette in zip(projections, wide, strict=True):
         pixels, _, is_shown = _pixels(projection, points, size)
@@ -109,16 +110,16 @@ def _pixels(projection: np.ndarray, points: np.ndarray, size: int) -> tuple[np.n
     return rows * size + columns, depth, is_shown
 
 
-def _grown(inside: np.ndarray, pixels: int) -> np.ndarray:
-    """Silhouettes [V, S, S] made wider by so many pixels on each side."""
-    for axis in (1, 2):
-        one = np.moveaxis(inside, axis, 0)
-        grown = one.copy()
+def _around(values: np.ndarray, axes: tuple[int, ...], pixels: int, combine: np.ufunc) -> np.ndarray:
+    """Along each of the axes every value combined with those up to so many places before and after it."""
+    for axis in axes:
+        one = np.moveaxis(values, axis, 0)
+        combined = one.copy()
         for step in range(1, pixels + 1):
-            grown[step:] |= one[:-step]
-            grown[:-step] |= one[step:]
-        inside = np.moveaxis(grown, 0, axis)
-    return inside
+            combine(combined[step:], one[:-step], out=combined[step:])
+            combine(combined[:-step], one[step:], out=combined[:-step])
+        values = np.moveaxis(combined, 0, axis)
+    return values
 
 
 def _is_outside(cells: np.ndarray) -> np.ndarray:
@@ -140,16 +141,6 @@ def _seen(
     from_far = np.argsort(-depth)
     from_far = from_far[is_shown[from_far]]
     nearest[pixels[from_far]] = depth[from_far]  # the last one written is the nearest
-    nearest = _least_around(nearest.reshape(size, size)).ravel()
+    # Points stand a pixel apart, and leave holes: what counts is the least of the 3 x 3 pixels around each.
+    nearest = _around(nearest.reshape(size, size), (0, 1), 1, np.minimum).ravel()
     return pixels, is_shown & (depth < nearest[pixels] + _HIDING_DEPTH * cell)
-
-
-def _least_around(depths: np.ndarray) -> np.ndarray:
-    """The least of the 3 x 3 pixels around each: points stand a pixel apart, and leave holes."""
-    for axis in (0, 1):
-        one = np.moveaxis(depths, axis, 0)
-        least = one.copy()
-        least[1:] = np.minimum(least[1:], one[:-1])
-        least[:-1] = np.minimum(least[:-1], one[1:])
-        depths = np.moveaxis(least, 0, axis)
-    return depths

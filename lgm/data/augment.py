@@ -179,13 +179,23 @@ class Augmentation:
     mirror: Mirror | None = None
     color_shuffle: ColorShuffle | None = None
 
-    def vary(self, rgba: Float[Tensor, "B V 4 H W"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 H W"]:
-        """Another object's pictures, of inputs and of targets; its cameras are `seen_from`."""
-        rgba = self.color_shuffle(rgba, seeds) if self.color_shuffle else rgba
-        return self.mirror.pictures(rgba, seeds) if self.mirror else rgba
-
-    def seen_from(self, cameras: Cameras, seeds: Sequence[int]) -> Cameras:
-        return self.mirror.cameras(cameras, seeds) if self.mirror else cameras
+    def vary(
+        self,
+        pictures: Sequence[Float[Tensor, "B _ 4 _ _"]],
+        cameras: Sequence[Cameras],
+        seeds: Sequence[int],
+    ) -> tuple[list[Tensor], list[Cameras]]:
+        """Other objects, seen alike by inputs and by targets: pictures and cameras of each, in the canonical
+        frame."""
+        pictures, cameras, device = list(pictures), list(cameras), pictures[0].device
+        if self.color_shuffle and self.color_shuffle.probability:
+            orders = self.color_shuffle.draw(seeds, device)
+            pictures = [self.color_shuffle.pictures(rgba, orders) for rgba in pictures]
+        if self.mirror and self.mirror.probability:
+            is_applied = self.mirror.draw(seeds, device)
+            pictures = [self.mirror.pictures(rgba, is_applied) for rgba in pictures]
+            cameras = [self.mirror.cameras(seen_from, is_applied) for seen_from in cameras]
+        return pictures, cameras
 
     def bend(self, pictures: Float[Tensor, "B V C H W"], seeds: Sequence[int]) -> Float[Tensor, "B V C H W"]:
         return self.grid_distortion(pictures, seeds) if self.grid_distortion else pictures

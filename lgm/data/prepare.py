@@ -49,18 +49,19 @@ class Preparation:
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
         radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
         rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)
-        rgba = augmentation.vary(rgba, seeds)
+        target_rgba = premultiplied(batch.target.images, batch.target.alphas, self.target_size)
+        cameras, target_cameras = (
+            Cameras(canonicalise(views.cameras.c2w, reference, radius), views.cameras.K_norm)
+            for views in (batch.input, batch.target)
+        )
+        (rgba, target_rgba), (cameras, target_cameras) = augmentation.vary(
+            (rgba, target_rgba), (cameras, target_cameras), seeds
+        )
         # Colour and coverage bend together, before anything lies behind them.
         rgba = augmentation.bend(rgba, seeds)
-        c2w = canonicalise(batch.input.cameras.c2w, reference, radius)
-        cameras = augmentation.seen_from(Cameras(c2w, batch.input.cameras.K_norm), seeds)
         cameras = Cameras(augmentation.jitter(cameras.c2w, seeds), cameras.K_norm)
         background = torch.tensor(self.background).to(rgba.device, non_blocking=True)
         background = background.expand(len(batch.uids), 3)
-        target_rgba = premultiplied(batch.target.images, batch.target.alphas, self.target_size)
-        target_rgba = augmentation.vary(target_rgba, seeds)
-        target_c2w = canonicalise(batch.target.cameras.c2w, reference, radius)
-        target_cameras = augmentation.seen_from(Cameras(target_c2w, batch.target.cameras.K_norm), seeds)
         to_user = batch.to_user
         if to_user is not None:
             to_user = None if training else to_user @ from_canonical(reference.double(), radius)

