@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_tools.command import run_command
+from data_tools.command import run_command, usable_cores
 from data_tools.layouts import LAYOUTS, Layout, UnreadableObject
 from data_tools.layouts.base import naming, read_json
 from data_tools.naming import make_uid
@@ -63,7 +62,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", required=True, type=Path, help="folder for the renders; made if needed, resumed if there")
     add("--fov", type=float, help="field of view in degrees (default: what the layout says)")
     add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
-    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes (half the cores)")
+    add("--workers", type=int, default=usable_cores(), help="processes (one a core)")
     return parser.parse_args(arguments)
 
 

@@ -26,6 +26,13 @@ def run_command(main: Callable[[], int]) -> None:
     sys.exit(code)
 
 
+def usable_cores() -> int:
+    """Of the machine, those that this process may use: a scheduler or a container may lend some only."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write so that a reader finds the old file or the whole new one, never a half."""
     partial = path.with_name(f"{path.name}.partial")

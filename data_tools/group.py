@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from data_tools.command import run_command, write_atomically
+from data_tools.command import run_command, usable_cores, write_atomically
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.signature import near_pairs, signature
 from data_tools.meshes.surfaces import UnrenderableMesh
@@ -38,7 +37,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="share of the surface that may lie elsewhere, 0 to 1 (0.09)")  # fmt: skip
     add("--report", type=Path, help="write the pairs found and how far apart they are, one JSON line each")
     add("--dry-run", action="store_true", help="change no sidecar")
-    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes (half the cores)")
+    add("--workers", type=int, default=usable_cores(), help="processes (one a core)")
     add("--timeout-s", type=float, default=300.0, help="give an object up after this many seconds (300)")
     return parser.parse_args(arguments)
 

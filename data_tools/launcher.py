@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from data_tools.command import usable_cores
 
 LAUNCHERS = ("local", "slurm")
 LOG_FOLDER = ".launcher"
@@ -160,7 +161,7 @@ def import_submitit() -> Any:
 
 
 def workers_of_a_part(options: argparse.Namespace) -> int:
-    """Where none were asked for: half the cores that a part has to itself."""
+    """Where none were asked for: half the cores of a part; drawing in software uses more than one."""
     if options.launcher == "slurm":
         return max(1, options.slurm_cpus // 2)
-    return max(1, (os.cpu_count() or 2) // 2 // (options.parts or 1))
+    return max(1, usable_cores() // 2 // (options.parts or 1))

@@ -11,13 +11,12 @@ import argparse
 import functools
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_tools.command import run_command, write_atomically
+from data_tools.command import run_command, usable_cores, write_atomically
 from data_tools.filters import FilterOptions, add_filter_arguments, filter_options
 from data_tools.pack_jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
 from data_tools.pack_objects import ObjectReader, PictureOptions, read_metadata
@@ -50,7 +49,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     split.add_argument(
         "--assign", type=Path, help="file of lines `<uid> <split>`; other objects are left out"
     )
-    add("--workers", type=int, default=os.cpu_count() or 1, help="cores to use (all)")
+    add("--workers", type=int, default=usable_cores(), help="cores to use (all)")
     add_filter_arguments(parser)
     return parser.parse_args(arguments)
 

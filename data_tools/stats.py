@@ -11,7 +11,6 @@ import functools
 import io
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_tools.command import run_command, write_atomically
+from data_tools.command import run_command, usable_cores, write_atomically
 from data_tools.contact_sheet import as_webp, contact_sheet, strip
 from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.stats_page import page
@@ -48,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--views", default="0,1,6,-3", help="views on the sheet, from the end if negative (0,1,6,-3)")
     add("--columns", type=int, default=5, help="objects side by side on the sheet (5)")
     add("--tile", type=int, default=96, help="side of a picture on the sheet in pixels (96)")
-    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes that decode")
+    add("--workers", type=int, default=usable_cores(), help="processes that decode (one a core)")
     return parser.parse_args(arguments)
 
 

@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from data_tools.command import run_command
+from data_tools.command import run_command, usable_cores
 from data_tools.naming import unit_hash
 from data_tools.reprojection import Tally, reproject
 from data_tools.sample_checks import SAMPLE_CHECKS
@@ -48,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="folder with index.json and shards")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (one a core)")
     reprojection = parser.add_mutually_exclusive_group()
     reprojection.add_argument("--sample", type=float, default=1.0, metavar="SHARE",
         help="share of the objects whose cameras are tested against their pictures (1)")  # fmt: skip

@@ -64,6 +64,7 @@ def build_eval_preparation(cfg: DictConfig, net: LGM) -> Preparation:
         target_size=cfg.protocol.target_size,
         background=tuple(cfg.protocol.background),
         radius=cfg.protocol.input_radius,
+        disturbance=instantiate(cfg.protocol.get("disturbance")),
     )
 
 

@@ -2,8 +2,8 @@
 
 All of it runs batched on the device. The random numbers are drawn on the host, for each object from
 its own seed: a generator on the device would tie an object's numbers to its neighbours in the batch
-and to the kind of device. Inputs alone are changed, and never the first: its camera is the frame
-that all others are told in. Where an augmentation is not applied, every bit stays.
+and to the kind of device. Inputs alone are changed, and neither bent nor moved is the first: its camera
+is the frame that all others are told in. Where an augmentation is not applied, every bit stays.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lgm.cameras import Cameras, turn_about_origin
 from lgm.data.draws import check_probability, uniforms
 from lgm.data.variety import ColorShuffle, Mirror
 
-# Keep the random streams apart: switching one leaves the others. lgm.data.variety has the next.
-_GRID, _JITTER, _BACKGROUND = 0, 1, 2
+# Keep the random streams apart: switching one leaves the others. lgm.data.variety has 3 and 4.
+_GRID, _JITTER, _BACKGROUND, _EROSION = 0, 1, 2, 5
 
 
 class GridDistortion:
@@ -149,6 +149,43 @@ class CameraJitter:
         return is_applied, azimuth * self.max_azimuth_deg, elevation * self.max_elevation_deg
 
 
+class Erosion:
+    """Cuts the silhouettes of input views too small, each by its own whole number of pixels, as programs
+    that remove backgrounds do. All views, the first with them.
+
+    probability: of an object to be cut at all.
+    max_pixels: most that are lost along an edge, at the size of the network's pictures; drawn evenly from
+        0 on for each view.
+    """
+
+    def __init__(self, probability: float, max_pixels: int) -> None:
+        check_probability("erosion", probability)
+        if max_pixels < 0:
+            raise ValueError(f"data.augment.erosion.max_pixels={max_pixels} must be at least 0")
+        self.probability = probability
+        self.max_pixels = max_pixels
+
+    def __call__(self, rgba: Float[Tensor, "B V 4 H W"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 H W"]:
+        """rgba: premultiplied, and so it remains."""
+        if self.probability == 0 or self.max_pixels == 0:
+            return rgba
+        pixels = self.draw(seeds, rgba.shape[1], rgba.device)
+        alpha = rgba[:, :, 3:]
+        kept = alpha
+        for count in range(1, self.max_pixels + 1):
+            smaller = -F.max_pool2d(-kept.flatten(0, 1), 3, stride=1, padding=1).view_as(kept)
+            kept = torch.where(pixels[:, :, None, None, None] >= count, smaller, kept)
+        return rgba * torch.where(kept < alpha, kept / alpha.clamp_min(1e-6), 1.0)
+
+    def draw(
+        self, seeds: Sequence[int], num_views: int, device: torch.device | str = "cpu"
+    ) -> Int[Tensor, "B V"]:
+        """How many pixels each view loses."""
+        drawn = uniforms(seeds, _EROSION, 1 + num_views, device)
+        pixels = (drawn[:, 1:] * (self.max_pixels + 1)).long().clamp_max(self.max_pixels)
+        return torch.where(drawn[:, :1] < self.probability, pixels, 0)
+
+
 class RandomBackground:
     """Puts an object's targets, and what is rendered to match them, over a colour drawn evenly from
     the rgb cube. Over white alone a hole in a white object costs nothing.
@@ -171,13 +208,14 @@ class RandomBackground:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to its batches; None leaves a part out."""
+    """What training, or a protocol that disturbs, does to its batches; None leaves a part out."""
 
     grid_distortion: GridDistortion | None = None
     camera_jitter: CameraJitter | None = None
     random_background: RandomBackground | None = None
     mirror: Mirror | None = None
     color_shuffle: ColorShuffle | None = None
+    erosion: Erosion | None = None
 
     def vary(
         self,
@@ -197,8 +235,9 @@ class Augmentation:
             cameras = [self.mirror.cameras(seen_from, is_applied) for seen_from in cameras]
         return pictures, cameras
 
-    def bend(self, pictures: Float[Tensor, "B V C H W"], seeds: Sequence[int]) -> Float[Tensor, "B V C H W"]:
-        return self.grid_distortion(pictures, seeds) if self.grid_distortion else pictures
+    def bend(self, rgba: Float[Tensor, "B V 4 H W"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 H W"]:
+        rgba = self.erosion(rgba, seeds) if self.erosion else rgba
+        return self.grid_distortion(rgba, seeds) if self.grid_distortion else rgba
 
     def jitter(self, c2w: Float[Tensor, "B V 4 4"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 4"]:
         return self.camera_jitter(c2w, seeds) if self.camera_jitter else c2w

@@ -26,6 +26,8 @@ class Preparation:
         network wants them, it stays where it is.
     augmentation: of batches that train; the first input view and all target pictures and cameras
         stay as they are.
+    disturbance: of the inputs of batches that are measured, for protocols that ask how much a network
+        forgives; it may move cameras, cut and bend pictures.
     """
 
     def __init__(
@@ -35,17 +37,19 @@ class Preparation:
         background: Sequence[float] = (1.0, 1.0, 1.0),
         radius: float = 1.5,
         augmentation: Augmentation | None = None,
+        disturbance: Augmentation | None = None,
     ) -> None:
         self.input_size = input_size
         self.target_size = target_size
         self.background = tuple(background)
         self.radius = radius
         self.augmentation = augmentation or Augmentation()
+        self.disturbance = disturbance or Augmentation()
 
     @torch.no_grad()
     def __call__(self, batch: Batch, training: bool = False) -> Batch:
-        """training: whether to augment; then there is no `to_user` and no `up`."""
-        augmentation = self.augmentation if training else Augmentation()
+        """training: whether to augment rather than to disturb; then there is no `to_user` and no `up`."""
+        augmentation = self.augmentation if training else self.disturbance
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
         radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
         rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)

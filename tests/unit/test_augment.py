@@ -12,6 +12,7 @@ from lgm.cameras import Cameras, canonicalise, plucker_rays, turn_about_origin
 from lgm.data.augment import (
     Augmentation,
     CameraJitter,
+    Erosion,
     GridDistortion,
     RandomBackground,
     source_coordinates,
@@ -374,3 +375,55 @@ def test_a_training_step_is_augmented_and_rendered_over_its_targets_colours(trai
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_erosion_draws_each_views_own_pixels():
+    pixels = Erosion(0.5, 2).draw(MANY, 4)
+    is_cut = (pixels > 0).any(dim=1).float().mean()
+    assert abs(is_cut - 0.5 * (1 - 3.0**-4)) < 0.03
+    for count in range(3):
+        share = (pixels[(pixels > 0).any(dim=1)] == count).float().mean()
+        assert abs(share - 1 / 3) < 0.03
+    assert not Erosion(0.0, 2).draw(MANY, 4).any()
+
+
+def test_erosion_cuts_whole_pixels_off_the_silhouette():
+    rgba = torch.zeros(64, 4, 4, 16, 16)
+    rgba[..., 4:12, 3:13] = torch.tensor([0.2, 0.4, 0.6, 1.0])[:, None, None]
+    rgba[..., 4, 3:13] *= 0.5  # an edge that covers half of its pixels
+    erosion, seeds = Erosion(1.0, 2), range(64)
+    cut = erosion(rgba, seeds)
+    for count in range(3):
+        expected = torch.zeros_like(rgba[0, 0])
+        expected[:, 4 + count : 12 - count, 3 + count : 13 - count] = torch.tensor([0.2, 0.4, 0.6, 1.0])[
+            :, None, None
+        ]
+        if count < 2:  # the soft edge moves inwards with the rest
+            expected[:, 4 + count] *= 0.5
+        else:
+            expected[:, 6] *= 0.5
+        chosen = cut[erosion.draw(seeds, 4) == count]
+        assert len(chosen) > 40
+        torch.testing.assert_close(chosen, expected.expand_as(chosen))
+
+
+def test_a_disturbance_is_of_measured_inputs_alone():
+    rough = Augmentation(camera_jitter=CameraJitter(1.0, 3.0, 3.0), erosion=Erosion(1.0, 2))
+    preparation = Preparation(input_size=16, target_size=24, disturbance=rough)
+    plain = Preparation(input_size=16, target_size=24)
+    assert differing(preparation(batch(), training=True), plain(batch(), training=True)) == set()
+    disturbed, still = preparation(batch()), plain(batch())
+    assert not torch.equal(disturbed.input.images, still.input.images)
+    torch.testing.assert_close(disturbed.input.cameras.c2w[:, 0], still.input.cameras.c2w[:, 0])
+    assert (disturbed.input.cameras.c2w[:, 1:] != still.input.cameras.c2w[:, 1:]).any()
+    for name in ("images", "alphas"):
+        assert torch.equal(getattr(disturbed.target, name), getattr(still.target, name))
+    assert torch.equal(disturbed.target.cameras.c2w, still.target.cameras.c2w)
+    again = preparation(batch())
+    assert torch.equal(again.input.images, disturbed.input.images), "the same each time"
+
+
+@pytest.mark.parametrize(("options", "match"), [((1.5, 1), "probability"), ((0.5, -1), "max_pixels=-1")])
+def test_erosion_refuses(options, match):
+    with pytest.raises(ValueError, match=match):
+        Erosion(*options)

@@ -1,7 +1,9 @@
 """Protocols: their hash, and the views that they choose."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +13,15 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lgm.cameras import Cameras, angles_about, canonical_up, canonicalise, orbit_poses
+from lgm.cli.build import build_eval_preparation
+from lgm.data.augment import Augmentation
 from lgm.data.order import object_rng
 from lgm.data.sample import CameraRecord
 from lgm.data.views import PosedViews, RandomTargets, RingTargets, TrajectoryViews
 from lgm.metrics import Protocol
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMES = ("canonical4", "lgm_window", "gslrm_like", "grm_like", "own_images")
+NAMES = ("canonical4", "canonical4_rough", "lgm_window", "gslrm_like", "grm_like", "own_images")
 
 
 def composed(name: str, *overrides: str):
@@ -97,6 +101,19 @@ def test_conventions_of_the_code_are_in_the_hash(monkeypatch):
 def test_a_wrong_option_is_named(content, match):
     with pytest.raises(ValueError, match=match):
         Protocol(content)
+
+
+def test_canonical4_rough_is_canonical4_with_disturbed_inputs():
+    rough, plain = composed("canonical4_rough"), composed("canonical4")
+    net = SimpleNamespace(input_size=64)
+    disturbance = build_eval_preparation(rough, net).disturbance
+    assert disturbance == replace(
+        Augmentation(), camera_jitter=disturbance.camera_jitter, erosion=disturbance.erosion
+    )
+    assert (disturbance.camera_jitter.max_azimuth_deg, disturbance.erosion.max_pixels) == (3.0, 2)
+    assert build_eval_preparation(plain, net).disturbance == Augmentation()
+    rest = {key: value for key, value in rough.protocol.items() if key not in ("name", "disturbance")}
+    assert rest == {key: value for key, value in plain.protocol.items() if key != "name"}
 
 
 def test_grm_like_on_its_own_cameras():
