@@ -1,0 +1,164 @@
+"""Tables and pictures for a model card: what evaluations measured, and what that looks like.
+
+    python scripts/model_card.py runs/mini/evaluation --out card
+    python scripts/model_card.py runs/mini/elsewhere --out card --count 0      one sheet of all objects
+
+The folder is that of a run of evaluate.py. Writes `worst.jpg` and `best.jpg`, --count objects each (all.jpg
+of all with --count 0): an object's inputs, targets above, predictions below. Prints the numbers as Markdown,
+with their protocol and its hash. Only objects whose pictures the evaluation wrote can be shown:
+`callbacks.report.max_objects` at least their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from lgm.callbacks.objects import object_dir
+from lgm.callbacks.pictures import TEXT, resized
+
+COLUMNS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "alpha_iou": ("alpha IoU", ".3f")}
+BANDS = {
+    "level": "within {limit:g}° of the horizon",
+    "above": "more than {limit:g}° above",
+    "below": "more than {limit:g}° below",
+}
+BASELINES = {"untrained": "untrained", "white": "all white", "nearest_input": "nearest input, copied"}
+THUMBNAIL = 112  # pixels
+JPEG_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One object's pictures and the caption below its inputs."""
+
+    caption: str
+    inputs: Sequence[Path]
+    targets: Sequence[Path]
+    predictions: Sequence[Path]
+
+    @classmethod
+    def of(cls, folder: Path, row: Mapping[str, str]) -> Shown | None:
+        """None where the evaluation wrote no pictures of it."""
+        pictures = object_dir(folder, row["uid"])
+        targets = sorted(pictures.glob("view_*_target.png"))
+        if not targets:
+            return None
+        parts = [f"PSNR {float(row['psnr']):.1f} dB"]
+        if row.get("alpha_iou"):
+            parts.append(f"alpha IoU {float(row['alpha_iou']):.2f}")
+        return cls(
+            caption=f"{row['uid']}\n{', '.join(parts)}",
+            inputs=sorted(pictures.glob("input_*.png")),
+            targets=targets,
+            predictions=[path.with_name(path.name.replace("target", "prediction")) for path in targets],
+        )
+
+
+def sheet(objects: Sequence[Shown], gap: int = 6) -> Image.Image:
+    """Two lines an object: inputs and targets, a caption and predictions."""
+    num_inputs = max(len(shown.inputs) for shown in objects)
+    num_views = max(len(shown.targets) for shown in objects)
+    cell = THUMBNAIL + 1
+    width, height = (num_inputs + num_views) * cell + 3 * gap, 2 * cell + 2 * gap
+    drawn = Image.new("RGB", (width, len(objects) * height), "white")
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(15)
+    for number, shown in enumerate(objects):
+        top = number * height + gap
+        left = gap + num_inputs * cell + gap
+        _paste(drawn, shown.inputs, gap, top)
+        _paste(drawn, shown.targets, left, top)
+        _paste(drawn, shown.predictions, left, top + cell)
+        draw.multiline_text((gap, top + cell + 8), shown.caption, fill=TEXT, font=font, spacing=6)
+        draw.line([(0, top + 2 * cell + gap // 2), (width, top + 2 * cell + gap // 2)], fill="#e2e4e8")
+    return drawn
+
+
+def _paste(drawn: Image.Image, paths: Sequence[Path], left: int, top: int) -> None:
+    for number, path in enumerate(paths):
+        with Image.open(path) as picture:
+            drawn.paste(resized(picture.convert("RGB"), THUMBNAIL), (left + number * (THUMBNAIL + 1), top))
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The numbers as Markdown: overall with intervals, by bands of elevation, and what needs no training."""
+    columns = {name: column for name, column in COLUMNS.items() if summary.get(name) is not None}
+    metrics = summary["protocol_content"].get("metrics", {})
+    limit = metrics.get("level_elevation_deg", 30)
+    lines = [
+        f"`{summary['protocol']}` ({summary['protocol_hash']}), {summary['num_objects']} objects, "
+        f"{summary['num_views']} pictures of {summary['protocol_content']['target_size']}²; in brackets "
+        f"{summary['confidence']['level']:.0%} intervals over objects:",
+        "",
+        "| | " + " | ".join(heading for heading, _ in columns.values()) + " |",
+        "|---|" + "---|" * len(columns),
+        _line("all views", summary, columns, summary["confidence"]),
+    ]
+    for name, values in summary["bands"].items():
+        confidence = {"psnr": values.get("psnr_confidence")}
+        lines.append(_line(BANDS[name].format(limit=limit), values, columns, confidence))
+    for name, values in summary["baselines"].items():
+        text = BASELINES[name]
+        if 0 < values["num_objects"] < summary["num_objects"]:
+            text += f" ({values['num_objects']} objects)"
+        lines.append(_line(text, values, columns, {}))
+    return "\n".join(lines)
+
+
+def _line(name: str, values: Mapping, columns: Mapping, confidence: Mapping) -> str:
+    cells = []
+    for key, (_, spec) in columns.items():
+        cell = "–" if values.get(key) is None else format(values[key], spec)
+        if confidence.get(key) is not None:
+            low, high = (format(value, spec) for value in confidence[key])
+            cell += f" ({low} to {high})"
+        cells.append(cell)
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="of a run of evaluate.py")
+    parser.add_argument("--out", type=Path, default=Path("card"), help="where pictures go (card)")
+    parser.add_argument("--count", type=int, default=10, help="objects on a sheet (10); 0 is all on one")
+    options = parser.parse_args(arguments)
+    try:
+        write(options.folder, options.out, options.count)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"error: {options.folder} holds no whole evaluation: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(folder: Path, out: Path, count: int) -> None:
+    """Print the table and write the sheets; raises FileNotFoundError and ValueError."""
+    summary = json.loads((folder / "metrics.json").read_text("utf-8"))
+    with (folder / "per_object.csv").open(newline="", encoding="utf-8") as file:
+        rows = sorted(
+            (row for row in csv.DictReader(file) if row["psnr"]), key=lambda row: float(row["psnr"])
+        )
+    chosen = {"worst": rows[:count], "best": rows[-count:][::-1]} if count else {"all": rows}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, some in chosen.items():
+        shown = [Shown.of(folder, row) for row in some]
+        missing = [row["uid"] for row, entry in zip(some, shown, strict=True) if entry is None]
+        if missing:
+            raise ValueError(
+                f"no pictures of {', '.join(missing)}; evaluate with callbacks.report.max_objects={len(rows)}"
+            )
+        sheet(shown).save(out / f"{name}.jpg", quality=JPEG_QUALITY)
+    print(table(summary))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
