@@ -46,6 +46,7 @@ class EvaluateEvery(Callback):
         self.make_lpips = lpips
         self._perceptual = PerceptualNets()
         self._step = 0
+        self._is_owed = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.every_n_steps is None or stage != "fit":
@@ -58,17 +59,31 @@ class EvaluateEvery(Callback):
         self._perceptual = PerceptualNets.made(self.protocol, self.make_lpips)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step  # a resumed run has measured its checkpoint's step before
+        self._step = trainer.global_step
+        # A run that was stopped did not wait for its measurement.
+        is_owed = self._is_due(trainer) and not _record(trainer, self._step).exists()
+        self._is_owed = trainer.strategy.broadcast(is_owed)  # not all nodes may see the same files
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._is_owed:
+            self._is_owed = False
+            self._evaluate(trainer, pl_module, self._step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if self.every_n_steps is None or step == self._step:  # or in the middle of an accumulation
+        if trainer.global_step == self._step:  # in the middle of an accumulation
             return
-        self._step = step
-        if step % self.every_n_steps == 0 or step == trainer.max_steps:
-            self._evaluate(trainer, pl_module, step)
+        self._step = trainer.global_step
+        if self._is_due(trainer):
+            self._evaluate(trainer, pl_module, self._step)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if self.every_n_steps is None or self._step == 0:
+            return False
+        return self._step % self.every_n_steps == 0 or self._step == trainer.max_steps
 
     @torch.no_grad()
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
@@ -105,11 +120,15 @@ class EvaluateEvery(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
         if trainer.is_global_zero:
-            folder = Path(trainer.default_root_dir) / "evaluation"
-            folder.mkdir(parents=True, exist_ok=True)
+            path = _record(trainer, step)
+            path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(summary, indent=2, allow_nan=False)
-            (folder / f"step_{step:06d}.json").write_text(text + "\n", encoding="utf-8")
+            path.write_text(text + "\n", encoding="utf-8")
             log.info("step %d · %s", step, table_text(summary))
+
+
+def _record(trainer: Trainer, step: int) -> Path:
+    return Path(trainer.default_root_dir) / "evaluation" / f"step_{step:06d}.json"
 
 
 def _measured_net(trainer: Trainer, pl_module: LightningModule) -> nn.Module:

@@ -30,7 +30,8 @@ class StopOnSignal(Callback):
     """SIGTERM (a cluster takes the machine back) or Ctrl-C end the run after the current step;
     `LastCheckpoint` then writes what it goes on from. A second one ends it at once.
 
-    Several processes stop at the same step, one step after any of them was told to.
+    Several processes stop at the same step, one step after any of them was told to. After the last step
+    nothing is left to do but to finish it.
     """
 
     def __init__(self) -> None:
@@ -58,8 +59,7 @@ class StopOnSignal(Callback):
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         # Ranks may have different numbers of validation batches: alone they must not ask.
-        # After the last step nothing is left to do but to finish it.
-        if trainer.world_size == 1 and trainer.global_step < trainer.max_steps:
+        if trainer.world_size == 1:
             self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,7 +88,7 @@ class StopOnSignal(Callback):
             asked = torch.tensor(self._received).to(trainer.strategy.root_device, non_blocking=True)
             torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
             self._asked = Late(asked)
-        if received:
+        if received and trainer.global_step < trainer.max_steps:
             raise RunStopped(received, trainer.global_step)
 
     def _restore(self) -> None:

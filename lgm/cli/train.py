@@ -51,8 +51,11 @@ def train(cfg: DictConfig) -> float | None:
         net.unet.compile()  # in place: names in checkpoints stay
     module = build_module(cfg, net, batches.global_batch)
     callbacks = build_callbacks(cfg)
-    if "evaluation" in callbacks:  # after the running average has taken its step
-        callbacks["evaluation"] = callbacks.pop("evaluation")
+    # After the running average has taken its step: a stop lets nothing follow, and what it cuts off of
+    # measuring is made up by the run that goes on.
+    for name in ("stop", "evaluation"):
+        if name in callbacks:
+            callbacks[name] = callbacks.pop(name)
     module.configure_optimizers()  # raises now what would else come after all processes have started
     trainer = build_trainer(
         cfg,

@@ -82,10 +82,9 @@ class DeviceCache(Cache):
 
     def wrap(self, source: Source, device: torch.device, num_workers: int) -> Source:
         def allocate(shape: tuple[int, ...]) -> Tensor:
-            if device.type != "cpu":
-                needed = torch.Size(shape).numel()
-                free, _ = torch.cuda.mem_get_info(device)
-                _refuse("gpu", needed, free, f"{needed / 1e9:.3g} GB", f"are free on {device}")
+            needed = torch.Size(shape).numel()
+            free = _free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+            _refuse("gpu", needed, free, f"{needed / 1e9:.3g} GB", f"are free on {device}")
             return torch.empty(shape, dtype=torch.uint8, device=device)
 
         return DecodedSource(source, allocate, num_workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -94,10 +95,9 @@ class ObjectDataModule(L.LightningDataModule):
         probed = {}
         for split in dict.fromkeys(self._splits(stage)):
             source = self._source(split)
-            probed[split] = source.check(self.probe_objects, self.max_broken_fraction, readers)
-            for found in probed[split]:
-                for sampler in samplers:
-                    _check_object(sampler, found)
+            probed[split] = source.check(
+                self.probe_objects, self.max_broken_fraction, readers, partial(_check_views, samplers)
+            )
             if stage == "fit" and split == self.train_split and self.micro_batch_size > 1:
                 _check_sizes(probed[split])
             log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
@@ -203,14 +203,11 @@ def _check_sizes(objects: Sequence[PosedObject]) -> None:
         )
 
 
-def _check_object(sampler: ViewSampler, found: PosedObject) -> None:
-    try:
-        found.decode([0])
-    except BrokenSample as error:
-        raise ValueError(f"{error}; mend or repack the data set") from error
-    try:
-        sampler.choose(found.cameras, np.random.default_rng(0))
-    except ValueError as error:
-        raise ValueError(
-            f"object {found.uid!r}: {error} by {type(sampler).__name__}; {sampler.remedy}"
-        ) from error
+def _check_views(samplers: Sequence[ViewSampler], found: PosedObject) -> None:
+    for sampler in samplers:
+        try:
+            sampler.choose(found.cameras, np.random.default_rng(0))
+        except ValueError as error:
+            raise BrokenSample(
+                f"object {found.uid!r}: {error} by {type(sampler).__name__}; {sampler.remedy}"
+            ) from error

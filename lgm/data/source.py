@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lgm.data.broken import most_broken
 from lgm.data.order import Slot, slots
 from lgm.data.sample import BrokenSample, CameraRecord
 
@@ -44,7 +45,12 @@ class PosedObject(ABC):
 
 
 class Source(ABC):
-    """A collection of objects in shards of known sizes, each object within reach of its place."""
+    """A collection of objects in shards of known sizes, each object within reach of its place.
+
+    remedy: what a person can do about broken objects, the end of a sentence.
+    """
+
+    remedy = "; mend or repack the data set, or raise data.max_broken_fraction"
 
     @property
     @abstractmethod
@@ -73,19 +79,37 @@ class Source(ABC):
         num_readers: loader processes on this machine.
         """
 
-    def check(self, probe: int, max_broken_fraction: float = 0.0, num_readers: int = 1) -> list[PosedObject]:
-        """Fail early: on the files, and on too many broken ones among the first `probe` objects;
-        return the good ones of these."""
+    def check(
+        self,
+        probe: int,
+        max_broken_fraction: float = 0.0,
+        num_readers: int = 1,
+        examine: Callable[[PosedObject], None] = lambda found: None,
+    ) -> list[PosedObject]:
+        """Fail early: on the files, and on more broken ones among the first `probe` objects than a run puts
+        up with; return the good ones of these.
+
+        examine: raises BrokenSample for an object that the run can't use.
+        """
         self.check_files(num_readers)
         good: list[PosedObject] = []
-        broken: list[BrokenSample] = []
-        for number in range(min(probe, self.num_objects)):
+        broken: list[str] = []
+        seen = min(probe, self.num_objects)
+        for number in range(seen):
             try:
-                good.append(self.load(*self.place(number)))
+                found = self.load(*self.place(number))
+                found.decode([0])
             except BrokenSample as error:
-                broken.append(error)
-        if len(broken) > max_broken_fraction * (len(good) + len(broken)):
-            raise ValueError(f"{broken[0]}; mend or repack the data set, or raise data.max_broken_fraction")
+                broken.append(f"{error}{self.remedy}")
+                continue
+            try:
+                examine(found)
+            except BrokenSample as error:
+                broken.append(str(error))
+            else:
+                good.append(found)
+        if broken and (len(broken) > most_broken(max_broken_fraction, seen, self.num_objects) or not good):
+            raise ValueError(broken[0])
         return good
 
     @property

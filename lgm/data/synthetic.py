@@ -1,6 +1,7 @@
 """Objects made of random Gaussians: for trying a machine, and for tests, with no file at all."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,8 +84,8 @@ class SyntheticSource(Source):
             self._first_seed + ordinal, self._cameras, self._resolution, self._gaussians_per_object
         )
 
-    def check(self, probe: int, max_broken_fraction: float = 0.0, num_readers: int = 1) -> list[PosedObject]:
-        return [self.load(0, 0)]  # all are alike
+    def check(self, probe: int, *args: Any, **kwargs: Any) -> list[PosedObject]:
+        return super().check(min(probe, 1), *args, **kwargs)  # all are alike
 
 
 def blobs(seed: int, num_gaussians: int) -> Gaussians:

@@ -15,7 +15,7 @@ class CSVLog(Logger):
     """Appends to `<folder>/metrics.csv`.
 
     Lightning's own CSVLogger deletes the file that it finds, which costs a resumed run its curves.
-    This one keeps them, and drops only what lies at or after the step that it goes on from.
+    This one keeps them, and drops only what lies after the step that it goes on from, or is done again.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -47,11 +47,11 @@ class CSVLog(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = step or 0
         if not self._opened:
-            self._open(step)
+            self._open(step, metrics)
         values = {name: value for name, value in metrics.items() if name != "epoch"}
         if self._row.get("step") == step:
             # Several callers log one step: its row, the last of the file, is written again, so
-            # that a kill at any moment finds all rows on the disk.
+            # that a kill finds all rows on the disk, or all but this one.
             os.truncate(self.path, self._row_start)
             self._row.update(values)
         else:
@@ -64,12 +64,19 @@ class CSVLog(Logger):
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(self._row)
 
-    def _open(self, first_step: int) -> None:
+    def _open(self, first_step: int, metrics: dict[str, float]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [row for row in self._rows() if _step(row) < first_step]
-        self._columns = list(rows[0]) if rows else []
+        rows = [row for row in self._rows() if _step(row) <= first_step]
+        if rows and _step(rows[-1]) == first_step:
+            row = rows.pop()
+            # What comes is another part of that row (the validation after a stopped run's last step), or
+            # the step was done again.
+            if not any(row.get(name) for name in metrics if name != "epoch"):
+                self._row = {**row, "step": first_step}
+        self._columns = list(self._rows()[0]) if rows or self._row else []
         if self._columns:
             self._rewrite(rows)
+            self._row_start = self.path.stat().st_size
         else:
             self.path.unlink(missing_ok=True)
         self._opened = True

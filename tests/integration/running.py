@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from lgm.cli.evaluate import evaluate
 from lgm.cli.train import train
+from lgm.training.module import LGMModule
 
 ROOT = Path(__file__).parents[2]
 MICRO = [
@@ -62,3 +63,17 @@ def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess[str
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def signals_at(monkeypatch, number, global_step, micro_batch=0):
+    """From now on the process gets that signal once, in that micro-batch of that step."""
+    original, seen = LGMModule.training_step, []
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == global_step:
+            seen.append(batch_idx)
+            if len(seen) == micro_batch + 1:
+                os.kill(os.getpid(), number)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(LGMModule, "training_step", training_step)

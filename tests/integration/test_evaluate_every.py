@@ -2,12 +2,14 @@
 
 import csv
 import json
+import signal
 
 import pytest
 import torch
 from hydra.errors import InstantiationException
 
-from tests.integration.running import run_evaluate, run_train
+from lgm.callbacks import RunStopped
+from tests.integration.running import run_evaluate, run_train, signals_at
 
 OPTIONS = ["train.val_every_steps=100", "train.checkpoint_every_steps=2", "evaluate_every=2"]
 
@@ -58,6 +60,19 @@ def test_a_resumed_run_measures_each_step_once(dataset, tmp_path):
     measured = [(row["step"], row["eval/canonical4/psnr"]) for row in rows(tmp_path)]
     assert [step for step, value in measured if value] == ["2", "4"]
     assert measured[1] == ("2", first)
+
+
+def test_a_stopped_run_is_measured_when_it_goes_on(dataset, tmp_path, monkeypatch):
+    """It does not keep waiting whoever stopped it."""
+    options = [*OPTIONS, "train.global_batch_size=4", "train.max_steps=4"]
+    signals_at(monkeypatch, signal.SIGTERM, global_step=1)
+    with pytest.raises(RunStopped, match="after step 2"):
+        run_train(dataset, tmp_path, *options)
+    assert not (tmp_path / "evaluation").exists()
+    monkeypatch.undo()
+    run_train(dataset, tmp_path, *options)
+    assert [row["step"] for row in rows(tmp_path) if row["eval/canonical4/psnr"]] == ["2", "4"]
+    assert (tmp_path / "evaluation" / "step_000002.json").is_file()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from lgm.callbacks import RunStopped
 from lgm.cli.lock import exclusive
 from lgm.models.checkpoint import network_weights, read_checkpoint
 from lgm.training.module import LGMModule
-from tests.integration.running import MICRO, ROOT, SHORT, run_train
+from tests.integration.running import MICRO, ROOT, SHORT, run_train, signals_at
 
 
 def last(run_dir):
@@ -23,27 +23,20 @@ def last(run_dir):
 
 
 def assert_same_weights(one, other):
-    for name, tensor in network_weights(last(one)).items():
-        assert torch.equal(tensor, network_weights(last(other))[name]), name
-
-
-def signals_at(monkeypatch, number, global_step, micro_batch=0):
-    """From now on the process gets that signal once, in that micro-batch of that step."""
-    original, seen = LGMModule.training_step, []
-
-    def training_step(self, batch, batch_idx):
-        if self.global_step == global_step:
-            seen.append(batch_idx)
-            if len(seen) == micro_batch + 1:
-                os.kill(os.getpid(), number)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(LGMModule, "training_step", training_step)
+    one, other = last(one), last(other)
+    for name, tensor in network_weights(one).items():
+        assert torch.equal(tensor, network_weights(other)[name]), name
+    assert one.keys() == other.keys()
+    if "ema" in one:
+        assert one["ema"]["num_updates"] == other["ema"]["num_updates"]
+        for name, tensor in one["ema"]["state_dict"].items():
+            assert torch.equal(tensor, other["ema"]["state_dict"][name]), name
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_run_after_the_step_and_nothing_is_lost(dataset, tmp_path, monkeypatch, number):
     options = ["train.max_steps=5", "train.checkpoint_every_steps=100", "train.global_batch_size=4"]
+    options.append("callbacks=train_ema")
     run_train(dataset, tmp_path / "whole", *options)
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     signals_at(monkeypatch, number, global_step=2)
@@ -182,6 +175,7 @@ def test_a_validation_that_was_cut_off_is_made_up_for(dataset, tmp_path, monkeyp
 
     monkeypatch.setattr(LGMModule, "validation_step", validation_step)
     options = ["train.max_steps=4", "train.val_every_steps=2", "data.eval_batch_size=1"]
+    options.append("train.log_every_steps=1")
     with pytest.raises(RunStopped, match="after step 2"):
         run_train(dataset, tmp_path, *options)
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
@@ -189,19 +183,22 @@ def test_a_validation_that_was_cut_off_is_made_up_for(dataset, tmp_path, monkeyp
     run_train(dataset, tmp_path, *options)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [int(row["step"]) for row in rows if row["val/psnr"]] == [2, 4]
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == [1, 2, 3, 4]
     assert last(tmp_path)["validation_due"] is False
 
 
-def test_the_last_validation_is_finished(dataset, tmp_path, monkeypatch):
-    original = LGMModule.validation_step
+@pytest.mark.parametrize("where", ["training_step", "validation_step"])
+def test_the_last_step_and_its_validation_are_finished(dataset, tmp_path, monkeypatch, where):
+    original, sent = getattr(LGMModule, where), []
 
-    def validation_step(self, batch, batch_idx):
-        os.kill(os.getpid(), signal.SIGTERM) if batch_idx == 0 else None
+    def asked_to_stop(self, batch, batch_idx):
+        if self.global_step == (1 if where == "training_step" else 2) and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(LGMModule, "validation_step", validation_step)
+    monkeypatch.setattr(LGMModule, where, asked_to_stop)
     value = run_train(dataset, tmp_path, "train.max_steps=2", "train.val_every_steps=2")
-    assert value > 3 and (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    assert sent and value > 3 and (tmp_path / "checkpoints" / "best.ckpt").is_file()
 
 
 def test_a_moved_run_keeps_its_best(dataset, tmp_path):

@@ -122,6 +122,13 @@ def test_what_does_not_fit_is_refused_at_the_start(dataset, monkeypatch):
         module(dataset, MemoryCache(needed)).check("fit")
 
 
+def test_a_device_that_is_the_cpu_has_no_more_memory_than_is_free(dataset, monkeypatch):
+    monkeypatch.setattr("lgm.data.cache._free_memory", lambda: 1000.0)
+    with pytest.raises(ValueError, match="data/cache=gpu: .* GB, and 1e-06 GB are free on cpu"):
+        source = DeviceCache(ANY).wrap(ShardSource(dataset, "train"), CPU, 0)
+        list(islice(TrainStream(source, RandomViews(4, 6), 2, seed=0), 1))
+
+
 def test_pictures_of_two_sizes_are_refused(tmp_path):
     objects = [sample_files("a", 0, size=32), sample_files("b", 1, size=64)]
     write_index(tmp_path, [write_shard(tmp_path / "all.tar", objects)])

@@ -46,3 +46,22 @@ def test_a_new_run_in_the_same_folder_starts_anew(tmp_path):
     write(tmp_path, range(1, 11))
     write(tmp_path, range(1, 3))
     assert len(rows(tmp_path)) == 2
+
+
+def test_what_belongs_to_the_last_row_joins_it(tmp_path):
+    """A resumed run begins with the validation that its checkpoint's step is owed."""
+    write(tmp_path, range(1, 5))
+    log = CSVLog(tmp_path)
+    log.log_metrics({"val/psnr": 20.0, "epoch": 0}, 4)
+    log.log_metrics({"val/ssim": 0.9}, 4)
+    log.log_metrics({"train/loss": 0.1}, 5)
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == ["1", "2", "3", "4", "5"]
+    assert found[3] == {"step": "4", "train/loss": "0.25", "val/psnr": "20.0", "val/ssim": "0.9"}
+    assert found[2] == {"step": "3", "train/loss": repr(1 / 3), "val/psnr": "", "val/ssim": ""}
+
+
+def test_a_step_that_is_done_again_keeps_nothing_of_the_first_time(tmp_path):
+    write(tmp_path, range(1, 5), other=1.0)
+    CSVLog(tmp_path).log_metrics({"train/loss": 9.0}, 4)
+    assert rows(tmp_path)[-1] == {"step": "4", "other": "", "train/loss": "9.0"}

@@ -175,6 +175,10 @@ def garbage_picture(files):
     files["object-1.view_005.png"] = b"no picture"
 
 
+def garbage_first_picture(files):
+    files["object-1.view_000.png"] = b"no picture"
+
+
 def no_cameras(files):
     del files["object-1.cameras.json"]
 
@@ -226,11 +230,50 @@ def test_during_a_run_a_broken_sample_is_skipped_counted_and_named(tmp_path, cap
     assert caplog.text.count("object 'object-1'") == 1
 
 
-def test_the_probe_before_a_run_allows_what_the_run_would(tmp_path):
-    source = ShardSource(broken_dataset(tmp_path, mirrored))
-    assert len(source.check(64, max_broken_fraction=0.5)) == 3
-    with pytest.raises(ValueError, match="object-1"):
-        source.check(64, max_broken_fraction=0.1)
+@pytest.mark.parametrize("fault", [mirrored, garbage_first_picture])
+def test_the_probe_before_a_run_allows_what_the_run_would(tmp_path, fault):
+    folder = broken_dataset(tmp_path, fault)
+    source = ShardSource(folder)
+    assert len(source.check(64, max_broken_fraction=0.1)) == 3, "one of any set may be lost"
+    with pytest.raises(ValueError, match="object-1.*; mend or repack the data set, or raise data.max_broken"):
+        source.check(64, max_broken_fraction=0.0)
+    take(TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.1), 9)
+
+
+def test_how_many_broken_objects_a_run_puts_up_with():
+    for num_objects, fraction, most in (
+        (20, 0.01, 1),
+        (20, 0.1, 2),
+        (20, 0.5, 10),
+        (20, 0, 0),
+        (100, 0.29, 29),
+    ):
+        counter = BrokenCounter(fraction, num_objects)
+        for number in range(most):
+            counter.bad(number, BrokenSample("x"))
+        with pytest.raises(ValueError, match=f"{most + 1} of {most + 1} objects are broken"):
+            counter.bad(most, BrokenSample("x"))
+    large = BrokenCounter(0.01, 1_000_000)  # long before its ten thousandth
+    with pytest.raises(ValueError, match="5 of 5 objects"):
+        for number in range(10):
+            large.bad(number, BrokenSample("x"))
+
+
+def test_an_object_that_shows_its_broken_view_later_counts(caplog):
+    counter = BrokenCounter(0.1, 20)
+    counter.good(3)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            counter.bad(3, BrokenSample("object 'x': view 5"))
+            counter.good(3)
+    assert (counter.seen, counter.broken) == (1, 1) and caplog.text.count("object 'x'") == 1
+
+
+def test_where_the_probe_finds_nothing_good_there_is_no_run(tmp_path):
+    files = {**sample_files("object-0", 0), "object-0.view_000.png": b"no picture"}
+    write_index(tmp_path, [write_shard(tmp_path / "all-000000.tar", [files])])
+    with pytest.raises(ValueError, match="object-0"):
+        ShardSource(tmp_path).check(64, max_broken_fraction=1.0)
 
 
 def test_a_split_that_names_what_is_not_there(tmp_path):
@@ -244,12 +287,12 @@ def test_a_split_that_names_what_is_not_there(tmp_path):
 
 def test_too_many_broken_objects_stop_the_run(tmp_path):
     objects = [sample_files(f"object-{i}", i) for i in range(10)]
-    for i in range(5):  # with fewer than a hundred objects, four are put up with
+    for i in range(5):  # of ten objects, one is put up with
         objects[i][f"object-{i}.view_005.png"] = b"no picture"
     shard = write_shard(tmp_path / "all-000000.tar", objects)
     write_index(tmp_path, [shard])
     broken = TrainStream(ShardSource(tmp_path), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
-    with pytest.raises(ValueError, match=r"5 of \d+ objects are broken, .*=0.01 allows; the last: object"):
+    with pytest.raises(ValueError, match=r"2 of \d+ objects are broken, .*=0.01 allows; the last: object"):
         take(broken, 10)
 
 
@@ -339,7 +382,8 @@ def test_pictures_that_cannot_be_decoded_are_found_before_a_run_starts(tmp_path)
     folder = broken_dataset(tmp_path, lambda files: files.update({"object-1.view_000.png": b"x"}))
     shutil.copy(folder / "all-000000.tar", tmp_path)
     module = ObjectDataModule(
-        lambda split: ShardSource(folder, split), RandomViews(4, 6), HeldOutViews(4), micro_batch_size=1
-    )
+        lambda split: ShardSource(folder, split), RandomViews(4, 6), HeldOutViews(4), micro_batch_size=1,
+        max_broken_fraction=0.0,
+    )  # fmt: skip
     with pytest.raises(ValueError, match="object-1.*view 0 cannot be decoded"):
         module.check("test")

@@ -67,6 +67,8 @@ class ImagesSource(Source):
     max_resolution: side, in pixels, beyond which pictures are made smaller.
     """
 
+    remedy = ""  # what is wrong with pictures says what to do about them
+
     def __init__(
         self,
         path: str,
@@ -113,19 +115,6 @@ class ImagesSource(Source):
         if ordinal not in self._objects:
             self._objects[ordinal] = self._loaded(self._folders[ordinal])
         return self._objects[ordinal]
-
-    def check(self, probe: int, max_broken_fraction: float = 0.0, num_readers: int = 1) -> list[PosedObject]:
-        """As every source does, each object with all its pictures."""
-        good: list[PosedObject] = []
-        broken: list[BrokenSample] = []
-        for number in range(min(probe, self.num_objects)):
-            try:
-                good.append(self.load(*self.place(number)))
-            except BrokenSample as error:
-                broken.append(error)
-        if len(broken) > max_broken_fraction * (len(good) + len(broken)):
-            raise ValueError(str(broken[0])) from broken[0]
-        return good
 
     def _loaded(self, folder: Path) -> OwnPictures:
         capture = self._read(folder).in_order().check()
