@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from lgm.callbacks.measure import Measure
-from lgm.callbacks.objects import object_dir, tolerate
+from lgm.callbacks.objects import object_dir, tolerate, whole
 from lgm.callbacks.pictures import resized, spread_views, to_picture
 from lgm.callbacks.report_page import NUM_WORST, ObjectPictures, Thumbnail, ViewPictures, page
+from lgm.callbacks.views import view_name
 from lgm.metrics import gather_items, nearest_input_index, novel_targets
 from lgm.metrics.table import ViewTable
 from lgm.types import Batch, Prediction
@@ -45,6 +47,7 @@ class Report(Callback):
         self.failed: list[str] = []
         self._first: list[_ShownObject] = []
         self._worst: list[_ShownObject] = []
+        self._started = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
@@ -52,6 +55,7 @@ class Report(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first, self._worst, self.failed = [], [], []
+        self._started = time.time()
 
     def on_test_batch_end(
         self,
@@ -96,7 +100,7 @@ class Report(Callback):
         self._first, self._worst = [], []
         if trainer.is_global_zero:
             path = run_dir / "report.html"
-            shown = [_with_turntable(entry, run_dir) for entry in objects.values()]
+            shown = [_with_turntable(entry, run_dir, self._started) for entry in objects.values()]
             path.write_text(page(measure.summary, measure.table, shown), encoding="utf-8")
             log.info("report: %s", path)
 
@@ -153,16 +157,17 @@ class _ShownObject:
 
         def save(name: str, picture: Image.Image) -> Thumbnail:
             path = folder / f"{name}.png"
-            picture.save(path)
+            with whole(path) as partial:
+                picture.save(partial, format="PNG")
             return Thumbnail.of(resized(picture, thumbnail_size), path.relative_to(run_dir).as_posix())
 
         inputs = [save(f"input_{i}", picture) for i, picture in enumerate(self.inputs)]
         views = [
             ViewPictures(
                 view_id=view.view_id,
-                target=save(f"view_{view.view_id:03d}_target", view.target),
-                prediction=save(f"view_{view.view_id:03d}_prediction", view.prediction),
-                alpha=save(f"view_{view.view_id:03d}_alpha", view.alpha),
+                target=save(f"{view_name(view.view_id)}_target", view.target),
+                prediction=save(f"{view_name(view.view_id)}_prediction", view.prediction),
+                alpha=save(f"{view_name(view.view_id)}_alpha", view.alpha),
                 nearest_input=inputs[view.nearest_input],
             )
             for view in self.views
@@ -170,10 +175,12 @@ class _ShownObject:
         return ObjectPictures(uid=self.uid, inputs=inputs, views=views)
 
 
-def _with_turntable(entry: ObjectPictures, run_dir: Path) -> ObjectPictures:
-    """The same with the video of `Turntable`, where that was among the callbacks."""
+def _with_turntable(entry: ObjectPictures, run_dir: Path, since: float) -> ObjectPictures:
+    """The same with the video that `Turntable` wrote since then; an earlier one shows other weights."""
     path = object_dir(run_dir, entry.uid) / "turntable.mp4"
-    return replace(entry, turntable=path.relative_to(run_dir).as_posix()) if path.is_file() else entry
+    if not path.is_file() or path.stat().st_mtime < since:
+        return entry
+    return replace(entry, turntable=path.relative_to(run_dir).as_posix())
 
 
 def _shown_views(batch: Batch, scene: int, num_views: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,17 @@ _NEEDED = ("psnr", "num_objects", "num_views", "protocol", "protocol_hash", "pro
 class CompareSweep(Callback):
     """After `evaluate.py -m ckpt=a,b,c`: one table and one page of all its jobs, in the sweep's folder."""
 
+    def __init__(self) -> None:
+        self._started = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._started = time.time()
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        jobs = [path.parent for path in folder.glob("*/metrics.json")]
+        # Not what an earlier sweep left in the same folder.
+        found = [path for path in folder.glob("*/metrics.json") if path.stat().st_mtime >= self._started]
+        jobs = [path.parent for path in found]
         if len(jobs) < 2:
             return
         try:

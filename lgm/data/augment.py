@@ -2,8 +2,10 @@
 
 All of it runs batched on the device. The random numbers are drawn on the host, for each object from
 its own seed: a generator on the device would tie an object's numbers to its neighbours in the batch
-and to the kind of device. Inputs alone are changed, and neither bent nor moved is the first: its camera
-is the frame that all others are told in. Where an augmentation is not applied, every bit stays.
+and to the kind of device. Where an augmentation is not applied, every bit stays.
+
+Inputs are bent, moved and cut, targets get backgrounds, and variety changes both alike. The first input
+is neither bent nor moved: its camera is the frame that all others are told in.
 """
 
 from __future__ import annotations

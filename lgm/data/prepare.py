@@ -24,8 +24,7 @@ class Preparation:
     background: rgb in 0..1.
     radius: where the first input camera stands in the canonical frame; in batches that are scaled as the
         network wants them, it stays where it is.
-    augmentation: of batches that train; the first input view and all target pictures and cameras
-        stay as they are.
+    augmentation: of batches that train.
     disturbance: of the inputs of batches that are measured, for protocols that ask how much a network
         forgives; it may move cameras, cut and bend pictures.
     """

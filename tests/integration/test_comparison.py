@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import runpy
 import shutil
 
@@ -135,6 +136,8 @@ def test_a_sweep_over_checkpoints_ends_with_one_table(dataset, tmp_path):
     ckpts = ",".join(str(tmp_path / "run" / "checkpoints" / f"{name}.ckpt") for name in ("last", "best"))
     options = [o for o in MICRO if not o.startswith(("model", "resolution"))]
     options += [f"data.path={dataset}", "data.split=val", "callbacks.measure.lpips=null"]
+    earlier = write_evaluation(tmp_path / "sweep" / "7") / "metrics.json"  # a larger sweep in this folder
+    os.utime(earlier, (1e9, 1e9))
     result = run_script("evaluate.py", "-m", f"ckpt={ckpts}", *options, f"run_dir={tmp_path / 'sweep'}")
     assert result.returncode == 0, result.stderr
     assert "PSNR less the first's" in result.stdout
