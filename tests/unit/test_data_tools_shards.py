@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from data_tools import pack, stats, verify
+from data_tools.engines.base import engine_class
 from data_tools.plan import make_plan
 from data_tools.renders import check_settings, is_complete, write_object
 from data_tools.shard_writer import file_sha256
@@ -292,6 +293,20 @@ def test_pack_refuses_what_makes_no_sense(renders, tmp_path):
 def test_settings_of_one_folder_do_not_mix(renders):
     with pytest.raises(ValueError, match="resolution=16, now 32"):
         check_settings(renders, {"resolution": 32})
+
+
+def test_renders_drawn_with_another_supersample_do_not_mix(tmp_path):
+    pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
+    engine = engine_class("opengl")
+    older = {"engine": "opengl", "engine_version": engine.version}
+    assert engine.settings() == engine.settings(supersample=2, device_index=1) == older
+    check_settings(tmp_path / "usual", older)
+    check_settings(tmp_path / "usual", engine.settings(supersample=2))
+    with pytest.raises(ValueError, match="supersample=None, now 4"):
+        check_settings(tmp_path / "usual", engine.settings(supersample=4))
+    check_settings(tmp_path / "fine", engine.settings(supersample=4))
+    with pytest.raises(ValueError, match="supersample=4, now None"):
+        check_settings(tmp_path / "fine", engine.settings())
 
 
 def test_stats_and_sheet(renders, tmp_path, capsys):
