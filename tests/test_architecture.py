@@ -74,6 +74,25 @@ def test_no_prints_stubs_or_devices(path):
         assert '"cuda"' not in text and "'cuda'" not in text
 
 
+def named_thing_exists(name: str) -> bool:
+    """`package.module.thing`: the module is there, and the thing stands in it."""
+    place, parts = ROOT, name.split(".")
+    while parts and (place / parts[0]).is_dir():
+        place /= parts.pop(0)
+    module = place / f"{parts[0]}.py" if parts else place / "__init__.py"
+    if parts and module.is_file():
+        parts.pop(0)
+    else:
+        module = place / "__init__.py"
+    return module.is_file() and (not parts or re.search(rf"\b{parts[0]}\b", module.read_text()) is not None)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_what_a_comment_names_exists(path):
+    names = set(re.findall(r"`((?:lgm|data_tools)(?:\.\w+)+)", path.read_text()))
+    assert [name for name in names if not named_thing_exists(name)] == []
+
+
 def test_importing_the_package_pulls_in_nothing_heavy():
     program = f"import sys, lgm; print([m for m in {HEAVY} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
