@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data_tools import pack, stats, verify
@@ -16,6 +17,7 @@ from data_tools.engines.base import engine_class
 from data_tools.plan import make_plan
 from data_tools.renders import check_settings, is_complete, write_object
 from data_tools.shard_writer import file_sha256
+from lgm.cameras import orbit_poses
 from lgm.data.sample import parse_cameras, parse_index
 
 NUM_VIEWS = 5
@@ -193,6 +195,17 @@ def lift_canonical(members):
     members[name] = json.dumps(content).encode()
 
 
+def cameras_with(azimuth_deg=(0, 90, 180, 270), **changes):
+    def change(members):
+        name = first(members, "cameras.json")
+        content = {**json.loads(members[name]), **changes}
+        poses = orbit_poses([0.0] * 4, azimuth_deg, torch.full((4,), 1.5, dtype=torch.float64))
+        content["c2w"][:4] = poses.reshape(4, 16).tolist()
+        members[name] = json.dumps(content).encode()
+
+    return change
+
+
 def spoil_picture(members):
     members[first(members, "view_001.webp")] = b"RIFF nonsense"
 
@@ -223,6 +236,11 @@ def no_metadata(members):
         (drop_view, "4 pictures but 5 cameras, view 3 is missing"),
         (skew_camera, "view 2: c2w[:3, :3] is no rotation"),
         (lift_canonical, "view 1: is canonical but stands at height"),
+        (cameras_with(canonical_inputs=[0, 0, 0, 0]), "names a view twice in canonical_inputs (0, 0, 0, 0)"),
+        (cameras_with(canonical_inputs=[0, 1, 2, 9]), "names canonical_inputs (0, 1, 2, 9) but has 5 views"),
+        (cameras_with(canonical_inputs=[]), "names 0 canonical_inputs, expected 4: elevation 0, azimuth 0,"),
+        (cameras_with(canonical_inputs=[0, 1]), "names 2 canonical_inputs, expected 4"),
+        (cameras_with([0, 90, 185, 270]), "view 2: is canonical input 2 but stands at azimuth 185.0"),
         (spoil_picture, "view 1: picture does not decode"),
         (grey_picture, "view 1: picture is L, not RGBA"),
         (small_picture, "view 1: picture is 16x8, expected 16x16"),
@@ -236,6 +254,40 @@ def test_a_broken_object_is_named(renders, tmp_path, capsys, change, fault):
     rewrite(folder, change)
     (line,) = faults(folder, capsys)
     assert line.startswith("shard train-000000.tar: object 'object-") and fault in line
+
+
+@pytest.mark.parametrize(
+    ("change", "azimuths"),
+    [
+        (cameras_with(canonical_inputs=[0, 3, 2, 1]), {3: 90, 1: 270}),
+        (cameras_with([0, 10, 20, 30]), {1: 90, 2: 180, 3: 270}),
+        (cameras_with([45, 135, 225, 315]), {0: 0, 1: 90, 2: 180, 3: 270}),
+    ],
+)
+def test_canonical_views_stand_where_the_schema_says(renders, tmp_path, capsys, change, azimuths):
+    folder = pack_into(renders, tmp_path / "out")
+    rewrite(folder, change)
+    lines = faults(folder, capsys)
+    for line, (view, azimuth) in zip(lines, azimuths.items(), strict=True):
+        assert f"view {view}: is canonical input" in line and line.endswith(f"not at {azimuth}")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda render: render.clear(), "render lacks resolution, trajectory, engine, engine_version, "),
+        (lambda render: render.pop("radius"), "render lacks radius"),
+        (lambda render: render.update(radius="1.5"), "render has radius='1.5', which is no positive number"),
+        (lambda render: render.update(resolution=0), "render has resolution=0, which is no positive number"),
+    ],
+)
+def test_an_index_says_how_its_pictures_were_made(renders, tmp_path, capsys, change, says):
+    folder = pack_into(renders, tmp_path / "out")
+    index = json.loads((folder / "index.json").read_text())
+    change(index["render"])
+    (folder / "index.json").write_text(json.dumps(index))
+    (line,) = faults(folder, capsys)
+    assert line.startswith(f"index.json: {says}")
 
 
 def test_folder_without_index_is_one_error(tmp_path):

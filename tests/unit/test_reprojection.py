@@ -212,7 +212,7 @@ def corrupted_copy(folder: Path, change_cameras, change_picture) -> Path:
             member.size = len(content)
             target.addfile(member, io.BytesIO(content))
     entry |= {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    render = {k: v for k, v in index["render"].items() if k != "fov_y_deg"}
+    render = {**index["render"], "fov_y_deg": record["fov_y_deg"]}
     content = {"version": 1, "shards": [entry], "render": render, "splits": {"val": [entry["name"]]}}
     (folder / "index.json").write_text(json.dumps(content))
     return folder

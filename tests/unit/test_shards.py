@@ -203,6 +203,8 @@ FAULTS = [
     (cameras_with(version=7), "version 7"),
     (cameras_with(fov_y_deg=0), "fov_y_deg=0"),
     (cameras_with(canonical_inputs=[0, 99]), "canonical_inputs"),
+    (cameras_with(canonical_inputs=[0, 0, 0, 0]), r"a view twice in canonical_inputs \(0, 0, 0, 0\)"),
+    (cameras_with(canonical_inputs=[0, 1.5, 2, 3]), "lacks a readable .*canonical_inputs"),
 ]
 
 
