@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"ok: {len(uids)} objects ({splits or 'no splits'}), {num_pictures} pictures, "
         f"{len(index.shards)} shards, {size / 1e6:.1f} MB; {without}"
-        f"{tally.summary() if tally.num_tested else 'cameras not tested'}; {options.folder}"
+        f"{tally.summary()}; {options.folder}"
     )
     return 0
 

@@ -50,6 +50,11 @@ class Verdict:
     undecided: tuple[str, ...]
     gap: float
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether anything was learned: not of pictures that show no outline, or of too few views."""
+        return bool(self.faults) or len(self.undecided) < len(HYPOTHESES)
+
 
 def judge(
     outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pictures: np.ndarray | None = None

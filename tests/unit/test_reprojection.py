@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data_tools import verify
-from data_tools.reprojection import Outlines, find_outlines, judge
+from data_tools.reprojection import Outlines, Tally, find_outlines, judge
 from data_tools.shard_reader import Sample, read_samples
 from data_tools.shard_writer import file_sha256
 from lgm.cameras import Cameras, spiral_angles
@@ -178,6 +178,29 @@ def test_a_ball_cannot_tell():
         assert {"flipped y", "mirrored", "rolled", "fov -5 %", "fov +5 %"} <= set(verdict.undecided)
     # That the cameras look at it, even a ball can tell.
     assert judge(outlines, c2w * OPENGL, 49.1).mistake == "OpenGL axes"
+
+
+@pytest.mark.parametrize("mistake", ["none", "half of them rolled", "twice as far"])
+def test_pictures_that_can_tell_nothing_are_not_counted_as_fitting(mistake):
+    _, c2w = ball(8)
+    if mistake == "half of them rolled":
+        c2w[4:] = c2w[4:] @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    if mistake == "twice as far":
+        c2w[:, :3, 3] *= 2
+    tally = Tally()
+    assert tally.summary() == "cameras not tested"
+    for _ in range(3):
+        full = judge(find_outlines(np.ones((8, 64, 64))), c2w, 49.1)
+        assert full.faults == () and not full.is_tested
+        tally.add(full)
+    reason = "without an alpha, cut off, or too few views"
+    assert tally.summary() == f"cameras not tested: pictures of 3 objects cannot tell, {reason}"
+    other = Tally()
+    other.add(judge(*ball(16), 49.1))
+    tally.merge(other)
+    assert tally.summary().startswith("cameras fit 1 of 1 tested objects (cannot tell: ")
+    assert tally.summary().endswith(f"), 3 not tested: {reason}")
+    assert tally.undecided["fov"] == 1  # of those alone of which something was learned
 
 
 def test_a_picture_of_something_else_is_named(bundled):
