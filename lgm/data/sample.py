@@ -225,7 +225,9 @@ def parse_index(text: str | bytes, where: str) -> Index:
         raise ValueError(f"{where} has version {version!r}, this program reads {VERSION}")
     try:
         shards = tuple(
-            ShardInfo(str(s["name"]), int(s["samples"]), int(s["bytes"]), str(s["sha256"]))
+            ShardInfo(
+                str(s["name"]), operator.index(s["samples"]), operator.index(s["bytes"]), str(s["sha256"])
+            )
             for s in content["shards"]
         )
         splits = {
@@ -236,4 +238,16 @@ def parse_index(text: str | bytes, where: str) -> Index:
         raise ValueError(f"{where} needs shards with name, samples, bytes and sha256: {error!r}") from error
     if not shards:
         raise ValueError(f"{where} names no shard; the data set is empty")
+    names: set[str] = set()
+    for shard in shards:
+        if re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", shard.name) is None:
+            raise ValueError(f"{where} names the shard {shard.name!r}, expected a file beside it: no folders")
+        if shard.name in names:
+            raise ValueError(f"{where} names the shard {shard.name!r} twice; mend it, or pack the set again")
+        if shard.samples < 1 or shard.bytes < 1:
+            raise ValueError(
+                f"{where} gives shard {shard.name!r} samples={shard.samples} and bytes={shard.bytes}, which "
+                "must be positive; mend it, or pack the set again"
+            )
+        names.add(shard.name)
     return Index(shards, render, splits)
