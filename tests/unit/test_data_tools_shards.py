@@ -210,6 +210,12 @@ def spoil_picture(members):
     members[first(members, "view_001.webp")] = b"RIFF nonsense"
 
 
+def jpeg_picture(members):
+    held = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(held, "JPEG")
+    members[first(members, "view_001.webp")] = held.getvalue()
+
+
 def grey_picture(members):
     members[first(members, "view_001.webp")] = picture("L", (16, 16), 99)
 
@@ -241,7 +247,8 @@ def no_metadata(members):
         (cameras_with(canonical_inputs=[]), "names 0 canonical_inputs, expected 4: elevation 0, azimuth 0,"),
         (cameras_with(canonical_inputs=[0, 1]), "names 2 canonical_inputs, expected 4"),
         (cameras_with([0, 90, 185, 270]), "view 2: is canonical input 2 but stands at azimuth 185.0"),
-        (spoil_picture, "view 1: picture does not decode"),
+        (spoil_picture, "view 1: picture does not decode: 13 bytes, neither WebP nor PNG"),
+        (jpeg_picture, "bytes, neither WebP nor PNG"),  # which training could not read either
         (grey_picture, "view 1: picture is L, not RGBA"),
         (small_picture, "view 1: picture is 16x8, expected 16x16"),
         (empty_picture, "view 1: picture is empty"),
@@ -254,6 +261,20 @@ def test_a_broken_object_is_named(renders, tmp_path, capsys, change, fault):
     rewrite(folder, change)
     (line,) = faults(folder, capsys)
     assert line.startswith("shard train-000000.tar: object 'object-") and fault in line
+
+
+def test_the_same_faults_in_the_same_words(renders, tmp_path, capsys):
+    def spoil(members):
+        views = [name for name in members if ".view_" in name]
+        for number, content in enumerate((b"", b"\x89PNG\r\n\x1a\n", b"RIFF", picture("L", (9, 9), 5)[:40])):
+            members[views[number]] = content
+        members[views[4]] = members[views[4]][:100]
+
+    folder = pack_into(renders, tmp_path / "out")
+    rewrite(folder, spoil)
+    lines = faults(folder, capsys)
+    assert len(lines) == 5 and lines == faults(folder, capsys)
+    assert all("view " in line and " at 0x" not in line for line in lines)
 
 
 @pytest.mark.parametrize(
