@@ -60,6 +60,21 @@ def test_import_linter_agrees():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_data_tools_know_cameras_and_the_schema_alone():
+    """By module, where import-linter's contract goes by room."""
+    tools = [path for path in SOURCES if path.is_relative_to(ROOT / "data_tools")]
+    found = {
+        name
+        for path in tools
+        for name in re.findall(r"^\s*(?:from|import) (lgm[\w.]*)", path.read_text(), re.MULTILINE)
+    }
+    of_data = {name for name in found if not name.startswith("lgm.cameras")}
+    lines = (ROOT / "CONTRIBUTING.md").read_text().splitlines()
+    (row,) = [line for line in lines if line.startswith("| `data_tools` |")]
+    named = {f"lgm.data.{name}" for name in re.findall(r"`([\w.]+)`", row.partition("`lgm.data`")[2])}
+    assert of_data == named, "CONTRIBUTING.md says otherwise"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
