@@ -26,6 +26,7 @@ from data_tools.layouts import LAYOUTS, Layout, UnreadableObject
 from data_tools.layouts.base import naming, read_json
 from data_tools.naming import make_uid
 from data_tools.renders import (
+    ADAPTED_ENGINE,
     PICTURE_FORMATS,
     NothingVisible,
     append_report,
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     resolution = _first_resolution(layout, options.folder)
     check_settings(
         options.out,
-        {"resolution": resolution, "trajectory": options.layout, "engine": f"adapted from {options.layout}",
+        {"resolution": resolution, "trajectory": options.layout, "engine": ADAPTED_ENGINE + options.layout,
          "engine_version": "1"},
     )  # fmt: skip
     adapt = partial(adapt_object, layout, options.folder, options.out, resolution, options.format)

@@ -6,7 +6,9 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from lgm.data.decode import FORMATS
 
 # Silhouettes are compared at this size or a little more: finer ones would cost memory and change nothing.
 _SILHOUETTE_SIDE = 128
@@ -41,7 +43,7 @@ class DecodedPicture:
 def decode_picture(content: bytes) -> DecodedPicture:
     """Raises UndecodablePicture."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
             picture = image.convert("RGBA")
             alpha = picture.getchannel("A")
@@ -51,5 +53,8 @@ def decode_picture(content: bytes) -> DecodedPicture:
             thumbnail = picture.convert("RGBa").reduce(max(1, min(image.size) // _THUMBNAIL_SIDE))
             pixels = np.frombuffer(thumbnail.tobytes(), np.uint8).reshape(*thumbnail.size[::-1], 4)
             return DecodedPicture(image.mode, image.size, alpha.getextrema()[1], silhouette, pixels)
+    except UnidentifiedImageError as error:  # whose own text says where in memory the bytes lie
+        reason = f"{len(content)} bytes, neither WebP nor PNG"
+        raise UndecodablePicture(f"picture does not decode: {reason}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UndecodablePicture(f"picture does not decode: {error}") from error

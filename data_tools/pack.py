@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.command import run_command, usable_cores, write_atomically
-from data_tools.filters import FilterOptions, add_filter_arguments, filter_options
+from data_tools.filters import add_filter_arguments, filter_options
 from data_tools.pack_jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
 from data_tools.pack_objects import ObjectReader, PictureOptions, read_metadata
-from data_tools.pack_state import PackState
+from data_tools.pack_state import CONTENT_DIGEST, PackState
 from data_tools.renders import REPORT_NAME, object_uids, read_settings
 from data_tools.splits import arrange, parse_fractions, read_assignment
 from lgm.data.sample import TABLE_NAME, Index
@@ -70,8 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not arranged:
         raise ValueError(f"{options.renders} holds no rendered object")
     render = {**settings, **_render_info(pictures, settings["resolution"])}
-    wanted = _pack_settings(options, render, filters, arranged)
     reader = ObjectReader(options.renders, pictures, filters)
+    wanted = _pack_settings(options, render, reader, arranged)
     state = PackState(options.out)
     with state.locked():
         begun = state.settings()
@@ -128,18 +128,21 @@ def _write_shards(
 
 
 def _pack_settings(
-    options: argparse.Namespace, render: dict, filters: FilterOptions, arranged: dict[str, list[str]]
+    options: argparse.Namespace, render: dict, reader: ObjectReader, arranged: dict[str, list[str]]
 ) -> dict[str, Any]:
     """All that decides on the bytes of the shards."""
-    digest = hashlib.sha256()
+    digest, content_digest = hashlib.sha256(), hashlib.sha256()
     for split, uids in arranged.items():
         digest.update(f"{split}: {' '.join(uids)}\n".encode())
+        for uid in uids:
+            content_digest.update(reader.digest(uid).encode())
     return {
         "render": render,
         "shard_mb": options.shard_mb,
-        **asdict(filters),
+        **asdict(reader.filters),
         "objects": sum(map(len, arranged.values())),
         "digest": digest.hexdigest(),
+        CONTENT_DIGEST: content_digest.hexdigest(),
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,22 @@ class ObjectReader:
         except (FilteredOut, OSError, ValueError, Image.DecompressionBombError) as error:
             return f"object {uid!r}: {error}"
         return files
+
+    def digest(self, uid: str) -> str:
+        """Of what `read` would find, at little cost: the metadata's and cameras' bytes, the pictures' names
+        and sizes."""
+        found = hashlib.sha256()
+        with os.scandir(self.renders / uid) as entries:
+            files = {entry.name: entry for entry in entries if entry.is_file()}
+        pictures = view_keys(files)
+        for name in (META_NAME, CAMERAS_NAME):
+            content = Path(files[name]).read_bytes() if name in files else b""
+            found.update(f"{name}: {len(content)}\n".encode() + content)
+        depths = [depth_key(number) for number in pictures] if self.pictures.depth else []
+        for name in (*pictures.values(), *depths):
+            size = files[name].stat().st_size if name in files else None
+            found.update(f"{name}: {size}\n".encode())
+        return found.hexdigest()
 
     def estimate_bytes(self, uid: str) -> float | None:
         """About what an object takes in a shard, from a few of its pictures; None if it is broken."""

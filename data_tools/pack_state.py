@@ -18,6 +18,8 @@ from lgm.data.sample import INDEX_NAME, Index, parse_index
 
 _FOLDER_NAME = ".pack"
 _SETTINGS_NAME = ".pack.json"
+# The setting that stands for what the renders held when the pack began.
+CONTENT_DIGEST = "content_digest"
 
 
 class PackState:
@@ -59,6 +61,9 @@ class PackState:
         for key, value in json.loads(json.dumps(wanted)).items():
             if found.get(key) == value:
                 continue
+            if key == CONTENT_DIGEST:
+                self._check_content(found)
+                continue
             if key in ("objects", "digest"):
                 raise ValueError(
                     f"{self._out} was begun with {found.get('objects')} objects, now there are "
@@ -68,6 +73,20 @@ class PackState:
             raise ValueError(
                 f"{self._out} holds shards already, packed with {key}={found.get(key)!r}, now {value!r} is "
                 "asked for; give the same options, or another --out"
+            )
+
+    def _check_content(self, found: dict[str, Any]) -> None:
+        """The renders are not known to be those that the pack began with."""
+        if CONTENT_DIGEST in found:
+            raise ValueError(
+                f"{self._out} was begun with other renders of these objects: their metadata, cameras or "
+                "pictures have changed since; pack into another --out"
+            )
+        # An older program's pack, which did not note it: a whole one stays what it is.
+        if not (self._out / INDEX_NAME).is_file():
+            raise ValueError(
+                f"{self._out} was begun by an older version, which did not note what the renders held; "
+                "they may have changed since: pack into another --out"
             )
 
     def finished(self) -> Index | None:

@@ -28,6 +28,8 @@ REPORT_NAME = "report.jsonl"
 CAMERAS_NAME = "cameras.json"
 META_NAME = "meta.json"
 PARTIAL_NAME = ".partial"
+# An index's engine begins so where other programs made the pictures, and chose the cameras.
+ADAPTED_ENGINE = "adapted from "
 PICTURE_FORMATS = ("png", "webp")
 # Mean alpha below this in all canonical views: under one pixel in ten thousand, nothing is there.
 _EMPTY_COVERAGE = 1e-4

@@ -10,7 +10,9 @@ import numpy as np
 
 from data_tools.decoded import UndecodablePicture
 from data_tools.naming import is_uid
+from data_tools.renders import ADAPTED_ENGINE
 from data_tools.shard_reader import Sample
+from lgm.cameras import CANONICAL_AZIMUTHS_DEG
 from lgm.data.decode import decode_depths
 from lgm.data.sample import BrokenSample, check_sample, depth_key, parse_cameras
 
@@ -19,6 +21,7 @@ SampleCheck = Callable[[Sample, dict[str, Any]], Iterator[str]]
 
 _EMPTY_ALPHA = 8
 _CANONICAL_HEIGHT_TOLERANCE = 1e-3
+_CANONICAL_AZIMUTH_TOLERANCE_DEG = 0.1
 
 
 def check_schema(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
@@ -35,18 +38,55 @@ def check_schema(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
 
 
 def check_canonical_views(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
-    """Canonical inputs stand level with the object, at the index's radius."""
+    """Canonical inputs stand level with the object, at azimuth 0, 90, 180 and 270 in this order, at the
+    index's radius, or where it says none at one distance. Only what other programs rendered may lack them."""
     try:
         record = parse_cameras(sample.files.get("cameras.json", b""), sample.uid)
     except BrokenSample:
         return  # check_schema says so
-    for view in record.canonical_inputs:
-        center = record.c2w[view, :3, 3]
-        distance = float(np.linalg.norm(center))
-        if abs(center[1]) > _CANONICAL_HEIGHT_TOLERANCE * distance:
-            yield f"view {view}: is canonical but stands at height {center[1]:.3g}, not at elevation 0"
-        if "radius" in render and abs(distance - render["radius"]) > 1e-3 * render["radius"]:
-            yield f"view {view}: stands {distance:.4g} from the centre, index.json says {render['radius']}"
+    canonical = record.canonical_inputs
+    if not canonical and is_adapted(render):
+        return
+    if len(canonical) != len(CANONICAL_AZIMUTHS_DEG):
+        yield (
+            f"cameras.json names {len(canonical)} canonical_inputs, expected {len(CANONICAL_AZIMUTHS_DEG)}: "
+            "elevation 0, azimuth 0, 90, 180, 270"
+        )
+    distances = np.linalg.norm(record.c2w[:, :3, 3], axis=1)
+    wanted, says = render.get("radius"), f"index.json says {render.get('radius')}"
+    if canonical and wanted is None:
+        wanted = distances[canonical[0]]
+        says = f"view {canonical[0]} stands at {wanted:.4g}"
+    for view, azimuth_deg in zip(canonical, CANONICAL_AZIMUTHS_DEG, strict=False):
+        x, height, z = record.c2w[view, :3, 3]
+        off_deg = _turned(float(np.degrees(np.arctan2(x, z))) - azimuth_deg)
+        if abs(height) > _CANONICAL_HEIGHT_TOLERANCE * distances[view]:
+            yield f"view {view}: is canonical but stands at height {height:.3g}, not at elevation 0"
+        elif abs(off_deg) > _CANONICAL_AZIMUTH_TOLERANCE_DEG:
+            yield (
+                f"view {view}: is canonical input {canonical.index(view)} but stands at azimuth "
+                f"{(azimuth_deg + off_deg) % 360:.1f}, not at {azimuth_deg:.0f}"
+            )
+        if abs(distances[view] - wanted) > 1e-3 * wanted:
+            yield f"view {view}: stands {distances[view]:.4g} from the centre, {says}"
+
+
+def has_canonical_views(sample: Sample) -> bool:
+    """Whether protocols that start from them can measure it; what is broken is named elsewhere."""
+    try:
+        return bool(parse_cameras(sample.files.get("cameras.json", b""), sample.uid).canonical_inputs)
+    except BrokenSample:
+        return True
+
+
+def is_adapted(render: dict[str, Any]) -> bool:
+    """Whether other programs made the pictures, and chose cameras and field of view for each object."""
+    return str(render.get("engine", "")).startswith(ADAPTED_ENGINE)
+
+
+def _turned(angle_deg: float) -> float:
+    """The same turn within -180 and 180 degrees."""
+    return (angle_deg + 180) % 360 - 180
 
 
 def check_metadata(sample: Sample, render: dict[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_tools.command import run_command, usable_cores, write_atomically
 from data_tools.contact_sheet import as_webp, contact_sheet, strip
@@ -172,6 +172,8 @@ def _decode(uid: str, content: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
+    except UnidentifiedImageError as error:  # whose own text says where in memory the bytes lie
+        raise BrokenSample(f"object {uid!r}: a picture of {len(content)} bytes does not decode") from error
     except OSError as error:
         raise BrokenSample(f"object {uid!r}: a picture does not decode: {error}") from error
 

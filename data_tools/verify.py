@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
@@ -19,24 +20,29 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data_tools.command import run_command, usable_cores
 from data_tools.naming import unit_hash
 from data_tools.reprojection import Tally, reproject
-from data_tools.sample_checks import SAMPLE_CHECKS
+from data_tools.sample_checks import SAMPLE_CHECKS, has_canonical_views, is_adapted
 from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.shard_writer import file_sha256
 from lgm.data.sample import INDEX_NAME, TABLE_NAME, Index, ShardInfo, parse_index, table_line
 
+# Of adapted sets they are each object's own, in its cameras.json.
+_RENDER_NUMBERS = ("views", "radius", "fov_y_deg")
+
 
 @dataclass(frozen=True)
 class ShardReport:
-    """lines: what the shard's objects are in objects.jsonl."""
+    """lines: what the shard's objects are in objects.jsonl. num_free: objects without canonical views."""
 
     uids: tuple[str, ...]
     lines: tuple[str, ...]
     num_pictures: int
     faults: tuple[str, ...]
+    num_free: int = 0
     tally: Tally = field(default_factory=Tally)
 
 
@@ -62,11 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
     share = 0.0 if options.no_reprojection else options.sample
     index = read_index(options.folder)
     num_faults = 0
-    for fault in index_faults(options.folder, index):
+    for fault in (*index_faults(options.folder, index), *render_faults(index.render)):
         print(fault)
         num_faults += 1
     uids: Counter[str] = Counter()
-    num_pictures = 0
+    num_pictures = num_free = 0
     tally = Tally()
     table_digest = hashlib.sha256()
     for shard, report in zip(index.shards, _reports(options, index, share), strict=True):
@@ -78,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         uids.update(report.uids)
         table_digest.update("".join(report.lines).encode())
         num_pictures += report.num_pictures
+        num_free += report.num_free
         tally.merge(report.tally)
     for fault in (*split_faults(index, set(uids)), *tally.set_faults()):
         print(fault)
@@ -90,10 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     size = sum(shard.bytes for shard in index.shards)
     splits = ", ".join(f"{name} {count}" for name, count in split_sizes(index).items())
+    without = f"{num_free} objects without canonical views; " if num_free else ""
     print(
         f"ok: {len(uids)} objects ({splits or 'no splits'}), {num_pictures} pictures, "
-        f"{len(index.shards)} shards, {size / 1e6:.1f} MB; "
-        f"{tally.summary() if tally.num_tested else 'cameras not tested'}; {options.folder}"
+        f"{len(index.shards)} shards, {size / 1e6:.1f} MB; {without}"
+        f"{tally.summary()}; {options.folder}"
     )
     return 0
 
@@ -106,14 +114,28 @@ def read_index(folder: Path) -> Index:
 
 
 def index_faults(folder: Path, index: Index) -> Iterator[str]:
-    """Shards named twice, or lying there without a name in the index."""
-    names = Counter(shard.name for shard in index.shards)
-    for name, count in names.items():
-        if count > 1:
-            yield f"{INDEX_NAME}: shard {name} is named {count} times"
+    """Shards that lie there without a name in the index."""
+    names = {shard.name for shard in index.shards}
     for path in sorted(folder.glob("*.tar")):
         if path.name not in names:
             yield f"shard {path.name}: lies in the folder but {INDEX_NAME} does not name it"
+
+
+def render_faults(render: dict[str, Any]) -> Iterator[str]:
+    """What the index does not say of the rendering, or says in values that can't be."""
+    wanted = ("resolution", "trajectory", "engine", "engine_version")
+    if not is_adapted(render):
+        wanted += _RENDER_NUMBERS
+    missing = [key for key in wanted if key not in render]
+    if missing:
+        yield f"{INDEX_NAME}: render lacks {', '.join(missing)}"
+    for key in ("resolution", *_RENDER_NUMBERS):
+        if key in render and not _is_positive(render[key]):
+            yield f"{INDEX_NAME}: render has {key}={render[key]!r}, which is no positive number"
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def split_faults(index: Index, uids: set[str]) -> Iterator[str]:
@@ -138,7 +160,13 @@ def split_sizes(index: Index) -> dict[str, int]:
 
 
 def _reports(options: argparse.Namespace, index: Index, share: float) -> Iterator[ShardReport]:
-    check = partial(check_shard, options.folder, index.render, share)
+    # What can't be is a fault already; nothing can be compared with it.
+    render = {
+        key: value
+        for key, value in index.render.items()
+        if key not in ("resolution", *_RENDER_NUMBERS) or _is_positive(value)
+    }
+    check = partial(check_shard, options.folder, render, share)
     if options.workers == 1 or len(index.shards) == 1:
         yield from map(check, index.shards)
         return
@@ -163,13 +191,14 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
         faults.append(f"{where}: its sha256 is not the one in {INDEX_NAME}")
     uids: list[str] = []
     lines: list[str] = []
-    num_pictures = 0
+    num_pictures = num_free = 0
     tally = Tally()
     try:
         for sample in read_samples(path):
             uids.append(sample.uid)
             lines.append(_table_line(shard.name, sample))
             num_pictures += len(sample.pictures)
+            num_free += not has_canonical_views(sample)
             for check in SAMPLE_CHECKS:
                 faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in check(sample, render)]
             is_drawn = share > 0 and unit_hash(f"reprojection:{sample.uid}") < share
@@ -182,7 +211,7 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
     else:
         if len(uids) != shard.samples:
             faults.append(f"{where}: {len(uids)} objects, {INDEX_NAME} says {shard.samples}")
-    return ShardReport(tuple(uids), tuple(lines), num_pictures, tuple(faults), tally)
+    return ShardReport(tuple(uids), tuple(lines), num_pictures, tuple(faults), num_free, tally)
 
 
 def _table_line(shard: str, sample: Sample) -> str:

@@ -13,12 +13,14 @@ from typing import Any
 # A fresh process now and then, so that leaks in drivers and readers stay small.
 TASKS_PER_WORKER = 500
 _READY_LIMIT_S = 120.0
+# Workers that get ready and die before they are given anything: so many in a row, and no new one helps.
+_MAX_IDLE_DEATHS = 8
 
 Handler = Callable[[Any], Any]
 
 
 class WorkerUnavailable(ValueError):
-    """A worker can't start at all; the message is its reason."""
+    """A worker can't get ready, or none stays alive until it is given a task; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,24 @@ class _Worker:
         self.process.start()
         far_end.close()
         self.is_ready = False
+        self.has_left_unread = False
         self.tasks_done = 0
         self.task: Any = None
         self.deadline = time.monotonic() + _READY_LIMIT_S
 
-    def give(self, task: Any, limit_s: float) -> None:
+    def give(self, task: Any, limit_s: float) -> bool:
+        """False where the worker has died since it was last heard of."""
+        try:
+            self.connection.send(task)
+        except ConnectionError:
+            return False
         self.task = task
         self.deadline = time.monotonic() + limit_s
-        self.connection.send(task)
+        return True
+
+    def death(self) -> Lost:
+        self.process.join(timeout=5)
+        return Lost(f"the worker process died (exit code {self.process.exitcode})")
 
     def stop(self) -> None:
         self.connection.close()  # the worker sees the end of its input and leaves
@@ -63,12 +75,29 @@ def run_tasks(
 
     make_handlers: one (function, arguments) a worker; called in the worker, it returns the function
         that does a task. Tasks are drawn only when a worker is free.
+    A worker that dies while it has nothing to do is replaced, and costs no task.
     Raises WorkerUnavailable when a worker can't make its handler.
     """
     recipes = list(make_handlers)
     workers: list[_Worker | None] = [_Worker(*recipe) for recipe in recipes]
     exhausted = False
     put_back: list[Any] = []  # drawn for a worker that had to be replaced first
+    idle_deaths = 0  # since the last result
+
+    def replace(slot: int) -> None:
+        workers[slot].process.kill()
+        workers[slot].stop()
+        workers[slot] = _Worker(*recipes[slot])
+
+    def replace_idle(slot: int, reason: str, task: Any) -> None:
+        nonlocal idle_deaths
+        idle_deaths += 1
+        if idle_deaths > _MAX_IDLE_DEATHS:
+            raise WorkerUnavailable(f"{idle_deaths} workers in a row ended before they had a task: {reason}")
+        if task is not None:
+            put_back.append(task)
+        replace(slot)
+
     try:
         while any(workers):
             for slot, worker in enumerate(workers):
@@ -83,8 +112,8 @@ def run_tasks(
                     worker.stop()
                     workers[slot] = _Worker(*recipes[slot])
                     put_back.append(task)
-                else:
-                    worker.give(task, limit_s)
+                elif not worker.give(task, limit_s):
+                    replace_idle(slot, worker.death().reason, task)
             alive = [worker for worker in workers if worker is not None]
             if alive:
                 nearest = min(worker.deadline for worker in alive) - time.monotonic()
@@ -96,14 +125,15 @@ def run_tasks(
                 if answer is None:
                     continue
                 task, worker.task = worker.task, None
+                if isinstance(answer, Lost) and not worker.is_ready:
+                    raise WorkerUnavailable(f"a worker could not start: {answer.reason}")
+                if isinstance(answer, Lost) and (task is None or worker.has_left_unread):
+                    replace_idle(slot, answer.reason, task)
+                    continue
+                idle_deaths = 0
+                worker.tasks_done += 1
                 if isinstance(answer, Lost):
-                    worker.process.kill()
-                    worker.stop()
-                    workers[slot] = _Worker(*recipes[slot])
-                    if task is None:
-                        raise WorkerUnavailable(f"a worker could not start: {answer.reason}")
-                else:
-                    worker.tasks_done += 1
+                    replace(slot)
                 yield task, answer
     finally:
         for worker in workers:
@@ -123,9 +153,10 @@ def _receive(worker: _Worker, limit_s: float) -> Any:
                 worker.is_ready = True
                 return None
             return content
-    except (EOFError, ConnectionError):
-        worker.process.join(timeout=5)
-        return Lost(f"the worker process died (exit code {worker.process.exitcode})")
+    except (EOFError, ConnectionError) as error:
+        # What the system calls a reset, after a worker's end: it had not read what it was sent.
+        worker.has_left_unread = isinstance(error, ConnectionResetError)
+        return worker.death()
     if time.monotonic() > worker.deadline and (worker.task is not None or not worker.is_ready):
         return Lost(f"took more than {limit_s if worker.is_ready else _READY_LIMIT_S:.0f} s")
     return None

@@ -60,6 +60,21 @@ def test_import_linter_agrees():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_data_tools_know_cameras_and_the_schema_alone():
+    """By module, where import-linter's contract goes by room."""
+    tools = [path for path in SOURCES if path.is_relative_to(ROOT / "data_tools")]
+    found = {
+        name
+        for path in tools
+        for name in re.findall(r"^\s*(?:from|import) (lgm[\w.]*)", path.read_text(), re.MULTILINE)
+    }
+    of_data = {name for name in found if not name.startswith("lgm.cameras")}
+    lines = (ROOT / "CONTRIBUTING.md").read_text().splitlines()
+    (row,) = [line for line in lines if line.startswith("| `data_tools` |")]
+    named = {f"lgm.data.{name}" for name in re.findall(r"`([\w.]+)`", row.partition("`lgm.data`")[2])}
+    assert of_data == named, "CONTRIBUTING.md says otherwise"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
@@ -72,6 +87,25 @@ def test_no_prints_stubs_or_devices(path):
     assert "NotImplementedError" not in text
     if room_of(path) not in ("cli", "rendering"):
         assert '"cuda"' not in text and "'cuda'" not in text
+
+
+def named_thing_exists(name: str) -> bool:
+    """`package.module.thing`: the module is there, and the thing stands in it."""
+    place, parts = ROOT, name.split(".")
+    while parts and (place / parts[0]).is_dir():
+        place /= parts.pop(0)
+    module = place / f"{parts[0]}.py" if parts else place / "__init__.py"
+    if parts and module.is_file():
+        parts.pop(0)
+    else:
+        module = place / "__init__.py"
+    return module.is_file() and (not parts or re.search(rf"\b{parts[0]}\b", module.read_text()) is not None)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_what_a_comment_names_exists(path):
+    names = set(re.findall(r"`((?:lgm|data_tools)(?:\.\w+)+)", path.read_text()))
+    assert [name for name in names if not named_thing_exists(name)] == []
 
 
 def test_importing_the_package_pulls_in_nothing_heavy():

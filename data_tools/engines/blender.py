@@ -124,7 +124,7 @@ def _draw(process: BlenderProcess, c2w: np.ndarray) -> np.ndarray:
 def describe(
     surfaces: list[Surface], max_texture_size: int
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """Arrays and materials as `data_tools.engines.blender_scene.Studio` takes them."""
+    """Arrays and materials as `blender_side/studio.py` takes them."""
     arrays: dict[str, np.ndarray] = {}
     materials, names = [], {}
 

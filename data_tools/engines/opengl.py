@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import moderngl
 import numpy as np
@@ -17,6 +18,7 @@ from data_tools.meshes.load import load_mesh
 from data_tools.plan import RenderPlan
 
 MAX_SAMPLES = 8
+DEFAULT_SUPERSAMPLE = 2
 # An object lies within this distance of the origin, whichever way it is normalised.
 _OBJECT_BOUND = math.sqrt(3) / 2
 
@@ -34,7 +36,10 @@ class OpenGLEngine(Engine):
     draws_geometry = True
 
     def __init__(
-        self, supersample: int = 2, max_texture_size: int = 2048, device_index: int | None = None
+        self,
+        supersample: int = DEFAULT_SUPERSAMPLE,
+        max_texture_size: int = 2048,
+        device_index: int | None = None,
     ) -> None:
         self._supersample = supersample
         self._max_texture_size = max_texture_size
@@ -49,6 +54,12 @@ class OpenGLEngine(Engine):
             self._picture_program, self._context.buffer(corners), "in_corner"
         )
         self._targets: _Targets | None = None
+
+    @classmethod
+    def settings(cls, supersample: int = DEFAULT_SUPERSAMPLE, **options: Any) -> dict[str, Any]:
+        # The usual one goes unsaid, so that older renders can be gone on with.
+        chosen = {} if supersample == DEFAULT_SUPERSAMPLE else {"supersample": supersample}
+        return {**super().settings(), **chosen}
 
     def render(
         self, path: Path, plan: RenderPlan

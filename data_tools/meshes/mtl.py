@@ -45,8 +45,9 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
     sections: dict[str, dict[str, str]] = {}
     current: dict[str, str] = {}
     for line in text.splitlines():
-        key, _, rest = line.strip().partition(" ")
-        key, rest = key.strip().lower(), rest.strip()
+        # As the OBJ reader does, so that a material's name is the same in both files.
+        key, _, rest = line.replace("\t", " ").strip().partition(" ")
+        key, rest = key.lower(), rest.strip()
         if key == "newmtl":
             current = sections.setdefault(rest, {})
         elif key and not key.startswith("#"):
@@ -110,10 +111,10 @@ def _open_texture(value: str, folder: Path, notes: list[str]) -> Image.Image | N
 
 def _file_name(value: str) -> str:
     """The file name in a map_Kd line, after its options; it may contain spaces."""
-    words = value.split()
-    while words and words[0].lower() in _MAP_OPTIONS:
-        del words[: 1 + _MAP_OPTIONS[words[0].lower()]]
-    return " ".join(words).strip("\"'")
+    while (option := value.partition(" ")[0].lower()) in _MAP_OPTIONS:
+        num_words = 1 + _MAP_OPTIONS[option]
+        value = "".join(value.split(maxsplit=num_words)[num_words:])
+    return value.strip("\"'")
 
 
 def find_beside(name: str, folder: Path) -> Path | None:

@@ -17,6 +17,8 @@ from lgm.data.sample import BrokenSample, check_sample
 # From this share of the objects on, a mistake is the set's and not single objects'.
 _SET_SHARE = 0.1
 _SET_MIN_OBJECTS = 2
+# Why pictures say nothing of their cameras.
+_MUTE = "without an alpha, cut off, or too few views"
 
 
 def reproject(sample: Sample) -> Verdict | None:
@@ -37,16 +39,21 @@ def reproject(sample: Sample) -> Verdict | None:
 class Tally:
     """Counts of verdicts; those of shards add up.
 
+    num_mute: objects whose pictures can tell nothing; num_tested are the others.
     mistakes: objects by the hypothesis that fits them better. undecided: objects by the kind of mistake
     that their silhouettes could hide: a ball looks the same upside down.
     """
 
     num_tested: int = 0
+    num_mute: int = 0
     num_faulty: int = 0
     mistakes: Counter[str] = field(default_factory=Counter)
     undecided: Counter[str] = field(default_factory=Counter)
 
     def add(self, verdict: Verdict) -> None:
+        if not verdict.is_tested:
+            self.num_mute += 1
+            return
         self.num_tested += 1
         self.num_faulty += bool(verdict.faults)
         if verdict.mistake:
@@ -56,6 +63,7 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         self.num_tested += other.num_tested
+        self.num_mute += other.num_mute
         self.num_faulty += other.num_faulty
         self.mistakes.update(other.mistakes)
         self.undecided.update(other.undecided)
@@ -70,8 +78,13 @@ class Tally:
             yield f"reprojection: {strays} of {self.num_tested} objects: pictures do not fit their cameras"
 
     def summary(self) -> str:
+        if not self.num_tested:
+            why = f": pictures of {self.num_mute} objects cannot tell, {_MUTE}" if self.num_mute else ""
+            return f"cameras not tested{why}"
         hidden = ", ".join(f"{name} {count}" for name, count in self.undecided.most_common())
         fitting = self.num_tested - self.num_faulty
-        return f"cameras fit {fitting} of {self.num_tested} tested objects" + (
-            f" (cannot tell: {hidden})" if hidden else ""
+        return (
+            f"cameras fit {fitting} of {self.num_tested} tested objects"
+            + (f" (cannot tell: {hidden})" if hidden else "")
+            + (f", {self.num_mute} not tested: {_MUTE}" if self.num_mute else "")
         )

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.colors import color_errors
-from data_tools.reprojection.hull import find_surface
-from data_tools.reprojection.pairs import choose_views
 
 # The larger of the two errors after the exchange, as a share of that before; and by how much it falls
 # (colours in 0..1). Measured on 819 pieces of furniture and 75 bundled objects: see data_tools/README.md.
@@ -29,19 +28,12 @@ _STEADY, _CHANGING = 0.03, 0.06
 _BRIGHTER, _BRIGHTER_RATIO = 0.08, 2.5
 
 
-def find_exchanged(
-    pictures: np.ndarray, is_whole: np.ndarray, c2w: np.ndarray, fov_y_deg: float
-) -> Iterator[str]:
-    """A line for each view whose picture belongs to another's camera.
-
-    pictures: [V, S, S, 4] uint8, colours times alpha; is_whole: [V], as Outlines has it; c2w: [V, 4, 4].
-    """
-    views = choose_views(is_whole)
+def find_exchanged(colored: ColoredViews) -> Iterator[str]:
+    """A line for each view whose picture belongs to another's camera."""
+    views = colored.numbers
     if not len(views):
         return
-    pictures = pictures[views].astype(np.float32) / 255
-    surface = find_surface(pictures[..., 3], c2w[views], fov_y_deg)
-    errors = color_errors(pictures, c2w[views], surface)
+    errors = color_errors(colored.pictures, colored.c2w, colored.surface)
     usual = np.diagonal(errors.gains[0])
     if np.isnan(usual).all():
         return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.exchanged import find_exchanged
 from data_tools.reprojection.hypotheses import AS_GIVEN, HYPOTHESES
 from data_tools.reprojection.outlines import Outlines
@@ -50,6 +51,11 @@ class Verdict:
     undecided: tuple[str, ...]
     gap: float
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether anything was learned: not of pictures that show no outline, or of too few views."""
+        return bool(self.faults) or len(self.undecided) < len(HYPOTHESES)
+
 
 def judge(
     outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pictures: np.ndarray | None = None
@@ -93,8 +99,8 @@ def judge(
         )
     if faults or pictures is None:
         return Verdict(faults, None, tuple(undecided), gap)
-    colored = pictures, outlines.is_whole, c2w, fov_y_deg
-    turned = find_turned(*colored, [hypothesis for hypothesis in HYPOTHESES if hypothesis.name in undecided])
+    colored = ColoredViews.of(pictures, outlines.is_whole, c2w, fov_y_deg)
+    turned = find_turned(colored, [hypothesis for hypothesis in HYPOTHESES if hypothesis.name in undecided])
     if turned is not None:
         hypothesis, before, after = turned
         fault = (
@@ -102,7 +108,7 @@ def judge(
             f"{100 * before:.1f} %, then by {100 * after:.1f})"
         )
         return Verdict((fault,), hypothesis.name, tuple(undecided), gap)
-    return Verdict(tuple(find_exchanged(*colored)), None, tuple(undecided), gap)
+    return Verdict(tuple(find_exchanged(colored)), None, tuple(undecided), gap)
 
 
 def _compare(given: Gaps, other: Gaps) -> tuple[int, float]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.colors import view_errors
 from data_tools.reprojection.hull import find_surface
-from data_tools.reprojection.hypotheses import AS_GIVEN, Hypothesis
-from data_tools.reprojection.pairs import choose_views
+from data_tools.reprojection.hypotheses import Hypothesis
 
 # A hypothesis wins where the views' errors shrink to this share, and by five standard errors. Measured on the
 # 75 bundled objects: what is right has 0.69 to 0.77 of what is wrong, and 6 to 14 standard errors.
@@ -18,26 +18,17 @@ _MIN_VIEWS = 8
 
 
 def find_turned(
-    pictures: np.ndarray,
-    is_whole: np.ndarray,
-    c2w: np.ndarray,
-    fov_y_deg: float,
-    hypotheses: Sequence[Hypothesis],
+    colored: ColoredViews, hypotheses: Sequence[Hypothesis]
 ) -> tuple[Hypothesis, float, float] | None:
     """That of the hypotheses which colours say is true, with the mean difference of colours in 0..1 before
-    and after; None where none is. Other fields of view are not asked for: colours see them less well.
-
-    pictures: [V, S, S, 4] uint8, colours times alpha; is_whole: [V], as Outlines has it; c2w: [V, 4, 4].
-    """
+    and after; None where none is. Other fields of view are not asked for: colours see them less well."""
     hypotheses = [hypothesis for hypothesis in hypotheses if hypothesis.widening == 1]
-    views = choose_views(is_whole)
-    if not hypotheses or not len(views):
+    if not hypotheses or not len(colored.numbers):
         return None
-    pictures, c2w = pictures[views].astype(np.float32) / 255, c2w[views]
-    given = _errors(AS_GIVEN, pictures, c2w, fov_y_deg)
+    given = view_errors(colored.pictures, colored.c2w, colored.surface)
     best = None
     for hypothesis in hypotheses:
-        other = _errors(hypothesis, pictures, c2w, fov_y_deg)
+        other = _errors(hypothesis, colored)
         both = np.isfinite(given) & np.isfinite(other)
         if both.sum() < max(_MIN_VIEWS, np.isfinite(given).sum() / 2):
             continue
@@ -49,8 +40,8 @@ def find_turned(
     return best
 
 
-def _errors(hypothesis: Hypothesis, pictures: np.ndarray, c2w: np.ndarray, fov_y_deg: float) -> np.ndarray:
-    """[V] the views' errors if the hypothesis were true."""
+def _errors(hypothesis: Hypothesis, colored: ColoredViews) -> np.ndarray:
+    """[W] the views' errors if the hypothesis were true."""
     right, down = (int(sign) for sign in hypothesis.signs)
-    pictures, c2w = pictures[:, ::down, ::right], hypothesis.poses(c2w)
-    return view_errors(pictures, c2w, find_surface(pictures[..., 3], c2w, fov_y_deg))
+    pictures, c2w = colored.pictures[:, ::down, ::right], hypothesis.poses(colored.c2w)
+    return view_errors(pictures, c2w, find_surface(pictures[..., 3], c2w, colored.fov_y_deg))

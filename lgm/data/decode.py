@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lgm.data.sample import BrokenSample
 
-_FORMATS = ("WEBP", "PNG")
+FORMATS = ("WEBP", "PNG")
 
 
 def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np.ndarray:
@@ -23,7 +23,7 @@ def decode_rgba(files: Sequence[bytes], view_ids: Sequence[int], uid: str) -> np
     for file, view in zip(files, view_ids, strict=True):
         try:
             # Named, or Pillow tries its readers one after the other: a tenth of the time.
-            with Image.open(io.BytesIO(file), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(file), formats=FORMATS) as image:
                 if image.mode not in ("RGBA", "RGB"):
                     raise BrokenSample(f"object {uid!r}: view {view} is {image.mode}, expected RGBA")
                 pictures.append(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")))
@@ -51,12 +51,16 @@ def decode_depths(
     depths = []
     for file, view in zip(files, view_ids, strict=True):
         try:
-            with Image.open(io.BytesIO(file)) as image:
+            with Image.open(io.BytesIO(file), formats=("PNG",)) as image:
                 if not image.mode.startswith("I"):
                     raise BrokenSample(f"object {uid!r}: depth {view} is {image.mode}, expected 16 bits")
                 depths.append(np.asarray(image, dtype=np.float32) * np.float32(unit))
         except BrokenSample:
             raise
+        except UnidentifiedImageError as error:
+            raise BrokenSample(
+                f"object {uid!r}: depth {view} cannot be decoded: {len(file)} bytes, no PNG"
+            ) from error
         except Exception as error:  # Pillow raises whatever its codec meets
             raise BrokenSample(f"object {uid!r}: depth {view} cannot be decoded: {error}") from error
     return np.stack(depths)

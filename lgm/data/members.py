@@ -19,6 +19,7 @@ class ShardMembers:
     Some 20 bytes a file are held, never a picture.
 
     fault: why the tar cannot be read on, where it cannot.
+    is_complete: whether all of it is known.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class ShardMembers:
         self._keys: list[str] = []
         self._offsets, self._sizes = array("q"), array("q")
         self._resume = 0
-        self._is_complete = False
+        self.is_complete = False
 
     def __len__(self) -> int:
         """Files found so far."""
@@ -36,7 +37,7 @@ class ShardMembers:
 
     def extend(self, file: BinaryIO, num_objects: int | None = None) -> None:
         """Read on until `num_objects` objects are known whole, or to the end."""
-        if self._is_complete or (num_objects is not None and len(self.uids) >= num_objects):
+        if self.is_complete or (num_objects is not None and len(self.uids) >= num_objects):
             return
         file.seek(self._resume)
         uid = None
@@ -60,7 +61,7 @@ class ShardMembers:
                     self._sizes.append(member.size)
         except (tarfile.TarError, EOFError) as error:
             self.fault = str(error)
-        self._is_complete = True
+        self.is_complete = True
 
     def files(self, ordinal: int) -> dict[str, tuple[int, int]]:
         """Offset and size of each file of one object, by the part of its name after the uid.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +41,8 @@ class CameraRecord:
     """The cameras of one object's views.
 
     c2w: [V, 4, 4] float64, camera-to-world, OpenCV axes, world +y up.
-    canonical_inputs: the views that stand at elevation 0 and azimuth 0, 90, 180, 270 degrees.
+    canonical_inputs: the views that stand at elevation 0 and azimuth 0, 90, 180, 270 degrees, in this
+        order, each once; () where the set has none.
     """
 
     fov_y_deg: float
@@ -102,7 +104,7 @@ def parse_cameras(text: str | bytes, uid: str) -> CameraRecord:
     try:
         fov_y_deg = float(content["fov_y_deg"])
         c2w = np.asarray(content["c2w"], dtype=np.float64)
-        canonical_inputs = tuple(int(i) for i in content.get("canonical_inputs", ()))
+        canonical_inputs = tuple(operator.index(i) for i in content.get("canonical_inputs", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise broken(f"lacks a readable fov_y_deg, c2w or canonical_inputs: {error!r}") from error
     if not 0 < fov_y_deg < 180:
@@ -115,6 +117,8 @@ def parse_cameras(text: str | bytes, uid: str) -> CameraRecord:
         raise broken(f"view {fault[0]}: {fault[1]}")
     if any(not 0 <= i < len(c2w) for i in canonical_inputs):
         raise broken(f"names canonical_inputs {canonical_inputs} but has {len(c2w)} views")
+    if len(set(canonical_inputs)) < len(canonical_inputs):  # a view would be an input and a target too
+        raise broken(f"names a view twice in canonical_inputs {canonical_inputs}")
     return CameraRecord(fov_y_deg, c2w, canonical_inputs)
 
 
@@ -221,7 +225,9 @@ def parse_index(text: str | bytes, where: str) -> Index:
         raise ValueError(f"{where} has version {version!r}, this program reads {VERSION}")
     try:
         shards = tuple(
-            ShardInfo(str(s["name"]), int(s["samples"]), int(s["bytes"]), str(s["sha256"]))
+            ShardInfo(
+                str(s["name"]), operator.index(s["samples"]), operator.index(s["bytes"]), str(s["sha256"])
+            )
             for s in content["shards"]
         )
         splits = {
@@ -232,4 +238,16 @@ def parse_index(text: str | bytes, where: str) -> Index:
         raise ValueError(f"{where} needs shards with name, samples, bytes and sha256: {error!r}") from error
     if not shards:
         raise ValueError(f"{where} names no shard; the data set is empty")
+    names: set[str] = set()
+    for shard in shards:
+        if re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", shard.name) is None:
+            raise ValueError(f"{where} names the shard {shard.name!r}, expected a file beside it: no folders")
+        if shard.name in names:
+            raise ValueError(f"{where} names the shard {shard.name!r} twice; mend it, or pack the set again")
+        if shard.samples < 1 or shard.bytes < 1:
+            raise ValueError(
+                f"{where} gives shard {shard.name!r} samples={shard.samples} and bytes={shard.bytes}, which "
+                "must be positive; mend it, or pack the set again"
+            )
+        names.add(shard.name)
     return Index(shards, render, splits)

@@ -104,9 +104,6 @@ class UrlFiles(ShardFiles):
             partial.unlink(missing_ok=True)
 
     def open(self, shard: ShardInfo) -> BinaryIO:
-        failed_at, reason = self._failed.get(shard.name, (0.0, ""))
-        if reason and time.monotonic() - failed_at < _FORGET_S:
-            raise OSError(reason)  # patience was spent on it once; not for each of its objects
         path = self._cached(shard)
         while True:
             try:
@@ -114,6 +111,9 @@ class UrlFiles(ShardFiles):
                 os.utime(file.fileno())  # what was used last goes last
                 return file
             except FileNotFoundError:
+                if reason := self._recent_fault(shard):
+                    # Patience was spent on it once; not for each of its objects.
+                    raise OSError(reason) from None
                 self._fetch_or_remember(shard, path)
 
     def _fetch_or_remember(self, shard: ShardInfo, path: Path) -> None:
@@ -122,6 +122,11 @@ class UrlFiles(ShardFiles):
         except OSError as error:
             self._failed[shard.name] = (time.monotonic(), str(error))
             raise
+        self._failed.pop(shard.name, None)
+
+    def _recent_fault(self, shard: ShardInfo) -> str | None:
+        failed_at, reason = self._failed.get(shard.name, (0.0, None))
+        return reason if time.monotonic() - failed_at < _FORGET_S else None
 
     def check(self, shards: Sequence[ShardInfo], num_readers: int) -> None:
         # Each reader has a shard in hand and the next one on its way.
@@ -143,7 +148,7 @@ class UrlFiles(ShardFiles):
 
     def prefetch(self, shard: ShardInfo) -> None:
         path = self._cached(shard)
-        if not path.exists() and shard.name not in self._failed and shard.name not in self._ahead:
+        if not path.exists() and not self._recent_fault(shard) and shard.name not in self._ahead:
             self._ahead.add(shard.name)
             threading.Thread(target=self._fetch_quietly, args=(shard, path), daemon=True).start()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,8 @@ from lgm.data.selection import select
 from lgm.data.shard_files import LocalFiles, ShardFiles, shard_files
 from lgm.data.source import PosedObject, Source
 from lgm.data.urls import first_line
+
+log = logging.getLogger(__name__)
 
 _CAMERAS = "cameras.json"
 _KNOWN_MEMBERS = 1 << 20  # files whose places a process remembers: some 30 MB
@@ -94,6 +98,7 @@ class ShardSource(Source):
         self.files = shard_files(self.path, cache_dir, cache_bytes)
         self.index = self._read_index()
         self._members: OrderedDict[str, ShardMembers] = OrderedDict()
+        self._longer: dict[str, str] = {}  # shards that hold more objects than the index says
         self._selection = select(self.files, self.index, split, filters or Filters())
         self._sizes = [shard.samples if places is None else len(places) for shard, places in self._selection]
 
@@ -114,6 +119,12 @@ class ShardSource(Source):
     def prefetch(self, shard: int) -> None:
         self.files.prefetch(self._selection[shard][0])
 
+    def check(self, *args: Any, **kwargs: Any) -> list[PosedObject]:
+        found = super().check(*args, **kwargs)
+        for fault in self._longer.values():
+            raise ValueError(fault)
+        return found
+
     def check_files(self, num_readers: int) -> None:
         self.files.check([shard for shard, _ in self._selection], num_readers)
 
@@ -125,12 +136,22 @@ class ShardSource(Source):
                 # What the index promises and the shard lacks is broken: counted, never skipped in silence.
                 reason = members.fault or f"fewer objects than index.json says ({shard.samples})"
                 raise BrokenSample(f"object number {place}: {reason}")
+            if place + 1 == shard.samples and not members.is_complete:
+                self._note_longer(shard)  # asked of a table that is there anyway, never by reading on
             uid, files = members.uids[place], members.files(place)
             sample = {key: b"" for key in files}
             if _CAMERAS in files:
                 sample[_CAMERAS] = read_file(file, files[_CAMERAS], _CAMERAS, uid)
         depth_unit = self.index.render.get("depth_unit")
         return ShardObject(uid, check_sample(sample, uid), files, self.files, shard, depth_unit)
+
+    def _note_longer(self, shard: ShardInfo) -> None:
+        if shard.name not in self._longer:
+            self._longer[shard.name] = (
+                f"shard {self.files.url(shard.name)} holds more objects than index.json says "
+                f"({shard.samples}); mend the index, or pack the set again"
+            )
+            log.warning("%s; the others are not read", self._longer[shard.name])
 
     def _members_of(self, shard: ShardInfo) -> ShardMembers:
         members = self._members.setdefault(shard.name, ShardMembers())

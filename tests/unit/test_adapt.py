@@ -203,13 +203,15 @@ def test_garbage_is_named_and_the_others_are_adapted(tmp_path, capsys, layout):
     assert all(str(source / "some") in line or "has no views" in line for line in failed), failed
 
 
-def test_views_without_the_four_have_no_canonical_inputs(tmp_path):
+def test_views_without_the_four_have_no_canonical_inputs(tmp_path, capsys):
     _, pictures, c2w, fov_y_deg = posed()[0]
     write_lgm(tmp_path / "posed" / "thing", pictures[1:], c2w[1:], fov_y_deg)
     shards = adapt_and_pack(tmp_path / "posed", "lgm", tmp_path)
     (sample,) = read_samples(shards / "train-000000.tar")
     assert parse_cameras(sample.files["cameras.json"], sample.uid).canonical_inputs == ()
+    capsys.readouterr()
     assert verify.main([str(shards), "--workers", "1"]) == 0
+    assert "; 1 objects without canonical views; " in capsys.readouterr().out
 
 
 def test_canonical_views_are_found_in_any_order():

@@ -12,6 +12,7 @@ pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-trai
 
 from data_tools.colors import linear_to_srgb, srgb_to_linear
 from data_tools.meshes.load import load_mesh
+from data_tools.meshes.mtl import texture_names
 from data_tools.meshes.normals import crease_normals, face_normals
 from data_tools.meshes.obj import read_obj
 from data_tools.meshes.polygons import triangulate
@@ -69,6 +70,23 @@ def test_materials_with_windows_paths_other_case_and_missing_pictures(tmp_path):
         "texture 'gone.png' not found",
         "material 'other' not found",
     ]
+
+
+def test_tabs_and_several_spaces_part_a_keyword_from_what_follows(tmp_path):
+    for name in ("b.png", "wood  grain.png"):
+        Image.new("RGB", (2, 2), "red").save(tmp_path / name)
+    material = "newmtl\tred\n\tKd\t1 0 0\nnewmtl  a\tb\nmap_Kd\tb.png\nnewmtl c\n"
+    material += "map_Kd  -s\t1  1 1 -clamp on\twood  grain.png\nd\t-halo\t0.25\n"
+    write(tmp_path / "m.mtl", material)
+    assert texture_names(material) == ["b.png", "wood  grain.png"]
+    text = "mtllib\tm.mtl\n" + SQUARE.replace("v ", "v\t") + "vt\t0  0\nvn\t0 0\t1\n"
+    text += "usemtl\t red\nf\t1/1/1 2/1/1\t3/1/1\nusemtl a\tb\nf  1 2 3\nusemtl\t c\nf 1 3\t4\n"
+    mesh = read_obj(write(tmp_path / "a.obj", text), ANY)
+    red, first, second = mesh.surfaces
+    assert mesh.notes == [] and red.uv is not None and red.normals is not None
+    assert red.material.base_color == (1, 0, 0, 1)
+    assert first.material.base_image is not None and second.material.base_image is not None
+    assert second.material.base_color[3] == 0.25
 
 
 def test_vertex_colours_are_srgb(tmp_path):

@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_tools import pack, pack_jobs, verify
 from data_tools.pack_jobs import plan_shards
@@ -79,6 +81,19 @@ def test_killed_and_run_again(renders, uninterrupted, tmp_path, workers, shards)
 
 class Killed(BaseException):
     """Stands for the end of the process at an exact place."""
+
+
+def full_after(num_shards: int):
+    """write_shard on a disk that has room for so many."""
+    original, written = pack_jobs.write_shard, []
+
+    def write(path, objects):
+        if len(written) == num_shards:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        return original(path, objects)
+
+    return write
 
 
 @pytest.mark.parametrize("place", ["remember", "finish", "begin", "_forget"])
@@ -155,6 +170,50 @@ def test_changed_renders_and_other_options_are_refused(renders, tmp_path):
         pack.main(command)
 
 
+def brighter(path: Path) -> None:
+    picture = np.array(Image.open(path))
+    picture[..., :3] |= 0x0F
+    Image.fromarray(picture).save(path)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "cameras.json", "view_001.png"])
+def test_renders_that_changed_since_are_refused(renders, tmp_path, monkeypatch, name):
+    copied = tmp_path / "renders"
+    copied.mkdir()
+    for part in ("render.json", "object-003", "object-004", "object-005"):
+        source = renders / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copied / part)
+    half, whole, older = (
+        [str(copied), "--out", str(tmp_path / out), "--shard-mb", "0.01", "--workers", "1"]
+        for out in ("half", "whole", "older")
+    )
+    assert pack.main(whole) == pack.main(older) == 0
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="No space"):
+        patch.setattr(pack_jobs, "write_shard", full_after(1))
+        pack.main(half)
+    assert len(list((tmp_path / "half").glob("*.tar"))) == 1
+    for path in copied.glob("*/*"):
+        os.utime(path, (0, 0))  # copied elsewhere: no change
+    assert pack.main(whole) == 0
+    changed = copied / "object-004" / name
+    if name == "view_001.png":
+        brighter(changed)
+    else:
+        changed.write_text(changed.read_text().replace("Ann", "Bob").replace("49.1", "50.1"))
+    for command in (half, whole):
+        with pytest.raises(ValueError, match="begun with other renders.*metadata, cameras or pictures"):
+            pack.main(command)
+    # As a version that did not note what the renders held left them.
+    for out in ("half", "older"):
+        path = tmp_path / out / ".pack.json"
+        settings = json.loads(path.read_text())
+        del settings["content_digest"]
+        path.write_text(json.dumps(settings))
+    assert pack.main(older) == 0
+    with pytest.raises(ValueError, match="begun by an older version.* another --out"):
+        pack.main(half)
+
+
 def test_two_at_once_are_refused(renders, tmp_path):
     state = pack.PackState(tmp_path)
     with state.locked(), pytest.raises(ValueError, match="another pack is writing"):
@@ -180,9 +239,6 @@ def test_shards_are_planned_evenly():
 
 
 def test_a_full_disk_is_one_line(renders, tmp_path, monkeypatch):
-    def full(path, objects):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pack_jobs, "write_shard", full)
+    monkeypatch.setattr(pack_jobs, "write_shard", full_after(0))
     with pytest.raises(ValueError, match="train-000000.tar: .*No space left.* run the same command again"):
         pack.main([str(renders), "--out", str(tmp_path / "out"), *OPTIONS, "--workers", "1"])

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data_tools import pack, stats, verify
+from data_tools.engines.base import engine_class
 from data_tools.plan import make_plan
 from data_tools.renders import check_settings, is_complete, write_object
 from data_tools.shard_writer import file_sha256
+from lgm.cameras import orbit_poses
 from lgm.data.sample import parse_cameras, parse_index
 
 NUM_VIEWS = 5
@@ -192,8 +195,25 @@ def lift_canonical(members):
     members[name] = json.dumps(content).encode()
 
 
+def cameras_with(azimuth_deg=(0, 90, 180, 270), **changes):
+    def change(members):
+        name = first(members, "cameras.json")
+        content = {**json.loads(members[name]), **changes}
+        poses = orbit_poses([0.0] * 4, azimuth_deg, torch.full((4,), 1.5, dtype=torch.float64))
+        content["c2w"][:4] = poses.reshape(4, 16).tolist()
+        members[name] = json.dumps(content).encode()
+
+    return change
+
+
 def spoil_picture(members):
     members[first(members, "view_001.webp")] = b"RIFF nonsense"
+
+
+def jpeg_picture(members):
+    held = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(held, "JPEG")
+    members[first(members, "view_001.webp")] = held.getvalue()
 
 
 def grey_picture(members):
@@ -222,7 +242,13 @@ def no_metadata(members):
         (drop_view, "4 pictures but 5 cameras, view 3 is missing"),
         (skew_camera, "view 2: c2w[:3, :3] is no rotation"),
         (lift_canonical, "view 1: is canonical but stands at height"),
-        (spoil_picture, "view 1: picture does not decode"),
+        (cameras_with(canonical_inputs=[0, 0, 0, 0]), "names a view twice in canonical_inputs (0, 0, 0, 0)"),
+        (cameras_with(canonical_inputs=[0, 1, 2, 9]), "names canonical_inputs (0, 1, 2, 9) but has 5 views"),
+        (cameras_with(canonical_inputs=[]), "names 0 canonical_inputs, expected 4: elevation 0, azimuth 0,"),
+        (cameras_with(canonical_inputs=[0, 1]), "names 2 canonical_inputs, expected 4"),
+        (cameras_with([0, 90, 185, 270]), "view 2: is canonical input 2 but stands at azimuth 185.0"),
+        (spoil_picture, "view 1: picture does not decode: 13 bytes, neither WebP nor PNG"),
+        (jpeg_picture, "bytes, neither WebP nor PNG"),  # which training could not read either
         (grey_picture, "view 1: picture is L, not RGBA"),
         (small_picture, "view 1: picture is 16x8, expected 16x16"),
         (empty_picture, "view 1: picture is empty"),
@@ -235,6 +261,54 @@ def test_a_broken_object_is_named(renders, tmp_path, capsys, change, fault):
     rewrite(folder, change)
     (line,) = faults(folder, capsys)
     assert line.startswith("shard train-000000.tar: object 'object-") and fault in line
+
+
+def test_the_same_faults_in_the_same_words(renders, tmp_path, capsys):
+    def spoil(members):
+        views = [name for name in members if ".view_" in name]
+        for number, content in enumerate((b"", b"\x89PNG\r\n\x1a\n", b"RIFF", picture("L", (9, 9), 5)[:40])):
+            members[views[number]] = content
+        members[views[4]] = members[views[4]][:100]
+
+    folder = pack_into(renders, tmp_path / "out")
+    rewrite(folder, spoil)
+    lines = faults(folder, capsys)
+    assert len(lines) == 5 and lines == faults(folder, capsys)
+    assert all("view " in line and " at 0x" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "azimuths"),
+    [
+        (cameras_with(canonical_inputs=[0, 3, 2, 1]), {3: 90, 1: 270}),
+        (cameras_with([0, 10, 20, 30]), {1: 90, 2: 180, 3: 270}),
+        (cameras_with([45, 135, 225, 315]), {0: 0, 1: 90, 2: 180, 3: 270}),
+    ],
+)
+def test_canonical_views_stand_where_the_schema_says(renders, tmp_path, capsys, change, azimuths):
+    folder = pack_into(renders, tmp_path / "out")
+    rewrite(folder, change)
+    lines = faults(folder, capsys)
+    for line, (view, azimuth) in zip(lines, azimuths.items(), strict=True):
+        assert f"view {view}: is canonical input" in line and line.endswith(f"not at {azimuth}")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda render: render.clear(), "render lacks resolution, trajectory, engine, engine_version, "),
+        (lambda render: render.pop("radius"), "render lacks radius"),
+        (lambda render: render.update(radius="1.5"), "render has radius='1.5', which is no positive number"),
+        (lambda render: render.update(resolution=0), "render has resolution=0, which is no positive number"),
+    ],
+)
+def test_an_index_says_how_its_pictures_were_made(renders, tmp_path, capsys, change, says):
+    folder = pack_into(renders, tmp_path / "out")
+    index = json.loads((folder / "index.json").read_text())
+    change(index["render"])
+    (folder / "index.json").write_text(json.dumps(index))
+    (line,) = faults(folder, capsys)
+    assert line.startswith(f"index.json: {says}")
 
 
 def test_folder_without_index_is_one_error(tmp_path):
@@ -292,6 +366,20 @@ def test_pack_refuses_what_makes_no_sense(renders, tmp_path):
 def test_settings_of_one_folder_do_not_mix(renders):
     with pytest.raises(ValueError, match="resolution=16, now 32"):
         check_settings(renders, {"resolution": 32})
+
+
+def test_renders_drawn_with_another_supersample_do_not_mix(tmp_path):
+    pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
+    engine = engine_class("opengl")
+    older = {"engine": "opengl", "engine_version": engine.version}
+    assert engine.settings() == engine.settings(supersample=2, device_index=1) == older
+    check_settings(tmp_path / "usual", older)
+    check_settings(tmp_path / "usual", engine.settings(supersample=2))
+    with pytest.raises(ValueError, match="supersample=None, now 4"):
+        check_settings(tmp_path / "usual", engine.settings(supersample=4))
+    check_settings(tmp_path / "fine", engine.settings(supersample=4))
+    with pytest.raises(ValueError, match="supersample=4, now None"):
+        check_settings(tmp_path / "fine", engine.settings())
 
 
 def test_stats_and_sheet(renders, tmp_path, capsys):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import operator
 import os
+import signal
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -137,3 +140,41 @@ def test_a_worker_that_dies_or_hangs_costs_one_task():
 def test_a_worker_that_cannot_start_ends_the_run():
     with pytest.raises(WorkerUnavailable, match="invalid literal"):
         list(run_tasks(iter([1]), [(int, ("no number",))], limit_s=5.0))
+
+
+def _kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+
+
+def test_a_worker_that_dies_while_idle_costs_nothing():
+    def tasks():
+        yield functools.partial(abs, -1)
+        _kill_workers()  # it has nothing to do: this task was only being looked for
+        yield functools.partial(abs, -2)
+        yield functools.partial(abs, -3)
+
+    assert [result for _, result in run_tasks(tasks(), [CALLER], limit_s=30.0)] == [1, 2, 3]
+
+
+def test_a_task_that_a_dying_worker_had_not_read_is_given_to_another():
+    def tasks():
+        yield functools.partial(abs, -1)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGSTOP)  # what it is sent now it reads no more
+        threading.Timer(0.3, _kill_workers).start()
+        yield functools.partial(abs, -2)
+
+    assert [result for _, result in run_tasks(tasks(), [CALLER], limit_s=30.0)] == [1, 2]
+
+
+def test_workers_that_all_die_while_idle_end_the_run(monkeypatch):
+    monkeypatch.setattr("data_tools.worker_pool._MAX_IDLE_DEATHS", 0)
+
+    def tasks():
+        _kill_workers()
+        yield functools.partial(abs, -1)
+
+    with pytest.raises(WorkerUnavailable, match="1 workers in a row ended before they had a task"):
+        list(run_tasks(tasks(), [CALLER], limit_s=30.0))

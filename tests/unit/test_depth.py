@@ -11,7 +11,9 @@ from data_tools import pack, verify
 from data_tools.engines.base import GeometryView
 from data_tools.plan import make_plan
 from data_tools.renders import check_settings, write_object
+from lgm.data.decode import decode_depths
 from lgm.data.prepare import Preparation
+from lgm.data.sample import BrokenSample
 from lgm.data.shards import ShardSource
 from lgm.data.stream import EvalStream, TrainStream
 from lgm.data.synthetic import SyntheticSource
@@ -82,6 +84,11 @@ def test_verify_misses_depth(renders, tmp_path, capsys):
     capsys.readouterr()
     assert verify.main([str(folder), "--workers", "1"]) == 1
     assert "view 3: depth_003.png is missing" in capsys.readouterr().out
+
+
+def test_a_depth_that_is_no_picture_is_named_in_the_same_words_each_time():
+    with pytest.raises(BrokenSample, match=r"'a': depth 3 cannot be decoded: 7 bytes, no PNG$"):
+        decode_depths([b"garbage"], [3], "a", 1.0)
 
 
 def synthetic_batch(count: int = 2):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data_tools import verify
-from data_tools.reprojection import Outlines, find_outlines, judge
+from data_tools.reprojection import Outlines, Tally, find_outlines, judge
 from data_tools.shard_reader import Sample, read_samples
 from data_tools.shard_writer import file_sha256
 from lgm.cameras import Cameras, spiral_angles
@@ -180,6 +180,29 @@ def test_a_ball_cannot_tell():
     assert judge(outlines, c2w * OPENGL, 49.1).mistake == "OpenGL axes"
 
 
+@pytest.mark.parametrize("mistake", ["none", "half of them rolled", "twice as far"])
+def test_pictures_that_can_tell_nothing_are_not_counted_as_fitting(mistake):
+    _, c2w = ball(8)
+    if mistake == "half of them rolled":
+        c2w[4:] = c2w[4:] @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    if mistake == "twice as far":
+        c2w[:, :3, 3] *= 2
+    tally = Tally()
+    assert tally.summary() == "cameras not tested"
+    for _ in range(3):
+        full = judge(find_outlines(np.ones((8, 64, 64))), c2w, 49.1)
+        assert full.faults == () and not full.is_tested
+        tally.add(full)
+    reason = "without an alpha, cut off, or too few views"
+    assert tally.summary() == f"cameras not tested: pictures of 3 objects cannot tell, {reason}"
+    other = Tally()
+    other.add(judge(*ball(16), 49.1))
+    tally.merge(other)
+    assert tally.summary().startswith("cameras fit 1 of 1 tested objects (cannot tell: ")
+    assert tally.summary().endswith(f"), 3 not tested: {reason}")
+    assert tally.undecided["fov"] == 1  # of those alone of which something was learned
+
+
 def test_a_picture_of_something_else_is_named(bundled):
     _, alphas, c2w, fov_y_deg = bundled[1]
     strange = alphas.copy()
@@ -212,7 +235,7 @@ def corrupted_copy(folder: Path, change_cameras, change_picture) -> Path:
             member.size = len(content)
             target.addfile(member, io.BytesIO(content))
     entry |= {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    render = {k: v for k, v in index["render"].items() if k != "fov_y_deg"}
+    render = {**index["render"], "fov_y_deg": record["fov_y_deg"]}
     content = {"version": 1, "shards": [entry], "render": render, "splits": {"val": [entry["name"]]}}
     (folder / "index.json").write_text(json.dumps(content))
     return folder

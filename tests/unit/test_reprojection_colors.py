@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_tools import verify
-from data_tools.reprojection import find_outlines, judge
+from data_tools.reprojection import find_outlines, hull, judge
+from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.exchanged import find_exchanged
 from data_tools.shard_reader import read_samples
 from lgm.cameras import Cameras, spiral_angles
@@ -48,7 +49,8 @@ def test_right_colors_are_no_fault(validation, name):
     for uid, thumbnails, c2w, fov_y_deg in validation:
         pictures = COLOR_VARIATIONS[name](thumbnails)
         is_whole = find_outlines(pictures[..., 3] / 255).is_whole
-        assert list(find_exchanged(pictures, is_whole, c2w[: len(pictures)], fov_y_deg)) == [], uid
+        colored = ColoredViews.of(pictures, is_whole, c2w[: len(pictures)], fov_y_deg)
+        assert list(find_exchanged(colored)) == [], uid
 
 
 def shaded_ball(shade, num_views: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -124,5 +126,17 @@ def test_many_views_and_too_few(num_views, num_faults):
     """Of a hundred some are asked, the canonical ones among them; six stand too far apart."""
     pictures, c2w = shaded_ball(SHADES["painted"][0], num_views)
     is_whole = np.ones(num_views, dtype=bool)
-    assert list(find_exchanged(pictures, is_whole, c2w, 49.1)) == []
-    assert len(list(find_exchanged(exchanged(pictures, 0, 2), is_whole, c2w, 49.1))) == num_faults
+    assert list(find_exchanged(ColoredViews.of(pictures, is_whole, c2w, 49.1))) == []
+    changed = ColoredViews.of(exchanged(pictures, 0, 2), is_whole, c2w, 49.1)
+    assert len(list(find_exchanged(changed))) == num_faults
+
+
+def test_no_hull_is_carved_twice(monkeypatch):
+    """One for the cameras as given, and one for each hypothesis that silhouettes leave open."""
+    carved = []
+    original = hull._carve
+    monkeypatch.setattr(hull, "_carve", lambda *arguments: carved.append(1) or original(*arguments))
+    pictures, c2w = shaded_ball(SHADES["grey"][0])
+    verdict = judge(find_outlines(pictures[..., 3] / 255), c2w, 49.1, pictures)
+    assert verdict.faults == () and {"flipped y", "mirrored", "rolled"} <= set(verdict.undecided)
+    assert len(carved) == 1 + sum(not name.startswith("fov ") for name in verdict.undecided)

@@ -207,6 +207,8 @@ FAULTS = [
     (cameras_with(version=7), "version 7"),
     (cameras_with(fov_y_deg=0), "fov_y_deg=0"),
     (cameras_with(canonical_inputs=[0, 99]), "canonical_inputs"),
+    (cameras_with(canonical_inputs=[0, 0, 0, 0]), r"a view twice in canonical_inputs \(0, 0, 0, 0\)"),
+    (cameras_with(canonical_inputs=[0, 1.5, 2, 3]), "lacks a readable .*canonical_inputs"),
 ]
 
 
@@ -350,6 +352,11 @@ def test_a_shard_cut_during_a_run_costs_its_lost_objects_alone(tmp_path, caplog)
     assert 3 <= len(broken) < 6 and "train-000000.tar" in str(broken[-1])
 
 
+def index_of(*changes: dict) -> str:
+    shards = [{"name": "a.tar", "samples": 1, "bytes": 9, "sha256": "00", **change} for change in changes]
+    return json.dumps({"version": 1, "shards": shards})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -357,12 +364,38 @@ def test_a_shard_cut_during_a_run_costs_its_lost_objects_alone(tmp_path, caplog)
         ('{"version": 2}', "version 2"),
         ('{"version": 1, "shards": []}', "names no shard"),
         ('{"version": 1, "shards": [{"name": "a.tar"}]}', "samples, bytes and sha256"),
+        (index_of({"samples": 0}), r"index.json gives shard 'a.tar' samples=0 .* must be positive"),
+        (index_of({"samples": -3}), r"samples=-3 and bytes=9, which must be positive; mend it"),
+        (index_of({"samples": 1.5}), "samples, bytes and sha256"),
+        (index_of({}, {}), "names the shard 'a.tar' twice"),
+        (index_of({"name": "../E/a.tar"}), r"names the shard '../E/a.tar', expected a file beside it"),
+        (index_of({"name": "E\\a.tar"}), "expected a file beside it"),
+        (index_of({"name": ".."}), "expected a file beside it"),
     ],
 )
 def test_an_index_that_is_none(tmp_path, content, message):
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         ShardSource(tmp_path)
+
+
+def test_an_index_that_counts_other_objects_than_its_shards_hold(tmp_path, caplog):
+    folder = write_dataset(tmp_path / "set")
+    index = json.loads((folder / "index.json").read_text())
+    for change, message in ((-1, "holds more objects than index.json says"), (1, "fewer objects than index")):
+        shard = {**index["shards"][0], "samples": 3 + change}
+        write_index(folder, [shard, *index["shards"][1:]], index["splits"])
+        with pytest.raises(ValueError, match=rf"train-000000.tar.*{message}|{message}.*train-000000.tar"):
+            ShardSource(folder, "train").check(64)
+    caplog.clear()
+    write_index(folder, [{**index["shards"][0], "samples": 2}, *index["shards"][1:]], index["splits"])
+    source = ShardSource(folder, "train")  # where the probe did not reach so far: said once, in the run
+    source.check(1)
+    for ordinal in (0, 1, 1):
+        source.load(0, ordinal)
+    assert caplog.text.count("holds more objects than index.json says (2)") == 1
+    source = ShardSource(folder, "val")
+    assert len(source.check(64)) == 2
 
 
 def test_a_folder_without_an_index(tmp_path):

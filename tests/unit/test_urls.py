@@ -177,6 +177,32 @@ def test_the_next_shard_is_fetched_ahead(server, tmp_path):
     assert len(list(tmp_path.glob("*.tar"))) == 2
 
 
+def assert_fetched_ahead(source: ShardSource, cache: Path) -> None:
+    source.prefetch(0)
+    deadline = time.monotonic() + 5
+    while source.files._ahead and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(list(cache.glob("*.tar"))) == 1
+
+
+def test_a_shard_that_failed_once_is_fetched_ahead_again(server, tmp_path, monkeypatch):
+    source = ShardSource(server.url, "train", tmp_path, ANY)
+    server.moods = ["404"]
+    with pytest.raises(BrokenSample, match="HTTP 404"):
+        source.load(0, 0)
+    asked = len(server.requests)
+    source.prefetch(0)
+    assert len(server.requests) == asked  # not at once: the server had its chance
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_files, "_FORGET_S", 0.0)
+        assert_fetched_ahead(source, tmp_path)
+    # Fetched in the end, it counts as failed no more: what made room is fetched ahead as any other.
+    source.load(0, 0)
+    for path in tmp_path.glob("*.tar"):
+        path.unlink()
+    assert_fetched_ahead(source, tmp_path)
+
+
 def test_commands_and_other_schemes(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(urls, "_PAUSES_S", ())
     assert len(ShardSource(f"pipe:cat {dataset}/{{}}", "val", tmp_path, ANY).check(9)) == 2

@@ -1,0 +1,37 @@
+"""The views of an object whose colours are asked, and the surface that their silhouettes leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from data_tools.reprojection.hull import SurfacePoints, find_surface
+from data_tools.reprojection.pairs import choose_views
+
+
+@dataclass(frozen=True)
+class ColoredViews:
+    """numbers: [W] of all V views those that are asked, none where too few are whole.
+    pictures: [W, S, S, 4] float32 in 0..1, colours times alpha; c2w: [W, 4, 4], OpenCV axes.
+    """
+
+    numbers: np.ndarray
+    pictures: np.ndarray
+    c2w: np.ndarray
+    fov_y_deg: float
+
+    @classmethod
+    def of(
+        cls, pictures: np.ndarray, is_whole: np.ndarray, c2w: np.ndarray, fov_y_deg: float
+    ) -> ColoredViews:
+        """pictures: [V, S, S, 4] uint8, colours times alpha; is_whole: [V], as Outlines has it;
+        c2w: [V, 4, 4]."""
+        numbers = choose_views(is_whole)
+        return cls(numbers, pictures[numbers].astype(np.float32) / 255, c2w[numbers], fov_y_deg)
+
+    @cached_property
+    def surface(self) -> SurfacePoints:
+        """With the cameras as given; carved once for all that ask."""
+        return find_surface(self.pictures[..., 3], self.c2w, self.fov_y_deg)
