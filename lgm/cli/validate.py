@@ -8,7 +8,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lgm.models.pretrained import complete_net
+from lgm.models.pretrained import check_choice, complete_net
 from lgm.training.precision import HALVES
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def check_training(cfg: DictConfig) -> BatchPlan:
             raise ValueError(
                 f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"
             )
+    check_choice(cfg.init_weights, "init_weights")
     check_run_dir(cfg)
     if cfg.train.max_steps > cfg.train.val_every_steps and cfg.train.max_steps % cfg.train.val_every_steps:
         log.warning(

@@ -111,7 +111,8 @@ class LGM(nn.Module):
         where: whatever `lgm.models.pretrained.find_weights` finds: a file, a folder of
             `scripts/export.py`, `hf:<owner>/<name>/<file>`, or a name such as `mini`. A file that
             records no architecture, as the released ones, has it inferred from its tensors.
-        weights: of a checkpoint with a running average, "ema" or "raw"; "auto" is the average.
+        weights: of a checkpoint with a running average, "ema" or "raw"; "auto" is the average. As of
+            `lgm.models.pretrained.read_weights`.
         dtype: of the weights; torch.float16 and torch.bfloat16 need half the memory (`in_half`).
         changes: arguments of `LGM` to set otherwise than they were trained with.
 

@@ -20,8 +20,10 @@ from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoin
 log = logging.getLogger(__name__)
 
 WeightChoice = Literal["auto", "ema", "raw"]
+WEIGHT_CHOICES = ("auto", "ema", "raw")
 ShapePolicy = Literal["strict", "matching"]
 CONFIG_KEY = "lgm_config"  # in a .safetensors file's metadata: JSON of a record's `config`
+KIND_KEY = "lgm_weights"  # there too: "ema" or "raw"
 HUB_PREFIX = "hf:"
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 
@@ -79,15 +81,20 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
     """Read weights from wherever `find_weights` finds them.
 
     choice: of a checkpoint with a running average, "ema" or "raw"; "auto" takes the average where
-        there is one.
+        there is one. Of a .safetensors, which holds one or the other, what it must say that it is.
     """
+    check_choice(choice, "weights")
     path = find_weights(where)
     if path.suffix not in (".ckpt", ".safetensors"):
         raise ValueError(f"{path} is neither a .ckpt of a run nor a .safetensors; other formats are not read")
     if path.suffix != ".ckpt":
-        if choice == "ema":
-            raise ValueError(f"{path} does not say whether it holds an average; leave weights=ema out")
-        return Weights(read_safetensors(path), _recorded_config(path), path)
+        tensors, metadata = read_safetensors(path), _metadata(path)
+        kind = metadata.get(KIND_KEY)
+        if choice not in ("auto", kind):
+            said = "does not say whether it holds an average" if kind is None else f"holds {kind} weights"
+            raise ValueError(f"{path} {said}, and nothing else; leave weights={choice} out")
+        known = kind if kind in ("ema", "raw") else "unknown"
+        return Weights(tensors, _recorded_config(metadata, path), path, known)
     checkpoint = read_checkpoint(path)
     average = checkpoint.get("ema")
     if choice == "ema" and average is None:
@@ -98,6 +105,12 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
     tensors = average["state_dict"] if use_average else network_weights(checkpoint)
     kind = "ema" if use_average else "raw"
     return Weights(tensors, _checked(checkpoint["config"], path), path, kind)
+
+
+def check_choice(choice: str, option: str) -> None:
+    """Raise where an option does not name weights of a checkpoint."""
+    if choice not in WEIGHT_CHOICES:
+        raise ValueError(f"{option}={choice!r} is not one of {', '.join(WEIGHT_CHOICES)}")
 
 
 def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict") -> None:
@@ -193,9 +206,13 @@ def _shape(tensors: dict[str, Tensor], name: str) -> str:
     return str(tuple(tensors[name].shape)) if name in tensors else "–"
 
 
-def _recorded_config(path: Path) -> dict[str, Any] | None:
+def _metadata(path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(CONFIG_KEY)
+        return file.metadata() or {}
+
+
+def _recorded_config(metadata: dict[str, str], path: Path) -> dict[str, Any] | None:
+    text = metadata.get(CONFIG_KEY)
     if text is None:
         return None
     try:

@@ -40,6 +40,10 @@ def test_devices():
         (["data=quickstart", "trainer=cpu", "train.val_every_steps=-1"], "train.val_every_steps=-1"),
         (["data=quickstart", "trainer=gpu", "trainer.devices=64"], "needs 64 GPUs"),
         (["data=quickstart", "trainer=cpu", "train.clip_grad_norm=0"], "train.clip_grad_norm=0"),
+        (
+            ["data=quickstart", "trainer=cpu", "init_from=x", "init_weights=emma"],
+            "init_weights='emma' is not",
+        ),
     ],
 )
 def test_mistakes_end_in_one_line(overrides, message):
