@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from lgm.models.checkpoint import check_values
 from lgm.models.pretrained import (
     CONFIG_KEY,
     CONFIG_NAME,
@@ -52,6 +53,7 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     """Write the folder; return the weights' path. Raises ValueError where no configuration is known."""
     if weights.config is None:
         raise ValueError(f"{weights.path} records no configuration; export a .ckpt, or a file of this script")
+    check_values(weights.tensors, str(weights.path))
     out.mkdir(parents=True, exist_ok=True)
     if any(tensor.to(dtype).isinf().any() for tensor in weights.tensors.values()):
         raise ValueError(f"{weights.path} holds values that {dtype} cannot; export it with --float32")

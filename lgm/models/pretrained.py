@@ -15,7 +15,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint, read_safetensors
+from lgm.models.checkpoint import (
+    check_values,
+    load_strictly,
+    network_weights,
+    read_checkpoint,
+    read_safetensors,
+)
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +138,7 @@ def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict")
     }
     if not fitting:
         raise ValueError(f"{weights.path} has no tensor in common with this network; choose another model")
+    check_values(fitting, str(weights.path))
     net.load_state_dict(fitting, strict=False)
     rest = sorted({*own, *weights.tensors} - set(fitting))
     log.info("%s: %d of %d tensors loaded", weights.path, len(fitting), len(own))

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, read_checkpoint
+from lgm.models.pretrained import read_weights, start_from
 from tests.unit.test_model import MICRO
 
 
@@ -46,6 +47,37 @@ def test_rotation_follows_the_name_unless_told_and_is_logged(net, tmp_path, capl
     with caplog.at_level(logging.INFO):
         assert load_released(net, released(net, tmp_path / name), told).rotation == expected
     assert f"rotation={expected}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mine.safetensors", "legacy"),
+        ("model_fp16_fixrot.safetensors", "legacy"),
+        ("model_fp16.safetensors", "legacy"),
+    ],
+)
+def test_a_network_keeps_the_rotation_that_it_was_made_with(net, tmp_path, name, expected):
+    own = LGM(**MICRO, rotation="legacy")
+    assert load_released(own, released(net, tmp_path / name)).rotation == expected
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.full((14,), torch.nan), "conv.bias is not finite"),
+        (torch.full((14,), torch.inf, dtype=torch.float16), "conv.bias is not finite"),
+        (torch.zeros(14, dtype=torch.int64), "conv.bias holds torch.int64, no weights"),
+    ],
+)
+def test_what_is_no_number_is_not_loaded(net, tmp_path, tensor, message):
+    path = released(net, tmp_path / "model.safetensors", **{"conv.bias": tensor})
+    before = net.conv.bias.clone()
+    with pytest.raises(ValueError, match=rf"model.safetensors: {message}"):
+        load_released(net, path)
+    assert torch.equal(net.conv.bias, before)
+    with pytest.raises(ValueError, match=message):
+        start_from(net, read_weights(path), "matching")
 
 
 @pytest.mark.parametrize(
