@@ -13,6 +13,22 @@ from lgm.training.precision import HALVES
 
 log = logging.getLogger(__name__)
 
+# Options that one program reads and the other does not, and what that one goes by.
+FOR_TRAINING = {
+    "data.views": "the protocol chooses the views that are evaluated",
+    "data.augment": "evaluation augments nothing",
+    "data.cache": "evaluation reads each object once",
+    "data.micro_batch_size": "evaluation takes data.eval_batch_size objects at once",
+    "data.train_split": "evaluation reads data.split",
+    "data.val_split": "evaluation reads data.split",
+    "data.max_train_objects": "evaluation reads data.max_test_objects",
+    "data.max_val_objects": "evaluation reads data.max_test_objects",
+}
+FOR_EVALUATION = {
+    "data.split": "training reads data.train_split and data.val_split",
+    "data.max_test_objects": "training reads data.max_train_objects and data.max_val_objects",
+}
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -61,6 +77,7 @@ def num_devices(cfg: DictConfig) -> int:
 
 def check_training(cfg: DictConfig) -> BatchPlan:
     """What can be seen of a training run from its configuration alone."""
+    refuse_options(FOR_EVALUATION)
     check_data(cfg)
     check_devices(cfg)
     if cfg.trainer.precision in HALVES:
@@ -75,7 +92,7 @@ def check_training(cfg: DictConfig) -> BatchPlan:
             raise ValueError(
                 f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"
             )
-    check_choice(cfg.init_weights, "init_weights")
+    check_start(cfg)
     check_run_dir(cfg)
     if cfg.train.max_steps > cfg.train.val_every_steps and cfg.train.max_steps % cfg.train.val_every_steps:
         log.warning(
@@ -86,15 +103,41 @@ def check_training(cfg: DictConfig) -> BatchPlan:
     return plan_batches(cfg)
 
 
+def typed() -> list[tuple[str, str]] | None:
+    """What was given on the command line, each with its key, in which a group's slashes are dots; None
+    where there was no command line."""
+    if not HydraConfig.initialized():
+        return None
+    given = HydraConfig.get().overrides.task
+    return [(override, override.lstrip("+~").split("=")[0].replace("/", ".")) for override in given]
+
+
+def refuse_options(without_effect: dict[str, str]) -> None:
+    """Raise for typed options that this program would not read: keys, and what it goes by instead."""
+    for override, key in typed() or []:
+        for option, instead in without_effect.items():
+            if f"{key}.".startswith(f"{option}."):
+                raise ValueError(f"{override} would have no effect: {instead}; leave it out")
+
+
+def check_start(cfg: DictConfig) -> None:
+    """How to start from weights, where there are weights to start from."""
+    check_choice(cfg.init_weights, "init_weights")
+    for key, default in (("init_policy", "strict"), ("init_weights", "auto")):
+        if cfg.init_from is None and cfg[key] != default:
+            raise ValueError(
+                f"{key}={cfg[key]} would have no effect without init_from=<weights>; leave it out"
+            )
+
+
 def check_run_dir(cfg: DictConfig) -> None:
     """Nodes that each name the folder by their own clock would not find each other's checkpoints."""
-    if cfg.trainer.num_nodes > 1 and HydraConfig.initialized():
-        given = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]
-        if "run_dir" not in given:
-            raise ValueError(
-                f"trainer.num_nodes={cfg.trainer.num_nodes} needs run_dir=<a folder that all nodes see>: by "
-                "default it holds the time, which differs from node to node"
-            )
+    given = typed()
+    if cfg.trainer.num_nodes > 1 and given is not None and "run_dir" not in [key for _, key in given]:
+        raise ValueError(
+            f"trainer.num_nodes={cfg.trainer.num_nodes} needs run_dir=<a folder that all nodes see>: by "
+            "default it holds the time, which differs from node to node"
+        )
 
 
 def check_data(cfg: DictConfig) -> None:

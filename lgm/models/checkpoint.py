@@ -102,7 +102,9 @@ def check_values(weights: dict[str, Tensor], source: str) -> None:
         if not tensor.is_floating_point():
             raise ValueError(f"{source}: {name} holds {tensor.dtype}, no weights; export or fetch it again")
         if not tensor.isfinite().all():
-            raise ValueError(f"{source}: {name} is not finite (NaN or infinity); take weights of before that")
+            raise ValueError(
+                f"{source}: {name} is not finite (NaN or infinity); give others, e.g. of an earlier step"
+            )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
