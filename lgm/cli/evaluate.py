@@ -18,6 +18,7 @@ from lgm.cli.build import (
     build_trainer,
     save_config,
 )
+from lgm.cli.resume import changes
 from lgm.cli.validate import (
     FOR_TRAINING,
     architecture,
@@ -88,12 +89,14 @@ def adopt(cfg: DictConfig, stored: dict) -> None:
             f"rotation={cfg.rotation} would have no effect: ckpt={cfg.ckpt} says how its rotations are read; "
             "leave it out"
         )
-    asked = None if cfg.model is None else OmegaConf.to_container(cfg.model, resolve=True)
-    if asked is not None and architecture(asked) != architecture(stored["model"]):
-        raise ValueError(
-            f"ckpt={cfg.ckpt} holds model={stored['model'].get('name')}, not model={cfg.model.name}; "
-            "leave model=… out"
-        )
+    if cfg.model is not None:
+        asked = OmegaConf.to_container(cfg.model, resolve=True)
+        differing = list(changes(architecture(stored["model"]), architecture(asked), "model"))
+        if differing:
+            raise ValueError(
+                f"ckpt={cfg.ckpt} holds another network than model={cfg.model.name}: "
+                f"{', '.join(differing)}; leave model=… out"
+            )
     with open_dict(cfg):
         for key in _FROM_CHECKPOINT:
             cfg[key] = stored[key]

@@ -109,6 +109,16 @@ def test_training_refuses_what_only_evaluation_reads(types, option):
         check_training(types("train", "data=quickstart", "trainer=cpu", option))
 
 
+def test_another_network_is_refused_by_what_differs(tmp_path):
+    torch.manual_seed(0)
+    asked = [f"model.net.{key}={str(value).replace(' ', '')}" for key, value in NET.items()]
+    options = ["data=quickstart", "trainer=cpu", "model=mini", "model.name=micro", "model.net._target_=null"]
+    path = checkpoint(tmp_path / "run.ckpt", LGM(**NET))
+    cfg = composed(*options, f"ckpt={path}", *asked, "model.net.anchors=hull", config="evaluate")
+    with pytest.raises(ValueError, match=r"network than model=micro: model.net.anchors none → hull; leave"):
+        evaluate(cfg)
+
+
 @pytest.mark.parametrize("record", [".ckpt", "folder"])
 def test_a_record_of_rotations_is_not_told_another(tmp_path, record):
     torch.manual_seed(0)
