@@ -24,6 +24,7 @@ from lgm.cli.validate import (
     architecture,
     check_data,
     check_devices,
+    check_renderer,
     num_devices,
     refuse_options,
     typed,
@@ -45,6 +46,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     refuse_options(FOR_TRAINING)
     check_data(cfg)
     check_devices(cfg)
+    check_renderer(cfg)
     weights = read_weights(cfg.ckpt, cfg.weights)
     if weights.config is not None:
         adopt(cfg, weights.config)

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from lgm.models.pretrained import check_choice, complete_net
+from lgm.rendering import Renderer, make_renderer
+from lgm.rendering.choice import BACKENDS
 from lgm.training.precision import HALVES
 
 log = logging.getLogger(__name__)
@@ -80,6 +83,7 @@ def check_training(cfg: DictConfig) -> BatchPlan:
     refuse_options(FOR_EVALUATION)
     check_data(cfg)
     check_devices(cfg)
+    check_renderer(cfg)
     if cfg.trainer.precision in HALVES:
         raise ValueError(
             f"trainer.precision={cfg.trainer.precision} keeps the weights in half precision, which serves "
@@ -156,6 +160,26 @@ def check_devices(cfg: DictConfig) -> None:
                 f"trainer.devices={cfg.trainer.devices} needs {wanted} GPUs and this machine shows {there}; "
                 "use trainer=cpu, or trainer.devices=<how many there are>"
             )
+
+
+def check_renderer(cfg: DictConfig) -> None:
+    """A back end that only draws on GPUs, in a run that computes on the CPU."""
+    try:
+        backend = get_object(cfg.renderer._target_)
+    except ImportError:
+        return  # building it says what is wrong
+    if backend is make_renderer:
+        backend = BACKENDS.get(cfg.renderer.get("name", "auto"))
+    accelerator = cfg.trainer.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    device_type = "cuda" if accelerator == "gpu" else str(accelerator)
+    if isinstance(backend, type) and issubclass(backend, Renderer) and not backend.draws_on(device_type):
+        name = next((name for name, known in BACKENDS.items() if known is backend), backend.__name__)
+        raise ValueError(
+            f"renderer={name} draws on NVIDIA GPUs, and trainer.accelerator={cfg.trainer.accelerator} "
+            f"computes on {device_type}; choose renderer=auto, renderer=torch or trainer=gpu"
+        )
 
 
 def architecture(model: dict[str, Any]) -> dict[str, Any]:

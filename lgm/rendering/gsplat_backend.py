@@ -38,6 +38,10 @@ class GsplatRenderer(Renderer):
     first time on a machine, gsplat compiles its kernels, which takes minutes.
     """
 
+    @classmethod
+    def draws_on(cls, device_type: str) -> bool:
+        return device_type == DEVICE_TYPE
+
     def __init__(self) -> None:
         self._rasterize = _load_rasterization()
 
@@ -52,7 +56,7 @@ class GsplatRenderer(Renderer):
         device = gaussians.means.device
         background = on_device(background, device)
         check_scene(gaussians, cameras, height, width, background)
-        if device.type != DEVICE_TYPE:
+        if not self.draws_on(device.type):
             raise ValueError(
                 f"gsplat draws on NVIDIA GPUs and the Gaussians are on {device}; "
                 f"move them with .to(), {_INSTEAD}"
@@ -86,7 +90,7 @@ class GsplatRenderer(Renderer):
 def _load_rasterization() -> Callable[..., tuple[Tensor, Tensor, dict]]:
     """gsplat's entry, with its kernels compiled and loaded; ValueError in one line where it cannot be."""
     if not torch.cuda.is_available():
-        raise ValueError(f"gsplat draws on NVIDIA GPUs and torch sees none here; {_INSTEAD}")
+        raise ValueError("gsplat draws on NVIDIA GPUs and torch sees none here; choose renderer=torch")
     try:
         gsplat = importlib.import_module("gsplat")
     except ModuleNotFoundError as error:

@@ -48,6 +48,11 @@ class TritonRenderer(Renderer):
     Raises ValueError in one line, when it is made, where triton is missing or cannot reach the GPU.
     """
 
+    @classmethod
+    def draws_on(cls, device_type: str) -> bool:
+        # Its interpreter computes what the kernels would, on any device and thousands of times slower.
+        return device_type == DEVICE_TYPE or os.environ.get("TRITON_INTERPRET") == "1"
+
     def __init__(self, max_gib: float = 6.0) -> None:
         if not max_gib >= 0.01:
             raise ValueError(f"max_gib={max_gib} must be at least 0.01")
@@ -89,7 +94,7 @@ class TritonRenderer(Renderer):
         device = gaussians.means.device
         background = on_device(background, device)
         check_scene(gaussians, cameras, height, width, background)
-        if device.type != DEVICE_TYPE and os.environ.get("TRITON_INTERPRET") != "1":
+        if not self.draws_on(device.type):
             raise ValueError(
                 f"triton draws on GPUs and the Gaussians are on {device}; move them with .to(), "
                 "or choose renderer=torch"

@@ -75,6 +75,27 @@ def types(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "choice", [f"renderer={n}" for n in ("triton", "gsplat", "inria")] + ["renderer.name=gsplat"]
+)
+def test_a_renderer_for_gpus_in_a_run_on_the_cpu(choice, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    options, name = ["data=quickstart", "trainer=cpu", choice], choice.partition("=")[2]
+    said = f"renderer={name} draws on NVIDIA GPUs, and .* on cpu; choose"
+    with pytest.raises(ValueError, match=said) as caught:
+        check_training(composed(*options))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=said):
+        evaluate(composed(*options, "ckpt=absent.ckpt", config="evaluate"))
+
+
+def test_renderers_that_may_run_on_the_cpu(monkeypatch):
+    options = ["data=quickstart", "trainer=cpu"]
+    assert check_training(composed(*options)) and check_training(composed(*options, "renderer=torch"))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert check_training(composed(*options, "renderer=triton"))
+
+
+@pytest.mark.parametrize(
     "option",
     [
         "data/views=window",
