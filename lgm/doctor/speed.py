@@ -12,6 +12,7 @@ from lgm.doctor.finding import Finding, first_line
 _SECONDS = 1.0  # for each of them, after a first call
 _MOST_REPEATS = 20
 _PICTURES_AGREE = 2e-2
+_WITHOUT_GPU = "nothing to do: renderer=auto takes torch here"
 
 
 def renderers() -> Iterator[Finding]:
@@ -33,6 +34,9 @@ def renderers() -> Iterator[Finding]:
     # The reference first: if another one takes the process down, what it said stands.
     for name in sorted(BACKENDS, key=lambda name: name != "torch"):
         what = f"renderer={name}"
+        if not BACKENDS[name].draws_on(device.type):
+            yield Finding(what, "missing", "draws on NVIDIA GPUs, and torch sees none here", _WITHOUT_GPU)
+            continue
         try:
             renderer = BACKENDS[name]()
 
