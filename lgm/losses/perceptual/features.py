@@ -68,8 +68,8 @@ class FeatureDistance(nn.Module, ABC):
         self, images: Float[Tensor, "*batch 3 H W"], targets: Float[Tensor, "*batch 3 H W"]
     ) -> Float[Tensor, "*batch"]:
         """images, targets: in 0..1, which is not enforced (the `lpips` package takes -1..1, or these with
-        normalize=True). Either gets a gradient where it asks for one; in training that is `images` alone,
-        since targets are data, and nothing of them is kept.
+        normalize=True). Either gets a gradient where it asks for one; as a term of the loss that is
+        `images` alone, and nothing of a target is kept.
         """
         if images.shape != targets.shape:
             raise ValueError(
