@@ -25,7 +25,7 @@ from lgm.data.sample import (
 from lgm.data.selection import select
 from lgm.data.shard_files import LocalFiles, ShardFiles, shard_files
 from lgm.data.source import PosedObject, Source
-from lgm.data.urls import first_line
+from lgm.errors import first_line
 
 _CAMERAS = "cameras.json"
 _KNOWN_MEMBERS = 1 << 20  # files whose places a process remembers: some 30 MB

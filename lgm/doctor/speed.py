@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from lgm.doctor.finding import Finding, first_line
+from lgm.doctor.finding import Finding, with_type
 
 _SECONDS = 1.0  # for each of them, after a first call
 _MOST_REPEATS = 20
@@ -50,7 +50,7 @@ def renderers() -> Iterator[Finding]:
             continue
         except Exception as error:
             state = "broken" if name == "torch" else "warning"
-            yield Finding(what, state, f"fails ({first_line(error)})", "choose another renderer=")
+            yield Finding(what, state, f"fails ({with_type(error)})", "choose another renderer=")
             continue
         scene = f"{num:,} Gaussians, 4 pictures of {size}², {device}"
         found = f"{milliseconds:.1f} ms forward + backward ({scene})"
@@ -82,7 +82,7 @@ def attentions() -> Iterator[Finding]:
             yield Finding(what, "missing", "cannot be used here", str(error))
         except Exception as error:
             state = "broken" if name == "sdpa" else "warning"
-            yield Finding(what, state, f"fails ({first_line(error)})", "choose another attention=")
+            yield Finding(what, state, f"fails ({with_type(error)})", "choose another attention=")
         else:
             shape = f"{tokens:,} tokens of {channels} channels, {str(dtype).removeprefix('torch.')}, {device}"
             yield Finding(what, "ok", f"{milliseconds:.1f} ms forward + backward ({shape})")

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lgm.errors import first_line
 from lgm.gaussians.activations import ROTATIONS, Rotation
 from lgm.models.lgm import LGM
 
@@ -115,8 +116,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises half a dozen types for a file that is cut or foreign
-        first_line = str(error).splitlines()[0] if str(error) else repr(error)
-        raise ValueError(f"{path} is no readable checkpoint: {first_line}") from error
+        raise ValueError(f"{path} is no readable checkpoint: {first_line(error)}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "config" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of this program: it holds no state_dict and config")
     version = checkpoint.get("schema_version")

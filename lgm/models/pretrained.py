@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from lgm.errors import first_line
 from lgm.models.checkpoint import (
     check_values,
     load_strictly,
@@ -251,7 +252,7 @@ def _from_hub(text: str) -> Path:
     try:
         return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
     except Exception as error:  # a dozen types, from a missing file to a missing network
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{text} cannot be fetched ({reason}); without a network, give the path of a file instead"
+            f"{text} cannot be fetched ({first_line(error)}); without a network, give the path of a file "
+            "instead"
         ) from error

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from lgm.cameras import Cameras
+from lgm.errors import first_line
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.checks import check_scene, current, on_device
@@ -121,11 +122,10 @@ def _load_rasterization() -> Callable[..., tuple[Tensor, Tensor, dict]]:
 
 
 def _unusable(error: Exception) -> ValueError:
-    first_line = next((line for line in str(error).splitlines() if line.strip()), repr(error))
     return ValueError(
-        f"gsplat's kernels do not compile or load here ({first_line}); it needs ninja, a C++ compiler and "
-        f"nvcc of CUDA {torch.version.cuda}; set TORCH_CUDA_ARCH_LIST to the GPU's architecture, e.g. 9.0, "
-        f"to compile for that alone; {_INSTEAD}"
+        f"gsplat's kernels do not compile or load here ({first_line(error)}); it needs ninja, a C++ compiler "
+        f"and nvcc of CUDA {torch.version.cuda}; set TORCH_CUDA_ARCH_LIST to the GPU's architecture, e.g. "
+        f"9.0, to compile for that alone; {_INSTEAD}"
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lgm.cameras import Cameras
+from lgm.errors import first_line
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.checks import check_scene, current, on_device
@@ -67,10 +68,9 @@ class TritonRenderer(Renderer):
             try:
                 driver.active.utils  # noqa: B018, made with a C compiler when it is first asked for
             except Exception as error:
-                reason = str(error).strip().partition("\n")[0]
                 raise ValueError(
-                    f"triton cannot reach the GPU ({reason}); it wants a C compiler and Python's headers "
-                    "(Debian: gcc python3-dev), or choose renderer=torch"
+                    f"triton cannot reach the GPU ({first_line(error)}); it wants a C compiler and Python's "
+                    "headers (Debian: gcc python3-dev), or choose renderer=torch"
                 ) from error
         self.max_bytes = int(max_gib * 2**30)
 
