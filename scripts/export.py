@@ -19,7 +19,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lgm.models.pretrained import CONFIG_KEY, CONFIG_NAME, WEIGHTS_NAME, Weights, complete_net, read_weights
+from lgm.models.checkpoint import check_values
+from lgm.models.pretrained import (
+    CONFIG_KEY,
+    CONFIG_NAME,
+    KIND_KEY,
+    WEIGHTS_NAME,
+    Weights,
+    complete_net,
+    read_weights,
+)
 
 CARD = """---
 pipeline_tag: image-to-3d
@@ -44,15 +53,18 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     """Write the folder; return the weights' path. Raises ValueError where no configuration is known."""
     if weights.config is None:
         raise ValueError(f"{weights.path} records no configuration; export a .ckpt, or a file of this script")
+    check_values(weights.tensors, str(weights.path))
     out.mkdir(parents=True, exist_ok=True)
     if any(tensor.to(dtype).isinf().any() for tensor in weights.tensors.values()):
         raise ValueError(f"{weights.path} holds values that {dtype} cannot; export it with --float32")
-    config = json.dumps(weights.config)
+    metadata = {"format": "pt", CONFIG_KEY: json.dumps(weights.config)}
+    if weights.kind != "unknown":
+        metadata[KIND_KEY] = weights.kind
     # Contiguous copies: tensors of a memory-mapped checkpoint may share their storage.
     tensors = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in weights.tensors.items()}
     path = out / WEIGHTS_NAME
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"format": "pt", CONFIG_KEY: config})
+    save_file(tensors, partial, metadata=metadata)
     partial.replace(path)
     (out / CONFIG_NAME).write_text(json.dumps(weights.config, indent=2) + "\n", encoding="utf-8")
     card, net = out / "README.md", complete_net(weights.config["model"]["net"])

@@ -18,6 +18,7 @@ from data_tools.meshes.surfaces import (
     UnrenderableMesh,
     image_alpha_mode,
 )
+from lgm.errors import first_line
 
 
 def read_scene(path: Path, max_triangles: int) -> Mesh:
@@ -30,8 +31,7 @@ def read_scene(path: Path, max_triangles: int) -> Mesh:
         # process=False: merging vertices would move texture coordinates.
         scene = trimesh.load_scene(path, process=False)
     except Exception as error:  # noqa: BLE001 - a reader of foreign files may raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnrenderableMesh(f"unreadable {path.suffix[1:].upper()}: {reason}") from error
+        raise UnrenderableMesh(f"unreadable {path.suffix[1:].upper()}: {first_line(error)}") from error
     nodes = [(node, *scene.graph[node]) for node in scene.graph.nodes_geometry]
     nodes = [
         (transform, scene.geometry[name])

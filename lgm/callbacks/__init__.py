@@ -1,6 +1,6 @@
 """What training and evaluation hang their pictures, files and numbers on.
 
-A callback gets its name and options in a file of `configs/callbacks`; `callbacks=[evaluate,turntable]`
+A callback gets its name and options in a file of `configs/callbacks`; `callbacks=[turntable,views]`
 puts several together, and `callbacks.turntable.seconds=10` or `callbacks.report=null` changes one.
 
 What makes something of each evaluated object, a video or a mesh, is an `ObjectHook`: it says what it

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lgm.cameras.checks import check_between, check_broadcast
 from lgm.cameras.trajectories import orbit_poses, rigid_inverse
 
 
@@ -30,6 +31,11 @@ class Cameras:
                 f"cameras need c2w [..., 4, 4] and K_norm [..., 3, 3] of the same batch shape; "
                 f"got {tuple(self.c2w.shape)} and {tuple(self.K_norm.shape)}"
             )
+        if not (self.c2w.is_floating_point() and self.K_norm.is_floating_point()):
+            raise ValueError(
+                f"cameras need c2w and K_norm of floats, got {self.c2w.dtype} and {self.K_norm.dtype}; "
+                "turn them with .float()"
+            )
 
     @classmethod
     def from_fov(
@@ -38,12 +44,18 @@ class Cameras:
         """Cameras with the principal point in the middle.
 
         fov_y_deg: vertical field of view in degrees, one number or one a camera.
-        aspect: width / height of the picture.
+        aspect: width / height of the picture, likewise.
+
+        Raises ValueError in one line for poses of whole numbers, and for a field of view or an aspect that
+        no camera has (values on a GPU are taken as they are) or that is not one for each camera.
         """
+        if not c2w.is_floating_point():
+            raise ValueError(f"c2w needs floats, got {c2w.dtype}; turn it with .float()")
+        check_between("fov_y_deg", fov_y_deg, 0, 180)
+        check_between("aspect", aspect, 0)
         fov_y_deg = torch.as_tensor(fov_y_deg, dtype=c2w.dtype, device=c2w.device)
         aspect = torch.as_tensor(aspect, dtype=c2w.dtype, device=c2w.device)
-        if not bool(((fov_y_deg > 0) & (fov_y_deg < 180)).all()):
-            raise ValueError(f"fov_y_deg={fov_y_deg.tolist()} must lie between 0 and 180 degrees")
+        check_broadcast(c2w.shape[:-2], fov_y_deg=fov_y_deg, aspect=aspect)
         focal_y = 0.5 / torch.tan(torch.deg2rad(fov_y_deg) / 2)
         K_norm = torch.zeros(*c2w.shape[:-2], 3, 3, dtype=c2w.dtype, device=c2w.device)
         K_norm[..., 0, 0] = focal_y / aspect

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from lgm.cameras.checks import check_between, check_broadcast
 from lgm.cameras.conventions import opengl_to_opencv
 
 GOLDEN_ANGLE_DEG = 180.0 * (3.0 - math.sqrt(5.0))
@@ -22,18 +23,37 @@ def orbit_poses(
 
     elevation_deg: positive is above the object (the original program has it the other way round).
     azimuth_deg: 0 stands on +z, 90 on +x.
+    radius: above 0; of all, or one for each.
+
+    The poses are float32, on the device that one of the three is on, or the CPU.
+
+    Raises ValueError in one line for angles that are not finite, a radius that is not above 0, and for
+    numbers of them that do not go together.
     """
-    elevation = torch.deg2rad(_double(elevation_deg))
-    azimuth = torch.deg2rad(_double(azimuth_deg))
-    elevation, azimuth = torch.broadcast_tensors(elevation, azimuth)
+    check_between("elevation_deg", elevation_deg)
+    check_between("azimuth_deg", azimuth_deg)
+    check_between("radius", radius, low=0)
+    devices = [x.device for x in (elevation_deg, azimuth_deg, radius) if isinstance(x, Tensor)]
+    device = next((device for device in devices if device.type != "cpu"), None)
+    elevation, azimuth, radius = (
+        torch.as_tensor(x, dtype=torch.float64, device=device) for x in (elevation_deg, azimuth_deg, radius)
+    )
+    try:
+        elevation, azimuth = torch.broadcast_tensors(torch.deg2rad(elevation), torch.deg2rad(azimuth))
+    except RuntimeError as error:
+        raise ValueError(
+            f"elevation_deg of shape {list(elevation.shape)} and azimuth_deg of shape {list(azimuth.shape)} "
+            "do not go together: give as many of one as of the other"
+        ) from error
+    check_broadcast(azimuth.shape, radius=radius)
     backward = torch.stack(
         [elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], dim=-1
     )
     # From azimuth alone, so that the camera straight above or below still has a right-hand side.
     right = torch.stack([azimuth.cos(), torch.zeros_like(azimuth), -azimuth.sin()], dim=-1)
     up = torch.linalg.cross(backward, right)
-    center = backward * torch.as_tensor(radius, dtype=torch.float64)[..., None]
-    c2w = torch.zeros(*azimuth.shape, 4, 4, dtype=torch.float64)
+    center = backward * radius[..., None]
+    c2w = torch.zeros(*azimuth.shape, 4, 4, dtype=torch.float64, device=device)
     c2w[..., :3, :] = torch.stack([right, up, backward, center], dim=-1)
     c2w[..., 3, 3] = 1.0
     return opengl_to_opencv(c2w).float()
@@ -150,7 +170,3 @@ def rigid_inverse(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 
     rotation = pose[..., :3, :3].transpose(-1, -2)
     translation = -rotation @ pose[..., :3, 3:]
     return torch.cat([torch.cat([rotation, translation], dim=-1), pose[..., 3:, :]], dim=-2)
-
-
-def _double(angles: Tensor | list[float]) -> Tensor:
-    return torch.as_tensor(angles, dtype=torch.float64)

@@ -70,10 +70,12 @@ def build_eval_preparation(cfg: DictConfig, net: LGM) -> Preparation:
 
 def build_loss(cfg: DictConfig) -> CompositeLoss:
     """The loss of a run of train.max_steps. A term that the run never reaches is not even built: LPIPS
-    would read, or fetch, half a gigabyte for nothing."""
+    would read, or fetch, half a gigabyte for nothing. Nor is one that is set to null."""
     loss = plain(cfg.loss)
     for name, term in list(loss["terms"].items()):
-        if term.get("weight", 1.0) == 0 or term.get("start_step", 0) >= cfg.train.max_steps:
+        if term is None:
+            del loss["terms"][name]
+        elif term.get("weight", 1.0) == 0 or term.get("start_step", 0) >= cfg.train.max_steps:
             log.info("loss.terms.%s is left out: weight=0, or start_step after the last step", name)
             del loss["terms"][name]
     return instantiate(loss)

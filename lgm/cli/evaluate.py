@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import lightning as L
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lgm.callbacks import Measure
@@ -19,7 +18,17 @@ from lgm.cli.build import (
     build_trainer,
     save_config,
 )
-from lgm.cli.validate import architecture, check_data, check_devices, num_devices
+from lgm.cli.resume import changes
+from lgm.cli.validate import (
+    FOR_TRAINING,
+    architecture,
+    check_data,
+    check_devices,
+    check_renderer,
+    num_devices,
+    refuse_options,
+    typed,
+)
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, load_strictly
 from lgm.models.pretrained import read_weights
@@ -28,17 +37,16 @@ log = logging.getLogger(__name__)
 
 # What a checkpoint's own configuration decides: evaluation must not be told its model again.
 _FROM_CHECKPOINT = ("model", "scene", "resolution")
-# What training alone reads of the data.
-_FOR_TRAINING = ("data.views", "data.augment")
 
 
 def evaluate(cfg: DictConfig) -> float | None:
     """Measure a checkpoint; return the metric that a sweep reads."""
     if OmegaConf.is_missing(cfg, "ckpt"):
         raise ValueError("ckpt is not set: give ckpt=<.ckpt of a run, or a released .safetensors>")
-    refuse_training_options(cfg)
+    refuse_options(FOR_TRAINING)
     check_data(cfg)
     check_devices(cfg)
+    check_renderer(cfg)
     weights = read_weights(cfg.ckpt, cfg.weights)
     if weights.config is not None:
         adopt(cfg, weights.config)
@@ -70,36 +78,27 @@ def evaluate(cfg: DictConfig) -> float | None:
     return None if value is None else float(value)
 
 
-def overrides() -> list[tuple[str, str]]:
-    """What was given on the command line, each with its key; a group's slashes are dots."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return [(override, override.lstrip("+~").split("=")[0].replace("/", ".")) for override in given]
-
-
-def refuse_training_options(cfg: DictConfig) -> None:
-    """Raise for options that evaluation would not read."""
-    for override, key in overrides():
-        if f"{key}.".startswith(tuple(f"{option}." for option in _FOR_TRAINING)):
-            raise ValueError(
-                f"{override} would have no effect: protocol={cfg.protocol.name} chooses the views, and "
-                "evaluation augments nothing; leave it out"
-            )
-
-
 def adopt(cfg: DictConfig, stored: dict) -> None:
     """Take model, scene and resolution from a checkpoint's configuration."""
-    for override, key in overrides():
+    for override, key in typed() or []:
         if key.split(".")[0] in ("scene", "resolution"):
             raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
         if key == "model.net.attention":
             value = override.partition("=")[2]
             raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={value}")
-    asked = None if cfg.model is None else OmegaConf.to_container(cfg.model, resolve=True)
-    if asked is not None and architecture(asked) != architecture(stored["model"]):
+    if cfg.rotation is not None:
         raise ValueError(
-            f"ckpt={cfg.ckpt} holds model={stored['model'].get('name')}, not model={cfg.model.name}; "
-            "leave model=… out"
+            f"rotation={cfg.rotation} would have no effect: ckpt={cfg.ckpt} says how its rotations are read; "
+            "leave it out"
         )
+    if cfg.model is not None:
+        asked = OmegaConf.to_container(cfg.model, resolve=True)
+        differing = list(changes(architecture(stored["model"]), architecture(asked), "model"))
+        if differing:
+            raise ValueError(
+                f"ckpt={cfg.ckpt} holds another network than model={cfg.model.name}: "
+                f"{', '.join(differing)}; leave model=… out"
+            )
     with open_dict(cfg):
         for key in _FROM_CHECKPOINT:
             cfg[key] = stored[key]

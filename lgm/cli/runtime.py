@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lgm.callbacks import RunStopped
+from lgm.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +74,11 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return one_line(error.__cause__)
     lines = [line for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return repr(error)
-    if lines[0].startswith("Caught ") and "worker process" in lines[0]:
+    if lines and lines[0].startswith("Caught ") and "worker process" in lines[0]:
         name = lines[0].split()[1]
         marked = [line for line in lines if line.startswith(f"{name}: ")]
         return (marked[-1] if marked else lines[-1]).removeprefix(f"{name}: ")
-    return lines[0]
+    return first_line(error)
 
 
 def quieten_libraries() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +24,7 @@ from lgm.cli.resume import check_resume, resume_path
 from lgm.cli.validate import check_training, num_devices
 from lgm.models import LGM
 from lgm.models.blocks import use_gradient_checkpointing
+from lgm.models.checkpoint import released_rotation
 from lgm.models.lgm import splat_size
 from lgm.models.pretrained import complete_net, freeze, match_spacing, read_weights, start_from
 
@@ -89,18 +91,24 @@ def start(cfg: DictConfig, net: LGM) -> None:
     """Fill the network with the weights that `init_from` names."""
     weights = read_weights(cfg.init_from, cfg.init_weights)
     start_from(net, weights, cfg.init_policy)
-    if weights.config is None:
-        return
-    trained = complete_net(weights.config["model"]["net"])
     own = complete_net(plain(cfg)["model"]["net"])
+    if weights.config is not None:
+        trained = complete_net(weights.config["model"]["net"])
+    else:  # as released; of a file by another name, a person knows how its rotations were trained
+        rotation = released_rotation(weights.path) or own["rotation"]
+        trained = {"anchors": "none", "rotation": rotation, "scale_bounds": None}
     for key in ("anchors", "rotation", "scale_bounds"):  # not seen in tensors, which mean nothing without
         if trained[key] != own[key]:
-            raise ValueError(
-                f"init_from={cfg.init_from} was trained with {key}={trained[key]}, this network has "
-                f"{own[key]}; set model.net.{key}={trained[key]}"
+            then, now = (
+                json.dumps(value, separators=(",", ":")).strip('"') for value in (trained[key], own[key])
             )
-    sizes = ("down_channels", "up_channels", "input_size")
-    match_spacing(net, splat_size(*(trained[key] for key in sizes)))
+            raise ValueError(
+                f"init_from={cfg.init_from} was trained with {key}={then}, this network has {now}; set "
+                f"model.net.{key}={then}"
+            )
+    if weights.config is not None:  # others do not say of which size their pictures were
+        sizes = ("down_channels", "up_channels", "input_size")
+        match_spacing(net, splat_size(*(trained[key] for key in sizes)))
 
 
 def final_metric(trainer: L.Trainer, name: str) -> float | None:

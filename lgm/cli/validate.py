@@ -6,12 +6,31 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from lgm.models.pretrained import complete_net
+from lgm.models.pretrained import check_choice, complete_net
+from lgm.rendering import Renderer, make_renderer
+from lgm.rendering.choice import BACKENDS
 from lgm.training.precision import HALVES
 
 log = logging.getLogger(__name__)
+
+# Options that one program reads and the other does not, and what that one goes by.
+FOR_TRAINING = {
+    "data.views": "the protocol chooses the views that are evaluated",
+    "data.augment": "evaluation augments nothing",
+    "data.cache": "evaluation reads each object once",
+    "data.micro_batch_size": "evaluation takes data.eval_batch_size objects at once",
+    "data.train_split": "evaluation reads data.split",
+    "data.val_split": "evaluation reads data.split",
+    "data.max_train_objects": "evaluation reads data.max_test_objects",
+    "data.max_val_objects": "evaluation reads data.max_test_objects",
+}
+FOR_EVALUATION = {
+    "data.split": "training reads data.train_split and data.val_split",
+    "data.max_test_objects": "training reads data.max_train_objects and data.max_val_objects",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +80,10 @@ def num_devices(cfg: DictConfig) -> int:
 
 def check_training(cfg: DictConfig) -> BatchPlan:
     """What can be seen of a training run from its configuration alone."""
+    refuse_options(FOR_EVALUATION)
     check_data(cfg)
     check_devices(cfg)
+    check_renderer(cfg)
     if cfg.trainer.precision in HALVES:
         raise ValueError(
             f"trainer.precision={cfg.trainer.precision} keeps the weights in half precision, which serves "
@@ -75,6 +96,7 @@ def check_training(cfg: DictConfig) -> BatchPlan:
             raise ValueError(
                 f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"
             )
+    check_start(cfg)
     check_run_dir(cfg)
     if cfg.train.max_steps > cfg.train.val_every_steps and cfg.train.max_steps % cfg.train.val_every_steps:
         log.warning(
@@ -85,15 +107,41 @@ def check_training(cfg: DictConfig) -> BatchPlan:
     return plan_batches(cfg)
 
 
+def typed() -> list[tuple[str, str]] | None:
+    """What was given on the command line, each with its key, in which a group's slashes are dots; None
+    where there was no command line."""
+    if not HydraConfig.initialized():
+        return None
+    given = HydraConfig.get().overrides.task
+    return [(override, override.lstrip("+~").split("=")[0].replace("/", ".")) for override in given]
+
+
+def refuse_options(without_effect: dict[str, str]) -> None:
+    """Raise for typed options that this program would not read: keys, and what it goes by instead."""
+    for override, key in typed() or []:
+        for option, instead in without_effect.items():
+            if f"{key}.".startswith(f"{option}."):
+                raise ValueError(f"{override} would have no effect: {instead}; leave it out")
+
+
+def check_start(cfg: DictConfig) -> None:
+    """How to start from weights, where there are weights to start from."""
+    check_choice(cfg.init_weights, "init_weights")
+    for key, default in (("init_policy", "strict"), ("init_weights", "auto")):
+        if cfg.init_from is None and cfg[key] != default:
+            raise ValueError(
+                f"{key}={cfg[key]} would have no effect without init_from=<weights>; leave it out"
+            )
+
+
 def check_run_dir(cfg: DictConfig) -> None:
     """Nodes that each name the folder by their own clock would not find each other's checkpoints."""
-    if cfg.trainer.num_nodes > 1 and HydraConfig.initialized():
-        given = [override.lstrip("+").split("=")[0] for override in HydraConfig.get().overrides.task]
-        if "run_dir" not in given:
-            raise ValueError(
-                f"trainer.num_nodes={cfg.trainer.num_nodes} needs run_dir=<a folder that all nodes see>: by "
-                "default it holds the time, which differs from node to node"
-            )
+    given = typed()
+    if cfg.trainer.num_nodes > 1 and given is not None and "run_dir" not in [key for _, key in given]:
+        raise ValueError(
+            f"trainer.num_nodes={cfg.trainer.num_nodes} needs run_dir=<a folder that all nodes see>: by "
+            "default it holds the time, which differs from node to node"
+        )
 
 
 def check_data(cfg: DictConfig) -> None:
@@ -112,6 +160,26 @@ def check_devices(cfg: DictConfig) -> None:
                 f"trainer.devices={cfg.trainer.devices} needs {wanted} GPUs and this machine shows {there}; "
                 "use trainer=cpu, or trainer.devices=<how many there are>"
             )
+
+
+def check_renderer(cfg: DictConfig) -> None:
+    """A back end that only draws on GPUs, in a run that computes on the CPU."""
+    try:
+        backend = get_object(cfg.renderer._target_)
+    except ImportError:
+        return  # building it says what is wrong
+    if backend is make_renderer:
+        backend = BACKENDS.get(cfg.renderer.get("name", "auto"))
+    accelerator = cfg.trainer.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    device_type = "cuda" if accelerator == "gpu" else str(accelerator)
+    if isinstance(backend, type) and issubclass(backend, Renderer) and not backend.draws_on(device_type):
+        name = next((name for name, known in BACKENDS.items() if known is backend), backend.__name__)
+        raise ValueError(
+            f"renderer={name} draws on NVIDIA GPUs, and trainer.accelerator={cfg.trainer.accelerator} "
+            f"computes on {device_type}; choose renderer=auto, renderer=torch or trainer=gpu"
+        )
 
 
 def architecture(model: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from lgm.data.sample import (
 from lgm.data.selection import select
 from lgm.data.shard_files import LocalFiles, ShardFiles, shard_files
 from lgm.data.source import PosedObject, Source
-from lgm.data.urls import first_line
+from lgm.errors import first_line
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,8 @@ from typing import BinaryIO
 import webdataset
 from webdataset.gopen import Pipe, set_options
 
+from lgm.errors import first_line
+
 SILENCE_S = 30.0  # a server that sends nothing for so long has failed
 COMMAND_SILENCE_S = 300.0  # a command may have to prepare
 LEAST_BYTES_PER_S = 1000.0  # slower than this for SILENCE_S has failed too
@@ -78,7 +80,7 @@ def from_command(url: str, file: BinaryIO) -> None:
         ) from error
     except (ValueError, ImportError) as error:
         raise FileNotFoundError(
-            f"{url} cannot be opened: {str(error).splitlines()[0]}; data.path may be a folder, http(s)://, "
+            f"{url} cannot be opened: {first_line(error)}; data.path may be a folder, http(s)://, "
             "s3://, gs:// or 'pipe:<command with {}>'"
         ) from error
 

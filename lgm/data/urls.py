@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from lgm.data.s3 import signed_url
 from lgm.data.transfer import from_command, from_server
+from lgm.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def fetch(url: str, file: BinaryIO, num_bytes: int | None = None) -> None:
         except (OSError, http.client.HTTPException) as error:
             has_progressed = file.seek(0, os.SEEK_END) >= before + _PROGRESS
             failures = 1 if has_progressed else failures + 1
-            reason = first_line(getattr(error, "reason", error))
+            reason = first_line(getattr(error, "reason", None) or error)
             if getattr(error, "errno", None) in _FULL:
                 raise OSError(f"{url} cannot be kept: {reason} (data.cache_dir)") from error
             if failures > len(_PAUSES_S):
@@ -69,7 +70,3 @@ def _attempt(url: str, file: BinaryIO, num_bytes: int | None) -> None:
         from_server(signed_url(url), file, url, num_bytes)
     else:
         from_command(url, file)
-
-
-def first_line(error: object) -> str:
-    return (str(error).splitlines() or [repr(error)])[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from lgm.doctor.finding import Finding, first_line
+from lgm.doctor.finding import Finding, with_type
 
 _GIB = 2**30
 _HIDE = "hide it with CUDA_VISIBLE_DEVICES"
@@ -49,7 +49,7 @@ def gpus() -> Iterator[Finding]:
             free, total = torch.cuda.mem_get_info(device)
         except Exception as error:
             advice = f"install a torch that is built for this GPU, {_HIDE}, or trainer=cpu"
-            yield Finding(what, "broken", f"does not compute ({first_line(error)})", advice)
+            yield Finding(what, "broken", f"does not compute ({with_type(error)})", advice)
             continue
         found = (
             f"{properties.name}, {free / _GIB:.0f} of {total / _GIB:.0f} GiB free, "
@@ -105,7 +105,7 @@ def opengl() -> Iterator[Finding]:
         context = moderngl.create_context(standalone=True, backend="egl")
     except Exception as error:
         advice = "apt-get install -y libegl1 libgl1-mesa-dri (Debian)"
-        yield Finding(what, "missing", f"no EGL context ({first_line(error)})", advice)
+        yield Finding(what, "missing", f"no EGL context ({with_type(error)})", advice)
         return
     yield Finding(what, "ok", context.info["GL_RENDERER"])
     context.release()

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from lgm.errors import first_line
+
 # broken: training cannot run. warning: it can, but worse than it should. missing: an option is not there.
 State = Literal["ok", "missing", "warning", "broken"]
 
@@ -37,7 +39,7 @@ class Check:
         return Finding(self.name, state, reason, "this check itself failed: please report it with this line")
 
 
-def first_line(error: BaseException) -> str:
-    """An exception in one line, with its type where the message alone says little."""
-    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+def with_type(error: BaseException) -> str:
+    """An exception in one line, with its type: the message alone may say little."""
+    line, name = first_line(error), type(error).__name__
+    return line if line == name else f"{name}: {line}"

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import IO
 
 from lgm.doctor.checks import CHECKS
-from lgm.doctor.finding import Check, Finding, first_line
+from lgm.doctor.finding import Check, Finding, with_type
 
 _OUTPUT_TAIL = 4_096  # bytes of what a dead child said, of which the last line is shown
 
@@ -60,7 +60,7 @@ def run_here(names: Iterable[str], checks: Mapping[str, Check], events: IO[str])
             for finding in checks[name].run():
                 tell("finding", asdict(finding))
         except (Exception, SystemExit) as error:
-            tell("finding", asdict(checks[name].failed(first_line(error))))
+            tell("finding", asdict(checks[name].failed(with_type(error))))
         tell("end", name)
 
 

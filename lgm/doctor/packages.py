@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 
-from lgm.doctor.finding import Finding, first_line
+from lgm.doctor.finding import Finding, with_type
 
 _DISTRIBUTION = "lgm-training"
 _OLDEST_PYTHON = (3, 10)
@@ -59,7 +59,7 @@ def torchvision() -> Iterator[Finding]:
     try:
         module = importlib.import_module("torchvision")
     except Exception as error:
-        found = f"does not fit the installed torch ({first_line(error)}); nothing here needs it"
+        found = f"does not fit the installed torch ({with_type(error)}); nothing here needs it"
         yield Finding("torchvision", "warning", found, _REMOVE_TORCHVISION)
     else:
         yield Finding("torchvision", "ok", f"{module.__version__} fits; nothing here needs it")
@@ -71,7 +71,7 @@ def training_program() -> Iterator[Finding]:
         importlib.import_module("lgm.cli.train")
     except (Exception, SystemExit) as error:
         advice = _REMOVE_TORCHVISION if "torchvision" in str(error) else "pip install -e ."
-        yield Finding("training program", "broken", f"does not import ({first_line(error)})", advice)
+        yield Finding("training program", "broken", f"does not import ({with_type(error)})", advice)
     else:
         yield Finding("training program", "ok", "imports")
 

@@ -7,11 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from lgm.doctor.finding import Finding, first_line
+from lgm.doctor.finding import Finding, with_type
 
 _SECONDS = 1.0  # for each of them, after a first call
 _MOST_REPEATS = 20
 _PICTURES_AGREE = 2e-2
+_WITHOUT_GPU = "nothing to do: renderer=auto takes torch here"
 
 
 def renderers() -> Iterator[Finding]:
@@ -33,6 +34,9 @@ def renderers() -> Iterator[Finding]:
     # The reference first: if another one takes the process down, what it said stands.
     for name in sorted(BACKENDS, key=lambda name: name != "torch"):
         what = f"renderer={name}"
+        if not BACKENDS[name].draws_on(device.type):
+            yield Finding(what, "missing", "draws on NVIDIA GPUs, and torch sees none here", _WITHOUT_GPU)
+            continue
         try:
             renderer = BACKENDS[name]()
 
@@ -46,7 +50,7 @@ def renderers() -> Iterator[Finding]:
             continue
         except Exception as error:
             state = "broken" if name == "torch" else "warning"
-            yield Finding(what, state, f"fails ({first_line(error)})", "choose another renderer=")
+            yield Finding(what, state, f"fails ({with_type(error)})", "choose another renderer=")
             continue
         scene = f"{num:,} Gaussians, 4 pictures of {size}², {device}"
         found = f"{milliseconds:.1f} ms forward + backward ({scene})"
@@ -78,7 +82,7 @@ def attentions() -> Iterator[Finding]:
             yield Finding(what, "missing", "cannot be used here", str(error))
         except Exception as error:
             state = "broken" if name == "sdpa" else "warning"
-            yield Finding(what, state, f"fails ({first_line(error)})", "choose another attention=")
+            yield Finding(what, state, f"fails ({with_type(error)})", "choose another attention=")
         else:
             shape = f"{tokens:,} tokens of {channels} channels, {str(dtype).removeprefix('torch.')}, {device}"
             yield Finding(what, "ok", f"{milliseconds:.1f} ms forward + backward ({shape})")

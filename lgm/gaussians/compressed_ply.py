@@ -31,12 +31,10 @@ def save_compressed_ply(
 
     min_opacity, up: as of `lgm.gaussians.ply.save_ply`.
 
-    Raises ValueError where gsplat is missing.
+    Raises ValueError as `save_ply`, and where gsplat is missing.
     """
     pack = packer()
     x = to_stored(gaussians, min_opacity, up)
-    if not len(x):
-        raise ValueError(f"no Gaussian is left to write to {path}; lower min_opacity={min_opacity}")
     means, sh0, opacities, scales, quats = x.split([3, 3, 1, 3, 4], dim=-1)
     data = pack(
         means=means,

@@ -40,6 +40,9 @@ def save_ply(
     sh_degree: for readers that want the higher spherical harmonics too: zeros up to that degree,
         f_rest_0 to f_rest_44 for 3, where Inria's files have them.
     normals: zeros as nx, ny, nz, where Inria's files have them.
+
+    Raises ValueError in one line, and writes nothing, for several scenes, for Gaussians that hold NaN or
+    infinity, and where all are below min_opacity: `load_ply` would refuse such files.
     """
     rest, normal = rest_fields(sh_degree), _NORMAL if normals else ()
     x = to_stored(gaussians, min_opacity, up)

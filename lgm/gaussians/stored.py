@@ -21,12 +21,23 @@ def to_stored(gaussians: Gaussians, min_opacity: float, up: str) -> Float[Tensor
     harmonic, opacity as a logit, scales as logs, rotation as wxyz.
 
     min_opacity: Gaussians below it are left out. up: the axis that is up in the file.
+
+    Raises ValueError in one line for several scenes, for values that are no numbers, and where no
+    Gaussian is left.
     """
     if gaussians.num_scenes != 1:
         raise ValueError(f"a .ply holds one scene, got {gaussians.num_scenes}; take .scene(i)")
     # On the Gaussians' own device, and in rows: one selection and one transfer, not five.
     rows = gaussians.detach().packed()[0].float()
+    broken = ~rows.isfinite().all(dim=-1)
+    if num_broken := int(broken.sum()):  # before the selection, which NaN opacities would not pass
+        raise ValueError(
+            f"{num_broken} of {len(rows)} Gaussians hold NaN or infinity, the first at "
+            f"{int(broken.nonzero()[0])}; nothing is written: look at what made them"
+        )
     gaussians = Gaussians.from_packed(rows[rows[:, 3] >= min_opacity][None])
+    if not gaussians.num_gaussians:
+        raise ValueError(f"no Gaussian is left to write, of {len(rows)}; lower min_opacity={min_opacity}")
     if up != "y":
         gaussians = gaussians.turned(turn_from_y_up(up))
     x = torch.cat(

@@ -28,17 +28,18 @@ class CompositeLoss(nn.Module):
         self.terms = nn.ModuleDict(terms)
 
     def forward(
-        self, render: RenderOutput, target: Views, step: int
+        self, render: RenderOutput, target: Views, step: int | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """step: optimizer steps done; a term counts from its `start_step` on. None is outside of
+        training, where all count."""
         # A term of weight 0 or before its start costs nothing: it is not computed.
         values = {
             name: term.loss(render, target)
             for name, term in self.terms.items()
-            if term.weight > 0 and step >= term.start_step
+            if term.weight > 0 and (step is None or step >= term.start_step)
         }
         if not values:
-            raise ValueError(
-                f"no loss term is active at step {step}; one needs start_step=0 and a weight above 0"
-            )
+            when = "" if step is None else f" at step {step}"
+            raise ValueError(f"no loss term is active{when}; one needs start_step=0 and a weight above 0")
         total = sum(self.terms[name].weight * value for name, value in values.items())
         return total, {name: value.detach() for name, value in values.items()}

@@ -18,17 +18,19 @@ ANCHOR_KINDS = ("none", "pixels", "hull")
 
 # A pixel whose darkest channel is below this is the object's; lossy pictures are not quite white beside it.
 _WHITE = 0.98
-# The stretch of each ray that is searched, about its point nearest to the origin: objects lie within a
-# ball of radius 0.5, or a little more where only their bounding box does.
+# The stretch of each ray that is searched, about its point nearest to the origin: objects lie within a ball
+# of radius 0.6. With normalize=box, corners of the box lie up to 0.87 from the origin, beyond it.
 _REACH = 0.7
 _SAMPLES = 64
 
 
 @torch.no_grad()
 def pixel_anchors(
-    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, size: int, kind: AnchorKind
+    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, size: int | tuple[int, int], kind: AnchorKind
 ) -> Anchors | None:
-    """For a splat map of `size` x `size` pixels a view; None for kind "none".
+    """For a splat map of `size` (height and width, or both in one) pixels a view; None for kind "none".
+
+    Raises ValueError for pictures whose pixels do not divide among those of the splat map.
 
     Colours are the pictures'. Positions are, for kind "pixels", the point of each ray nearest to the
     origin; for "hull", where the ray enters the visual hull: the first point that the other views'
@@ -37,10 +39,16 @@ def pixel_anchors(
     """
     if kind == "none":
         return None
-    num_views, factor = images.shape[1], images.shape[-1] // size
+    height, width = (size, size) if isinstance(size, int) else size
+    if not height or not width or images.shape[-2] % height or images.shape[-1] % width:
+        raise ValueError(
+            f"pictures of {images.shape[-2]} × {images.shape[-1]} do not divide into a splat map of "
+            f"{height} × {width}"
+        )
+    num_views, factors = images.shape[1], (images.shape[-2] // height, images.shape[-1] // width)
     images = images.float()
-    colors = F.avg_pool2d(rearrange(images, "b v c h w -> (b v) c h w"), factor)
-    means = nearest_to_origin(cameras, size, size)
+    colors = F.avg_pool2d(rearrange(images, "b v c h w -> (b v) c h w"), factors)
+    means = nearest_to_origin(cameras, height, width)
     if kind == "hull":
         means = _entries(images, cameras, means)
     return Anchors(

@@ -9,6 +9,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lgm.errors import first_line
+
 NUM_HEADS = 16
 NUM_NORM_GROUPS = 32
 NORM_EPS = 1e-5
@@ -31,10 +33,9 @@ def _load_xformers() -> AttentionCore:
     try:
         from xformers.ops import memory_efficient_attention
     except Exception as error:  # a build for another torch may fail with more than an ImportError
-        first_line = str(error).partition("\n")[0]
         raise ValueError(
-            f"attention='xformers' cannot be used here ({first_line}): pip install xformers, in the version "
-            "for the installed torch, or choose attention=sdpa"
+            f"attention='xformers' cannot be used here ({first_line(error)}): pip install xformers, in the "
+            "version for the installed torch, or choose attention=sdpa"
         ) from error
     return memory_efficient_attention
 

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lgm.errors import first_line
 from lgm.gaussians.activations import ROTATIONS, Rotation
 from lgm.models.lgm import LGM
 
@@ -17,25 +18,29 @@ log = logging.getLogger(__name__)
 # Of our own checkpoints: raised when an older program could no longer read them rightly.
 SCHEMA_VERSION = 1
 
-# The file that the original's README names; trained before the rotation's fix of 2024-04-03.
-_LEGACY_NAME = "model_fp16.safetensors"
+# The released files. The one that the original's README names is of before the fix of 2024-04-03.
+_RELEASED: dict[str, Rotation] = {
+    "model_fp16.safetensors": "legacy",
+    "model_fp16_fixrot.safetensors": "fixed",
+}
 _SHOWN = 5
 
 
 def load_released(net: LGM, path: str | Path, rotation: Rotation | None = None) -> LGM:
     """Load the released weights (fp16 or fp32 `.safetensors`) into `net`, strictly, and return it.
 
-    rotation: "fixed" or "legacy" (see `lgm.gaussians.activations.activate`); None decides by the
-        file's name, where `model_fp16.safetensors` alone is legacy.
+    rotation: "fixed" or "legacy" (see `lgm.gaussians.activations.activate`). None is legacy for the
+        file that was released as such, `model_fp16.safetensors`, and else what the network has.
 
-    Raises FileNotFoundError, or ValueError naming every missing, unexpected or misshapen tensor.
+    Raises FileNotFoundError, or ValueError as `load_strictly`.
     """
     path = Path(path)
     weights = read_safetensors(path)
     load_strictly(net, weights, str(path))
     if rotation is None:
-        net.rotation = "legacy" if path.name == _LEGACY_NAME else "fixed"
-        reason = f"by its file name {path.name!r}"
+        reason = "as the network has it"
+        if released_rotation(path) == "legacy":
+            net.rotation, reason = "legacy", f"by its file name {path.name!r}"
     else:
         if rotation not in ROTATIONS:
             raise ValueError(f"rotation={rotation!r} is not one of {', '.join(ROTATIONS)}")
@@ -43,6 +48,11 @@ def load_released(net: LGM, path: str | Path, rotation: Rotation | None = None) 
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     log.info("%s: %d tensors in %s, rotation=%s (%s)", path, len(weights), dtype, net.rotation, reason)
     return net
+
+
+def released_rotation(path: Path) -> Rotation | None:
+    """How a released file was trained, which its name alone tells; None for all others."""
+    return _RELEASED.get(path.name)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -56,7 +66,11 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Copy `weights` into `net`; all names and shapes must match, or nothing is copied."""
+    """Copy `weights` into `net`; all names and shapes must match, or nothing is copied.
+
+    Raises ValueError with the number of tensors that are missing, unexpected or of another shape, and
+    the names of the first five of each; or as `check_values`.
+    """
     expected = net.state_dict()
     missing = [name for name in expected if name not in weights]
     unexpected = [name for name in weights if name not in expected]
@@ -79,7 +93,19 @@ def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str) -> No
             f"{source} does not fit this model: {'; '.join(faults)}; "
             "choose the model it was trained as (model=…)"
         )
+    check_values(weights, source)
     net.load_state_dict(weights)
+
+
+def check_values(weights: dict[str, Tensor], source: str) -> None:
+    """Raise ValueError, naming the tensor, where weights are no finite floating-point numbers."""
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{source}: {name} holds {tensor.dtype}, no weights; export or fetch it again")
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{source}: {name} is not finite (NaN or infinity); give others, e.g. of an earlier step"
+            )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -90,8 +116,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises half a dozen types for a file that is cut or foreign
-        first_line = str(error).splitlines()[0] if str(error) else repr(error)
-        raise ValueError(f"{path} is no readable checkpoint: {first_line}") from error
+        raise ValueError(f"{path} is no readable checkpoint: {first_line(error)}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "config" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of this program: it holds no state_dict and config")
     version = checkpoint.get("schema_version")

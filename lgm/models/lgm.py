@@ -111,7 +111,8 @@ class LGM(nn.Module):
         where: whatever `lgm.models.pretrained.find_weights` finds: a file, a folder of
             `scripts/export.py`, `hf:<owner>/<name>/<file>`, or a name such as `mini`. A file that
             records no architecture, as the released ones, has it inferred from its tensors.
-        weights: of a checkpoint with a running average, "ema" or "raw"; "auto" is the average.
+        weights: of a checkpoint with a running average, "ema" or "raw"; "auto" is the average. As of
+            `lgm.models.pretrained.read_weights`.
         dtype: of the weights; torch.float16 and torch.bfloat16 need half the memory (`in_half`).
         changes: arguments of `LGM` to set otherwise than they were trained with.
 
@@ -175,8 +176,12 @@ class LGM(nn.Module):
         self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
     ) -> Float[Tensor, "B V 9 H W"]:
         """Normalised colours and Plücker rays, as the U-Net takes them."""
-        if images.ndim != 5 or images.shape[2] != 3:
-            raise ValueError(f"images need shape [B, V, 3, H, W], got {tuple(images.shape)}")
+        if images.ndim != 5 or images.shape[2] != 3 or images.shape[1] < 1:
+            raise ValueError(
+                f"images need shape [B, V, 3, H, W], at least one view, got {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"images need floats in 0..1, got {images.dtype}; divide whole numbers by 255")
         if cameras.shape != images.shape[:2]:
             raise ValueError(
                 f"images of shape {tuple(images.shape)} need cameras of shape "
@@ -188,12 +193,9 @@ class LGM(nn.Module):
 
     def splat_map(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
         """The network alone: 14 raw numbers for each pixel of the splat map."""
-        multiple = 2 ** (len(self.unet.down_blocks) - 1)
-        if x.ndim != 5 or x.shape[2] != 9 or x.shape[-2] % multiple or x.shape[-1] % multiple:
-            raise ValueError(
-                f"the network takes [B, V, 9, H, W] with H and W multiples of {multiple}, "
-                f"got {tuple(x.shape)}"
-            )
+        if x.ndim != 5 or x.shape[2] != 9 or x.shape[1] < 1:
+            raise ValueError(f"the network takes [B, V, 9, H, W], at least one view, got {tuple(x.shape)}")
+        self._map_size(*x.shape[-2:])
         num_views = x.shape[1]
         x = x.to(self.unet.conv_in.weight.dtype)
         raw = self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views)
@@ -201,22 +203,50 @@ class LGM(nn.Module):
             raw = self.conv(raw)
         return rearrange(raw, "(b v) c h w -> b v c h w", v=num_views)
 
+    def _map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the splat map of pictures of that size; ValueError where they do not fit."""
+        multiple = 2 ** (len(self.unet.down_blocks) - 1)
+        if min(height, width) < multiple or height % multiple or width % multiple:
+            raise ValueError(
+                f"the network takes pictures whose height and width are multiples of {multiple}, "
+                f"got {height} × {width}"
+            )
+        return height * self.splat_size // self.input_size, width * self.splat_size // self.input_size
+
     def decode(self, raw: Float[Tensor, "B V 14 h w"], anchors: Anchors | None = None) -> Gaussians:
         """Activate the splat map, in float32; view-major: the first h*w Gaussians come from view 0.
 
-        anchors: of `pixel_anchors`, where the network was trained with them.
+        anchors: of `pixel_anchors`, where the network was trained with them: its numbers are offsets from
+            the pictures' colours and from their cameras' rays, and mean nothing without.
+
+        Raises ValueError in one line for a map of another shape, or anchors that are missing or too many.
         """
-        if (anchors is None) != (self.anchors == "none"):
-            given = "no" if anchors is None else "pixel"
-            raise ValueError(f"decode was given {given} anchors, the network has anchors={self.anchors!r}")
+        if raw.ndim != 5 or raw.shape[2] != NUM_RAW_CHANNELS:
+            raise ValueError(
+                f"a splat map has shape [B, V, {NUM_RAW_CHANNELS}, h, w], got {tuple(raw.shape)}"
+            )
+        if anchors is None and self.anchors != "none":
+            raise ValueError(
+                f"a network with anchors={self.anchors!r} is decoded with its pictures' anchors: "
+                "decode(raw, anchors=net.pixel_anchors(images, cameras))"
+            )
+        if anchors is not None and self.anchors == "none":
+            raise ValueError("decode was given anchors and the network has anchors='none'; leave them out")
+        expected = (raw.shape[0], raw.shape[1] * raw.shape[3] * raw.shape[4], 3)
+        if anchors is not None and tuple(anchors.means.shape) != expected:
+            raise ValueError(
+                f"a splat map of shape {tuple(raw.shape)} needs anchors of shape {expected}, got "
+                f"{tuple(anchors.means.shape)}; take those of the same pictures"
+            )
         return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors, self.scale_bounds)
 
     def pixel_anchors(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Anchors | None:
         """Where the Gaussians of these pictures start (`lgm.models.anchors`); None if unused."""
-        return pixel_anchors(images, cameras, self.splat_size, self.anchors)
+        return pixel_anchors(images, cameras, self._map_size(*images.shape[-2:]), self.anchors)
 
     def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
-        """images: 0..1 over a white background. cameras: in the canonical frame, the first view at
+        """images: 0..1 over a white background, of `input_size`, or of another size whose sides the levels
+        divide: the splat map's size follows. cameras: in the canonical frame, the first view at
         (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`)."""
         raw = self.splat_map(self.network_input(images, cameras))
         return self.decode(raw, self.pixel_anchors(images, cameras))

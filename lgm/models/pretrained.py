@@ -15,13 +15,22 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint, read_safetensors
+from lgm.errors import first_line
+from lgm.models.checkpoint import (
+    check_values,
+    load_strictly,
+    network_weights,
+    read_checkpoint,
+    read_safetensors,
+)
 
 log = logging.getLogger(__name__)
 
 WeightChoice = Literal["auto", "ema", "raw"]
+WEIGHT_CHOICES = ("auto", "ema", "raw")
 ShapePolicy = Literal["strict", "matching"]
 CONFIG_KEY = "lgm_config"  # in a .safetensors file's metadata: JSON of a record's `config`
+KIND_KEY = "lgm_weights"  # there too: "ema" or "raw"
 HUB_PREFIX = "hf:"
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 
@@ -79,15 +88,20 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
     """Read weights from wherever `find_weights` finds them.
 
     choice: of a checkpoint with a running average, "ema" or "raw"; "auto" takes the average where
-        there is one.
+        there is one. Of a .safetensors, which holds one or the other, what it must say that it is.
     """
+    check_choice(choice, "weights")
     path = find_weights(where)
     if path.suffix not in (".ckpt", ".safetensors"):
         raise ValueError(f"{path} is neither a .ckpt of a run nor a .safetensors; other formats are not read")
     if path.suffix != ".ckpt":
-        if choice == "ema":
-            raise ValueError(f"{path} does not say whether it holds an average; leave weights=ema out")
-        return Weights(read_safetensors(path), _recorded_config(path), path)
+        tensors, metadata = read_safetensors(path), _metadata(path)
+        kind = metadata.get(KIND_KEY)
+        if choice not in ("auto", kind):
+            said = "does not say whether it holds an average" if kind is None else f"holds {kind} weights"
+            raise ValueError(f"{path} {said}, and nothing else; leave weights={choice} out")
+        known = kind if kind in ("ema", "raw") else "unknown"
+        return Weights(tensors, _recorded_config(metadata, path), path, known)
     checkpoint = read_checkpoint(path)
     average = checkpoint.get("ema")
     if choice == "ema" and average is None:
@@ -98,6 +112,12 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
     tensors = average["state_dict"] if use_average else network_weights(checkpoint)
     kind = "ema" if use_average else "raw"
     return Weights(tensors, _checked(checkpoint["config"], path), path, kind)
+
+
+def check_choice(choice: str, option: str) -> None:
+    """Raise where an option does not name weights of a checkpoint."""
+    if choice not in WEIGHT_CHOICES:
+        raise ValueError(f"{option}={choice!r} is not one of {', '.join(WEIGHT_CHOICES)}")
 
 
 def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict") -> None:
@@ -119,6 +139,7 @@ def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict")
     }
     if not fitting:
         raise ValueError(f"{weights.path} has no tensor in common with this network; choose another model")
+    check_values(fitting, str(weights.path))
     net.load_state_dict(fitting, strict=False)
     rest = sorted({*own, *weights.tensors} - set(fitting))
     log.info("%s: %d of %d tensors loaded", weights.path, len(fitting), len(own))
@@ -193,9 +214,13 @@ def _shape(tensors: dict[str, Tensor], name: str) -> str:
     return str(tuple(tensors[name].shape)) if name in tensors else "–"
 
 
-def _recorded_config(path: Path) -> dict[str, Any] | None:
+def _metadata(path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(CONFIG_KEY)
+        return file.metadata() or {}
+
+
+def _recorded_config(metadata: dict[str, str], path: Path) -> dict[str, Any] | None:
+    text = metadata.get(CONFIG_KEY)
     if text is None:
         return None
     try:
@@ -227,7 +252,7 @@ def _from_hub(text: str) -> Path:
     try:
         return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
     except Exception as error:  # a dozen types, from a missing file to a missing network
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{text} cannot be fetched ({reason}); without a network, give the path of a file instead"
+            f"{text} cannot be fetched ({first_line(error)}); without a network, give the path of a file "
+            "instead"
         ) from error

@@ -13,6 +13,11 @@ from lgm.types import RenderOutput
 class Renderer(ABC):
     """Draws all views of all scenes in one call, differentiably, in float32 whatever the autocast."""
 
+    @classmethod
+    def draws_on(cls, device_type: str) -> bool:
+        """Whether it can draw at all on devices of that type, where everything that it needs is there."""
+        return True
+
     @abstractmethod
     def __call__(
         self,

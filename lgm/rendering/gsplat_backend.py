@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from lgm.cameras import Cameras
+from lgm.errors import first_line
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.checks import check_scene, current, on_device
@@ -38,6 +39,10 @@ class GsplatRenderer(Renderer):
     first time on a machine, gsplat compiles its kernels, which takes minutes.
     """
 
+    @classmethod
+    def draws_on(cls, device_type: str) -> bool:
+        return device_type == DEVICE_TYPE
+
     def __init__(self) -> None:
         self._rasterize = _load_rasterization()
 
@@ -52,7 +57,7 @@ class GsplatRenderer(Renderer):
         device = gaussians.means.device
         background = on_device(background, device)
         check_scene(gaussians, cameras, height, width, background)
-        if device.type != DEVICE_TYPE:
+        if not self.draws_on(device.type):
             raise ValueError(
                 f"gsplat draws on NVIDIA GPUs and the Gaussians are on {device}; "
                 f"move them with .to(), {_INSTEAD}"
@@ -86,7 +91,7 @@ class GsplatRenderer(Renderer):
 def _load_rasterization() -> Callable[..., tuple[Tensor, Tensor, dict]]:
     """gsplat's entry, with its kernels compiled and loaded; ValueError in one line where it cannot be."""
     if not torch.cuda.is_available():
-        raise ValueError(f"gsplat draws on NVIDIA GPUs and torch sees none here; {_INSTEAD}")
+        raise ValueError("gsplat draws on NVIDIA GPUs and torch sees none here; choose renderer=torch")
     try:
         gsplat = importlib.import_module("gsplat")
     except ModuleNotFoundError as error:
@@ -117,11 +122,10 @@ def _load_rasterization() -> Callable[..., tuple[Tensor, Tensor, dict]]:
 
 
 def _unusable(error: Exception) -> ValueError:
-    first_line = next((line for line in str(error).splitlines() if line.strip()), repr(error))
     return ValueError(
-        f"gsplat's kernels do not compile or load here ({first_line}); it needs ninja, a C++ compiler and "
-        f"nvcc of CUDA {torch.version.cuda}; set TORCH_CUDA_ARCH_LIST to the GPU's architecture, e.g. 9.0, "
-        f"to compile for that alone; {_INSTEAD}"
+        f"gsplat's kernels do not compile or load here ({first_line(error)}); it needs ninja, a C++ compiler "
+        f"and nvcc of CUDA {torch.version.cuda}; set TORCH_CUDA_ARCH_LIST to the GPU's architecture, e.g. "
+        f"9.0, to compile for that alone; {_INSTEAD}"
     )
 
 

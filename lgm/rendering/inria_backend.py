@@ -39,6 +39,10 @@ class InriaRenderer(Renderer):
     Raises ValueError in one line, when it is made, where the package is missing or does not load.
     """
 
+    @classmethod
+    def draws_on(cls, device_type: str) -> bool:
+        return device_type == DEVICE_TYPE
+
     def __init__(self) -> None:
         self._package = _load_package()
 
@@ -53,7 +57,7 @@ class InriaRenderer(Renderer):
         device = gaussians.means.device
         background = on_device(background, device)
         check_scene(gaussians, cameras, height, width, background)
-        if device.type != DEVICE_TYPE:
+        if not self.draws_on(device.type):
             raise ValueError(
                 f"the published rasterizer draws on NVIDIA GPUs and the Gaussians are on {device}; "
                 "move them with .to(), or choose renderer=torch"

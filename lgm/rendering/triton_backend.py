@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lgm.cameras import Cameras
+from lgm.errors import first_line
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.checks import check_scene, current, on_device
@@ -48,6 +49,11 @@ class TritonRenderer(Renderer):
     Raises ValueError in one line, when it is made, where triton is missing or cannot reach the GPU.
     """
 
+    @classmethod
+    def draws_on(cls, device_type: str) -> bool:
+        # Its interpreter computes what the kernels would, on any device and thousands of times slower.
+        return device_type == DEVICE_TYPE or os.environ.get("TRITON_INTERPRET") == "1"
+
     def __init__(self, max_gib: float = 6.0) -> None:
         if not max_gib >= 0.01:
             raise ValueError(f"max_gib={max_gib} must be at least 0.01")
@@ -62,10 +68,9 @@ class TritonRenderer(Renderer):
             try:
                 driver.active.utils  # noqa: B018, made with a C compiler when it is first asked for
             except Exception as error:
-                reason = str(error).strip().partition("\n")[0]
                 raise ValueError(
-                    f"triton cannot reach the GPU ({reason}); it wants a C compiler and Python's headers "
-                    "(Debian: gcc python3-dev), or choose renderer=torch"
+                    f"triton cannot reach the GPU ({first_line(error)}); it wants a C compiler and Python's "
+                    "headers (Debian: gcc python3-dev), or choose renderer=torch"
                 ) from error
         self.max_bytes = int(max_gib * 2**30)
 
@@ -89,7 +94,7 @@ class TritonRenderer(Renderer):
         device = gaussians.means.device
         background = on_device(background, device)
         check_scene(gaussians, cameras, height, width, background)
-        if device.type != DEVICE_TYPE and os.environ.get("TRITON_INTERPRET") != "1":
+        if not self.draws_on(device.type):
             raise ValueError(
                 f"triton draws on GPUs and the Gaussians are on {device}; move them with .to(), "
                 "or choose renderer=torch"

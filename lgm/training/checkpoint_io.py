@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from lgm.errors import first_line
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, waits for the disk, then renames.
@@ -35,6 +37,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             partial.unlink(missing_ok=True)
             raise ValueError(
-                f"{path} cannot be written ({str(error).splitlines()[0]}); what was there before is whole: "
+                f"{path} cannot be written ({first_line(error)}); what was there before is whole: "
                 "make room, and the same command goes on"
             ) from error

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from lgm.errors import first_line
 from lgm.training.optional import require
 
 _MODES = ("online", "offline", "disabled")
@@ -76,10 +77,9 @@ class WandbLog(Logger):
             try:
                 self._run = wandb.init(dir=str(self.folder), id=self._id(), resume="allow", **self._options)
             except wandb.Error as error:
-                reason = str(error).splitlines()[0]
                 raise ValueError(
-                    f"logger=wandb: {reason} (or set WANDB_API_KEY; logger=wandb_offline needs neither "
-                    "a key nor a network)"
+                    f"logger=wandb: {first_line(error)} (or set WANDB_API_KEY; logger=wandb_offline needs "
+                    "neither a key nor a network)"
                 ) from error
             self._run.define_metric("step")
             self._run.define_metric("*", step_metric="step", step_sync=True)

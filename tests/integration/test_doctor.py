@@ -40,6 +40,9 @@ def test_this_machine_can_train():
     assert findings["renderer=torch"]["state"] == findings["attention=sdpa"]["state"] == "ok"
     assert " ms forward + backward" in findings["renderer=torch"]["found"]
     assert {"renderer=gsplat", "attention=xformers", "LPIPS vgg: trunk", "runs", "torch"} <= set(findings)
+    if not torch.cuda.is_available():  # nobody is told to move tensors
+        advice = {findings[f"renderer={name}"]["advice"] for name in ("triton", "gsplat", "inria")}
+        assert advice == {"nothing to do: renderer=auto takes torch here"}
     for finding in report["findings"]:
         assert finding["state"] in ("ok", "missing", "warning")
         assert finding["state"] == "ok" or finding["advice"], finding

@@ -1,4 +1,4 @@
-"""`evaluate.py callbacks=[evaluate,turntable,…]`, from a checkpoint to files and a page that shows them."""
+"""`evaluate.py callbacks=turntable` and its likes, from a checkpoint to files and a page that shows them."""
 
 import json
 from pathlib import Path
@@ -56,6 +56,17 @@ def test_files_of_callbacks_go_together():
     assert {"measure", "report", "export_ply", "turntable", "views"} <= set(callbacks)
     fancy = callbacks["turntable"]
     assert (fancy.turns, fancy.growth, fancy.frames) == (2, 0.5, 180)
+
+
+@pytest.mark.parametrize("name", ["views", "turntable", "turntable_fancy"])
+def test_a_hook_alone_is_hung_on_an_evaluation(name):
+    """The same as in a list: metrics.json, per_object.csv and report.html are always written."""
+    alone = composed("evaluate", "ckpt=x", "model=nano", f"callbacks={name}").callbacks
+    listed = composed("evaluate", "ckpt=x", "model=nano", f"callbacks=[evaluate,{name}]").callbacks
+    assert list(alone.items()) == list(listed.items())
+    assert list(alone)[:3] == ["progress", "measure", "report"]
+    several = composed("evaluate", "ckpt=x", "model=nano", "callbacks=[turntable,views]").callbacks
+    assert list(several)[-2:] == ["turntable", "views"] and list(several)[:3] == list(alone)[:3]
 
 
 @pytest.mark.parametrize(

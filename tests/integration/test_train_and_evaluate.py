@@ -198,7 +198,7 @@ def test_a_checkpoint_of_another_model_is_refused(trained, dataset, tmp_path):
             "model.net.mid_attention=false",
             "model.net.up_channels=[64,32]",
         )
-    with pytest.raises(ValueError, match=r"holds model=nano, not model=big; leave model=… out"):
+    with pytest.raises(ValueError, match=r"another network than model=big: model.name nano → big, .*; leave"):
         run_evaluate(dataset, tmp_path, last, "model=big")
 
 

@@ -25,10 +25,12 @@ def theirs(net: str, ours: LPIPS) -> torch.nn.Module:
     return module
 
 
-def test_golden(golden, perceptual):
+@pytest.mark.parametrize("place", [0, 1])
+def test_golden(golden, perceptual, place):
+    """The file's gradient is of the second picture; here either place is as good."""
     tensors, _ = golden("lpips_vgg")
-    images = ((tensors["b"] + 1) / 2).requires_grad_()
-    distance = LPIPS()(images, (tensors["a"] + 1) / 2)
+    images, other = ((tensors["b"] + 1) / 2).requires_grad_(), (tensors["a"] + 1) / 2
+    distance = LPIPS()(*((other, images) if place else (images, other)))
     torch.testing.assert_close(distance, tensors["lpips"].flatten(), rtol=1e-5, atol=0)
     distance.sum().backward()
     expected = tensors["grad_b"] * 2  # of pictures in -1..1

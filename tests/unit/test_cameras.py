@@ -117,6 +117,54 @@ def test_bad_shapes_and_angles_are_named():
         Cameras.from_fov(torch.eye(4)[None], 200.0)
 
 
+@pytest.mark.parametrize(
+    ("angles", "options", "message"),
+    [
+        (([0.0], [0.0]), {"radius": 0.0}, "radius=0 must be above 0"),
+        (([0.0], [0.0]), {"radius": torch.tensor([-1.5])}, "radius=-1.5 must be above 0"),
+        (([0.0], [0.0]), {"radius": float("nan")}, "radius=nan must be above 0"),
+        (([float("nan")], [0.0]), {}, "elevation_deg=nan must be finite"),
+        (([0.0], torch.tensor([float("inf")])), {}, "azimuth_deg=inf must be finite"),
+        (([0.0], [0.0]), {"aspect": 0.0}, "aspect=0 must be above 0"),
+        (([0.0], [0.0]), {"aspect": -1.0}, "aspect=-1 must be above 0"),
+        (([0.0, 1.0], [0.0, 1.0, 2.0]), {}, r"shape \[2\] and azimuth_deg of shape \[3\] do not go together"),
+        (([0.0, 1.0], [0.0, 1.0]), {"radius": torch.ones(3)}, r"radius of shape \[3\] fits no cameras"),
+        (([0.0, 1.0], [0.0, 1.0]), {"fov_y_deg": torch.ones(3)}, r"fov_y_deg of shape \[3\] fits no"),
+    ],
+)
+def test_orbits_that_cannot_be_are_one_line(angles, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Cameras.orbit(*angles, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_poses_of_whole_numbers_are_refused():
+    """They would truncate the intrinsics to zeros."""
+    whole, told = torch.eye(4).long(), r"floats, got torch.int64.* with .float\(\)"
+    with pytest.raises(ValueError, match=told):
+        Cameras.from_fov(whole, 49.1)
+    with pytest.raises(ValueError, match=told):
+        Cameras(whole, torch.eye(3))
+
+
+def test_one_for_all_or_one_for_each():
+    elevation, azimuth = [10.0, 20.0, 30.0], torch.tensor([0.0, 90.0, 180.0])
+    radius, fov_y_deg = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([30.0, 40.0, 50.0])
+    cameras = Cameras.orbit(elevation, azimuth, radius, fov_y_deg)
+    torch.testing.assert_close(cameras.centers.norm(dim=-1), radius)
+    torch.testing.assert_close(cameras.fov_y_deg, fov_y_deg)
+    torch.testing.assert_close(cameras.elevation_deg, torch.tensor(elevation))
+
+
+def test_an_orbit_is_where_its_angles_are_and_asks_no_device_for_numbers():
+    """On the meta device, which has none to give: a GPU would be waited for."""
+    angles = torch.zeros(4, device="meta")
+    for given in ((angles, angles, torch.ones(4)), ([0.0] * 4, angles, 1.5), ([0.0] * 4, [0.0] * 4, angles)):
+        assert Cameras.orbit(*given).c2w.device.type == "meta"
+    fovs = torch.zeros(4, device="meta")
+    assert Cameras.from_fov(torch.eye(4, device="meta").expand(4, 4, 4), fovs).device.type == "meta"
+
+
 def test_canonical_frame_scales_sets_that_were_rendered_from_elsewhere():
     """A set rendered from a distance of 3 ends in the frame of one rendered from 1.5."""
     near, far = (orbit_poses([15, -20, 50], [40, 130, 300], radius)[None] for radius in (1.5, 3.0))

@@ -190,6 +190,12 @@ def test_a_term_that_a_run_never_reaches_loads_nothing(override):
     assert set(loss.terms) == {"rgb", "alpha"}
 
 
+def test_a_term_set_to_null_is_left_out():
+    assert set(build_loss(composed("loss.terms.alpha=null")).terms) == {"rgb"}
+    with pytest.raises(InstantiationException, match="loss.terms is empty"):
+        build_loss(composed("loss.terms.alpha=null", "loss.terms.rgb=null"))
+
+
 @needs_linear_weights
 def test_a_term_that_starts_late_is_loaded_at_once(perceptual):
     loss = build_loss(composed("loss=paper", "train.max_steps=101", "loss.terms.lpips.start_step=100"))

@@ -75,6 +75,26 @@ def test_ply_drops_what_nobody_sees(tmp_path):
     assert load_ply(tmp_path / "g.ply").num_gaussians == kept <= 40
 
 
+@pytest.mark.parametrize("field", ["means", "quats", "scales", "opacities", "colors"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_ply_of_what_is_no_number_is_refused(tmp_path, field, value):
+    gaussians = random_gaussians()
+    getattr(gaussians, field)[0, 3] = value
+    with pytest.raises(ValueError, match="1 of 50 Gaussians hold NaN or infinity, the first at 3; nothing"):
+        save_ply(gaussians, tmp_path / "g.ply")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ply_of_nothing_that_can_be_seen_is_refused(tmp_path):
+    gaussians = random_gaussians()
+    gaussians.opacities[:] = 0.001
+    with pytest.raises(ValueError, match="no Gaussian is left to write, of 50; lower min_opacity=0.005"):
+        save_ply(gaussians, tmp_path / "g.ply")
+    assert not list(tmp_path.iterdir())
+    save_ply(gaussians, tmp_path / "g.ply", min_opacity=0.0)
+    assert load_ply(tmp_path / "g.ply").num_gaussians == 50
+
+
 def test_ply_keeps_saturated_opacities_finite(tmp_path):
     gaussians = random_gaussians()
     gaussians.opacities[:] = 1.0

@@ -138,7 +138,7 @@ def test_gaussians_on_the_cpu_get_one_line(gsplat, monkeypatch):
 
 def test_no_gpu_gets_one_line(gsplat, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    _one_line(match="torch sees none here")
+    _one_line(match="torch sees none here; choose renderer=torch$")
 
 
 def test_no_gsplat_gets_one_line(gsplat, monkeypatch):

@@ -284,6 +284,14 @@ def test_compressed_export_beside_the_plain_one(tmp_path):
     assert plain.num_gaussians == compressed.num_gaussians
 
 
+def test_an_object_without_a_visible_gaussian_is_reported_and_the_run_goes_on(tmp_path, caplog):
+    hook = ExportPly(min_opacity=1.1)
+    with caplog.at_level(logging.WARNING):
+        make_trainer(tmp_path, [hook]).test(DrawingModule(), loader(make_batch("a", "b")), verbose=False)
+    assert hook.failed == ["a", "b"] and "lower min_opacity=1.1" in caplog.text
+    assert not list(tmp_path.rglob("*.ply*"))
+
+
 def test_a_hook_of_ones_own_is_two_things(tmp_path, caplog):
     """What a mesh, or anything else, has to bring along."""
 

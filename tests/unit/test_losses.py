@@ -33,6 +33,8 @@ def test_a_term_counts_from_its_start_on():
     render, target = pair(0.1, 0.2)
     assert set(loss(render, target, step=9)[1]) == {"rgb"}
     assert set(loss(render, target, step=10)[1]) == {"rgb", "alpha"}
+    total, terms = loss(render, target)  # outside of training there is no step: the whole loss
+    assert set(terms) == {"rgb", "alpha"} and total == loss(render, target, step=10)[0]
 
 
 def test_nothing_to_minimise_is_an_error():
@@ -41,5 +43,7 @@ def test_nothing_to_minimise_is_an_error():
     loss = CompositeLoss({"rgb": LossTerm(PhotometricMSE(), start_step=5)})
     with pytest.raises(ValueError, match="no loss term is active at step 0"):
         loss(*pair(0.1, 0.2), step=0)
+    with pytest.raises(ValueError, match="no loss term is active; one needs"):
+        CompositeLoss({"rgb": LossTerm(PhotometricMSE(), 0.0)})(*pair(0.1, 0.2))
     with pytest.raises(ValueError, match="weight=-1"):
         LossTerm(PhotometricMSE(), -1)

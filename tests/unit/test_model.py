@@ -1,3 +1,4 @@
+import jaxtyping
 import pytest
 import torch
 
@@ -165,7 +166,60 @@ def test_anchors_are_for_networks_that_were_trained_with_them():
     raw, cameras, images = torch.zeros(1, 4, 14, 16, 16), views(4, 1), torch.rand(1, 4, 3, 32, 32)
     anchored, plain = LGM(**MICRO, anchors="pixels"), LGM(**MICRO)
     assert plain.pixel_anchors(images, cameras) is None
-    with pytest.raises(ValueError, match="anchors='pixels'"):
+    with pytest.raises(ValueError, match=r"anchors='pixels' .* anchors=net.pixel_anchors\(images, cameras\)"):
         anchored.decode(raw)
-    with pytest.raises(ValueError, match="anchors='none'"):
+    with pytest.raises(ValueError, match="anchors='none'; leave them out"):
         plain.decode(raw, anchored.pixel_anchors(images, cameras))
+    with pytest.raises(ValueError, match=r"needs anchors of shape \(1, 256, 3\), got \(1, 1024, 3\)"):
+        anchored.decode(raw[..., :8, :8], anchored.pixel_anchors(images, cameras))
+
+
+@pytest.mark.parametrize("anchors", ["none", "pixels", "hull"])
+@pytest.mark.parametrize("size", [(40, 40), (16, 16), (24, 32)])
+def test_pictures_of_another_size(anchors, size):
+    """The splat map follows, and each Gaussian of raw zeros still starts on its own pixel's ray."""
+    net, (height, width) = LGM(**MICRO, num_input_views=2, anchors=anchors), size
+    cameras, images = views(2, 1), torch.ones(1, 2, 3, *size)
+    images[..., height // 4 : -height // 4, width // 4 : -width // 4] = 0.3
+    with torch.no_grad():
+        gaussians = net(images, cameras)
+    rows, columns = height // 2, width // 2
+    assert gaussians.num_gaussians == 2 * rows * columns and gaussians.means.isfinite().all()
+    if anchors != "none":
+        given = net.pixel_anchors(images, cameras)
+        origins, directions = pixel_rays(cameras, rows, columns)
+        away = given.means.view(1, 2, rows, columns, 3).movedim(-1, 2) - origins
+        assert torch.linalg.cross(away, directions, dim=2).abs().max() < 1e-5
+        averaged = torch.nn.functional.avg_pool2d(images[0], 2).permute(0, 2, 3, 1).reshape(1, -1, 3)
+        torch.testing.assert_close(given.colors, averaged)
+
+
+@pytest.fixture
+def unchecked():
+    """Shapes in signatures are for the tests of what is right; here a person is told what is wrong."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("anchors", ["none", "pixels"])
+def test_what_no_network_takes_is_told_in_one_line(anchors, unchecked):
+    net, cameras, images = LGM(**MICRO, anchors=anchors), views(4, 1), torch.rand(1, 4, 3, 32, 32)
+    for wrong, message in (
+        ((images * 255).to(torch.uint8), "floats in 0..1, got torch.uint8; divide whole numbers by 255"),
+        (images[:, :, :2], r"shape \[B, V, 3, H, W\], .* got \(1, 4, 2, 32, 32\)"),
+        (images[0], r"got \(4, 3, 32, 32\)"),
+        (images[..., :31, :], "multiples of 2, got 31 × 32"),
+        (images[..., :0, :], "multiples of 2, got 0 × 32"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            net(wrong, cameras)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="at least one view, got"):
+        net(images[:, :0], cameras[:, :0])
+    with pytest.raises(ValueError, match="at least one view, got"):
+        net.splat_map(torch.rand(1, 0, 9, 32, 32))
+    for shape in ((1, 4, 13, 16, 16), (4, 14, 16, 16)):
+        with pytest.raises(ValueError, match=r"a splat map has shape \[B, V, 14, h, w\], got") as caught:
+            net.decode(torch.zeros(shape))
+        assert "\n" not in str(caught.value)

@@ -115,11 +115,16 @@ def test_the_graph_holds_one_halfs_activations_and_one_difference_a_layer(percep
 
 
 @needs_linear_weights
-def test_the_target_gets_no_gradient(alex):
+def test_either_picture_gets_the_gradient_that_it_asks_for(alex):
+    """The distance is symmetric: a gradient is the same on either side, with or without the other's."""
     images, targets = pictures(1, 3, 32, 32)
-    targets.requires_grad_()
-    alex(images, targets).sum().backward()
-    assert targets.grad is None and images.grad.abs().sum() > 0
+    (alone,) = torch.autograd.grad(alex(images, targets).sum(), images)
+    other = targets.clone().requires_grad_()
+    both = torch.autograd.grad(alex(images, other).sum(), (images, other))
+    torch.testing.assert_close(both[0], alone)
+    (swapped,) = torch.autograd.grad(alex(targets, images).sum(), images)
+    torch.testing.assert_close(swapped, alone)
+    assert both[1].abs().sum() > 0
 
 
 @needs_linear_weights

@@ -98,6 +98,28 @@ def test_the_average_is_taken_where_there_is_one(net, tmp_path, caplog):
         read_weights(checkpoint(tmp_path / "plain.ckpt", net), "ema")
 
 
+def test_a_choice_of_weights_that_is_none(net, tmp_path):
+    path = checkpoint(tmp_path / "run.ckpt", net)
+    with pytest.raises(ValueError, match="weights='emma' is not one of auto, ema, raw"):
+        LGM.from_pretrained(path, weights="emma")
+
+
+@pytest.mark.parametrize("kind", ["ema", "raw"])
+def test_a_safetensors_is_what_it_says(net, tmp_path, kind):
+    path = checkpoint(tmp_path / "run.ckpt", net, net.state_dict())
+    exported = export(read_weights(path, kind), tmp_path / "mine", torch.float16)
+    assert read_weights(exported).kind == read_weights(exported, kind).kind == kind
+    other = {"ema": "raw", "raw": "ema"}[kind]
+    with pytest.raises(
+        ValueError, match=f"holds {kind} weights, and nothing else; leave weights={other} out"
+    ):
+        read_weights(exported, other)
+    save_file(net.state_dict(), tmp_path / "silent.safetensors")
+    with pytest.raises(ValueError, match=f"does not say whether .*; leave weights={kind} out"):
+        read_weights(tmp_path / "silent.safetensors", kind)
+    assert read_weights(tmp_path / "silent.safetensors").kind == "unknown"
+
+
 def test_export_and_back(net, tmp_path):
     path = export(read_weights(checkpoint(tmp_path / "run.ckpt", net)), tmp_path / "mine", torch.float16)
     assert path.stat().st_size < 2.1 * sum(p.numel() for p in net.parameters()) + 20_000

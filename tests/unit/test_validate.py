@@ -1,8 +1,16 @@
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
+from lgm.cli.evaluate import evaluate
 from lgm.cli.runtime import one_line
 from lgm.cli.validate import check_training, num_devices, plan_batches
-from tests.unit.test_configs import composed
+from lgm.models import LGM
+from lgm.models.pretrained import read_weights
+from scripts.export import export
+from tests.unit.test_configs import CONFIGS, composed
+from tests.unit.test_pretrained import NET, checkpoint
 
 
 @pytest.mark.parametrize(
@@ -40,12 +48,107 @@ def test_devices():
         (["data=quickstart", "trainer=cpu", "train.val_every_steps=-1"], "train.val_every_steps=-1"),
         (["data=quickstart", "trainer=gpu", "trainer.devices=64"], "needs 64 GPUs"),
         (["data=quickstart", "trainer=cpu", "train.clip_grad_norm=0"], "train.clip_grad_norm=0"),
+        (
+            ["data=quickstart", "trainer=cpu", "init_from=x", "init_weights=emma"],
+            "init_weights='emma' is not",
+        ),
     ],
 )
 def test_mistakes_end_in_one_line(overrides, message):
     with pytest.raises(ValueError, match=message) as caught:
         check_training(composed(*overrides))
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def types(monkeypatch):
+    """Makes a list of overrides what a person typed."""
+
+    def composed_of(config: str, *overrides: str):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            given = compose(config, overrides=["run_dir=x", *overrides], return_hydra_config=True)
+        monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+        monkeypatch.setattr(HydraConfig, "get", lambda: given.hydra)
+        return composed(*overrides, config=config)
+
+    return composed_of
+
+
+@pytest.mark.parametrize(
+    "choice", [f"renderer={n}" for n in ("triton", "gsplat", "inria")] + ["renderer.name=gsplat"]
+)
+def test_a_renderer_for_gpus_in_a_run_on_the_cpu(choice, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    options, name = ["data=quickstart", "trainer=cpu", choice], choice.partition("=")[2]
+    said = f"renderer={name} draws on NVIDIA GPUs, and .* on cpu; choose"
+    with pytest.raises(ValueError, match=said) as caught:
+        check_training(composed(*options))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=said):
+        evaluate(composed(*options, "ckpt=absent.ckpt", config="evaluate"))
+
+
+def test_renderers_that_may_run_on_the_cpu(monkeypatch):
+    options = ["data=quickstart", "trainer=cpu"]
+    assert check_training(composed(*options)) and check_training(composed(*options, "renderer=torch"))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert check_training(composed(*options, "renderer=triton"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "data/views=window",
+        "data.augment.camera_jitter=null",
+        "data/cache=memory",
+        "data.cache.max_bytes=1",
+        "data.micro_batch_size=2",
+        "data.train_split=a",
+        "data.val_split=val",
+        "data.max_train_objects=1",
+        "data.max_val_objects=1",
+    ],
+)
+def test_evaluation_refuses_what_only_training_reads(types, option):
+    cache = ["data/cache=memory"] if option.startswith("data.cache") else []
+    cfg = types("evaluate", "data=quickstart", "ckpt=x", *cache, option)
+    typed = cache[0] if cache else option
+    with pytest.raises(ValueError, match=f"{typed} would have no effect: .*; leave it out"):
+        evaluate(cfg)
+
+
+def test_evaluation_takes_what_it_reads(types):
+    options = ["data=quickstart", "data.cache_dir=x", "data.split=val", "data.max_test_objects=2"]
+    cfg = types("evaluate", *options, "data.eval_batch_size=1", "ckpt=absent.ckpt")
+    with pytest.raises(FileNotFoundError, match="absent.ckpt"):
+        evaluate(cfg)
+
+
+@pytest.mark.parametrize("option", ["data.split=val", "data.max_test_objects=2"])
+def test_training_refuses_what_only_evaluation_reads(types, option):
+    with pytest.raises(ValueError, match=f"{option} would have no effect: training reads data.*train"):
+        check_training(types("train", "data=quickstart", "trainer=cpu", option))
+
+
+def test_another_network_is_refused_by_what_differs(tmp_path):
+    torch.manual_seed(0)
+    asked = [f"model.net.{key}={str(value).replace(' ', '')}" for key, value in NET.items()]
+    options = ["data=quickstart", "trainer=cpu", "model=mini", "model.name=micro", "model.net._target_=null"]
+    path = checkpoint(tmp_path / "run.ckpt", LGM(**NET))
+    cfg = composed(*options, f"ckpt={path}", *asked, "model.net.anchors=hull", config="evaluate")
+    with pytest.raises(ValueError, match=r"network than model=micro: model.net.anchors none → hull; leave"):
+        evaluate(cfg)
+
+
+@pytest.mark.parametrize("record", [".ckpt", "folder"])
+def test_a_record_of_rotations_is_not_told_another(tmp_path, record):
+    torch.manual_seed(0)
+    where = checkpoint(tmp_path / "run.ckpt", LGM(**NET))
+    if record == "folder":
+        where = export(read_weights(where), tmp_path / "exported", torch.float32).parent
+    cfg = composed("data=quickstart", "trainer=cpu", f"ckpt={where}", "rotation=legacy", config="evaluate")
+    with pytest.raises(ValueError, match=r"rotation=legacy would have no effect: .*; leave it out"):
+        evaluate(cfg)
 
 
 def test_the_line_is_found_in_what_libraries_wrap_around_it():

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from lgm.data.sample import BrokenSample
+from lgm.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +103,14 @@ class Rembg(Background):
         except (Exception, SystemExit) as error:  # it ends the program where its runtime is missing
             raise BrokenSample(
                 f"{path} has no alpha that tells the object from its background, and rembg cannot be used "
-                f"here to remove it ({_first_line(error)}): pip install 'rembg[cpu]', or say "
+                f"here to remove it ({first_line(error)}): pip install 'rembg[cpu]', or say "
                 "data/background=white for pictures on plain white, data/background=keep to leave them be"
             ) from error
         try:
             return rembg.remove, self._session
         except Exception as error:  # fetching half a dozen kinds of weights
             raise BrokenSample(
-                f"{path} has no alpha, and rembg cannot load its network {self.model}: {_first_line(error)}"
+                f"{path} has no alpha, and rembg cannot load its network {self.model}: {first_line(error)}"
             ) from error
 
     @cached_property
@@ -156,7 +157,3 @@ def _swept(
 def _grown(values: Float[Tensor, "H W"], radius: int) -> Float[Tensor, "H W"]:
     """The largest value around each pixel."""
     return F.max_pool2d(values[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,10 +3,10 @@
 Pictures go through a trunk; at some layers the features of each pixel are scaled to unit length, and
 the squared differences are averaged over pixels and weighed over channels.
 
-The two halves walk through the trunk side by side, the target's without a graph: one batch for both
-would keep the target's activations for a backward pass that never comes, and a half of 64 pictures
-fills a GPU by itself. Each layer is compared as soon as both have reached it: of the target nothing
-stays but the difference.
+The two halves walk through the trunk side by side, each with a graph only where its pictures ask for a
+gradient: one batch for both would keep the target's activations for a backward pass that never comes,
+and a half of 64 pictures fills a GPU by itself. Each layer is compared as soon as both have reached it:
+of a target nothing stays but the difference.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class FeatureDistance(nn.Module, ABC):
     def forward(
         self, images: Float[Tensor, "*batch 3 H W"], targets: Float[Tensor, "*batch 3 H W"]
     ) -> Float[Tensor, "*batch"]:
-        """images, targets: in 0..1, which is not enforced. Only `images` gets a gradient."""
+        """images, targets: in 0..1, which is not enforced (the `lpips` package takes -1..1, or these with
+        normalize=True). Either gets a gradient where it asks for one; as a term of the loss that is
+        `images` alone, and nothing of a target is kept.
+        """
         if images.shape != targets.shape:
             raise ValueError(
                 f"{self.name} compares pictures of one shape, "
@@ -85,13 +88,11 @@ class FeatureDistance(nn.Module, ABC):
             self.standardised(shrunk(pictures.flatten(0, -4), self.size)).to(
                 kernel.dtype, memory_format=_memory_format(kernel.device)
             )
-            for pictures in (images[None], targets.detach()[None])
+            for pictures in (images[None], targets[None])
         )  # [M, 3, h, w]
         distance = torch.zeros(len(x), device=x.device)
         for block, weight in zip(trunk.blocks(), weights, strict=True):
-            x = block(x)
-            with torch.no_grad():
-                y = block(y)
+            x, y = block(x), block(y)
             distance = distance + layer_distance(x, y, weight)
         return distance.view(images.shape[:-3])
 

