@@ -20,8 +20,8 @@ ANCHOR_KINDS = ("none", "pixels", "hull")
 _WHITE = 0.98
 # The stretch of each ray that is searched, about its point nearest to the origin: objects lie within a ball
 # of radius 0.6. With normalize=box, corners of the box lie up to 0.87 from the origin, beyond it.
-_REACH = 0.7
-_SAMPLES = 64
+REACH = 0.7
+SAMPLES = 64
 
 
 @torch.no_grad()
@@ -65,15 +65,14 @@ def _entries(
     Each sample of a ray counts the views that see background there; the first of those with the lowest
     count is taken. So a view whose silhouette is too small or a little off costs precision, not the ray.
     """
-    background = (images.amin(dim=2, keepdim=True) >= _WHITE).float()  # [B, V, 1, H, W]
+    background = background_of(images)
     height, width = middles.shape[-2:]
     _, directions = pixel_rays(cameras, height, width)
     middles, directions = middles.flatten(3), directions.flatten(3)  # [B, V, 3, h*w]
-    along = torch.linspace(-_REACH, _REACH, _SAMPLES, device=images.device)
-    with torch.autocast(middles.device.type, enabled=False):
-        projections = cameras.K_norm.to(middles.dtype) @ cameras.w2c[..., :3, :].to(middles.dtype)
+    along = torch.linspace(-REACH, REACH, SAMPLES, device=images.device)
+    projections = projections_of(cameras, middles.dtype)
     excluded = sum(
-        _sees_background(middles, directions, along, background.roll(-shift, 1), projections.roll(-shift, 1))
+        sees_background(middles, directions, along, background.roll(-shift, 1), projections.roll(-shift, 1))
         for shift in range(1, images.shape[1])
     )
     if isinstance(excluded, int):  # a single view excludes nothing
@@ -86,7 +85,18 @@ def _entries(
     return (middles + steps[:, :, None] * directions).unflatten(-1, (height, width))
 
 
-def _sees_background(
+def background_of(images: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V 1 H W"]:
+    """1 where a picture shows white."""
+    return (images.amin(dim=2, keepdim=True) >= _WHITE).float()
+
+
+def projections_of(cameras: Cameras, dtype: torch.dtype) -> Float[Tensor, "B V 3 4"]:
+    """From the world to homogeneous coordinates in the picture, 0 to 1."""
+    with torch.autocast(cameras.device.type, enabled=False):
+        return cameras.K_norm.to(dtype) @ cameras.w2c[..., :3, :].to(dtype)
+
+
+def sees_background(
     middles: Float[Tensor, "B V 3 N"],
     directions: Float[Tensor, "B V 3 N"],
     along: Float[Tensor, " S"],

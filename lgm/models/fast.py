@@ -54,8 +54,8 @@ class FastLGM:
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
         """images: 0..1 over a white background. cameras: as of `LGM.forward`."""
-        raw = self.splat_map(self.net.network_input(images, cameras))
-        return self.net.decode(raw, self.net.pixel_anchors(images, cameras))
+        images, cameras, anchors = self.net.complete(images, cameras)
+        return self.net.decode(self.splat_map(self.net.network_input(images, cameras)), anchors)
 
     @torch.no_grad()
     def splat_map(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:

@@ -17,7 +17,8 @@ from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, Anchors, Rotation, activate, raw_scale
 from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
 from lgm.models.attention import use_attention
-from lgm.models.unet import UNet
+from lgm.models.drafts import draft_poses, with_drafts
+from lgm.models.unet import UNet, check_levels
 
 if TYPE_CHECKING:
     from lgm.models.pretrained import WeightChoice
@@ -43,6 +44,9 @@ class LGM(nn.Module):
         released one did from 80,000 objects. "hull", the same colour, and the point where the ray
         enters what the silhouettes of all views leave.
     scale_bounds: the smallest and largest scale of a Gaussian; None, as released, knows no largest.
+    draft_elevations_deg: elevations of further views that the network is given, each with Gaussians of its
+        own: drafts of what no input sees, drawn from the hull (`lgm.models.drafts`). [90, -90] closes
+        tops and undersides. Weights fit with and without.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     attention: the back end that computes attention, "sdpa" or "xformers"; no part of the
         architecture, weights fit either.
@@ -59,11 +63,12 @@ class LGM(nn.Module):
         num_input_views: int = 4,
         anchors: AnchorKind = "none",
         scale_bounds: Sequence[float] | None = None,
+        draft_elevations_deg: Sequence[float] | None = None,
         rotation: Rotation = "fixed",
         attention: str = "sdpa",
     ) -> None:
         super().__init__()
-        _check_levels(down_channels, down_attention, up_channels, up_attention, input_size)
+        check_levels(down_channels, down_attention, up_channels, up_attention, input_size)
         if num_input_views < 1:
             raise ValueError(f"num_input_views={num_input_views} must be at least 1")
         if rotation not in ROTATIONS:
@@ -76,6 +81,12 @@ class LGM(nn.Module):
         if scale_bounds is not None and len(scale_bounds) != 2:
             raise ValueError(f"scale_bounds={list(scale_bounds)} must be two numbers, or null")
         self.scale_bounds = None if scale_bounds is None else (float(scale_bounds[0]), float(scale_bounds[1]))
+        if draft_elevations_deg and anchors != "hull":
+            raise ValueError(
+                f"draft_elevations_deg={list(draft_elevations_deg)} draws the hull: it needs anchors='hull', "
+                f"not {anchors!r}"
+            )
+        self.register_buffer("draft_poses", draft_poses(draft_elevations_deg or ()), persistent=False)
         self.rotation: Rotation = rotation
         self.splat_size = splat_size(down_channels, up_channels, input_size)
 
@@ -135,7 +146,7 @@ class LGM(nn.Module):
     @property
     def num_gaussians(self) -> int:
         """Gaussians a scene."""
-        return self.num_input_views * self.splat_size**2
+        return (self.num_input_views + len(self.draft_poses)) * self.splat_size**2
 
     @torch.no_grad()
     def _initialise_output(self) -> None:
@@ -176,17 +187,7 @@ class LGM(nn.Module):
         self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
     ) -> Float[Tensor, "B V 9 H W"]:
         """Normalised colours and Plücker rays, as the U-Net takes them."""
-        if images.ndim != 5 or images.shape[2] != 3 or images.shape[1] < 1:
-            raise ValueError(
-                f"images need shape [B, V, 3, H, W], at least one view, got {tuple(images.shape)}"
-            )
-        if not images.is_floating_point():
-            raise ValueError(f"images need floats in 0..1, got {images.dtype}; divide whole numbers by 255")
-        if cameras.shape != images.shape[:2]:
-            raise ValueError(
-                f"images of shape {tuple(images.shape)} need cameras of shape "
-                f"{tuple(images.shape[:2])}, got {tuple(cameras.shape)}"
-            )
+        _check_inputs(images, cameras)
         rays = plucker_rays(cameras, *images.shape[-2:])
         colors = (images - self.image_mean) / self.image_std
         return torch.cat([colors, rays.to(colors.dtype)], dim=2)
@@ -248,8 +249,18 @@ class LGM(nn.Module):
         """images: 0..1 over a white background, of `input_size`, or of another size whose sides the levels
         divide: the splat map's size follows. cameras: in the canonical frame, the first view at
         (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`)."""
-        raw = self.splat_map(self.network_input(images, cameras))
-        return self.decode(raw, self.pixel_anchors(images, cameras))
+        images, cameras, anchors = self.complete(images, cameras)
+        return self.decode(self.splat_map(self.network_input(images, cameras)), anchors)
+
+    def complete(
+        self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
+    ) -> tuple[Float[Tensor, "B W 3 H W"], Cameras, Anchors | None]:
+        """The views that the U-Net is given, the inputs and then drafts, and where their Gaussians start."""
+        _check_inputs(images, cameras)
+        anchors = self.pixel_anchors(images, cameras)
+        if not len(self.draft_poses):
+            return images, cameras, anchors
+        return with_drafts(images, cameras, anchors, self.draft_poses, self._map_size(*images.shape[-2:]))
 
 
 def splat_size(down_channels: Sequence[int], up_channels: Sequence[int], input_size: int) -> int:
@@ -257,29 +268,13 @@ def splat_size(down_channels: Sequence[int], up_channels: Sequence[int], input_s
     return input_size * 2 ** (len(up_channels) - 1) // 2 ** (len(down_channels) - 1)
 
 
-def _check_levels(
-    down_channels: Sequence[int],
-    down_attention: Sequence[bool],
-    up_channels: Sequence[int],
-    up_attention: Sequence[bool],
-    input_size: int,
-) -> None:
-    for way, channels, attention in (
-        ("down", down_channels, down_attention),
-        ("up", up_channels, up_attention),
-    ):
-        # The released `tiny` names one level of attention more than it has channels, a False.
-        if not channels or len(attention) < len(channels) or any(attention[len(channels) :]):
-            raise ValueError(
-                f"{way}_channels={tuple(channels)} and {way}_attention={tuple(attention)} "
-                "need the same number of levels, at least one"
-            )
-    if len(up_channels) > len(down_channels):
+def _check_inputs(images: Tensor, cameras: Cameras) -> None:
+    if images.ndim != 5 or images.shape[2] != 3 or images.shape[1] < 1:
+        raise ValueError(f"images need shape [B, V, 3, H, W], at least one view, got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"images need floats in 0..1, got {images.dtype}; divide whole numbers by 255")
+    if cameras.shape != images.shape[:2]:
         raise ValueError(
-            f"up_channels={tuple(up_channels)} has more levels than down_channels={tuple(down_channels)}"
-        )
-    multiple = 2 ** (len(down_channels) - 1)
-    if input_size % multiple or input_size < multiple:
-        raise ValueError(
-            f"input_size={input_size} must be a multiple of {multiple}, for {len(down_channels)} levels"
+            f"images of shape {tuple(images.shape)} need cameras of shape "
+            f"{tuple(images.shape[:2])}, got {tuple(cameras.shape)}"
         )

@@ -70,3 +70,32 @@ class UNet(nn.Module):
         # and a position in bf16 is a pixel off.
         with torch.autocast(x.device.type, enabled=False):
             return self.conv_out(F.silu(self.norm_out(x.to(self.conv_out.weight.dtype))))
+
+
+def check_levels(
+    down_channels: Sequence[int],
+    down_attention: Sequence[bool],
+    up_channels: Sequence[int],
+    up_attention: Sequence[bool],
+    input_size: int,
+) -> None:
+    """Raise ValueError where the levels of the two ways do not fit each other, or the pictures them."""
+    for way, channels, attention in (
+        ("down", down_channels, down_attention),
+        ("up", up_channels, up_attention),
+    ):
+        # The released `tiny` names one level of attention more than it has channels, a False.
+        if not channels or len(attention) < len(channels) or any(attention[len(channels) :]):
+            raise ValueError(
+                f"{way}_channels={tuple(channels)} and {way}_attention={tuple(attention)} "
+                "need the same number of levels, at least one"
+            )
+    if len(up_channels) > len(down_channels):
+        raise ValueError(
+            f"up_channels={tuple(up_channels)} has more levels than down_channels={tuple(down_channels)}"
+        )
+    multiple = 2 ** (len(down_channels) - 1)
+    if input_size % multiple or input_size < multiple:
+        raise ValueError(
+            f"input_size={input_size} must be a multiple of {multiple}, for {len(down_channels)} levels"
+        )

@@ -1,0 +1,113 @@
+"""What an object may look like from where no input stands: drafts from the visual hull of those that do.
+
+Four inputs level with an object see neither its top nor its underside, and a Gaussian for each of their
+pixels leaves both open. A draft is one more view for the network, like the inputs in all: its picture is
+the hull's, coloured by what the inputs have in the same places, and its pixels' Gaussians start on the
+hull.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from lgm.cameras import Cameras, nearest_to_origin, orbit_poses, pixel_rays
+from lgm.gaussians.activations import Anchors
+from lgm.models.anchors import REACH, SAMPLES, background_of, projections_of, sees_background
+
+_INSIDE = 0.02  # how far below the hull's surface colours are looked up: at a silhouette's edge is background
+
+
+def draft_poses(elevations_deg: Sequence[float]) -> Float[Tensor, "D 4 4"]:
+    """Camera-to-world, at distance 1, of drafts above (positive) and below the first input."""
+    if not all(-90 <= elevation <= 90 for elevation in elevations_deg):
+        raise ValueError(f"draft_elevations_deg={list(elevations_deg)} must lie in -90..90")
+    return orbit_poses(list(elevations_deg), [0.0] * len(elevations_deg), 1.0)
+
+
+def draft_cameras(cameras: Cameras, poses: Float[Tensor, "D 4 4"]) -> Cameras:
+    """[B, D], as far from the origin as the first input and through its lens."""
+    radius = cameras.c2w[:, 0, :3, 3].norm(dim=-1)
+    c2w = poses.to(cameras.c2w.dtype).repeat(len(radius), 1, 1, 1)
+    c2w[..., :3, 3] *= radius[:, None, None]
+    return Cameras(c2w, cameras.K_norm[:, :1].expand(-1, len(poses), -1, -1))
+
+
+@torch.no_grad()
+def with_drafts(
+    images: Float[Tensor, "B V 3 H W"],
+    cameras: Cameras,
+    anchors: Anchors,
+    poses: Float[Tensor, "D 4 4"],
+    size: tuple[int, int],
+) -> tuple[Float[Tensor, "B V+D 3 H W"], Cameras, Anchors]:
+    """Inputs and their anchors, and behind them drafts and theirs, a splat map of `size` a view."""
+    seen_from = draft_cameras(cameras, poses)
+    pictures, points = drafts(images, cameras, seen_from, size)
+    starts = (rearrange(x, "b d c h w -> b (d h w) c") for x in (points, pictures))
+    means, colors = (
+        torch.cat(pair, dim=1) for pair in zip((anchors.means, anchors.colors), starts, strict=True)
+    )
+    larger = F.interpolate(pictures.flatten(0, 1), size=images.shape[-2:], mode="bilinear")
+    larger = larger.unflatten(0, pictures.shape[:2]).to(images.dtype)
+    c2w, K_norm = (
+        torch.cat([x, y.to(x.dtype)], dim=1)
+        for x, y in ((cameras.c2w, seen_from.c2w), (cameras.K_norm, seen_from.K_norm))
+    )
+    return torch.cat([images, larger], dim=1), Cameras(c2w, K_norm), Anchors(means=means, colors=colors)
+
+
+@torch.no_grad()
+def drafts(
+    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, seen_from: Cameras, size: tuple[int, int]
+) -> tuple[Float[Tensor, "B D 3 h w"], Float[Tensor, "B D 3 h w"]]:
+    """Pictures of the hull over white, and for each of their pixels where its ray enters the hull: the
+    point nearest to the origin where it does not."""
+    images = images.float()
+    middles = nearest_to_origin(seen_from, *size).flatten(3)  # [B, D, 3, h*w]
+    directions = pixel_rays(seen_from, *size)[1].flatten(3)
+    background, projections = background_of(images), projections_of(cameras, middles.dtype)
+    along = torch.linspace(-REACH, REACH, SAMPLES, device=images.device)
+    num_drafts = middles.shape[1]
+    excluded = sum(
+        sees_background(
+            middles,
+            directions,
+            along,
+            *(x[:, view : view + 1].expand(-1, num_drafts, *x.shape[2:]) for x in (background, projections)),
+        )
+        for view in range(images.shape[1])
+    )
+    # A ray that starts within the hull says that silhouettes reach the pictures' edges: no hull to enter.
+    lowest, first = excluded.min(dim=-1)  # [B, D, h*w]
+    is_hit = (lowest == 0) & (first > 0)
+    steps = torch.where(is_hit, along[first], 0.0)
+    points = middles + steps[:, :, None] * directions
+    colors = _colors(points + _INSIDE * directions, images, background, projections)
+    pictures = torch.where(is_hit[:, :, None], colors, 1.0)
+    return pictures.unflatten(-1, size), points.unflatten(-1, size)
+
+
+def _colors(
+    points: Float[Tensor, "B D 3 N"],
+    images: Float[Tensor, "B V 3 H W"],
+    background: Float[Tensor, "B V 1 H W"],
+    projections: Float[Tensor, "B V 3 4"],
+) -> Float[Tensor, "B D 3 N"]:
+    """Means over the views of what they show where the points would be seen, background left out."""
+    num_points = points.shape[-1]
+    points = rearrange(points, "b d c n -> b 1 c (d n)")
+    linear, offset = projections.split([3, 1], dim=-1)
+    with torch.autocast(points.device.type, enabled=False):
+        x, y, depth = (linear @ points + offset).unbind(2)  # [B, V, D*N] each
+    grid = 2 * torch.stack([x, y], dim=-1) / depth.clamp_min(1e-3)[..., None] - 1
+    pictures = torch.cat([images * (1 - background), 1 - background], dim=2).flatten(0, 1)
+    seen = F.grid_sample(pictures, grid.flatten(0, 1)[:, None], align_corners=False, padding_mode="border")
+    total = seen[:, :, 0].unflatten(0, images.shape[:2]).sum(dim=1)  # [B, 4, D*N]
+    colors = total[:, :3] / total[:, 3:].clamp_min(1e-3)
+    return rearrange(colors, "b c (d n) -> b d c n", n=num_points)

@@ -1,0 +1,94 @@
+"""Drafts: pictures of the inputs' visual hull from where no input stands."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lgm.cameras import Cameras, pixel_rays
+from lgm.models import LGM, FastLGM
+from lgm.models.anchors import pixel_anchors
+from lgm.models.drafts import draft_cameras, draft_poses, drafts
+
+SIZE = 64
+TINY = dict(
+    down_channels=(32, 32), down_attention=(False, False), mid_attention=False, up_channels=(32,),
+    up_attention=(False,), input_size=SIZE,
+)  # fmt: skip
+RED, BLUE = (0.8, 0.1, 0.1), (0.1, 0.1, 0.8)
+
+
+def ball(cameras: Cameras, center=(0.0, 0.0, 0.0), radius=0.4) -> Tensor:
+    """Pictures [B, V, 3, SIZE, SIZE] of a ball, red above and blue below, over white."""
+    origins, directions = pixel_rays(cameras, SIZE, SIZE)
+    offset = origins - torch.tensor(center)[:, None, None]
+    middle = -(offset * directions).sum(dim=2, keepdim=True)
+    gap = radius**2 - (offset.square().sum(dim=2, keepdim=True) - middle**2)
+    surface = offset + (middle - gap.clamp_min(0).sqrt()) * directions
+    color = torch.where(surface[:, :, 1:2] > 0, *(torch.tensor(c)[:, None, None] for c in (RED, BLUE)))
+    return torch.where(gap > 0, color, 1.0)
+
+
+def ring(num_views: int = 4, num_objects: int = 1) -> Cameras:
+    made = Cameras.orbit([0.0] * num_views, [360 / num_views * i for i in range(num_views)])
+    return Cameras(*(x.expand(num_objects, *x.shape) for x in (made.c2w, made.K_norm)))
+
+
+def drawn(cameras: Cameras, pictures: Tensor):
+    seen_from = draft_cameras(cameras, draft_poses([90.0, -90.0]))
+    return seen_from, *drafts(pictures, cameras, seen_from, (SIZE, SIZE))
+
+
+@pytest.mark.parametrize("num_views", [2, 4, 6])
+def test_a_ball_is_red_from_above_and_blue_from_below(num_views):
+    cameras = ring(num_views, num_objects=2)
+    _, pictures, points = drawn(cameras, ball(cameras))
+    assert pictures.shape == points.shape == (2, 2, 3, SIZE, SIZE)
+    middle = pictures[:, :, :, SIZE // 2, SIZE // 2]
+    torch.testing.assert_close(middle, torch.tensor([RED, BLUE]).expand(2, 2, 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(pictures[:, :, :, 0, 0], torch.ones(2, 2, 3))
+    height = points[:, :, 1, SIZE // 2, SIZE // 2]
+    torch.testing.assert_close(height, torch.tensor([0.4, -0.4]).expand(2, 2), atol=0.03, rtol=0)
+
+
+def test_points_lie_within_all_silhouettes_and_cover_the_object():
+    cameras = ring()
+    seen_from, pictures, points = drawn(cameras, ball(cameras, (0.1, -0.05, 0.1), 0.3))
+    truth = ball(seen_from, (0.1, -0.05, 0.1), 0.3)
+    is_hit, is_object = (x.amin(dim=2) < 0.98 for x in (pictures, truth))
+    assert (is_hit & is_object).sum() >= 0.98 * is_object.sum()
+    assert is_hit.sum() < 1.5 * is_object.sum()  # four level views leave a rounded square
+    hits = points.movedim(2, -1)[is_hit] - torch.tensor([0.1, -0.05, 0.1])
+    assert (hits[:, 1].abs() < 0.33).all() and (hits.abs().amax(dim=-1) < 0.42).all()
+    assert points.movedim(2, -1)[~is_hit][:, 1].abs().max() < 0.6  # else nearest to the origin
+
+
+def test_pictures_that_are_not_over_white_have_no_hull():
+    cameras = ring()
+    grey = torch.full((1, 4, 3, SIZE, SIZE), 0.5)
+    seen_from, pictures, points = drawn(cameras, grey)
+    assert (pictures == 1).all() and points.isfinite().all()
+
+
+def test_the_network_takes_drafts_as_further_views():
+    torch.manual_seed(0)
+    cameras = ring(num_objects=2)
+    images = ball(cameras)
+    net = LGM(**TINY, anchors="hull", draft_elevations_deg=[90.0, -90.0]).eval()
+    with torch.no_grad():
+        gaussians = net(images, cameras)
+        assert gaussians.num_gaussians == net.num_gaussians == 6 * net.splat_size**2
+        fast = FastLGM(net, compile=False, graph=False)(images, cameras)
+    torch.testing.assert_close(fast.packed(), gaussians.packed())
+    top = gaussians.means[:, 4 * net.splat_size**2 : 5 * net.splat_size**2]
+    assert top[..., 1].max() == pytest.approx(0.4, abs=0.05)
+    assert "draft_poses" not in net.state_dict(), "weights fit networks with and without drafts"
+    inputs = gaussians.means[:, : 4 * net.splat_size**2]
+    anchors = pixel_anchors(images, cameras, net.splat_size, "hull")
+    assert (inputs - anchors.means).abs().max() < 0.2, "inputs' own Gaussians start where they did"
+
+
+def test_drafts_are_of_the_hull():
+    with pytest.raises(ValueError, match=r"draft_elevations_deg=\[90.0\] .* anchors='hull', not 'pixels'"):
+        LGM(**TINY, anchors="pixels", draft_elevations_deg=[90.0])
+    with pytest.raises(ValueError, match="-100.0"):
+        LGM(**TINY, anchors="hull", draft_elevations_deg=[-100.0])
