@@ -51,8 +51,8 @@ class Cameras:
         """
         if not c2w.is_floating_point():
             raise ValueError(f"c2w needs floats, got {c2w.dtype}; turn it with .float()")
-        check_between("fov_y_deg", fov_y_deg, 0, 180)
-        check_between("aspect", aspect, 0)
+        check_between("fov_y_deg", fov_y_deg, 0.0, 180.0)
+        check_between("aspect", aspect, 0.0)
         fov_y_deg = torch.as_tensor(fov_y_deg, dtype=c2w.dtype, device=c2w.device)
         aspect = torch.as_tensor(aspect, dtype=c2w.dtype, device=c2w.device)
         check_broadcast(c2w.shape[:-2], fov_y_deg=fov_y_deg, aspect=aspect)

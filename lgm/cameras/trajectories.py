@@ -32,7 +32,7 @@ def orbit_poses(
     """
     check_between("elevation_deg", elevation_deg)
     check_between("azimuth_deg", azimuth_deg)
-    check_between("radius", radius, low=0)
+    check_between("radius", radius, low=0.0)
     devices = [x.device for x in (elevation_deg, azimuth_deg, radius) if isinstance(x, Tensor)]
     device = next((device for device in devices if device.type != "cpu"), None)
     elevation, azimuth, radius = (
