@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
+
+from lgm.metrics import psnr
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "lgm").rglob("*.py")) + sorted((ROOT / "data_tools").rglob("*.py"))
@@ -125,3 +129,8 @@ def test_one_caller_of_instantiate():
 def test_the_entry_points_stay_small():
     for name in ("train.py", "evaluate.py"):
         assert len((ROOT / name).read_text().splitlines()) <= 25
+
+
+def test_shapes_in_signatures_are_checked_while_tests_run():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        psnr(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 8))

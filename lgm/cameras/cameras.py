@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +69,13 @@ class Cameras:
     @classmethod
     def orbit(
         cls,
-        elevation_deg: Float[Tensor, " V"] | list[float],
-        azimuth_deg: Float[Tensor, " V"] | list[float],
+        elevation_deg: Float[Tensor, "*batch"] | Sequence[float],
+        azimuth_deg: Float[Tensor, "*batch"] | Sequence[float],
         radius: float | Tensor = 1.5,
         fov_y_deg: float = 49.1,
         aspect: float = 1.0,
     ) -> Cameras:
-        """Cameras [V] on a sphere around the origin, looking at it; positive elevation is above."""
+        """Cameras on a sphere around the origin, looking at it, one an angle; positive elevation is above."""
         return cls.from_fov(orbit_poses(elevation_deg, azimuth_deg, radius), fov_y_deg, aspect)
 
     @property

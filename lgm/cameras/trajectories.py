@@ -1,6 +1,7 @@
 """Where to stand: orbits, the spiral over the sphere, and the network's canonical frame."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,8 @@ CANONICAL_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
 
 
 def orbit_poses(
-    elevation_deg: Float[Tensor, "*batch"] | list[float],
-    azimuth_deg: Float[Tensor, "*batch"] | list[float],
+    elevation_deg: Float[Tensor, "*batch"] | Sequence[float],
+    azimuth_deg: Float[Tensor, "*batch"] | Sequence[float],
     radius: float | Tensor = 1.5,
 ) -> Float[Tensor, "*batch 4 4"]:
     """Camera-to-world poses that look at the origin with the world's +y upwards in the picture.

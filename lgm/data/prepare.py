@@ -72,9 +72,12 @@ class Preparation:
         return replace(
             batch,
             input=_over(background, batch.input, rgba, cameras),
-            target=replace(
-                _over(target_background, batch.target, target_rgba, target_cameras),
-                depths=self._depths(batch.target.depths, reference, radius),
+            target=_over(
+                target_background,
+                batch.target,
+                target_rgba,
+                target_cameras,
+                self._depths(batch.target.depths, reference, radius),
             ),
             background=target_background,
             to_user=to_user,
@@ -104,6 +107,7 @@ def _over(
     views: Views,
     rgba: Float[Tensor, "B V 4 h w"],
     cameras: Cameras,
+    depths: Float[Tensor, "B V 1 h w"] | None = None,
 ) -> Views:
     colors, alphas = rgba[:, :, :3], rgba[:, :, 3:]
     return replace(
@@ -111,6 +115,7 @@ def _over(
         images=torch.addcmul(colors, background[:, None, :, None, None], 1 - alphas),
         alphas=alphas,
         cameras=cameras,
+        depths=depths,
     )
 
 

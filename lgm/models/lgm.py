@@ -254,7 +254,7 @@ class LGM(nn.Module):
 
     def complete(
         self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
-    ) -> tuple[Float[Tensor, "B W 3 H W"], Cameras, Anchors | None]:
+    ) -> tuple[Float[Tensor, "B U 3 H W"], Cameras, Anchors | None]:
         """The views that the U-Net is given, the inputs and then drafts, and where their Gaussians start."""
         _check_inputs(images, cameras)
         anchors = self.pixel_anchors(images, cameras)

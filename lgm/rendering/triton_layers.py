@@ -32,11 +32,11 @@ class Grid:
 class Boxes:
     """Where each pair of a picture and a Gaussian may be seen: first tile, and one past the last in the
     upper 16 bits; one bit a tile of that rectangle, unless it is a large one; tiles in all; and the
-    depth's bits to sort by."""
+    depth's bits to sort by. The first three are None where nothing is binned again."""
 
-    tiles_x: Int[Tensor, " P"]
-    tiles_y: Int[Tensor, " P"]
-    seen: Int[Tensor, " P"]
+    tiles_x: Int[Tensor, " P"] | None
+    tiles_y: Int[Tensor, " P"] | None
+    seen: Int[Tensor, " P"] | None
     counts: Int[Tensor, " P"]
     depth_keys: Int[Tensor, " P"]
 
@@ -56,7 +56,7 @@ class Layer:
     alive: UInt8[Tensor, " T"] | None
     pairs: Int[Tensor, " M"] | None
     slots: Int[Tensor, " M"] | None
-    starts: Int[Tensor, " T+1"] | None
+    starts: Int[Tensor, " S"] | None
     room: int
     is_first: bool
     is_last: bool

@@ -110,7 +110,7 @@ def test_spiral_covers_the_sphere_evenly():
     assert (azimuth_deg >= 0).all() and (azimuth_deg < 360).all()
 
 
-def test_bad_shapes_and_angles_are_named():
+def test_bad_shapes_and_angles_are_named(any_shape):
     with pytest.raises(ValueError, match="K_norm"):
         Cameras(torch.eye(4)[None], torch.eye(3).expand(2, 3, 3))
     with pytest.raises(ValueError, match="fov_y_deg=200"):
@@ -138,7 +138,7 @@ def test_orbits_that_cannot_be_are_one_line(angles, options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_poses_of_whole_numbers_are_refused():
+def test_poses_of_whole_numbers_are_refused(any_shape):
     """They would truncate the intrinsics to zeros."""
     whole, told = torch.eye(4).long(), r"floats, got torch.int64.* with .float\(\)"
     with pytest.raises(ValueError, match=told):

@@ -53,7 +53,7 @@ def test_unknown_rotation_is_named():
         activate(torch.randn(1, 5, 14), rotation="other")
 
 
-def test_wrong_shapes_are_named():
+def test_wrong_shapes_are_named(any_shape):
     with pytest.raises(ValueError, match=r"\[B, N, 14\]"):
         Gaussians.from_packed(torch.randn(5, 14))
     gaussians = random_gaussians()

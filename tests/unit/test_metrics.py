@@ -141,7 +141,7 @@ def test_alpha_iou():
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
-def test_shapes_must_agree(metric):
+def test_shapes_must_agree(metric, any_shape):
     with pytest.raises(ValueError, match="one shape"):
         metric(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 8))
 

@@ -97,7 +97,7 @@ def test_a_restored_schedule_stands_where_an_uninterrupted_one_does(schedule):
     assert rates(optimizer, scheduler, 18) == expected[12:]
 
 
-def test_gradient_checkpointing_and_compilation_change_no_number():
+def test_gradient_checkpointing_and_compilation_change_no_number(any_shape):
     from lgm.cameras import Cameras
     from lgm.models import LGM
     from lgm.models.blocks import use_gradient_checkpointing

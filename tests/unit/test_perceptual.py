@@ -71,7 +71,7 @@ def test_alex_is_what_the_paper_says(alex):
 
 
 @needs_linear_weights
-def test_leading_axes_and_equal_pictures(alex):
+def test_leading_axes_and_equal_pictures(alex, any_shape):
     images, targets = pictures(2, 3, 3, 40, 32)
     distance = alex(images, targets)
     assert distance.shape == (2, 3) and (distance > 0).all()

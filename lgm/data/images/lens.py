@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 _UNDISTORT_STEPS = 20
 _MAX_SLOPE = 1e3  # of a ray that looks all but sideways, where there is no distortion to end it
@@ -57,7 +57,7 @@ class Lens:
 
     def project(
         self, directions: Float[np.ndarray, "*batch 3"]
-    ) -> tuple[Float[np.ndarray, "*batch 2"], np.ndarray]:
+    ) -> tuple[Float[np.ndarray, "*batch 2"], Bool[np.ndarray, "*batch"]]:
         """Pixel coordinates of directions in OpenCV camera axes, and which of them the lens can see at
         all: those in front, as far out as its distortion still grows outwards."""
         depth = directions[..., 2:]
@@ -65,7 +65,7 @@ class Lens:
         xy = directions[..., :2] / np.where(depth > 1e-6, depth, 1.0)
         seen = front & ((xy**2).sum(axis=-1) < self._max_slope() ** 2)
         xy = self._distorted(np.where(seen[..., None], xy, 0.0))
-        return xy * (self.focal_x, self.focal_y) + (self.center_x, self.center_y), seen
+        return xy * (self.focal_x, self.focal_y) + (self.center_x, self.center_y), np.asarray(seen)
 
     def directions(self, pixels: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 3"]:
         """Unit directions, in OpenCV camera axes, of pixel coordinates; the inverse of `project`."""
