@@ -24,7 +24,7 @@ def pictures(scenes: int, seed: int) -> tuple[torch.Tensor, Cameras]:
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_graph_replays_on_new_pictures_and_other_shapes(dtype, compile):
+def test_a_graph_replays_on_new_pictures_and_other_shapes(dtype, compile, any_shape):
     reference = make_net(**SHAPE).cuda()
     fast = FastLGM(make_net(**SHAPE).cuda().in_half(dtype), compile=compile, graph=True)
     kept = []

@@ -67,7 +67,7 @@ def test_weights_are_read_in_the_precision_that_was_asked_for(pictures, tmp_path
 
 
 @pytest.mark.slow  # half a minute of compiling
-def test_compiled_gives_the_same_gaussians(pictures):
+def test_compiled_gives_the_same_gaussians(pictures, any_shape):
     with torch.no_grad():
         expected = make_net()(*pictures).packed()
     fast = FastLGM(make_net(), compile=True, graph=False)
