@@ -109,9 +109,18 @@ def sees_background(
         linear, offset = projections.split([3, 1], dim=-1)
         start, step = linear @ middles + offset, linear @ directions
         x, y, depth = (start[..., None] + step[..., None] * along).unbind(2)
+    return look_up(background, x, y, depth).view(depth.shape) > 0.5
+
+
+def look_up(
+    pictures: Float[Tensor, "B V C H W"],
+    x: Float[Tensor, "B V N M"],
+    y: Float[Tensor, "B V N M"],
+    depth: Float[Tensor, "B V N M"],
+) -> Float[Tensor, "BV C N M"]:
+    """What pictures show at homogeneous coordinates of `projections_of`; beyond their edges, as at them."""
     # From the corners at 0 and 1 to those at -1 and 1.
     grid = 2 * torch.stack([x, y], dim=-1) / depth.clamp_min(1e-3)[..., None] - 1
-    seen = F.grid_sample(
-        background.flatten(0, 1), grid.flatten(0, 1), align_corners=False, padding_mode="border"
+    return F.grid_sample(
+        pictures.flatten(0, 1), grid.flatten(0, 1), align_corners=False, padding_mode="border"
     )
-    return seen.view(depth.shape) > 0.5

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lgm.cameras import Cameras, nearest_to_origin, orbit_poses, pixel_rays
 from lgm.gaussians.activations import Anchors
-from lgm.models.anchors import REACH, SAMPLES, background_of, projections_of, sees_background
+from lgm.models.anchors import REACH, SAMPLES, background_of, look_up, projections_of, sees_background
 
 _INSIDE = 0.02  # how far below the hull's surface colours are looked up: at a silhouette's edge is background
 
@@ -104,10 +104,9 @@ def _colors(
     points = rearrange(points, "b d c n -> b 1 c (d n)")
     linear, offset = projections.split([3, 1], dim=-1)
     with torch.autocast(points.device.type, enabled=False):
-        x, y, depth = (linear @ points + offset).unbind(2)  # [B, V, D*N] each
-    grid = 2 * torch.stack([x, y], dim=-1) / depth.clamp_min(1e-3)[..., None] - 1
-    pictures = torch.cat([images * (1 - background), 1 - background], dim=2).flatten(0, 1)
-    seen = F.grid_sample(pictures, grid.flatten(0, 1)[:, None], align_corners=False, padding_mode="border")
+        x, y, depth = (linear @ points + offset)[..., None, :].unbind(2)  # [B, V, 1, D*N] each
+    pictures = torch.cat([images * (1 - background), 1 - background], dim=2)
+    seen = look_up(pictures, x, y, depth)  # [B*V, 4, 1, D*N]
     total = seen[:, :, 0].unflatten(0, images.shape[:2]).sum(dim=1)  # [B, 4, D*N]
     colors = total[:, :3] / total[:, 3:].clamp_min(1e-3)
     return rearrange(colors, "b c (d n) -> b d c n", n=num_points)

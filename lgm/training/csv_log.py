@@ -66,14 +66,15 @@ class CSVLog(Logger):
 
     def _open(self, first_step: int, metrics: dict[str, float]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [row for row in self._rows() if _step(row) <= first_step]
+        kept = self._rows()
+        rows = [row for row in kept if _step(row) <= first_step]
         if rows and _step(rows[-1]) == first_step:
             row = rows.pop()
             # What comes is another part of that row (the validation after a stopped run's last step), or
             # the step was done again.
             if not any(row.get(name) for name in metrics if name != "epoch"):
                 self._row = {**row, "step": first_step}
-        self._columns = list(self._rows()[0]) if rows or self._row else []
+        self._columns = list(kept[0]) if rows or self._row else []
         if self._columns:
             self._rewrite(rows)
             self._row_start = self.path.stat().st_size
