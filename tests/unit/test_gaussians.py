@@ -38,14 +38,26 @@ def test_legacy_rotation_is_next_to_none_and_equals_the_originals_matrix():
     raw = torch.randn(1, 4096, 14)
     gaussians = activate(raw, rotation="legacy")
     assert torch.allclose(gaussians.quats.norm(dim=-1), torch.ones(1, 4096), atol=1e-6)
-    w, x, y, z = torch.nn.functional.normalize(raw[..., 7:11], dim=1).unbind(-1)  # as it was: not unit
-    theirs = 2 * (x * y - w * z)  # entry (0, 1) of the rasterizer's matrix
-    w, x, y, z = gaussians.quats.unbind(-1)
-    ours = 2 * (x * y - w * z)
-    spread = theirs.abs().max()
-    assert spread < 0.02
-    # The symmetric part, which no rotation has, is of the same tiny order and is left out.
-    assert (ours - theirs).abs().max() < spread
+    # As it was: components divided by their norm over all Gaussians, and the rasterizer's formula, which
+    # makes a matrix of such a "quaternion" too. Its part that a rotation can have, a turn by twice the
+    # imaginary components times the real one, is ours; the rest is as small and not a rotation's.
+    theirs = _matrix(torch.nn.functional.normalize(raw[..., 7:11], dim=1))
+    ours = _matrix(gaussians.quats)
+    turn = (theirs - theirs.mT) / 2
+    assert 1e-4 < turn.abs().max() < 0.02
+    torch.testing.assert_close((ours - ours.mT) / 2, turn, rtol=1e-3, atol=1e-7)
+    assert (theirs - torch.eye(3)).abs().max() < 0.02
+
+
+def _matrix(quats: torch.Tensor) -> torch.Tensor:
+    """[..., 4] -> [..., 3, 3], as the published rasterizer computes it of any four numbers."""
+    w, x, y, z = quats.unbind(-1)
+    rows = [
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 def test_unknown_rotation_is_named():
