@@ -1,10 +1,12 @@
 """Weights for others: a .safetensors in the released form, and a folder that a model hub takes as it is.
 
     python scripts/export.py runs/mini/…/checkpoints/best.ckpt --out mini
+    python scripts/export.py runs/mini --evaluation runs/mini/evaluation --out mini      with its numbers
     python scripts/export.py hf:owner/name/model.safetensors --out copy --float32
 
-The folder holds `model.safetensors` (names and shapes as released; configuration in its metadata),
-`config.json` (the same configuration, to be read by people) and `README.md`, a model card to fill in.
+The folder holds `model.safetensors` (names and shapes as released; in its metadata the configuration, how
+the weights were trained, and what each --evaluation measured), `config.json` (the same, to be read by
+people) and `README.md`, a model card to fill in, for which `scripts/model_card.py` makes tables and pictures.
 `LGM.from_pretrained`, `evaluate.py ckpt=` and `train.py init_from=` read the folder or the file.
 """
 
@@ -14,9 +16,13 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from lgm.models.checkpoint import check_values
@@ -24,9 +30,12 @@ from lgm.models.pretrained import (
     CONFIG_KEY,
     CONFIG_NAME,
     KIND_KEY,
+    METRICS_KEY,
+    TRAINING_KEY,
     WEIGHTS_NAME,
     Weights,
     complete_net,
+    find_weights,
     read_weights,
 )
 
@@ -47,6 +56,8 @@ net = LGM.from_pretrained("{name}")
 
 Data, training, numbers with their protocol, and what it cannot do: to be filled in.
 """
+# Of an evaluation's metrics.json: what its protocol's hash stands for, and what explains the rest.
+_LEFT_OUT = ("protocol", "protocol_content", "views_definition")
 
 
 def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
@@ -60,13 +71,17 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     metadata = {"format": "pt", CONFIG_KEY: json.dumps(weights.config)}
     if weights.kind != "unknown":
         metadata[KIND_KEY] = weights.kind
+    facts = {TRAINING_KEY: weights.training, METRICS_KEY: weights.metrics}
+    metadata |= {key: json.dumps(value) for key, value in facts.items() if value}
     # Contiguous copies: tensors of a memory-mapped checkpoint may share their storage.
     tensors = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in weights.tensors.items()}
     path = out / WEIGHTS_NAME
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata=metadata)
     partial.replace(path)
-    (out / CONFIG_NAME).write_text(json.dumps(weights.config, indent=2) + "\n", encoding="utf-8")
+    record = {**weights.config, "training": weights.training, "metrics": weights.metrics}
+    text = json.dumps({key: value for key, value in record.items() if value}, indent=2)
+    (out / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
     card, net = out / "README.md", complete_net(weights.config["model"]["net"])
     if not card.exists():  # somebody may have filled it in
         millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
@@ -81,6 +96,28 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     return path
 
 
+def measured(folders: Sequence[Path], path: Path) -> dict[str, Any]:
+    """The numbers of evaluations of these weights, by protocol.
+
+    Raises ValueError where a folder holds no evaluation, one of other weights, or a protocol twice.
+    """
+    found: dict[str, Any] = {}
+    for folder in folders:
+        try:
+            summary = json.loads((folder / "metrics.json").read_text("utf-8"))
+            config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+            name, of = summary["protocol"], find_weights(config["ckpt"])
+        except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+            raise ValueError(f"{folder} is no folder of an evaluation of these weights: {error}") from error
+        if not of.samefile(path):
+            raise ValueError(f"{folder} is an evaluation of {of}, not of {path}")
+        if name in found:
+            raise ValueError(f"{folder} is a second evaluation by protocol {name}; give one of each")
+        split = {"split": config["data"].get("split")}
+        found[name] = split | {key: value for key, value in summary.items() if key not in _LEFT_OUT}
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,11 +125,20 @@ def main() -> int:
     parser.add_argument("source", help=".ckpt, .safetensors, a folder, hf:<owner>/<name>/<file>, or a name")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--weights", choices=("auto", "ema", "raw"), default="auto")
+    parser.add_argument(
+        "--evaluation",
+        type=Path,
+        action="append",
+        default=[],
+        help="a run of evaluate.py on these weights, whose numbers go along; as often as there are protocols",
+    )
     parser.add_argument("--float32", action="store_true", help="full precision; half is the default")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         weights = read_weights(arguments.source, arguments.weights)
+        if arguments.evaluation:
+            weights = replace(weights, metrics=measured(arguments.evaluation, weights.path))
         path = export(weights, arguments.out, torch.float32 if arguments.float32 else torch.float16)
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"error: {error}\n")

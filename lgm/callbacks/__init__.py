@@ -10,6 +10,7 @@ Failures on one object, folders and names are the base's affair.
 """
 
 from lgm.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from lgm.callbacks.cost import TrainingCost
 from lgm.callbacks.ema import EMA
 from lgm.callbacks.evaluation import EvaluateEvery
 from lgm.callbacks.export import ExportPly
@@ -39,6 +40,7 @@ __all__ = [
     "StepProgress",
     "StopOnSignal",
     "Throughput",
+    "TrainingCost",
     "Turntable",
     "WriteViews",
 ]

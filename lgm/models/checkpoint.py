@@ -136,3 +136,26 @@ def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith(prefix)
     }
+
+
+def training_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """How the weights of our own checkpoint came about, as far as it says, but not where on which disk."""
+    config = checkpoint["config"]
+    known = {
+        "step": checkpoint.get("global_step"),
+        "seed": config.get("train", {}).get("seed"),
+        **checkpoint.get("callbacks", {}).get("TrainingCost", {}),
+        "config": _without_folder(config, str(config.get("run_dir"))),
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _without_folder(value: Any, folder: str) -> Any:
+    """Containers whose paths within the folder begin with `<run_dir>`."""
+    if isinstance(value, dict):
+        return {key: _without_folder(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folder(item, folder) for item in value]
+    if isinstance(value, str) and (value == folder or value.startswith(f"{folder}/")):
+        return "<run_dir>" + value.removeprefix(folder)
+    return value

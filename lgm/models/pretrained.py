@@ -6,7 +6,7 @@ import fnmatch
 import inspect
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from lgm.models.checkpoint import (
     network_weights,
     read_checkpoint,
     read_safetensors,
+    training_of,
 )
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ WEIGHT_CHOICES = ("auto", "ema", "raw")
 ShapePolicy = Literal["strict", "matching"]
 CONFIG_KEY = "lgm_config"  # in a .safetensors file's metadata: JSON of a record's `config`
 KIND_KEY = "lgm_weights"  # there too: "ema" or "raw"
+TRAINING_KEY = "lgm_training"  # JSON: how they were trained
+METRICS_KEY = "lgm_metrics"  # JSON: what evaluations measured, by protocol
 HUB_PREFIX = "hf:"
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 
@@ -39,12 +42,16 @@ WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 class Weights:
     """tensors: under the released names. config: {"model", "scene", "resolution"} as they were trained
     with; None for files that record nothing, as the released ones. path: the file they came from.
-    kind: "ema", a running average, or "raw"; "unknown" where the file does not say."""
+    kind: "ema", a running average, or "raw"; "unknown" where the file does not say.
+    training: how they came about: `step`, `seed`, `device_minutes`, `devices`, and as `config` the run's
+    whole configuration; metrics: what evaluations measured, by protocol. Of both what is known."""
 
     tensors: dict[str, Tensor]
     config: dict[str, Any] | None
     path: Path
     kind: Literal["ema", "raw", "unknown"] = "unknown"
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def complete_net(net: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +108,8 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
             said = "does not say whether it holds an average" if kind is None else f"holds {kind} weights"
             raise ValueError(f"{path} {said}, and nothing else; leave weights={choice} out")
         known = kind if kind in ("ema", "raw") else "unknown"
-        return Weights(tensors, _recorded_config(metadata, path), path, known)
+        recorded = (_json(metadata, key, path) or {} for key in (TRAINING_KEY, METRICS_KEY))
+        return Weights(tensors, _recorded_config(metadata, path), path, known, *recorded)
     checkpoint = read_checkpoint(path)
     average = checkpoint.get("ema")
     if choice == "ema" and average is None:
@@ -111,7 +119,8 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
         log.info("%s: the %s weights", path, "averaged" if use_average else "last step's")
     tensors = average["state_dict"] if use_average else network_weights(checkpoint)
     kind = "ema" if use_average else "raw"
-    return Weights(tensors, _checked(checkpoint["config"], path), path, kind)
+    config = _checked(checkpoint["config"], path)
+    return Weights(tensors, config, path, kind, training_of(checkpoint))
 
 
 def check_choice(choice: str, option: str) -> None:
@@ -220,13 +229,16 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def _recorded_config(metadata: dict[str, str], path: Path) -> dict[str, Any] | None:
-    text = metadata.get(CONFIG_KEY)
-    if text is None:
-        return None
+    config = _json(metadata, CONFIG_KEY, path)
+    return None if config is None else _checked(config, path)
+
+
+def _json(metadata: dict[str, str], key: str, path: Path) -> Any:
+    """None where the metadata have no such key."""
     try:
-        return _checked(json.loads(text), path)
+        return json.loads(metadata[key]) if key in metadata else None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: the {CONFIG_KEY} of its metadata is no JSON: {error}") from error
+        raise ValueError(f"{path}: the {key} of its metadata is no JSON: {error}") from error
 
 
 def _checked(config: Any, path: Path) -> dict[str, Any]:

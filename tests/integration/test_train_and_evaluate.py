@@ -64,6 +64,7 @@ def test_a_checkpoint_is_plain_and_complete(trained):
     checkpoint = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 6
     assert checkpoint["schema_version"] == 1
+    assert 0 < checkpoint["callbacks"]["TrainingCost"]["device_minutes"] < 60
     assert checkpoint["config"]["model"]["net"]["input_size"] == 32
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "ObjectDataModule"):
         assert key in checkpoint, key

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,8 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lgm.callbacks import EvaluateEvery, ExportPly, ImageGrid, StepProgress, Throughput
+from lgm.callbacks import EvaluateEvery, ExportPly, ImageGrid, StepProgress, Throughput, TrainingCost
+from lgm.callbacks import cost as cost_room
 from lgm.callbacks import export as export_room
 from lgm.callbacks.images import log_picture
 from lgm.callbacks.objects import object_dir
@@ -262,6 +264,18 @@ def test_throughput_sees_a_slow_loader(tmp_path):
     assert 0.045 < metrics["perf/data_s"] < 0.5
     assert 0.5 < metrics["perf/data_share"] <= 1
     assert metrics["perf/steps_per_s"] < 20
+
+
+def test_cost_is_counted_over_all_legs(tmp_path, monkeypatch):
+    moments = iter([0.0, 90.0, 1000.0, 1030.0])  # beginning and checkpoint of two legs
+    monkeypatch.setattr(cost_room.time, "monotonic", lambda: next(moments))
+    legs = [TrainingCost(), TrainingCost()]
+    for leg, minutes in zip(legs, (3.0, 4.0), strict=True):
+        if leg is legs[1]:
+            leg.load_state_dict(state)
+        leg.on_train_start(SimpleNamespace(world_size=2), FakeModule())
+        state = leg.state_dict()
+        assert state == {"device_minutes": minutes, "devices": "2 × CPU"}
 
 
 class MeasuredModule(FakeModule):

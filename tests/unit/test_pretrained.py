@@ -1,8 +1,6 @@
 """Weights to start from, wherever they lie."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -120,33 +118,6 @@ def test_a_safetensors_is_what_it_says(net, tmp_path, kind):
     assert read_weights(tmp_path / "silent.safetensors").kind == "unknown"
 
 
-def test_export_and_back(net, tmp_path):
-    path = export(read_weights(checkpoint(tmp_path / "run.ckpt", net)), tmp_path / "mine", torch.float16)
-    assert path.stat().st_size < 2.1 * sum(p.numel() for p in net.parameters()) + 20_000
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-    ]
-    assert json.loads((path.parent / "config.json").read_text()) == CONFIG
-    for where in (path, path.parent):
-        loaded = LGM.from_pretrained(where)
-        assert loaded.input_size == 32
-        for name, tensor in loaded.state_dict().items():
-            assert torch.equal(tensor, net.state_dict()[name].half().float())
-
-
-def test_export_as_a_person_types_it(net, tmp_path):
-    command = [sys.executable, "scripts/export.py", checkpoint(tmp_path / "run.ckpt", net), "--float32"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run([*command, "--out", tmp_path / "out"], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0 and "tensors" in done.stdout, done.stderr
-    command[2] = tmp_path / "absent.ckpt"
-    failed = subprocess.run([*command, "--out", tmp_path / "no"], cwd=root, capture_output=True, text=True)
-    assert failed.returncode == 2 and failed.stderr.startswith("error: no weights at")
-    assert len(failed.stderr.splitlines()) == 1
-
-
 @pytest.mark.parametrize(
     ("config", "said"),
     [(["a list"], "records no model"), ({"model": {}}, "records no model"), (None, "holds no state_dict")],
@@ -175,12 +146,6 @@ def test_a_run_folder_stands_for_its_best(net, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     best = checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt", net)
     assert find_weights(tmp_path / "run") == best
-
-
-def test_values_that_half_precision_cannot_hold(net, tmp_path):
-    net.conv.bias.data[0] = 1e6
-    with pytest.raises(ValueError, match="float16 cannot; export it with --float32"):
-        export(read_weights(checkpoint(tmp_path / "run.ckpt", net)), tmp_path / "out", torch.float16)
 
 
 def test_names_that_lead_nowhere(tmp_path):

@@ -1,0 +1,102 @@
+"""Weights for others: what the exported folder holds and says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lgm.models import LGM
+from lgm.models.pretrained import read_weights
+from scripts.export import export, measured
+from tests.unit.test_pretrained import CONFIG, NET, checkpoint
+
+
+@pytest.fixture
+def net():
+    return LGM(**NET)
+
+
+def test_export_and_back(net, tmp_path):
+    path = export(read_weights(checkpoint(tmp_path / "run.ckpt", net)), tmp_path / "mine", torch.float16)
+    assert path.stat().st_size < 2.1 * sum(p.numel() for p in net.parameters()) + 20_000
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert json.loads((path.parent / "config.json").read_text()).items() >= CONFIG.items()
+    for where in (path, path.parent):
+        loaded = LGM.from_pretrained(where)
+        assert loaded.input_size == 32
+        for name, tensor in loaded.state_dict().items():
+            assert torch.equal(tensor, net.state_dict()[name].half().float())
+
+
+def test_export_as_a_person_types_it(net, tmp_path):
+    command = [sys.executable, "scripts/export.py", checkpoint(tmp_path / "run.ckpt", net), "--float32"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run([*command, "--out", tmp_path / "out"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and "tensors" in done.stdout, done.stderr
+    command[2] = tmp_path / "absent.ckpt"
+    failed = subprocess.run([*command, "--out", tmp_path / "no"], cwd=root, capture_output=True, text=True)
+    assert failed.returncode == 2 and failed.stderr.startswith("error: no weights at")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def trained(path: Path, net: LGM) -> Path:
+    """A checkpoint as a run leaves it."""
+    content = torch.load(checkpoint(path, net), weights_only=True)
+    run = str(path.parent)
+    content["config"] = {**CONFIG, "run_dir": run, "train": {"seed": 7}, "dirs": [f"{run}/images", "else"]}
+    content["global_step"] = 1200
+    content["callbacks"] = {"TrainingCost": {"device_minutes": 3.5, "devices": "2 × CPU"}, "Other": {}}
+    torch.save(content, path)
+    return path
+
+
+def evaluation(folder: Path, weights: Path, protocol: str = "canonical4") -> Path:
+    folder.mkdir()
+    numbers = {"protocol": protocol, "protocol_hash": "e4a8", "psnr": 25.5, "protocol_content": {"name": "x"}}
+    (folder / "metrics.json").write_text(json.dumps(numbers))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"ckpt": str(weights), "data": {"split": "val"}}))
+    return folder
+
+
+def test_how_they_were_trained_and_what_was_measured_goes_along(net, tmp_path):
+    path = trained(tmp_path / "run.ckpt", net)
+    folder = evaluation(tmp_path / "evaluation", path)
+    command = [sys.executable, "scripts/export.py", path, "--out", tmp_path / "out", "--evaluation", folder]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    weights = read_weights(tmp_path / "out")
+    assert weights.config == CONFIG
+    assert weights.metrics == {"canonical4": {"split": "val", "protocol_hash": "e4a8", "psnr": 25.5}}
+    config = weights.training.pop("config")
+    assert weights.training == {"step": 1200, "seed": 7, "device_minutes": 3.5, "devices": "2 × CPU"}
+    assert config["run_dir"] == "<run_dir>" and config["dirs"] == ["<run_dir>/images", "else"]
+    # Of an exported file, what it says is handed on.
+    again = read_weights(export(read_weights(tmp_path / "out"), tmp_path / "again", torch.float16))
+    assert again.metrics == weights.metrics and again.training == {**weights.training, "config": config}
+
+
+def test_numbers_of_other_weights_are_refused(net, tmp_path):
+    path, other = trained(tmp_path / "run.ckpt", net), trained(tmp_path / "other.ckpt", net)
+    folder = evaluation(tmp_path / "evaluation", other)
+    with pytest.raises(ValueError, match=r"evaluation is an evaluation of .*other.ckpt, not of .*run.ckpt"):
+        measured([folder], path)
+    with pytest.raises(ValueError, match=r"again is a second evaluation by protocol canonical4"):
+        measured([folder, evaluation(tmp_path / "again", other)], other)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is no folder of an evaluation of these weights"):
+        measured([tmp_path / "empty"], path)
+
+
+def test_values_that_half_precision_cannot_hold(net, tmp_path):
+    net.conv.bias.data[0] = 1e6
+    with pytest.raises(ValueError, match="float16 cannot; export it with --float32"):
+        export(read_weights(checkpoint(tmp_path / "run.ckpt", net)), tmp_path / "out", torch.float16)
