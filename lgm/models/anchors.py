@@ -26,9 +26,9 @@ SAMPLES = 64
 
 @torch.no_grad()
 def pixel_anchors(
-    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, size: int | tuple[int, int], kind: AnchorKind
+    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, size: tuple[int, int], kind: AnchorKind
 ) -> Anchors | None:
-    """For a splat map of `size` (height and width, or both in one) pixels a view; None for kind "none".
+    """For a splat map of `size`, height and width, pixels a view; None for kind "none".
 
     Raises ValueError for pictures whose pixels do not divide among those of the splat map.
 
@@ -39,7 +39,7 @@ def pixel_anchors(
     """
     if kind == "none":
         return None
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = size
     if not height or not width or images.shape[-2] % height or images.shape[-1] % width:
         raise ValueError(
             f"pictures of {images.shape[-2]} × {images.shape[-1]} do not divide into a splat map of "

@@ -83,7 +83,7 @@ def test_the_network_takes_drafts_as_further_views():
     assert top[..., 1].max() == pytest.approx(0.4, abs=0.05)
     assert "draft_poses" not in net.state_dict(), "weights fit networks with and without drafts"
     inputs = gaussians.means[:, : 4 * net.splat_size**2]
-    anchors = pixel_anchors(images, cameras, net.splat_size, "hull")
+    anchors = pixel_anchors(images, cameras, (net.splat_size, net.splat_size), "hull")
     assert (inputs - anchors.means).abs().max() < 0.2, "inputs' own Gaussians start where they did"
 
 

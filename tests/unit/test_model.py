@@ -121,7 +121,7 @@ def test_the_hull_of_a_ball_is_near_its_surface():
     inside = squared < radius**2  # [1, V, 1, H, W]
     surface = origins + (along - (radius**2 - squared).clamp_min(0).sqrt()) * directions
     images = torch.where(inside, 0.5, 1.0).expand(-1, -1, 3, -1, -1)
-    means = pixel_anchors(images, cameras, 64, "hull").means.view(1, 4, 64, 64, 3).movedim(-1, 2)
+    means = pixel_anchors(images, cameras, (64, 64), "hull").means.view(1, 4, 64, 64, 3).movedim(-1, 2)
     ahead = ((surface - means) * directions).sum(dim=2)[inside[:, :, 0]]
     assert ahead.min() > -0.05 and ahead.median() < 0.1
     outside = means - (origins + along * directions)
@@ -133,15 +133,15 @@ def test_a_silhouette_too_small_costs_the_hull_no_ray():
     cameras = views(4, 1)
     images = torch.ones(1, 4, 3, 32, 32)
     images[:, :, :, 8:24, 8:24] = 0.3
-    whole = pixel_anchors(images, cameras, 32, "hull").means[:, : 32 * 32]
+    whole = pixel_anchors(images, cameras, (32, 32), "hull").means[:, : 32 * 32]
     images[:, 2] = 1.0
-    torch.testing.assert_close(pixel_anchors(images, cameras, 32, "hull").means[:, : 32 * 32], whole)
+    torch.testing.assert_close(pixel_anchors(images, cameras, (32, 32), "hull").means[:, : 32 * 32], whole)
     grey = images.clamp_max(0.9)
-    pixels = pixel_anchors(grey, cameras, 32, "pixels").means
-    torch.testing.assert_close(pixel_anchors(grey, cameras, 32, "hull").means, pixels)
+    pixels = pixel_anchors(grey, cameras, (32, 32), "pixels").means
+    torch.testing.assert_close(pixel_anchors(grey, cameras, (32, 32), "hull").means, pixels)
     alone = Cameras(cameras.c2w[:, :1], cameras.K_norm[:, :1])
-    nearest = pixel_anchors(images[:, :1], alone, 32, "pixels").means
-    torch.testing.assert_close(pixel_anchors(images[:, :1], alone, 32, "hull").means, nearest)
+    nearest = pixel_anchors(images[:, :1], alone, (32, 32), "pixels").means
+    torch.testing.assert_close(pixel_anchors(images[:, :1], alone, (32, 32), "hull").means, nearest)
 
 
 def test_scales_stay_within_their_bounds_and_start_where_released_ones_do():
