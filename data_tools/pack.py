@@ -44,10 +44,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     quality.add_argument("--lossless", action="store_true", help="WebP without loss; PNG always is")
     add("--resolution", type=int, help="make pictures smaller (default: as rendered)")
     add("--depth", action="store_true", help="pack the depth of renders made with --geometry, for evaluation")
-    split = parser.add_mutually_exclusive_group()
-    split.add_argument("--splits", help="train=0.9,val=0.1: by a hash of the uid (default: all train)")
-    split.add_argument(
-        "--assign", type=Path, help="file of lines `<uid> <split>`; other objects are left out"
+    add("--splits", help="train=0.9,val=0.1: by a hash of the uid (default: all train)")
+    add(
+        "--assign",
+        type=Path,
+        help="file of lines `<uid> <split>`; other objects are split by --splits, without it left out",
     )
     add("--workers", type=int, default=usable_cores(), help="cores to use (all)")
     add_filter_arguments(parser)

@@ -60,25 +60,39 @@ def arrange(
 ) -> dict[str, list[str]]:
     """Split -> its uids in the order of their hashes, which mixes categories across shards.
 
-    Objects that share `group` in their metadata (the same mesh in other colours) stay together.
+    Of both, the assignment decides for the objects that it names, and the hash for the rest; the assignment
+    alone leaves the rest out. By the hash, objects that share `group` in their metadata (the same mesh in
+    other colours) stay together, and with one that is named.
     """
-    chosen: dict[str, list[str]] = {}
-    for uid in uids:
-        if assignment is not None:
-            split = assignment.get(uid)
-        elif fractions is not None:
-            split = split_by_fraction(str(read_metadata(uid).get("group", uid)), fractions)
-        else:
-            split = DEFAULT_SPLIT
-        if split is not None:
-            chosen.setdefault(split, []).append(uid)
-    wanted = fractions or dict.fromkeys((assignment or {}).values())
+    uids, chosen = list(uids), {}
+    named = {uid: split for uid in uids if (split := (assignment or {}).get(uid))}
+    if fractions is not None:
+        keys = {uid: str(read_metadata(uid).get("group", uid)) for uid in uids}
+        decided = _decided(named, keys)
+        splits = {uid: decided.get(key) or split_by_fraction(key, fractions) for uid, key in keys.items()}
+    else:
+        splits = named if assignment is not None else dict.fromkeys(uids, DEFAULT_SPLIT)
+    for uid, split in splits.items():
+        chosen.setdefault(split, []).append(uid)
+    wanted = {**(fractions or {}), **dict.fromkeys((assignment or {}).values())}
     for split in wanted:
         if split not in chosen:
             raise ValueError(
                 f"split {split!r} gets no object; ask for a larger fraction, or name some by --assign <file>"
             )
-    missing = sorted(set(assignment or {}) - {uid for uids in chosen.values() for uid in uids})
+    missing = sorted(set(assignment or {}) - set(uids))
     if missing:
         raise ValueError(f"--assign names {missing[0]!r} ({len(missing)} in all), which is not rendered")
     return {split: sorted(chosen[split], key=stable_hash) for split in sorted(chosen)}
+
+
+def _decided(named: dict[str, str], keys: dict[str, str]) -> dict[str, str]:
+    """Group -> split, for the groups of objects that have been given one."""
+    decided: dict[str, str] = {}
+    for uid, split in named.items():
+        if decided.setdefault(keys[uid], split) != split:
+            raise ValueError(
+                f"--assign puts {uid!r} into {split!r} and others of its group {keys[uid]!r} into "
+                f"{decided[keys[uid]]!r}; the same mesh in other colours belongs into one split"
+            )
+    return decided

@@ -40,5 +40,10 @@ def test_splits_keep_groups_together_and_lists_are_followed(tmp_path):
     (tmp_path / "list").write_text("u1 val # held out\nu2 train\n")
     assignment = read_assignment(tmp_path / "list")
     assert arrange(uids, groups.__getitem__, None, assignment) == {"train": ["u2"], "val": ["u1"]}
+    both = arrange(uids, groups.__getitem__, parse_fractions("train=0.8,val=0.2"), assignment | {"u2": "val"})
+    moved = {uid: split for split, members in both.items() for uid in members if owner[uid] != split}
+    assert moved.items() <= dict.fromkeys(("u0", "u1", "u2", "u3"), "val").items()  # with all of their group
+    with pytest.raises(ValueError, match="puts 'u2' into 'train' and others of its group 'g0' into 'val'"):
+        arrange(uids, groups.__getitem__, parse_fractions("train=0.8,val=0.2"), assignment)
     with pytest.raises(ValueError, match="'u2'.*not rendered"):
         arrange(["u1", "u3"], groups.__getitem__, None, {"u1": "val", "u2": "val"})
