@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lgm.cameras import Cameras, nearest_to_origin, pixel_rays
@@ -22,6 +23,7 @@ _WHITE = 0.98
 # of radius 0.6. With normalize=box, corners of the box lie up to 0.87 from the origin, beyond it.
 REACH = 0.7
 SAMPLES = 64
+HALVINGS = 3  # of the distance between two samples, to where a ray enters
 
 
 @torch.no_grad()
@@ -65,24 +67,48 @@ def _entries(
     Each sample of a ray counts the views that see background there; the first of those with the lowest
     count is taken. So a view whose silhouette is too small or a little off costs precision, not the ray.
     """
-    background = background_of(images)
     height, width = middles.shape[-2:]
+    if images.shape[1] == 1:  # a single view excludes nothing
+        return middles
+    background, projections = background_of(images), projections_of(cameras, middles.dtype)
     _, directions = pixel_rays(cameras, height, width)
     middles, directions = middles.flatten(3), directions.flatten(3)  # [B, V, 3, h*w]
-    along = torch.linspace(-REACH, REACH, SAMPLES, device=images.device)
-    projections = projections_of(cameras, middles.dtype)
-    excluded = sum(
-        sees_background(middles, directions, along, background.roll(-shift, 1), projections.roll(-shift, 1))
-        for shift in range(1, images.shape[1])
-    )
-    if isinstance(excluded, int):  # a single view excludes nothing
-        return middles.unflatten(-1, (height, width))
-    first = excluded.argmin(dim=-1)  # [B, V, h*w]
-    own = F.adaptive_avg_pool2d(background.flatten(0, 1), (height, width)).view_as(first)
-    # A ray that starts within the hull says that silhouettes reach the pictures' edges: no hull to enter.
-    entered = (own < 0.5) & (first > 0)
-    steps = torch.where(entered, along[first], 0.0)
+
+    def excluded(along: Tensor) -> Tensor:
+        return sum(
+            sees_background(
+                middles, directions, along, background.roll(-shift, 1), projections.roll(-shift, 1)
+            )
+            for shift in range(1, images.shape[1])
+        )
+
+    steps, is_hit, _ = enter(excluded, images.device)
+    own = F.adaptive_avg_pool2d(background.flatten(0, 1), (height, width)).view_as(steps)
+    steps = torch.where((own < 0.5) & is_hit, steps, 0.0)
     return (middles + steps[:, :, None] * directions).unflatten(-1, (height, width))
+
+
+def enter(
+    excluded: Callable[[Tensor], Int[Tensor, "B V N S"]], device: torch.device
+) -> tuple[Float[Tensor, "B V N"], Bool[Tensor, "B V N"], Int[Tensor, "B V N"]]:
+    """How far along each ray, from its middle, the hull begins; whether it does; and how many views
+    see background even there.
+
+    excluded: of places along the rays, [S] for all or [B, V, 1, N, S], how many views see background.
+    """
+    along = torch.linspace(-REACH, REACH, SAMPLES, device=device)
+    lowest, first = excluded(along).min(dim=-1)
+    outside, inside = along[(first - 1).clamp_min(0)], along[first]
+    # Samples are two pixels of 128² apart: surfaces would be stairs.
+    for _ in range(HALVINGS):
+        between = (outside + inside) / 2
+        is_inside = excluded(between[:, :, None, :, None])[..., 0] <= lowest
+        outside, inside = (
+            torch.where(is_inside, outside, between),
+            torch.where(is_inside, between, inside),
+        )
+    # A ray that starts within the hull says that silhouettes reach the pictures' edges: no hull to enter.
+    return inside, first > 0, lowest
 
 
 def background_of(images: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V 1 H W"]:
@@ -99,7 +125,7 @@ def projections_of(cameras: Cameras, dtype: torch.dtype) -> Float[Tensor, "B V 3
 def sees_background(
     middles: Float[Tensor, "B V 3 N"],
     directions: Float[Tensor, "B V 3 N"],
-    along: Float[Tensor, " S"],
+    along: Float[Tensor, "*#rays S"],
     background: Float[Tensor, "B V 1 H W"],
     projections: Float[Tensor, "B V 3 4"],
 ) -> Bool[Tensor, "B V N S"]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lgm.cameras import Cameras, nearest_to_origin, orbit_poses, pixel_rays
 from lgm.gaussians.activations import Anchors
-from lgm.models.anchors import REACH, SAMPLES, background_of, look_up, projections_of, sees_background
+from lgm.models.anchors import background_of, enter, look_up, projections_of, sees_background
 
 _INSIDE = 0.02  # how far below the hull's surface colours are looked up: at a silhouette's edge is background
 
@@ -72,21 +72,25 @@ def drafts(
     middles = nearest_to_origin(seen_from, *size).flatten(3)  # [B, D, 3, h*w]
     directions = pixel_rays(seen_from, *size)[1].flatten(3)
     background, projections = background_of(images), projections_of(cameras, middles.dtype)
-    along = torch.linspace(-REACH, REACH, SAMPLES, device=images.device)
     num_drafts = middles.shape[1]
-    excluded = sum(
-        sees_background(
-            middles,
-            directions,
-            along,
-            *(x[:, view : view + 1].expand(-1, num_drafts, *x.shape[2:]) for x in (background, projections)),
+
+    def excluded(along: Tensor) -> Tensor:
+        return sum(
+            sees_background(
+                middles,
+                directions,
+                along,
+                *(
+                    x[:, view : view + 1].expand(-1, num_drafts, *x.shape[2:])
+                    for x in (background, projections)
+                ),
+            )
+            for view in range(images.shape[1])
         )
-        for view in range(images.shape[1])
-    )
-    # A ray that starts within the hull says that silhouettes reach the pictures' edges: no hull to enter.
-    lowest, first = excluded.min(dim=-1)  # [B, D, h*w]
-    is_hit = (lowest == 0) & (first > 0)
-    steps = torch.where(is_hit, along[first], 0.0)
+
+    steps, is_hit, lowest = enter(excluded, images.device)
+    is_hit = is_hit & (lowest == 0)
+    steps = torch.where(is_hit, steps, 0.0)
     points = middles + steps[:, :, None] * directions
     colors = _colors(points + _INSIDE * directions, images, background, projections)
     pictures = torch.where(is_hit[:, :, None], colors, 1.0)

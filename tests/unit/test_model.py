@@ -1,3 +1,5 @@
+import math
+
 import jaxtyping
 import pytest
 import torch
@@ -126,6 +128,17 @@ def test_the_hull_of_a_ball_is_near_its_surface():
     assert ahead.min() > -0.05 and ahead.median() < 0.1
     outside = means - (origins + along * directions)
     assert outside.abs()[~inside.expand_as(outside)].max() < 1e-6
+
+
+def test_where_a_ray_enters_the_hull_is_known_finer_than_its_samples():
+    cameras, radius, distance = views(4, 1), 0.39, 1.5
+    origins, directions = pixel_rays(cameras, 256, 256)
+    nearest = origins - (origins * directions).sum(dim=2, keepdim=True) * directions
+    images = torch.where(nearest.norm(dim=2, keepdim=True) < radius, 0.5, 1.0).expand(-1, -1, 3, -1, -1)
+    means = pixel_anchors(images, cameras, (64, 64), "hull").means.view(4, 64, 64, 3)
+    # Straight ahead the ray is cut by the lines from the neighbouring cameras that touch the ball.
+    edge = distance * math.tan(math.asin(radius / distance))
+    assert abs(means[0, 32, 32, 2] - edge) < 0.008  # a pixel is 0.005, and samples are 0.022 apart
 
 
 def test_a_silhouette_too_small_costs_the_hull_no_ray():
