@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # What a checkpoint's own configuration decides: evaluation must not be told its model again.
 _FROM_CHECKPOINT = ("model", "scene", "resolution")
+# But what computes it is no part of it.
+_BACK_ENDS = ("attention", "kernels")
 
 
 def evaluate(cfg: DictConfig) -> float | None:
@@ -53,9 +55,10 @@ def evaluate(cfg: DictConfig) -> float | None:
     elif cfg.model is None:
         raise ValueError(f"ckpt={cfg.ckpt} does not say which model it is; add model=big (or small, tiny, …)")
 
-    if cfg.attention is not None:
-        with open_dict(cfg):
-            cfg.model.net.attention = cfg.attention
+    with open_dict(cfg):
+        for back_end in _BACK_ENDS:
+            if cfg[back_end] is not None:
+                cfg.model.net[back_end] = cfg[back_end]
     datamodule = build_datamodule(cfg)
     datamodule.check("test", num_devices(cfg), cfg.trainer.num_nodes)
     net = build_net(cfg)
@@ -83,9 +86,10 @@ def adopt(cfg: DictConfig, stored: dict) -> None:
     for override, key in typed() or []:
         if key.split(".")[0] in ("scene", "resolution"):
             raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
-        if key == "model.net.attention":
+        back_end = key.removeprefix("model.net.")
+        if back_end != key and back_end in _BACK_ENDS:
             value = override.partition("=")[2]
-            raise ValueError(f"{override} would have no effect beside a .ckpt; give attention={value}")
+            raise ValueError(f"{override} would have no effect beside a .ckpt; give {back_end}={value}")
     if cfg.rotation is not None:
         raise ValueError(
             f"rotation={cfg.rotation} would have no effect: ckpt={cfg.ckpt} says how its rotations are read; "

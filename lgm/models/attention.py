@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lgm.errors import first_line
+from lgm.kernels import GroupNorm
 
 NUM_HEADS = 16
 NUM_NORM_GROUPS = 32
@@ -87,7 +88,7 @@ class MultiViewAttention(nn.Module):
     def __init__(self, dim: int, skip_scale: float) -> None:
         super().__init__()
         self.skip_scale = skip_scale
-        self.norm = nn.GroupNorm(NUM_NORM_GROUPS, dim, eps=NORM_EPS)
+        self.norm = GroupNorm(NUM_NORM_GROUPS, dim, eps=NORM_EPS)
         self.attn = SelfAttention(dim)
 
     def forward(self, x: Float[Tensor, "BV C h w"], num_views: int) -> Float[Tensor, "BV C h w"]:

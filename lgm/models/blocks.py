@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lgm.kernels import GroupNorm
 from lgm.models.attention import NORM_EPS, NUM_NORM_GROUPS, MultiViewAttention
 
 
@@ -15,16 +16,15 @@ class ResnetBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, skip_scale: float) -> None:
         super().__init__()
         self.skip_scale = skip_scale
-        self.norm1 = nn.GroupNorm(NUM_NORM_GROUPS, in_channels, eps=NORM_EPS)
+        self.norm1 = GroupNorm(NUM_NORM_GROUPS, in_channels, eps=NORM_EPS, silu=True)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(NUM_NORM_GROUPS, out_channels, eps=NORM_EPS)
+        self.norm2 = GroupNorm(NUM_NORM_GROUPS, out_channels, eps=NORM_EPS, silu=True)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV D h w"]:
-        residual = self.conv1(F.silu(self.norm1(x)))
-        residual = self.conv2(F.silu(self.norm2(residual)))
+        residual = self.conv2(self.norm2(self.conv1(self.norm1(x))))
         return (residual + self.shortcut(x)) * self.skip_scale
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lgm.cameras import Cameras, plucker_rays
 from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, Anchors, Rotation, activate, raw_scale
+from lgm.kernels import KernelChoice, use_kernels
 from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
 from lgm.models.attention import use_attention
 from lgm.models.drafts import draft_poses, with_drafts
@@ -50,6 +51,8 @@ class LGM(nn.Module):
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     attention: the back end that computes attention, "sdpa" or "xformers"; no part of the
         architecture, weights fit either.
+    kernels: "auto", norms are computed by our own fused kernels where these run, or "plain", by PyTorch's
+        (`lgm.kernels`); the same numbers but for their rounding.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class LGM(nn.Module):
         draft_elevations_deg: Sequence[float] | None = None,
         rotation: Rotation = "fixed",
         attention: str = "sdpa",
+        kernels: KernelChoice = "auto",
     ) -> None:
         super().__init__()
         check_levels(down_channels, down_attention, up_channels, up_attention, input_size)
@@ -100,6 +104,7 @@ class LGM(nn.Module):
             up_attention=tuple(up_attention)[: len(up_channels)],
         )
         use_attention(self.unet, attention)
+        use_kernels(self.unet, kernels)
         self.conv = nn.Conv2d(NUM_RAW_CHANNELS, NUM_RAW_CHANNELS, 1)
         self._initialise_output()
 

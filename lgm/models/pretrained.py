@@ -62,7 +62,8 @@ def complete_net(net: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(LGM).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     complete = {**defaults, **net}
-    del complete["attention"]
+    for computed_by in ("attention", "kernels"):
+        del complete[computed_by]
     return complete
 
 

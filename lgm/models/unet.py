@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lgm.kernels import GroupNorm
 from lgm.models.attention import NORM_EPS, NUM_NORM_GROUPS
 from lgm.models.blocks import DownBlock, MidBlock, UpBlock
 
@@ -54,10 +54,12 @@ class UNet(nn.Module):
             self.up_blocks.append(UpBlock(channels, consumed, width, attention, upsample, skip_scale))
             channels = width
 
-        self.norm_out = nn.GroupNorm(NUM_NORM_GROUPS, channels, eps=NORM_EPS)
+        self.norm_out = GroupNorm(NUM_NORM_GROUPS, channels, eps=NORM_EPS, silu=True)
         self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "BV C H W"], num_views: int) -> Float[Tensor, "BV D h w"]:
+        if self.norm_out.is_fused(x):  # what comes out of a convolution lies as what went in
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
@@ -69,7 +71,7 @@ class UNet(nn.Module):
         # In the weights' own precision also under autocast: what comes out are positions and scales,
         # and a position in bf16 is a pixel off.
         with torch.autocast(x.device.type, enabled=False):
-            return self.conv_out(F.silu(self.norm_out(x.to(self.conv_out.weight.dtype))))
+            return self.conv_out(self.norm_out(x.to(self.conv_out.weight.dtype)))
 
 
 def check_levels(

@@ -1,0 +1,157 @@
+"""GroupNorm and SiLU over pictures whose channels lie side by side ([N, P, C] in memory, P pixels).
+
+A program takes a block of pixels and of channels. Sums go into one row a block of pixels, and a second
+kernel adds the rows of a group: no atomics, so the same bits each time, and groups of any width.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _tile(num_pixels, num_channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Places of this program's tile within its picture, which of them exist, and its channels."""
+    pixels = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = (pixels < num_pixels)[:, None] & (channels < num_channels)[None, :]
+    picture = tl.program_id(0).to(tl.int64) * num_pixels * num_channels
+    return picture + pixels[:, None] * num_channels + channels[None, :], inside, channels
+
+
+@triton.jit
+def _normalised(x, means, rstds, channels, num_channels, group_width):
+    """(x - mean) / deviation of each channel's group."""
+    groups = num_channels // group_width
+    group = tl.program_id(0) * groups + channels // group_width
+    there = channels < num_channels
+    mean, rstd = tl.load(means + group, there, 0.0), tl.load(rstds + group, there, 0.0)
+    return (x - mean[None, :]) * rstd[None, :]
+
+
+@triton.jit
+def moments_kernel(
+    x,  # [N, P, C]
+    sums, squares,  # [N, rows, C] float32: of a block of pixels, and of their distances from its mean
+    num_pixels, num_channels,
+    PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
+    values = tl.load(x + place, inside, 0.0).to(tl.float32)
+    total = tl.sum(values, axis=0)
+    count = tl.minimum(PIXELS, num_pixels - tl.program_id(1) * PIXELS)
+    distance = tl.where(inside, values - (total / count)[None, :], 0.0)
+    row = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * num_channels + channels
+    tl.store(sums + row, total, channels < num_channels)
+    tl.store(squares + row, tl.sum(distance * distance, axis=0), channels < num_channels)
+
+
+@triton.jit
+def combine_kernel(
+    sums, squares,  # [N, rows, C] float32
+    means, rstds,  # [N, G] float32
+    num_pixels, num_channels, group_width, rows, eps,
+    PIXELS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """One program a picture and group. Squares are about each block's own mean: no cancellation."""
+    row, column = tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    inside = (row < rows)[:, None] & (column < group_width)[None, :]
+    place = (tl.program_id(0) * rows + row)[:, None] * num_channels
+    place += tl.program_id(1) * group_width + column[None, :]
+    total = tl.load(sums + place, inside, 0.0)
+    count = tl.minimum(PIXELS, num_pixels - row * PIXELS)[:, None].to(tl.float32)
+    all_of_them = (num_pixels * group_width).to(tl.float32)
+    mean = tl.sum(total) / all_of_them
+    apart = tl.where(inside, total / count - mean, 0.0)
+    within = tl.load(squares + place, inside, 0.0)
+    variance = tl.sum(within + count * apart * apart) / all_of_them
+    group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(means + group, mean)
+    tl.store(rstds + group, 1 / tl.sqrt(variance + eps))
+
+
+@triton.jit
+def apply_kernel(
+    x, weight, bias, means, rstds,
+    y,  # [N, P, C], in the precision that it is wanted in
+    num_pixels, num_channels, group_width,
+    SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
+    values = tl.load(x + place, inside, 0.0).to(tl.float32)
+    there = channels < num_channels
+    z = _normalised(values, means, rstds, channels, num_channels, group_width)
+    z *= tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
+    z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
+    if SILU:
+        z *= tl.sigmoid(z)
+    tl.store(y + place, z.to(y.dtype.element_ty), inside)
+
+
+@triton.jit
+def _grad_z(normalised, grad_y, weight, bias, channels, num_channels, SILU: tl.constexpr):
+    """The gradient before SiLU, which is computed again."""
+    if SILU:
+        there = channels < num_channels
+        z = normalised * tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
+        z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
+        s = tl.sigmoid(z)
+        grad_y *= s * (1 + z * (1 - s))
+    return grad_y
+
+
+@triton.jit
+def backward_sums_kernel(
+    x, grad_y, weight, bias, means, rstds,
+    grad_biases, grad_weights,  # [N, rows, C] float32: sums over a block of pixels
+    num_pixels, num_channels, group_width,
+    SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
+    values = tl.load(x + place, inside, 0.0).to(tl.float32)
+    grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
+    normalised = _normalised(values, means, rstds, channels, num_channels, group_width)
+    grad = _grad_z(normalised, grad, weight, bias, channels, num_channels, SILU)
+    row = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * num_channels + channels
+    tl.store(grad_biases + row, tl.sum(grad, axis=0), channels < num_channels)
+    tl.store(grad_weights + row, tl.sum(grad * normalised, axis=0), channels < num_channels)
+
+
+@triton.jit
+def backward_combine_kernel(
+    grad_biases, grad_weights, weight,
+    mean_grads, mean_products,  # [N, G] float32: of the gradient, and of it times the normalised values
+    num_pixels, num_channels, group_width, rows,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    row, column = tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    inside = (row < rows)[:, None] & (column < group_width)[None, :]
+    channel = tl.program_id(1) * group_width + column
+    place = (tl.program_id(0) * rows + row)[:, None] * num_channels + channel[None, :]
+    scale = tl.load(weight + channel, column < group_width, 0.0).to(tl.float32)[None, :]
+    all_of_them = (num_pixels * group_width).to(tl.float32)
+    group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    grads = tl.sum(tl.load(grad_biases + place, inside, 0.0) * scale)
+    products = tl.sum(tl.load(grad_weights + place, inside, 0.0) * scale)
+    tl.store(mean_grads + group, grads / all_of_them)
+    tl.store(mean_products + group, products / all_of_them)
+
+
+@triton.jit
+def backward_apply_kernel(
+    x, grad_y, weight, bias, means, rstds, mean_grads, mean_products,
+    grad_x,  # [N, P, C]
+    num_pixels, num_channels, group_width,
+    SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
+    values = tl.load(x + place, inside, 0.0).to(tl.float32)
+    grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
+    normalised = _normalised(values, means, rstds, channels, num_channels, group_width)
+    grad = _grad_z(normalised, grad, weight, bias, channels, num_channels, SILU)
+    there = channels < num_channels
+    group = tl.program_id(0) * (num_channels // group_width) + channels // group_width
+    grad *= tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
+    grad -= tl.load(mean_grads + group, there, 0.0)[None, :]
+    grad -= normalised * tl.load(mean_products + group, there, 0.0)[None, :]
+    grad *= tl.load(rstds + group, there, 0.0)[None, :]
+    tl.store(grad_x + place, grad.to(grad_x.dtype.element_ty), inside)
