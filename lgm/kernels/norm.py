@@ -30,11 +30,11 @@ _MOST_CHANNELS = 128  # of them side by side
 class GroupNorm(nn.GroupNorm):
     """nn.GroupNorm, with SiLU after it on request.
 
-    fuse: let our own kernels compute it where they run; else, and where torch.compile is at work, which
+    fuse: let our own kernels compute it where they run. Else, and where torch.compile is at work, which
         fuses by itself, PyTorch does.
     """
 
-    fuse = True
+    fuse = False
 
     def __init__(self, num_groups: int, num_channels: int, eps: float, silu: bool = False) -> None:
         super().__init__(num_groups, num_channels, eps=eps)

@@ -51,8 +51,8 @@ class LGM(nn.Module):
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     attention: the back end that computes attention, "sdpa" or "xformers"; no part of the
         architecture, weights fit either.
-    kernels: "auto", norms are computed by our own fused kernels where these run, or "plain", by PyTorch's
-        (`lgm.kernels`); the same numbers but for their rounding.
+    kernels: "plain", norms are PyTorch's, or "auto", our own fused ones where these run (`lgm.kernels`): the
+        same numbers but for their rounding.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LGM(nn.Module):
         draft_elevations_deg: Sequence[float] | None = None,
         rotation: Rotation = "fixed",
         attention: str = "sdpa",
-        kernels: KernelChoice = "auto",
+        kernels: KernelChoice = "plain",
     ) -> None:
         super().__init__()
         check_levels(down_channels, down_attention, up_channels, up_attention, input_size)
