@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
 
+from lgm.cli.evaluate import adopt
 from lgm.cli.train import train
 from lgm.models.checkpoint import network_weights, read_checkpoint
 from tests.integration.running import MICRO, SHORT, composed, run_evaluate, run_train
@@ -203,7 +205,7 @@ def test_a_checkpoint_of_another_model_is_refused(trained, dataset, tmp_path):
         run_evaluate(dataset, tmp_path, last, "model=big")
 
 
-def test_the_back_end_of_attention_may_change(trained, dataset, tmp_path, monkeypatch):
+def test_what_computes_the_network_may_change(trained, dataset, tmp_path, monkeypatch):
     """It is no part of the architecture: what was trained with one is evaluated with another."""
     monkeypatch.setitem(sys.modules, "xformers", None)  # as if it were not installed
     checkpoint = read_checkpoint(trained[0] / "checkpoints" / "last.ckpt")
@@ -212,8 +214,16 @@ def test_the_back_end_of_attention_may_change(trained, dataset, tmp_path, monkey
     torch.save(checkpoint, path)
     with pytest.raises(InstantiationException, match="attention='xformers' cannot be used here"):
         run_evaluate(dataset, tmp_path / "no", path, "data.split=val")
-    value = run_evaluate(dataset, tmp_path / "yes", path, "data.split=val", "attention=sdpa")
+    value = run_evaluate(dataset, tmp_path / "yes", path, "data.split=val", "attention=sdpa", "kernels=auto")
     assert value == pytest.approx(trained[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("option", ["attention=xformers", "kernels=auto"])
+def test_what_computes_the_network_has_one_name(monkeypatch, option):
+    key, _, _ = f"model.net.{option}".partition("=")
+    monkeypatch.setattr("lgm.cli.evaluate.typed", lambda: [(f"model.net.{option}", key)])
+    with pytest.raises(ValueError, match=f"would have no effect beside a .ckpt; give {option}"):
+        adopt(OmegaConf.create({"ckpt": "a.ckpt"}), {})
 
 
 def test_released_weights_of_the_same_shapes_evaluate(trained, dataset, tmp_path):
