@@ -28,6 +28,7 @@ from lgm.callbacks import Turntable
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
 from lgm.cli.runtime import keep_freed_memory
 from lgm.gaussians import Gaussians
+from lgm.gaussians.activations import Anchors
 from lgm.gaussians.ply import save_ply
 from lgm.models import LGM, FastLGM
 from lgm.rendering import make_renderer
@@ -66,21 +67,21 @@ class Inference:
         self.cameras = Cameras.orbit([0.0] * shape[1], azimuths)[None]
 
     @torch.no_grad()
-    def upload(self) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
-        """Pictures, cameras, and what the network takes, on the device."""
+    def upload(self) -> tuple[torch.Tensor, Anchors | None]:
+        """What the network takes, on the device, and where its Gaussians start."""
         images = self.pictures.to(self.device, non_blocking=True).float() / 255
-        cameras = self.cameras.to(self.device)
-        return images, cameras, self.net.net.network_input(images, cameras)
+        images, cameras, anchors = self.net.net.complete(images, self.cameras.to(self.device))
+        return self.net.net.network_input(images, cameras), anchors
 
     @torch.no_grad()
-    def write(self, raw: torch.Tensor, images: torch.Tensor, cameras: Cameras) -> Gaussians:
-        gaussians = self.net.net.decode(raw, self.net.net.pixel_anchors(images, cameras))
+    def write(self, raw: torch.Tensor, anchors: Anchors | None) -> Gaussians:
+        gaussians = self.net.net.decode(raw, anchors)
         save_ply(gaussians, self.path, min_opacity=0.0)
         return gaussians
 
     def all(self) -> Gaussians:
-        images, cameras, x = self.upload()
-        return self.write(self.net.splat_map(x), images, cameras)
+        x, anchors = self.upload()
+        return self.write(self.net.splat_map(x), anchors)
 
 
 def timed(run: Callable[[], object], device: torch.device, repeats: int) -> dict:
@@ -105,15 +106,13 @@ def synchronize(device: torch.device) -> None:
 def measure(inference: Inference, options: argparse.Namespace, folder: Path) -> dict[str, dict]:
     device, rows = inference.device, {}
     start = time.perf_counter()
-    images, cameras, x = inference.upload()
+    x, anchors = inference.upload()
     raw = inference.net.splat_map(x).clone()
     synchronize(device)
     first_call_s = time.perf_counter() - start  # compiling and recording
     rows["pictures to the device, rays"] = timed(inference.upload, device, options.repeats)
     rows["network"] = timed(lambda: inference.net.splat_map(x), device, options.repeats)
-    rows["activations and .ply"] = timed(
-        lambda: inference.write(raw, images, cameras), device, options.repeats
-    )
+    rows["activations and .ply"] = timed(lambda: inference.write(raw, anchors), device, options.repeats)
     rows["four pictures to a saved .ply"] = timed(inference.all, device, options.repeats)
     rows["network"]["first_call_s"] = first_call_s
     if options.frames:
