@@ -24,8 +24,9 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import Tensor
 
-from lgm.models.checkpoint import check_values
+from lgm.models.checkpoint import check_values, fingerprint
 from lgm.models.pretrained import (
     CONFIG_KEY,
     CONFIG_NAME,
@@ -35,7 +36,6 @@ from lgm.models.pretrained import (
     WEIGHTS_NAME,
     Weights,
     complete_net,
-    find_weights,
     read_weights,
 )
 
@@ -96,7 +96,7 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     return path
 
 
-def measured(folders: Sequence[Path], path: Path) -> dict[str, Any]:
+def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The numbers of evaluations of these weights, by protocol.
 
     Raises ValueError where a folder holds no evaluation, one of other weights, or a protocol twice.
@@ -105,16 +105,19 @@ def measured(folders: Sequence[Path], path: Path) -> dict[str, Any]:
     for folder in folders:
         try:
             summary = json.loads((folder / "metrics.json").read_text("utf-8"))
-            config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-            name, of = summary["protocol"], find_weights(config["ckpt"])
+            data = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["data"]
+            name, of = summary["protocol"], summary["made_with"]["weights_hash"]
         except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-            raise ValueError(f"{folder} is no folder of an evaluation of these weights: {error}") from error
-        if not of.samefile(path):
-            raise ValueError(f"{folder} is an evaluation of {of}, not of {path}")
+            raise ValueError(f"{folder} is no folder of an evaluation: {error}") from error
+        if of != (own := fingerprint(tensors)):
+            raise ValueError(
+                f"{folder} is an evaluation of other weights (weights_hash {of}, these have {own}); evaluate "
+                "the file that is exported"
+            )
         if name in found:
             raise ValueError(f"{folder} is a second evaluation by protocol {name}; give one of each")
-        split = {"split": config["data"].get("split")}
-        found[name] = split | {key: value for key, value in summary.items() if key not in _LEFT_OUT}
+        rest = {key: value for key, value in summary.items() if key not in _LEFT_OUT}
+        found[name] = {"split": data.get("split"), **rest}
     return found
 
 
@@ -138,7 +141,7 @@ def main() -> int:
     try:
         weights = read_weights(arguments.source, arguments.weights)
         if arguments.evaluation:
-            weights = replace(weights, metrics=measured(arguments.evaluation, weights.path))
+            weights = replace(weights, metrics=measured(arguments.evaluation, weights.tensors))
         path = export(weights, arguments.out, torch.float32 if arguments.float32 else torch.float16)
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"error: {error}\n")

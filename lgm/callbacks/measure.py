@@ -42,7 +42,8 @@ class Measure(Callback):
         testing.
     untrained_objects: on how many objects it is measured, the first that arrive; it costs as much as the
         network itself. 0 leaves it out.
-    weights: "ema", "raw" or "unknown", for the record; may be set later as well.
+    weights: "ema", "raw" or "unknown", and weights_hash, of `lgm.models.checkpoint.fingerprint`: for the
+        record, and to be set later.
     table, summary: of all ranks, once the test epoch has ended.
     """
 
@@ -60,6 +61,7 @@ class Measure(Callback):
         self.make_untrained = make_untrained
         self.untrained_objects = untrained_objects
         self.weights = "unknown"
+        self.weights_hash: str | None = None
         self.measurement = Measurement(protocol)
         self.table: ViewTable | None = None
         self.summary: dict | None = None
@@ -129,6 +131,7 @@ class Measure(Callback):
         wanted = getattr(trainer.datamodule, "num_test_objects", None)
         return {
             "weights": self.weights,
+            "weights_hash": self.weights_hash,
             "precision": str(trainer.precision),
             "renderer": None if renderer is None else name_of(renderer, pl_module.device.type),
             "skipped_objects": None if wanted is None else wanted - len(self._seen),

@@ -1,5 +1,6 @@
 """Reading weights: the released `.safetensors`, and our own checkpoints."""
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,15 @@ def check_values(weights: dict[str, Tensor], source: str) -> None:
             raise ValueError(
                 f"{source}: {name} is not finite (NaN or infinity); give others, e.g. of an earlier step"
             )
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    """The same for the same names and numbers in the same precision, whatever file they lie in: 16 digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -161,6 +161,7 @@ def test_metrics_json(evaluated):
     ]
     assert metrics["made_with"] == {
         "weights": "unknown",
+        "weights_hash": None,
         "precision": "32-true",
         "renderer": None,  # this module draws by itself
         "skipped_objects": None,

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from lgm.models import LGM
+from lgm.models.checkpoint import fingerprint
 from lgm.models.pretrained import read_weights
 from scripts.export import export, measured
 from tests.unit.test_pretrained import CONFIG, NET, checkpoint
@@ -58,42 +59,58 @@ def trained(path: Path, net: LGM) -> Path:
     return path
 
 
-def evaluation(folder: Path, weights: Path, protocol: str = "canonical4") -> Path:
+def evaluation(folder: Path, tensors: dict, protocol: str = "canonical4") -> Path:
     folder.mkdir()
     numbers = {"protocol": protocol, "protocol_hash": "e4a8", "psnr": 25.5, "protocol_content": {"name": "x"}}
+    numbers["made_with"] = {"weights_hash": fingerprint(tensors)}
     (folder / "metrics.json").write_text(json.dumps(numbers))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"ckpt": str(weights), "data": {"split": "val"}}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"split": "val"}}))
     return folder
 
 
 def test_how_they_were_trained_and_what_was_measured_goes_along(net, tmp_path):
     path = trained(tmp_path / "run.ckpt", net)
-    folder = evaluation(tmp_path / "evaluation", path)
+    folder = evaluation(tmp_path / "evaluation", net.state_dict())
     command = [sys.executable, "scripts/export.py", path, "--out", tmp_path / "out", "--evaluation", folder]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     weights = read_weights(tmp_path / "out")
     assert weights.config == CONFIG
-    assert weights.metrics == {"canonical4": {"split": "val", "protocol_hash": "e4a8", "psnr": 25.5}}
+    numbers = weights.metrics["canonical4"]
+    assert numbers.pop("made_with") == {"weights_hash": fingerprint(net.state_dict())}
+    assert numbers == {"split": "val", "protocol_hash": "e4a8", "psnr": 25.5}
     config = weights.training.pop("config")
     assert weights.training == {"step": 1200, "seed": 7, "device_minutes": 3.5, "devices": "2 × CPU"}
     assert config["run_dir"] == "<run_dir>" and config["dirs"] == ["<run_dir>/images", "else"]
     # Of an exported file, what it says is handed on.
     again = read_weights(export(read_weights(tmp_path / "out"), tmp_path / "again", torch.float16))
-    assert again.metrics == weights.metrics and again.training == {**weights.training, "config": config}
+    assert again.metrics["canonical4"].items() >= numbers.items()
+    assert again.training == {**weights.training, "config": config}
 
 
 def test_numbers_of_other_weights_are_refused(net, tmp_path):
-    path, other = trained(tmp_path / "run.ckpt", net), trained(tmp_path / "other.ckpt", net)
-    folder = evaluation(tmp_path / "evaluation", other)
-    with pytest.raises(ValueError, match=r"evaluation is an evaluation of .*other.ckpt, not of .*run.ckpt"):
-        measured([folder], path)
+    tensors, half = net.state_dict(), {name: tensor.half() for name, tensor in net.state_dict().items()}
+    folder = evaluation(tmp_path / "evaluation", tensors)
+    with pytest.raises(
+        ValueError, match=r"evaluation is an evaluation of other weights \(weights_hash \w{16}, "
+    ):
+        measured([folder], half)
     with pytest.raises(ValueError, match=r"again is a second evaluation by protocol canonical4"):
-        measured([folder, evaluation(tmp_path / "again", other)], other)
+        measured([folder, evaluation(tmp_path / "again", tensors)], tensors)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty is no folder of an evaluation of these weights"):
-        measured([tmp_path / "empty"], path)
+    with pytest.raises(ValueError, match="empty is no folder of an evaluation: .*metrics.json"):
+        measured([tmp_path / "empty"], tensors)
+
+
+def test_a_fingerprint_is_of_names_and_numbers(net):
+    weights = net.state_dict()
+    same = dict(reversed([(name, tensor.clone()) for name, tensor in weights.items()]))
+    same["unet.conv_in.weight"] = same["unet.conv_in.weight"].to(memory_format=torch.channels_last)
+    assert fingerprint(same) == fingerprint(weights)
+    name = "conv.bias"
+    others = [weights | {name: weights[name] + 1e-6}, weights | {name: weights[name].half()}]
+    assert len({fingerprint(w) for w in [weights, *others]}) == 3
 
 
 def test_values_that_half_precision_cannot_hold(net, tmp_path):
