@@ -26,7 +26,7 @@ class Forked:
 
     def __init__(self, function: Callable[[], object], cwd: Path | None = None) -> None:
         self.returncode: int | None = None
-        self._output = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - read later on
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         self.pid = os.fork()

@@ -13,8 +13,8 @@ SOON_S = 1.0
 
 
 def hurried_by(monkeypatch: pytest.MonkeyPatch, is_next_silent: Callable[[str], bool]) -> None:
-    """Patience ends soon in an attempt that is going to meet silence, or a drip, and never in the others: on a
-    busy machine a good server of the tests may be slow too.
+    """Patience ends soon in an attempt that is going to meet silence, or a drip, and never in the others: on
+    a busy machine a good server of the tests may be slow too.
 
     is_next_silent: of a URL, asked before each attempt.
     """

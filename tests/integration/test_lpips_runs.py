@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lgm.models.checkpoint import network_weights, read_checkpoint
-from tests.integration.running import MICRO, SHORT, run_evaluate, run_script, run_train
+from tests.integration.running import MICRO, SHORT, run_evaluate, run_script, run_train, start_script
 from tests.integration.test_train_and_evaluate import Killed, dies_at
 from tests.perceptual_weights import needs_linear_weights
 
@@ -103,6 +103,6 @@ def test_two_processes_train_with_lpips(dataset, tmp_path, perceptual):
         "train.max_steps=2",
         "data.micro_batch_size=1",
     ]
-    result = run_script("train.py", *options, f"data.path={dataset}", f"run_dir={tmp_path}")
+    result = start_script("train.py", *options, f"data.path={dataset}", f"run_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
