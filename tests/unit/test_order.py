@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from lgm.data.order import Slot, parts, shares, slots, view_rng, within
 
-
 # The same examples each time, as all that tests draw; and a machine that is slow at drawing them is no fault.
 SAME = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
