@@ -17,8 +17,8 @@ class BadServer(ThreadingHTTPServer):
 
     Troubles: `cut` sends half and closes; `stall` sends half and then nothing for ever; `drip` sends a byte
     at a time; `refuse` closes without an answer; a number is that HTTP status; `page` sends HTML; `unsized`
-    cuts off without having given a length. ranges: whether ranges are answered. hold: of which path nothing
-    more is sent from now on; `holding` is set when that has begun.
+    cuts off without having given a length. ranges: whether ranges are answered. hold: whether of a path, of
+    which so many bytes are sent, no more are; `holding` is set when that has begun.
     """
 
     daemon_threads = True
@@ -28,7 +28,7 @@ class BadServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.trouble: dict[str, list[str]] = {}
         self.ranges = True
-        self.hold: Callable[[str], bool] = lambda path: False  # asked before each 64 KiB
+        self.hold: Callable[[str, int], bool] = lambda path, sent: False  # asked before each 64 KiB
         self.holding = threading.Event()
         self.requests: Counter[str] = Counter()
         self.bytes_sent = 0
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             for i in range(0, len(body), 1 << 16):
-                if self.server.hold(unquote(self.path)):
+                if self.server.hold(unquote(self.path), i):
                     self.server.holding.set()
                     self.server.closing.wait()
                     return

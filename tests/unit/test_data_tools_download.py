@@ -411,12 +411,12 @@ def test_killed_at_any_moment_nothing_half_counts_as_whole(server, tmp_path, aft
     size = len(glb(0, 400_000))
     for number, uid in enumerate(UIDS):
         server.files[f"/o/{path_of(uid)}"] = glb(number, 400_000)
-    # The server sends so much, and then no file any further of which the first bytes have reached the disk:
-    # however busy the machine, the kill comes in the middle of one.
-    server.hold = lambda path: server.bytes_sent >= after_bytes and path in begun(tmp_path)
+    # The server sends so much, and then of no file more than its first bytes: however busy the machine, the
+    # kill comes in the middle of one, when some of it lies on the disk.
+    server.hold = lambda path, sent: server.bytes_sent >= after_bytes and sent > 0
     process = Forked(lambda: objaverse(server, tmp_path, "--all", "--workers", "2"))
     try:
-        wait_until(server.holding.is_set, process)
+        wait_until(lambda: server.holding.is_set() and begun(tmp_path), process)
     finally:
         process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -426,7 +426,7 @@ def test_killed_at_any_moment_nothing_half_counts_as_whole(server, tmp_path, aft
     assert cut_off and len(whole) < 7
     for number, uid in enumerate(UIDS):
         assert whole.get(f"{uid}.glb", glb(number, 400_000)) == glb(number, 400_000)
-    server.hold = lambda path: False
+    server.hold = lambda path, sent: False
     server.ranged.clear()
     assert objaverse(server, tmp_path, "--all") == 0
     assert sorted(server.ranged) == sorted(cut_off), "what was cut off goes on where it stopped"
