@@ -65,7 +65,7 @@ class BadProxy:
             with socket.create_connection(("127.0.0.1", self._port)) as server:
                 threading.Thread(target=_pump, args=(client, server), daemon=True).start()
                 if trouble == "deaf":
-                    self._closing.wait(20)
+                    self._closing.wait()
                     return
                 sent = 0
                 while content := server.recv(_HEAD - sent if trouble and sent < _HEAD else 1 << 16):
@@ -77,7 +77,7 @@ class BadProxy:
 
     def _misbehave(self, client: socket.socket, trouble: str, content: bytes) -> None:
         if trouble == "stall":
-            self._closing.wait(20)
+            self._closing.wait()
         elif trouble == "drip":
             for i in range(len(content)):
                 client.sendall(content[i : i + 1])

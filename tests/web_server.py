@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
-import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -14,9 +15,10 @@ from urllib.parse import unquote
 class BadServer(ThreadingHTTPServer):
     """files: path -> content. trouble: path -> a name a request, later ones are served well; `…!` for all.
 
-    Troubles: `cut` sends half and closes; `stall` sends half and waits; `drip` sends a byte at a time;
-    `refuse` closes without an answer; a number is that HTTP status; `page` sends HTML; `unsized` cuts off
-    without having given a length. ranges: whether ranges are answered.
+    Troubles: `cut` sends half and closes; `stall` sends half and then nothing for ever; `drip` sends a byte
+    at a time; `refuse` closes without an answer; a number is that HTTP status; `page` sends HTML; `unsized`
+    cuts off without having given a length. ranges: whether ranges are answered. hold: whether of a path, of
+    which so many bytes are sent, no more are; `holding` is set when that has begun.
     """
 
     daemon_threads = True
@@ -26,7 +28,8 @@ class BadServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.trouble: dict[str, list[str]] = {}
         self.ranges = True
-        self.pace_s = 0.0  # before each 64 KiB
+        self.hold: Callable[[str, int], bool] = lambda path, sent: False  # asked before each 64 KiB
+        self.holding = threading.Event()
         self.requests: Counter[str] = Counter()
         self.bytes_sent = 0
         self.ranged: list[str] = []
@@ -52,6 +55,14 @@ def bad_server():
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def nowhere() -> Iterator[str]:
+    """An address at which connections are refused: its port is held, so that nobody else begins to listen."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -116,11 +127,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif trouble in ("cut", "stall", "unsized"):
             self._send(body[:half])
             if trouble == "stall":
-                self.server.closing.wait(20)
+                self.server.closing.wait()
             self.close_connection = True
         else:
             for i in range(0, len(body), 1 << 16):
-                time.sleep(self.server.pace_s)
+                if self.server.hold(unquote(self.path), i):
+                    self.server.holding.set()
+                    self.server.closing.wait()
+                    return
                 self._send(body[i : i + (1 << 16)])
 
     def _send(self, body: bytes) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.datasets import write_dataset
-from tests.integration.running import MICRO, SHORT, run_script
+from tests.integration.running import MICRO, SHORT, run_script, start_script
 
 
 def one_error(result) -> str:
@@ -91,7 +91,7 @@ def test_a_torchvision_that_does_not_fit_is_named(tmp_path, monkeypatch):
     (tmp_path / "torchmetrics.py").write_text("import torchvision")
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    line = one_error(run_script("train.py", "--help"))
+    line = one_error(start_script("train.py", "--help"))
     assert "pip uninstall -y torchvision" in line
 
 

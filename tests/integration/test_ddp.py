@@ -7,7 +7,7 @@ import pytest
 
 from lgm.models.checkpoint import network_weights, read_checkpoint
 from tests.datasets import write_dataset
-from tests.integration.running import MICRO, SHORT, run_evaluate, run_script
+from tests.integration.running import MICRO, SHORT, run_evaluate, start_script
 
 
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
@@ -21,7 +21,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     }
     weights, rows, augment = {}, {}, []
     for name, own in runs.items():
-        result = run_script("train.py", *options, *own, f"run_dir={tmp_path / name}")
+        result = start_script("train.py", *options, *own, f"run_dir={tmp_path / name}")
         assert result.returncode == 0, result.stderr
         checkpoint = read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")
         assert checkpoint["global_step"] == 3
@@ -49,13 +49,13 @@ def test_fewer_objects_than_processes_and_uneven_ones_are_measured_once(tmp_path
     folder = write_dataset(tmp_path / "set", train=(2,), val=(3,))
     options = [o for o in [*MICRO, *SHORT] if not o.startswith("trainer=")]
     options += [f"data.path={folder}", "data.micro_batch_size=1", "data.eval_batch_size=1", "trainer=ddp_sim"]
-    result = run_script("train.py", *options, "data.max_val_objects=1", f"run_dir={tmp_path / 'run'}")
+    result = start_script("train.py", *options, "data.max_val_objects=1", f"run_dir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     for count in (1, 3):
         limits = ["data.split=val", "data.eval_batch_size=1", f"data.max_test_objects={count}"]
         alone = run_evaluate(folder, tmp_path / f"alone{count}", last, *limits)
-        result = run_script(
+        result = start_script(
             "evaluate.py",
             f"ckpt={last}",
             f"data.path={folder}",

@@ -15,7 +15,7 @@ SLOW_RATE = ["optimizer.lr=1e-6", "scheduler=constant", "scheduler.warmup_steps=
 
 @pytest.fixture(scope="module")
 def trained(dataset, tmp_path_factory):
-    """A run of 80 steps, with a running average."""
+    """A run of 40 steps, with a running average."""
     run_dir = tmp_path_factory.mktemp("trained")
     run_train(
         dataset,
@@ -24,9 +24,9 @@ def trained(dataset, tmp_path_factory):
         "callbacks.progress=null",
         "callbacks.ema.decay=0.9",
         "data/augment=none",
-        "train.max_steps=80",
-        "train.val_every_steps=80",
-        "train.checkpoint_every_steps=80",
+        "train.max_steps=40",
+        "train.val_every_steps=40",
+        "train.checkpoint_every_steps=40",
         "optimizer.lr=2e-3",
         "scheduler.warmup_steps=5",
     )
@@ -57,7 +57,7 @@ def test_a_run_starts_where_the_weights_left_off(trained, dataset, tmp_path):
 @pytest.mark.slow
 def test_fine_tuning_to_four_times_as_many_gaussians_at_twice_the_resolution(trained, dataset, tmp_path):
     """The convolutions fit any size; Gaussians shrink with the spacing of their map."""
-    finer = ["model.net.input_size=64", "resolution.target_size=64"]
+    finer = ["model.net.input_size=32", "resolution.target_size=32"]
     start = f"init_from={trained / 'checkpoints' / 'last.ckpt'}"
     started = first_psnr(dataset, tmp_path / "from", start, *finer)
     anew = first_psnr(dataset, tmp_path / "anew", *finer)
@@ -74,7 +74,7 @@ def test_fine_tuning_a_network_with_one_level_more(trained, dataset, tmp_path, c
         first_psnr(dataset, tmp_path / "strict", start, *more)
     with caplog.at_level("INFO"):
         first_psnr(dataset, tmp_path / "matching", start, "init_policy=matching", *more)
-    assert "splat map 16 → 32" in caplog.text
+    assert "splat map 8 → 16" in caplog.text
     assert "unet.up_blocks.2.nets.0.conv1.weight" in caplog.text
 
 
@@ -101,7 +101,7 @@ def test_another_reading_of_the_same_tensors_is_refused(trained, dataset, tmp_pa
 def test_the_average_is_measured_kept_and_evaluated(trained, dataset, tmp_path):
     row = rows(trained)[-1]
     assert float(row["val/psnr_ema"]) != float(row["val/psnr"])
-    assert last(trained)["ema"]["num_updates"] == 80
+    assert last(trained)["ema"]["num_updates"] == 40
     path = trained / "checkpoints" / "last.ckpt"
     values = {
         choice: run_evaluate(dataset, tmp_path / choice, path, "data.split=val", f"weights={choice}")

@@ -21,7 +21,7 @@ def write_released(path, net: LGM):
 def micro(**changes) -> LGM:
     torch.manual_seed(0)
     levels = {"down_channels": (32, 32, 32), "down_attention": (False, False, True), "mid_attention": True}
-    levels |= {"up_channels": (32, 32), "up_attention": (True, False), "input_size": 32}
+    levels |= {"up_channels": (32, 32), "up_attention": (True, False), "input_size": 16}
     return LGM(**levels, anchors="pixels", **changes)
 
 

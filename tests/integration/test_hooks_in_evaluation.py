@@ -46,7 +46,7 @@ def test_hooks_of_several_files(dataset, checkpoint, tmp_path):
         assert f'<video src="objects/{folder.name}/turntable.mp4"' in page
         names = {path.name for path in folder.iterdir()}
         assert {"view_004_prediction.png", "view_009_prediction.png", "input_3.png"} <= names
-        assert load_ply(folder / "gaussians.ply", up="-y").num_gaussians == 4 * 16**2
+        assert load_ply(folder / "gaussians.ply", up="-y").num_gaussians == 4 * 8**2
     assert len(folders) == 2
 
 

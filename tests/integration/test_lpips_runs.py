@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from lgm.models.checkpoint import network_weights, read_checkpoint
-from tests.integration.running import MICRO, SHORT, run_evaluate, run_script, run_train
+from tests.integration.running import MICRO, SHORT, run_evaluate, run_script, run_train, start_script
 from tests.integration.test_train_and_evaluate import Killed, dies_at
 from tests.perceptual_weights import needs_linear_weights
 
+LARGE_ENOUGH = "resolution.target_size=32"  # for AlexNet's layers
 # It counts from the third step on, and the run is cut off in the fifth.
 OPTIONS = [
+    LARGE_ENOUGH,
     "loss=paper",
     "loss.terms.lpips.loss.net=alex",
     "loss.terms.lpips.start_step=2",
@@ -48,7 +50,7 @@ def test_a_run_with_lpips_resumes_and_its_checkpoint_holds_no_trunk(
 @pytest.fixture(scope="module")
 def checkpoint(dataset, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run")
-    run_train(dataset, run_dir, "train.max_steps=2")
+    run_train(dataset, run_dir, LARGE_ENOUGH, "train.max_steps=2")
     return run_dir / "checkpoints" / "last.ckpt"
 
 
@@ -97,12 +99,13 @@ def test_missing_weights_stop_training_in_one_line_before_it_begins(dataset, tmp
 def test_two_processes_train_with_lpips(dataset, tmp_path, perceptual):
     options = [o for o in [*MICRO, *SHORT] if not o.startswith("trainer=")]
     options += [
+        LARGE_ENOUGH,
         "loss=paper",
         "loss.terms.lpips.loss.net=alex",
         "trainer=ddp_sim",
         "train.max_steps=2",
         "data.micro_batch_size=1",
     ]
-    result = run_script("train.py", *options, f"data.path={dataset}", f"run_dir={tmp_path}")
+    result = start_script("train.py", *options, f"data.path={dataset}", f"run_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from lgm.callbacks import RunStopped
 from lgm.cli.lock import exclusive
 from lgm.models.checkpoint import network_weights, read_checkpoint
 from lgm.training.module import LGMModule
+from tests.clock import GIVE_UP_S, wait_until
 from tests.integration.running import MICRO, ROOT, SHORT, run_train, signals_at
 
 
@@ -57,12 +57,12 @@ def test_sigterm_ends_train_py_in_one_line_and_the_same_command_goes_on(dataset,
     command += ["train.checkpoint_every_steps=100000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
-    metrics = tmp_path / "metrics.csv"
-    deadline = time.monotonic() + 120
-    while not metrics.is_file() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        wait_until((tmp_path / "metrics.csv").is_file, process)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=GIVE_UP_S)
+    finally:
+        process.kill()
     assert process.returncode == 128 + signal.SIGTERM, stderr
     assert "stopped by SIGTERM after step" in stderr.splitlines()[-1]
     assert "Traceback" not in stderr

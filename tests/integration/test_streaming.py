@@ -11,7 +11,7 @@ import pytest
 
 from tests.bad_proxy import bad_proxy
 from tests.datasets import write_dataset
-from tests.integration.running import MICRO, SHORT, run_script
+from tests.integration.running import MICRO, SHORT, start_script
 from tests.web_server import bad_server
 
 
@@ -45,7 +45,7 @@ def s3(folder: Path):
 
 def trained(path: str, run_dir: Path) -> list[list[str]]:
     """Every figure of a run that doesn't tell the time."""
-    result = run_script(
+    result = start_script(
         "train.py", *MICRO, *SHORT, "data.num_workers=2", f"data.path={path}", f"run_dir={run_dir}",
         f"data.cache_dir={run_dir}/cache", "train.max_steps=6",
     )  # fmt: skip

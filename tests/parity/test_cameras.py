@@ -42,7 +42,7 @@ def test_view_and_projection_matrices(golden):
     cameras = Cameras.from_fov(canonicalise(c2w, c2w[0]), metadata["fovy_deg"])
     assert (cameras.w2c.transpose(-1, -2) - tensors["cam_view"]).abs().max() <= 1e-5
     # The original's projection gives -1..1 where K_norm gives 0..1.
-    points = torch.randn(5, 3) * 0.3
+    points = torch.rand(5, 3) * 1.2 - 0.6  # where objects are: far enough from every camera
     homogeneous = torch.cat([points, torch.ones(5, 1)], dim=-1)
     theirs = homogeneous @ tensors["cam_view_proj"]  # [V, 5, 4]
     theirs = theirs[..., :2] / theirs[..., 3:] * 0.5 + 0.5

@@ -34,7 +34,9 @@ def test_golden(golden, perceptual, place):
     torch.testing.assert_close(distance, tensors["lpips"].flatten(), rtol=1e-5, atol=0)
     distance.sum().backward()
     expected = tensors["grad_b"] * 2  # of pictures in -1..1
-    assert (images.grad - expected).norm() <= 1e-5 * expected.norm()
+    # In float32 ours lies 9e-6 from float64's gradient, and the file's 3e-6; without AVX2 torch.randn rounds
+    # the trunk's weights otherwise, and a ReLU here and there opens instead of closing: 1.0e-4 then.
+    assert (images.grad - expected).norm() <= 3e-4 * expected.norm()
 
 
 @pytest.mark.parametrize("net", ["vgg", "alex"])

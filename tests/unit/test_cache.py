@@ -19,6 +19,7 @@ from lgm.data.mixture import mixture_of_shards
 from lgm.data.shards import ShardSource
 from lgm.data.stream import TrainStream
 from lgm.data.views import HeldOutViews, RandomViews
+from tests.clock import wait_until
 from tests.datasets import sample_files, write_index, write_shard
 from tests.unit.test_configs import composed, names
 
@@ -145,7 +146,7 @@ def test_from_the_command_line(name):
 
 
 def test_a_thread_stays_ahead_raises_here_and_ends():
-    made = []
+    made, others = [], {thread for thread in threading.enumerate() if thread.name == "ahead"}
 
     def items():
         for i in range(5):
@@ -155,7 +156,8 @@ def test_a_thread_stays_ahead_raises_here_and_ends():
 
     stream = ahead(items())
     assert next(stream) == 0
-    time.sleep(0.2)
+    wait_until(lambda: len(made) >= 4)
+    time.sleep(0.2)  # in which it could go too far
     assert made == [0, 1, 2, 3]  # two wait, one more is in hand
     with pytest.raises(ValueError, match="object 7 is broken"):
         list(stream)
@@ -163,7 +165,7 @@ def test_a_thread_stays_ahead_raises_here_and_ends():
     abandoned = ahead(iter(int, 1))
     next(abandoned)
     abandoned.close()
-    assert "ahead" not in [thread.name for thread in threading.enumerate()]
+    assert {thread for thread in threading.enumerate() if thread.name == "ahead"} <= others
 
 
 def test_a_program_ends_well_in_the_middle_of_a_stream():

@@ -7,9 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +16,8 @@ from PIL import Image
 from data_tools import pack, pack_jobs, verify
 from data_tools.pack_jobs import plan_shards
 from lgm.data.sample import parse_index
+from tests.clock import wait_until
+from tests.forked import Forked
 from tests.unit.test_data_tools_shards import make_renders
 
 OPTIONS = ("--splits", "train=0.8,val=0.2", "--shard-mb", "0.05", "--lossless")
@@ -42,40 +41,89 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def start(renders: Path, out: Path, workers: int) -> subprocess.Popen:
-    root = Path(pack.__file__).parents[1]
-    return subprocess.Popen(
-        [sys.executable, "-m", "data_tools.pack", str(renders), "--out", str(out), *OPTIONS]
-        + ["--workers", str(workers)],
-        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
 def assert_nothing_half(out: Path, whole: dict[str, bytes]) -> None:
     for path in out.glob("*"):
         if path.is_file() and not path.name.endswith(".partial"):
             assert path.read_bytes() == whole[path.name], f"{path.name} is not what it should be"
 
 
+def stands_still_after(shards: int, out: Path, workers: int) -> None:
+    """From then on this process, which packs, does nothing more, and a file beside the folder says so: one
+    that writes the shards itself in the middle of the next, one that has others do it with these at work."""
+
+    def stand_still():
+        out.with_name("stands_still").touch()
+        while True:
+            signal.pause()
+
+    if workers == 1:
+        original, written = pack_jobs.write_shard, []
+
+        def write(path, objects):
+            def some():
+                for number, entry in enumerate(objects):
+                    if number and len(written) == shards:
+                        stand_still()
+                    yield entry
+
+            record = original(path, some())
+            written.append(path)
+            return record
+
+        pack_jobs.write_shard = write
+    else:
+        remember, known = pack.PackState.remember, []
+
+        def remembered(*arguments):
+            remember(*arguments)
+            known.append(1)
+            if len(known) == shards:
+                stand_still()
+
+        pack.PackState.remember = remembered
+
+
+def children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []  # not on all kernels
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return status.rpartition(")")[2].split()[0] in "ZX"  # nobody may be there to take note of it
+
+
 # Moments by what lies in the folder: nothing but a beginning, some shards, most of them.
-@pytest.mark.parametrize(("workers", "shards"), [(1, 0), (1, 3), (2, 1), (2, 12), (1, 20)])
-def test_killed_and_run_again(renders, uninterrupted, tmp_path, workers, shards):
+@pytest.mark.parametrize(
+    ("workers", "shards", "then"), [(1, 0, 1), (1, 3, 2), (2, 1, 1), (2, 12, 1), (1, 20, 1)]
+)
+def test_killed_and_run_again(renders, uninterrupted, tmp_path, workers, shards, then):
     out = tmp_path / "out"
-    process = start(renders, out, workers)
-    while process.poll() is None:
-        if (out / ".pack.json").exists() and len(list(out.glob("*.tar"))) >= shards:
-            break
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (out / "index.json").exists(), "the kill came too late to show anything"
+    command = [str(renders), "--out", str(out), *OPTIONS, "--workers"]
+
+    def begin():
+        stands_still_after(shards, out, workers)
+        pack.main([*command, str(workers)])
+
+    process = Forked(begin)
+    try:
+        wait_until((tmp_path / "stands_still").exists, process)
+        orphans = children(process.pid)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "index.json").exists()
     assert_nothing_half(out, uninterrupted)
-    before = len(list(out.glob("*.tar")))
+    assert len(list(out.glob("*.tar"))) >= shards
+    assert workers > 1 or len(list(out.glob("*.partial"))) == 1
     # At once, while the killed one's workers may still be busy.
-    assert pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", str(3 - workers)]) == 0
+    assert pack.main([*command, str(then)]) == 0
     assert contents(out) == uninterrupted
-    assert before >= shards and verify.main([str(out), "--workers", "1"]) == 0
-    time.sleep(0.2)
+    assert verify.main([str(out), "--workers", "1"]) == 0
+    wait_until(lambda: all(map(has_ended, orphans)))
     assert contents(out) == uninterrupted, "a worker that outlived its parent changed something"
 
 

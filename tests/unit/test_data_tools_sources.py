@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import sweethome3d
+from data_tools import sweethome3d, worker_pool
 from data_tools.naming import is_uid, make_uid
 from data_tools.sources import find_meshes, read_metadata
 from data_tools.worker_pool import Lost, WorkerUnavailable, run_tasks
+from tests.clock import GIVE_UP_S, FakeClock
 
 
 def test_uids_have_no_dots_or_slashes_and_stay_apart():
@@ -124,22 +125,38 @@ def test_rotation_needs_nine_numbers():
 CALLER = (operator.methodcaller, ("__call__",))
 
 
-def test_a_worker_that_dies_or_hangs_costs_one_task():
+def test_a_worker_that_dies_or_hangs_costs_one_task(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr("data_tools.worker_pool.time", clock)
     tasks = [
         functools.partial(abs, -1),
         functools.partial(os._exit, 3),
-        functools.partial(time.sleep, 60),
+        functools.partial(time.sleep, 10**6),
         functools.partial(abs, -2),
     ]
-    results = [result for _, result in run_tasks(iter(tasks), [CALLER], limit_s=1.0)]
+    wait = worker_pool.wait
+
+    def waited(connections, timeout):
+        """By the pool's clock the one that hangs, and no other, takes all the time that it is given."""
+        hangs = len(results) == 2 and sent[-1:] == [tasks[2]]
+        if hangs:
+            clock.sleep(timeout)
+        return wait(connections, timeout=0 if hangs else GIVE_UP_S)
+
+    sent, results = [], []
+    give = worker_pool._Worker.give
+    monkeypatch.setattr(worker_pool._Worker, "give", lambda *a: sent.append(a[1]) or give(*a))
+    monkeypatch.setattr(worker_pool, "wait", waited)
+    for _, result in run_tasks(iter(tasks), [CALLER], limit_s=90.0):
+        results.append(result)
     assert results[0] == 1 and results[3] == 2
     assert isinstance(results[1], Lost) and "exit code 3" in results[1].reason
-    assert isinstance(results[2], Lost) and "more than 1 s" in results[2].reason
+    assert isinstance(results[2], Lost) and "more than 90 s" in results[2].reason
 
 
 def test_a_worker_that_cannot_start_ends_the_run():
     with pytest.raises(WorkerUnavailable, match="invalid literal"):
-        list(run_tasks(iter([1]), [(int, ("no number",))], limit_s=5.0))
+        list(run_tasks(iter([1]), [(int, ("no number",))], limit_s=GIVE_UP_S))
 
 
 def _kill_workers() -> None:
@@ -155,7 +172,7 @@ def test_a_worker_that_dies_while_idle_costs_nothing():
         yield functools.partial(abs, -2)
         yield functools.partial(abs, -3)
 
-    assert [result for _, result in run_tasks(tasks(), [CALLER], limit_s=30.0)] == [1, 2, 3]
+    assert [result for _, result in run_tasks(tasks(), [CALLER], limit_s=GIVE_UP_S)] == [1, 2, 3]
 
 
 def test_a_task_that_a_dying_worker_had_not_read_is_given_to_another():
@@ -166,7 +183,7 @@ def test_a_task_that_a_dying_worker_had_not_read_is_given_to_another():
         threading.Timer(0.3, _kill_workers).start()
         yield functools.partial(abs, -2)
 
-    assert [result for _, result in run_tasks(tasks(), [CALLER], limit_s=30.0)] == [1, 2]
+    assert [result for _, result in run_tasks(tasks(), [CALLER], limit_s=GIVE_UP_S)] == [1, 2]
 
 
 def test_workers_that_all_die_while_idle_end_the_run(monkeypatch):
@@ -177,4 +194,4 @@ def test_workers_that_all_die_while_idle_end_the_run(monkeypatch):
         yield functools.partial(abs, -1)
 
     with pytest.raises(WorkerUnavailable, match="1 workers in a row ended before they had a task"):
-        list(run_tasks(tasks(), [CALLER], limit_s=30.0))
+        list(run_tasks(tasks(), [CALLER], limit_s=GIVE_UP_S))

@@ -5,18 +5,20 @@ import multiprocessing
 import os
 import re
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from lgm.data import shard_files, transfer, urls
+from lgm.data import shard_files, urls
 from lgm.data.sample import BrokenSample
 from lgm.data.shards import ShardSource
 from lgm.data.stream import TrainStream
 from lgm.data.views import RandomViews
+from tests.clock import wait_until
 from tests.datasets import write_dataset
+from tests.patience import hurried_by
+from tests.web_server import nowhere
 
 ANY = 10**9
 
@@ -32,7 +34,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if mood.isdigit() or not path.is_file():
             return self.send_error(int(mood) if mood.isdigit() else 404)
         if mood == "silent":
-            return time.sleep(1.5)
+            server.closing.wait()
+            return None
         content, start = path.read_bytes(), 0
         asked = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if asked and server.has_range:
@@ -53,12 +56,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(dataset, monkeypatch):
     monkeypatch.setattr(urls, "_PAUSES_S", (0.01, 0.01))
-    monkeypatch.setattr(transfer, "SILENCE_S", 0.3)
     served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served.daemon_threads = True
     served.folder, served.moods, served.requests, served.has_range = dataset, [], [], True
-    served.url = f"http://127.0.0.1:{served.server_port}"
+    served.url, served.closing = f"http://127.0.0.1:{served.server_port}", threading.Event()
+    hurried_by(monkeypatch, lambda url: served.moods[:1] == ["silent"])
     threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
     yield served
+    served.closing.set()
     served.shutdown()
     served.server_close()
 
@@ -105,10 +110,11 @@ def test_a_server_that_refuses(server, tmp_path):
     with pytest.raises(BrokenSample, match="3 times in a row"):
         source.load(1, 1)
     assert len(server.requests) == asked  # patience is spent on a shard once
-    server.shutdown()
-    server.server_close()
-    with pytest.raises(FileNotFoundError, match=r"data.path=.*refused, 3 times in a row"):
-        ShardSource(server.url, None, tmp_path, ANY)
+    with (
+        nowhere() as url,
+        pytest.raises(FileNotFoundError, match=r"data.path=.*refused, 3 times in a row"),
+    ):
+        ShardSource(url, None, tmp_path, ANY)
 
 
 def test_a_shard_that_is_another_than_the_index_says(server, tmp_path):
@@ -135,10 +141,14 @@ def test_the_cache_keeps_its_size_and_forgets_the_longest_unused(server, tmp_pat
     def cached() -> set[str]:
         return {path.name.split("-")[-1] for path in cache.glob("*.tar")}
 
+    def clock_of_the_disk_goes_on() -> None:
+        latest, probe = max(path.stat().st_mtime_ns for path in cache.glob("*.tar")), tmp_path / "probe"
+        wait_until(lambda: probe.touch() or probe.stat().st_mtime_ns > latest, poll_s=0.001)
+
     for shard, expected in ((0, {0}), (1, {0, 1}), (0, {0, 1}), (2, {0, 2}), (3, {2, 3})):
         held = source.load(shard, 0)
         assert cached() == {f"{i:06d}.tar" for i in expected}
-        time.sleep(0.01)
+        clock_of_the_disk_goes_on()
     (cache / "0123-lost.tar.99999.partial").write_bytes(b"")
     os.utime(cache / "0123-lost.tar.99999.partial", (1, 1))
     source.load(0, 0)
@@ -171,17 +181,12 @@ def test_processes_share_one_copy(server, tmp_path):
 def test_the_next_shard_is_fetched_ahead(server, tmp_path):
     source = ShardSource(server.url, "train", tmp_path, ANY)
     batches(source, 1)
-    deadline = time.monotonic() + 5
-    while len(list(tmp_path.glob("*.tar"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(list(tmp_path.glob("*.tar"))) == 2
+    wait_until(lambda: len(list(tmp_path.glob("*.tar"))) == 2)
 
 
 def assert_fetched_ahead(source: ShardSource, cache: Path) -> None:
     source.prefetch(0)
-    deadline = time.monotonic() + 5
-    while source.files._ahead and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: not source.files._ahead)
     assert len(list(cache.glob("*.tar"))) == 1
 
 
