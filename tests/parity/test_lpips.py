@@ -26,6 +26,10 @@ def theirs(net: str, ours: LPIPS) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"),
+    reason="without AVX2 torch.randn rounds the weights of the golden file's recipe otherwise",
+)
 def test_golden(golden, perceptual, place):
     """The file's gradient is of the second picture; here either place is as good."""
     tensors, _ = golden("lpips_vgg")
@@ -34,9 +38,7 @@ def test_golden(golden, perceptual, place):
     torch.testing.assert_close(distance, tensors["lpips"].flatten(), rtol=1e-5, atol=0)
     distance.sum().backward()
     expected = tensors["grad_b"] * 2  # of pictures in -1..1
-    # In float32 ours lies 9e-6 from float64's gradient, and the file's 3e-6; without AVX2 torch.randn rounds
-    # the trunk's weights otherwise, and a ReLU here and there opens instead of closing: 1.0e-4 then.
-    assert (images.grad - expected).norm() <= 3e-4 * expected.norm()
+    assert (images.grad - expected).norm() <= 1e-5 * expected.norm()
 
 
 @pytest.mark.parametrize("net", ["vgg", "alex"])
