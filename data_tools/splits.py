@@ -65,6 +65,8 @@ def arrange(
     other colours) stay together, and with one that is named.
     """
     uids, chosen = list(uids), {}
+    if missing := sorted(set(assignment or {}) - set(uids)):
+        raise ValueError(f"--assign names {missing[0]!r} ({len(missing)} in all), which is not rendered")
     named = {uid: split for uid in uids if (split := (assignment or {}).get(uid))}
     if fractions is not None:
         keys = {uid: str(read_metadata(uid).get("group", uid)) for uid in uids}
@@ -80,9 +82,6 @@ def arrange(
             raise ValueError(
                 f"split {split!r} gets no object; ask for a larger fraction, or name some by --assign <file>"
             )
-    missing = sorted(set(assignment or {}) - set(uids))
-    if missing:
-        raise ValueError(f"--assign names {missing[0]!r} ({len(missing)} in all), which is not rendered")
     return {split: sorted(chosen[split], key=stable_hash) for split in sorted(chosen)}
 
 

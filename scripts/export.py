@@ -26,7 +26,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lgm.models.checkpoint import check_values, fingerprint
+from lgm.errors import first_line
+from lgm.models.checkpoint import check_values, weights_hash
 from lgm.models.pretrained import (
     CONFIG_KEY,
     CONFIG_NAME,
@@ -97,19 +98,22 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
 
 
 def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The numbers of evaluations of these weights, by protocol.
+    """The numbers of evaluations of these weights, by protocol, each with the hash of what it measured: in
+    another precision an export has another.
 
     Raises ValueError where a folder holds no evaluation, one of other weights, or a protocol twice.
     """
     found: dict[str, Any] = {}
+    own = weights_hash(tensors)
     for folder in folders:
         try:
             summary = json.loads((folder / "metrics.json").read_text("utf-8"))
             data = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["data"]
-            name, of = summary["protocol"], summary["made_with"]["weights_hash"]
-        except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-            raise ValueError(f"{folder} is no folder of an evaluation: {error}") from error
-        if of != (own := fingerprint(tensors)):
+            name, of = summary["protocol"], summary["made_with"].get("weights_hash")
+            split = data.get("split")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise ValueError(f"{folder} is no folder of an evaluation: {first_line(error)}") from error
+        if of != own:
             raise ValueError(
                 f"{folder} is an evaluation of other weights (weights_hash {of}, these have {own}); evaluate "
                 "the file that is exported"
@@ -117,7 +121,7 @@ def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, A
         if name in found:
             raise ValueError(f"{folder} is a second evaluation by protocol {name}; give one of each")
         rest = {key: value for key, value in summary.items() if key not in _LEFT_OUT}
-        found[name] = {"split": data.get("split"), **rest}
+        found[name] = {"split": split, **rest}
     return found
 
 
@@ -141,7 +145,8 @@ def main() -> int:
     try:
         weights = read_weights(arguments.source, arguments.weights)
         if arguments.evaluation:
-            weights = replace(weights, metrics=measured(arguments.evaluation, weights.tensors))
+            known = weights.metrics | measured(arguments.evaluation, weights.tensors)
+            weights = replace(weights, metrics=known)
         path = export(weights, arguments.out, torch.float32 if arguments.float32 else torch.float16)
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a trained and measured model, on a CPU, in about eleven minutes after installation:
+# From nothing to a trained and measured model, on a CPU, in eleven to fourteen minutes after installation:
 # makes .venv, trains experiment=quickstart on the bundled objects from random weights, and
 # evaluates the checkpoint on objects that it has not seen.
 #

@@ -32,6 +32,15 @@ torch.set_num_threads(1)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    _seed(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    _seed(item)  # again: a fixture that others share draws for the first of them alone
+
+
+def _seed(item):
     """A test draws the same numbers alone, in any order and on any machine; TEST_SEED draws others."""
     seed = zlib.crc32(f"{item.nodeid} {os.environ.get('TEST_SEED', '0')}".encode())
     torch.manual_seed(seed)

@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from tests.clock import GIVE_UP_S
 
 
@@ -51,9 +53,11 @@ class Forked:
         except BaseException:
             traceback.print_exc()
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            os._exit(code)
+            try:
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+            finally:  # whatever happens, no second pytest goes on from here
+                os._exit(code)
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -90,7 +94,7 @@ class Forked:
 
 
 def _exit_code(function: Callable[[], object]) -> int:
-    """As Python itself ends with what a program raises."""
+    """As Python itself ends with what a program raises. What is registered to run at its end does not."""
     try:
         function()
     except SystemExit as left:
@@ -102,7 +106,13 @@ def _exit_code(function: Callable[[], object]) -> int:
 
 
 def run_program(path: Path, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`python <path> <arguments>`, in a fork; output captured."""
+    """`python <path> <arguments>`, in a fork; output captured.
+
+    Where there is a GPU, in a new Python: PyTorch's threads for it cannot be forked.
+    """
+    if torch.cuda.is_available():
+        command = [sys.executable, str(path), *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=2 * GIVE_UP_S)
 
     def program() -> None:
         sys.argv = [str(path), *map(str, arguments)]

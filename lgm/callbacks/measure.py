@@ -42,7 +42,7 @@ class Measure(Callback):
         testing.
     untrained_objects: on how many objects it is measured, the first that arrive; it costs as much as the
         network itself. 0 leaves it out.
-    weights: "ema", "raw" or "unknown", and weights_hash, of `lgm.models.checkpoint.fingerprint`: for the
+    weights: "ema", "raw" or "unknown", and weights_hash, as `lgm.models.checkpoint` makes it: for the
         record, and to be set later.
     table, summary: of all ranks, once the test epoch has ended.
     """

@@ -30,7 +30,7 @@ from lgm.cli.validate import (
     typed,
 )
 from lgm.models import LGM
-from lgm.models.checkpoint import fingerprint, load_released, load_strictly
+from lgm.models.checkpoint import load_released, load_strictly, weights_hash
 from lgm.models.pretrained import read_weights
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     for callback in callbacks.values():
         if isinstance(callback, Measure):
             callback.make_untrained = partial(untrained, cfg)
-            callback.weights, callback.weights_hash = weights.kind, fingerprint(weights.tensors)
+            callback.weights, callback.weights_hash = weights.kind, weights_hash(weights.tensors)
     module = build_module(cfg, net, batch_size=None)
     trainer = build_trainer(cfg, callbacks)
     if trainer.is_global_zero:

@@ -25,6 +25,7 @@ KernelChoice = Literal["auto", "plain"]
 KERNEL_CHOICES = ("auto", "plain")
 _TILE = 4096  # numbers that a program holds
 _MOST_CHANNELS = 128  # of them side by side
+_SUMS = 1024  # and when sums are added
 
 
 class GroupNorm(nn.GroupNorm):
@@ -47,8 +48,10 @@ class GroupNorm(nn.GroupNorm):
         return F.silu(y) if self.silu else y
 
     def is_fused(self, x: Tensor) -> bool:
-        """Whether our own kernels compute it, which take and give channels-last."""
-        return self.fuse and x.is_cuda and not torch.compiler.is_compiling() and _triton_runs()
+        """Whether our own kernels compute it, which take and give channels-last, in float32 within."""
+        if not self.fuse or not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
+            return False
+        return _triton_runs()
 
 
 def use_kernels(net: nn.Module, choice: KernelChoice) -> None:
@@ -89,7 +92,7 @@ class _GroupNorm(torch.autograd.Function):
         from lgm.kernels.triton_kernels.norm import apply_kernel, combine_kernel, moments_kernel
 
         x = x.contiguous(memory_format=torch.channels_last)
-        grid, tile, rows = _tiles(x)
+        grid, tile, rows = _tiles(x, num_groups)
         pixels, channels = x.shape[2] * x.shape[3], x.shape[1]
         width = channels // num_groups
         sums = x.new_empty(2, len(x), rows["rows"], channels, dtype=torch.float32)
@@ -99,7 +102,7 @@ class _GroupNorm(torch.autograd.Function):
             moments_kernel[grid](x, *sums, pixels, channels, **tile)
             combine_kernel[(len(x), num_groups)](
                 *sums, means, rstds, pixels, channels, width, eps=eps,
-                PIXELS=tile["PIXELS"], WIDTH=_power(width), **rows,
+                PIXELS=tile["PIXELS"], **rows,
             )  # fmt: skip
             apply_kernel[grid](x, weight, bias, means, rstds, y, pixels, channels, width, SILU=silu, **tile)
         ctx.save_for_backward(x, weight, bias, means, rstds)
@@ -117,8 +120,8 @@ class _GroupNorm(torch.autograd.Function):
 
         x, weight, bias, means, rstds = ctx.saved_tensors
         grad_y = grad_y.contiguous(memory_format=torch.channels_last)
-        grid, tile, rows = _tiles(x)
         pixels, channels, num_groups = x.shape[2] * x.shape[3], x.shape[1], means.shape[1]
+        grid, tile, rows = _tiles(x, num_groups)
         width = channels // num_groups
         sums = x.new_empty(2, len(x), rows["rows"], channels, dtype=torch.float32)
         mean_grads = torch.empty_like(means), torch.empty_like(means)
@@ -127,7 +130,7 @@ class _GroupNorm(torch.autograd.Function):
         with torch.cuda.device_of(x):
             backward_sums_kernel[grid](*own, *sums, pixels, channels, width, SILU=ctx.silu, **tile)
             backward_combine_kernel[(len(x), num_groups)](
-                *sums, weight, *mean_grads, pixels, channels, width, WIDTH=_power(width), **rows
+                *sums, weight, *mean_grads, pixels, channels, width, **rows
             )
             backward_apply_kernel[grid](
                 *own, *mean_grads, grad_x, pixels, channels, width, SILU=ctx.silu, **tile
@@ -136,15 +139,17 @@ class _GroupNorm(torch.autograd.Function):
         return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), None, None, None, None
 
 
-def _tiles(x: Tensor) -> tuple[tuple[int, int, int], dict[str, int], dict[str, int]]:
-    """Programs (pictures, blocks of pixels, blocks of channels), the size of a block, and how many rows of
-    sums a picture has."""
+def _tiles(x: Tensor, num_groups: int) -> tuple[tuple[int, int, int], dict[str, int], dict[str, int]]:
+    """Programs (blocks of pixels, pictures, blocks of channels), the size of a block, how many rows of sums
+    a picture has, and how many of a group are added at once."""
     pixels = x.shape[2] * x.shape[3]
     channels = min(_power(x.shape[1]), _MOST_CHANNELS)
     block = min(_TILE // channels, _power(pixels))
     rows = -(-pixels // block)
-    grid = (len(x), rows, -(-x.shape[1] // channels))
-    return grid, {"PIXELS": block, "CHANNELS": channels}, {"rows": rows, "ROWS": _power(rows)}
+    grid = (rows, len(x), -(-x.shape[1] // channels))
+    width = _power(x.shape[1] // num_groups)
+    at_once = {"rows": rows, "ROWS": min(_power(rows), max(1, _SUMS // width)), "WIDTH": width}
+    return grid, {"PIXELS": block, "CHANNELS": channels}, at_once
 
 
 def _power(number: int) -> int:
@@ -161,4 +166,5 @@ def _triton_runs() -> bool:
     except Exception as error:  # not installed, or it finds no compiler or no Python headers
         log.info("norms are PyTorch's own: triton does not run here (%s)", first_line(error))
         return False
+    log.info("norms are our own kernels'")
     return True

@@ -25,6 +25,8 @@ _RELEASED: dict[str, Rotation] = {
     "model_fp16_fixrot.safetensors": "fixed",
 }
 _SHOWN = 5
+# Of a run's configuration, what is nobody else's business.
+_PRIVATE = ("run_dir", "logger", "launcher", "hydra")
 
 
 def load_released(net: LGM, path: str | Path, rotation: Rotation | None = None) -> LGM:
@@ -109,7 +111,7 @@ def check_values(weights: dict[str, Tensor], source: str) -> None:
             )
 
 
-def fingerprint(weights: dict[str, Tensor]) -> str:
+def weights_hash(weights: dict[str, Tensor]) -> str:
     """The same for the same names and numbers in the same precision, whatever file they lie in: 16 digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
@@ -149,23 +151,25 @@ def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def training_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """How the weights of our own checkpoint came about, as far as it says, but not where on which disk."""
+    """How the weights of our own checkpoint came about, as far as it says: for others to read, so without
+    where things lay and what may be secret (paths and addresses but for their last part, logs' accounts)."""
     config = checkpoint["config"]
     known = {
         "step": checkpoint.get("global_step"),
         "seed": config.get("train", {}).get("seed"),
         **checkpoint.get("callbacks", {}).get("TrainingCost", {}),
-        "config": _without_folder(config, str(config.get("run_dir"))),
+        "config": {key: _without_places(value) for key, value in config.items() if key not in _PRIVATE},
     }
     return {key: value for key, value in known.items() if value is not None}
 
 
-def _without_folder(value: Any, folder: str) -> Any:
-    """Containers whose paths within the folder begin with `<run_dir>`."""
+def _without_places(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_folder(item, folder) for key, item in value.items()}
+        return {key: _without_places(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_folder(item, folder) for item in value]
-    if isinstance(value, str) and (value == folder or value.startswith(f"{folder}/")):
-        return "<run_dir>" + value.removeprefix(folder)
+        return [_without_places(item) for item in value]
+    if isinstance(value, str) and value.startswith("pipe:"):
+        return "pipe:…"
+    if isinstance(value, str) and ("://" in value or value.startswith(("/", "~"))):
+        return "…/" + value.partition("?")[0].rstrip("/").rpartition("/")[2]
     return value

@@ -30,11 +30,19 @@ from lgm.cli import resolvers
 from lgm.cli.build import build_module, build_net
 from lgm.cli.runtime import keep_freed_memory
 from lgm.kernels import use_kernels
+from lgm.models.blocks import use_gradient_checkpointing
 from lgm.training.module import LGMModule
 from lgm.types import Batch, Views
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WAYS = ("plain", "fused", "compiled")
+DECIDED_HERE = (
+    "train.compile",
+    "trainer",
+    "model.net.kernels",
+    "data.micro_batch_size",
+    "train.global_batch",
+)
 RADIUS = 0.45  # of the balls
 
 
@@ -66,6 +74,8 @@ def make_batch(cfg: DictConfig, size: int, device: torch.device) -> Batch:
 def make_module(cfg: DictConfig, way: str, device: torch.device) -> LGMModule:
     torch.manual_seed(0)
     net = build_net(cfg).to(device)
+    if cfg.train.gradient_checkpointing:
+        use_gradient_checkpointing(net)
     use_kernels(net, "auto" if way == "fused" else "plain")
     if way == "compiled":
         net.unet.compile()
@@ -95,7 +105,8 @@ def measure(cfg: DictConfig, way: str, device: torch.device, repeats: int) -> di
     optimizer = module.make_optimizer(module.net)
     on_gpu = device.type == "cuda"
     autocast = torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
-    x = module.net.network_input(batch.input.images, batch.input.cameras)
+    images, cameras, _ = module.net.complete(batch.input.images, batch.input.cameras)
+    x = module.net.network_input(images, cameras)
 
     def network() -> None:
         with autocast:
@@ -108,7 +119,8 @@ def measure(cfg: DictConfig, way: str, device: torch.device, repeats: int) -> di
             prediction = module.predict(batch)
             total, _ = module.loss(prediction.render, batch.target, 0)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(module.net.parameters(), 1.0)
+        if module.clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(module.net.parameters(), module.clip_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -147,6 +159,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     options = parser.parse_args()
+    ways = options.way or (WAYS if options.device.type != "cpu" else ("plain",))
+    if options.device.type == "cpu" and "fused" in ways:
+        parser.error("--way fused is a GPU's; give --device cuda")
+    for option in options.set:
+        if option.startswith(DECIDED_HERE):
+            parser.error(f"--set {option} has no effect: --way and --device decide that")
     keep_freed_memory()  # as train.py does
     resolvers.register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -154,7 +172,6 @@ def main() -> None:
         trainer = ["trainer=cpu"] if options.device.type == "cpu" else []
         cfg = compose("train", overrides=[*given, *trainer, *options.set])
     on_gpu = options.device.type == "cuda"
-    ways = options.way or (WAYS if on_gpu else ("plain",))
     report = {
         "options": {"model": options.model, "batch": options.batch, "set": options.set},
         "device": torch.cuda.get_device_name(options.device)

@@ -12,7 +12,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
 ]
-SHAPES = [(6, 32, 128, 128), (6, 192, 32, 32), (2, 96, 5, 7), (3, 2048, 8, 8), (1, 64, 512, 512)]
+SHAPES = [
+    (6, 32, 128, 128),
+    (6, 192, 32, 32),
+    (2, 96, 5, 7),
+    (3, 2048, 8, 8),
+    (1, 64, 512, 512),
+    (2, 32, 1, 1),
+]
 
 
 def operands(shape, dtype):

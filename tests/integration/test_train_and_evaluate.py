@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from lgm.cli.evaluate import adopt
 from lgm.cli.train import train
-from lgm.models.checkpoint import fingerprint, network_weights, read_checkpoint
+from lgm.models.checkpoint import network_weights, read_checkpoint, weights_hash
 from lgm.models.pretrained import read_weights
 from tests.integration.running import MICRO, SHORT, composed, run_evaluate, run_train
 
@@ -81,7 +81,7 @@ def test_evaluation_needs_the_checkpoint_alone(trained, dataset, tmp_path):
     assert metrics["num_objects"] == 2 and metrics["num_views"] == 2 * 6
     assert metrics["protocol"] == "canonical4"
     made_with = {"weights": "raw", "precision": "32-true", "renderer": "torch", "skipped_objects": 0}
-    assert metrics["made_with"].pop("weights_hash") == fingerprint(read_weights(best).tensors)
+    assert metrics["made_with"].pop("weights_hash") == weights_hash(read_weights(best).tensors)
     assert metrics["made_with"] == made_with
     assert metrics["psnr"] == pytest.approx(metric, rel=1e-5)
     assert metrics["lpips"] is None and metrics["lpips_reason"]

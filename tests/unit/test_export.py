@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from lgm.models import LGM
-from lgm.models.checkpoint import fingerprint
+from lgm.models.checkpoint import weights_hash
 from lgm.models.pretrained import read_weights
 from scripts.export import export, measured
 from tests.unit.test_pretrained import CONFIG, NET, checkpoint
@@ -52,7 +52,17 @@ def trained(path: Path, net: LGM) -> Path:
     """A checkpoint as a run leaves it."""
     content = torch.load(checkpoint(path, net), weights_only=True)
     run = str(path.parent)
-    content["config"] = {**CONFIG, "run_dir": run, "train": {"seed": 7}, "dirs": [f"{run}/images", "else"]}
+    content["config"] = {
+        **CONFIG,
+        "run_dir": run,
+        "train": {"seed": 7},
+        "data": {
+            "path": f"{run}/set",
+            "sets": ["https://u:key@host/shards?sig=1", "shards", "pipe:cat key {}"],
+        },
+        "logger": {"wandb": {"entity": "somebody"}},
+        "init_from": "~/weights.ckpt",
+    }
     content["global_step"] = 1200
     content["callbacks"] = {"TrainingCost": {"device_minutes": 3.5, "devices": "2 × CPU"}, "Other": {}}
     torch.save(content, path)
@@ -62,7 +72,7 @@ def trained(path: Path, net: LGM) -> Path:
 def evaluation(folder: Path, tensors: dict, protocol: str = "canonical4") -> Path:
     folder.mkdir()
     numbers = {"protocol": protocol, "protocol_hash": "e4a8", "psnr": 25.5, "protocol_content": {"name": "x"}}
-    numbers["made_with"] = {"weights_hash": fingerprint(tensors)}
+    numbers["made_with"] = {"weights_hash": weights_hash(tensors)}
     (folder / "metrics.json").write_text(json.dumps(numbers))
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"split": "val"}}))
     return folder
@@ -78,11 +88,17 @@ def test_how_they_were_trained_and_what_was_measured_goes_along(net, tmp_path):
     weights = read_weights(tmp_path / "out")
     assert weights.config == CONFIG
     numbers = weights.metrics["canonical4"]
-    assert numbers.pop("made_with") == {"weights_hash": fingerprint(net.state_dict())}
+    assert numbers.pop("made_with") == {"weights_hash": weights_hash(net.state_dict())}
     assert numbers == {"split": "val", "protocol_hash": "e4a8", "psnr": 25.5}
     config = weights.training.pop("config")
     assert weights.training == {"step": 1200, "seed": 7, "device_minutes": 3.5, "devices": "2 × CPU"}
-    assert config["run_dir"] == "<run_dir>" and config["dirs"] == ["<run_dir>/images", "else"]
+    # What lay where, and what may be secret, does not.
+    assert config == {
+        **CONFIG,
+        "train": {"seed": 7},
+        "data": {"path": "…/set", "sets": ["…/shards", "shards", "pipe:…"]},
+        "init_from": "…/weights.ckpt",
+    }
     # Of an exported file, what it says is handed on.
     again = read_weights(export(read_weights(tmp_path / "out"), tmp_path / "again", torch.float16))
     assert again.metrics["canonical4"].items() >= numbers.items()
@@ -101,16 +117,25 @@ def test_numbers_of_other_weights_are_refused(net, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty is no folder of an evaluation: .*metrics.json"):
         measured([tmp_path / "empty"], tensors)
+    for file, content in {
+        "metrics.json": "[]",
+        "config.yaml": "",
+        "metrics.json ": '{"made_with": null}',
+    }.items():
+        broken = evaluation(tmp_path / f"broken {file}", tensors)
+        (broken / file.strip()).write_text(content)
+        with pytest.raises(ValueError, match="is no folder of an evaluation: "):
+            measured([broken], tensors)
 
 
-def test_a_fingerprint_is_of_names_and_numbers(net):
+def test_the_hash_is_of_names_and_numbers(net):
     weights = net.state_dict()
     same = dict(reversed([(name, tensor.clone()) for name, tensor in weights.items()]))
     same["unet.conv_in.weight"] = same["unet.conv_in.weight"].to(memory_format=torch.channels_last)
-    assert fingerprint(same) == fingerprint(weights)
+    assert weights_hash(same) == weights_hash(weights)
     name = "conv.bias"
     others = [weights | {name: weights[name] + 1e-6}, weights | {name: weights[name].half()}]
-    assert len({fingerprint(w) for w in [weights, *others]}) == 3
+    assert len({weights_hash(w) for w in [weights, *others]}) == 3
 
 
 def test_values_that_half_precision_cannot_hold(net, tmp_path):

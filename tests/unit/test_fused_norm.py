@@ -42,9 +42,11 @@ def both(x, num_groups, silu, eps=1e-5):
         ((3, 192, 4, 4), 32),  # more channels than a program takes
         ((1, 4, 40, 40), 2),  # several blocks of pixels, the last not full
         ((2, 8, 1, 1), 2),
+        ((1, 4, 80, 80), 2),  # more rows of sums than are added at once, with _SUMS as below
     ],
 )
-def test_results_and_gradients(shape, num_groups, silu):
+def test_results_and_gradients(shape, num_groups, silu, monkeypatch):
+    monkeypatch.setattr("lgm.kernels.norm._SUMS", 4)
     ours, theirs = both(torch.randn(shape) * 2 + 0.3, num_groups, silu)
     for name, mine, exact in zip(("y", "x", "weight", "bias"), ours, theirs, strict=True):
         # What goes to weights are sums over up to 1,600 products.

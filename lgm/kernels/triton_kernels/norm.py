@@ -11,18 +11,25 @@ import triton.language as tl
 @triton.jit
 def _tile(num_pixels, num_channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
     """Places of this program's tile within its picture, which of them exist, and its channels."""
-    pixels = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    pixels = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     inside = (pixels < num_pixels)[:, None] & (channels < num_channels)[None, :]
-    picture = tl.program_id(0).to(tl.int64) * num_pixels * num_channels
+    picture = tl.program_id(1).to(tl.int64) * num_pixels * num_channels
     return picture + pixels[:, None] * num_channels + channels[None, :], inside, channels
+
+
+@triton.jit
+def _row(channels, num_channels):
+    """Places of this program's sums."""
+    row = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    return row * num_channels + channels
 
 
 @triton.jit
 def _normalised(x, means, rstds, channels, num_channels, group_width):
     """(x - mean) / deviation of each channel's group."""
     groups = num_channels // group_width
-    group = tl.program_id(0) * groups + channels // group_width
+    group = tl.program_id(1) * groups + channels // group_width
     there = channels < num_channels
     mean, rstd = tl.load(means + group, there, 0.0), tl.load(rstds + group, there, 0.0)
     return (x - mean[None, :]) * rstd[None, :]
@@ -38,11 +45,21 @@ def moments_kernel(
     place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
     values = tl.load(x + place, inside, 0.0).to(tl.float32)
     total = tl.sum(values, axis=0)
-    count = tl.minimum(PIXELS, num_pixels - tl.program_id(1) * PIXELS)
+    count = tl.minimum(PIXELS, num_pixels - tl.program_id(0) * PIXELS)
     distance = tl.where(inside, values - (total / count)[None, :], 0.0)
-    row = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * num_channels + channels
+    row = _row(channels, num_channels)
     tl.store(sums + row, total, channels < num_channels)
     tl.store(squares + row, tl.sum(distance * distance, axis=0), channels < num_channels)
+
+
+@triton.jit
+def _group_sums(sums, num_channels, group_width, rows, begin, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Rows from `begin` on of the group of picture 0's axis and group 1's, and which of them exist."""
+    row, column = begin + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    inside = (row < rows)[:, None] & (column < group_width)[None, :]
+    place = (tl.program_id(0).to(tl.int64) * rows + row)[:, None] * num_channels
+    place += tl.program_id(1) * group_width + column[None, :]
+    return tl.load(sums + place, inside, 0.0), inside
 
 
 @triton.jit
@@ -53,20 +70,22 @@ def combine_kernel(
     PIXELS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program a picture and group. Squares are about each block's own mean: no cancellation."""
-    row, column = tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    inside = (row < rows)[:, None] & (column < group_width)[None, :]
-    place = (tl.program_id(0) * rows + row)[:, None] * num_channels
-    place += tl.program_id(1) * group_width + column[None, :]
-    total = tl.load(sums + place, inside, 0.0)
-    count = tl.minimum(PIXELS, num_pixels - row * PIXELS)[:, None].to(tl.float32)
-    all_of_them = (num_pixels * group_width).to(tl.float32)
-    mean = tl.sum(total) / all_of_them
-    apart = tl.where(inside, total / count - mean, 0.0)
-    within = tl.load(squares + place, inside, 0.0)
-    variance = tl.sum(within + count * apart * apart) / all_of_them
+    of_one = 1.0 / (num_pixels * group_width * 1.0)
+    totals = tl.zeros([ROWS, WIDTH], tl.float32)
+    for begin in range(0, rows, ROWS):
+        total, _ = _group_sums(sums, num_channels, group_width, rows, begin, ROWS, WIDTH)
+        totals += total
+    mean = tl.sum(totals) * of_one
+    distances = tl.zeros([ROWS, WIDTH], tl.float32)
+    for begin in range(0, rows, ROWS):
+        total, inside = _group_sums(sums, num_channels, group_width, rows, begin, ROWS, WIDTH)
+        within, _ = _group_sums(squares, num_channels, group_width, rows, begin, ROWS, WIDTH)
+        count = tl.minimum(PIXELS, num_pixels - (begin + tl.arange(0, ROWS)) * PIXELS)[:, None] * 1.0
+        apart = tl.where(inside, total / count - mean, 0.0)
+        distances += within + count * apart * apart
     group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(means + group, mean)
-    tl.store(rstds + group, 1 / tl.sqrt(variance + eps))
+    tl.store(rstds + group, 1 / tl.sqrt(tl.sum(distances) * of_one + eps))
 
 
 @triton.jit
@@ -111,7 +130,7 @@ def backward_sums_kernel(
     grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
     normalised = _normalised(values, means, rstds, channels, num_channels, group_width)
     grad = _grad_z(normalised, grad, weight, bias, channels, num_channels, SILU)
-    row = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * num_channels + channels
+    row = _row(channels, num_channels)
     tl.store(grad_biases + row, tl.sum(grad, axis=0), channels < num_channels)
     tl.store(grad_weights + row, tl.sum(grad * normalised, axis=0), channels < num_channels)
 
@@ -123,17 +142,18 @@ def backward_combine_kernel(
     num_pixels, num_channels, group_width, rows,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    row, column = tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    inside = (row < rows)[:, None] & (column < group_width)[None, :]
-    channel = tl.program_id(1) * group_width + column
-    place = (tl.program_id(0) * rows + row)[:, None] * num_channels + channel[None, :]
-    scale = tl.load(weight + channel, column < group_width, 0.0).to(tl.float32)[None, :]
-    all_of_them = (num_pixels * group_width).to(tl.float32)
+    of_one = 1.0 / (num_pixels * group_width * 1.0)
+    grads, products = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
+    for begin in range(0, rows, ROWS):
+        grad, _ = _group_sums(grad_biases, num_channels, group_width, rows, begin, ROWS, WIDTH)
+        product, _ = _group_sums(grad_weights, num_channels, group_width, rows, begin, ROWS, WIDTH)
+        grads, products = grads + grad, products + product
+    column = tl.arange(0, WIDTH)
+    there = column < group_width
+    scale = tl.load(weight + tl.program_id(1) * group_width + column, there, 0.0).to(tl.float32) * of_one
     group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    grads = tl.sum(tl.load(grad_biases + place, inside, 0.0) * scale)
-    products = tl.sum(tl.load(grad_weights + place, inside, 0.0) * scale)
-    tl.store(mean_grads + group, grads / all_of_them)
-    tl.store(mean_products + group, products / all_of_them)
+    tl.store(mean_grads + group, tl.sum(grads * scale[None, :]))
+    tl.store(mean_products + group, tl.sum(products * scale[None, :]))
 
 
 @triton.jit
@@ -149,7 +169,7 @@ def backward_apply_kernel(
     normalised = _normalised(values, means, rstds, channels, num_channels, group_width)
     grad = _grad_z(normalised, grad, weight, bias, channels, num_channels, SILU)
     there = channels < num_channels
-    group = tl.program_id(0) * (num_channels // group_width) + channels // group_width
+    group = tl.program_id(1) * (num_channels // group_width) + channels // group_width
     grad *= tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
     grad -= tl.load(mean_grads + group, there, 0.0)[None, :]
     grad -= normalised * tl.load(mean_products + group, there, 0.0)[None, :]
