@@ -16,7 +16,10 @@ SLOW_RATE = ["optimizer.lr=1e-6", "scheduler=constant", "scheduler.warmup_steps=
 @pytest.fixture(scope="module")
 def trained(dataset, tmp_path_factory):
     """A run of 40 steps, with a running average."""
-    run_dir = tmp_path_factory.mktemp("trained")
+    return train_well(dataset, tmp_path_factory.mktemp("trained"), 40)
+
+
+def train_well(dataset, run_dir, num_steps, *options):
     run_train(
         dataset,
         run_dir,
@@ -24,11 +27,12 @@ def trained(dataset, tmp_path_factory):
         "callbacks.progress=null",
         "callbacks.ema.decay=0.9",
         "data/augment=none",
-        "train.max_steps=40",
-        "train.val_every_steps=40",
-        "train.checkpoint_every_steps=40",
+        f"train.max_steps={num_steps}",
+        f"train.val_every_steps={num_steps}",
+        f"train.checkpoint_every_steps={num_steps}",
         "optimizer.lr=2e-3",
         "scheduler.warmup_steps=5",
+        *options,
     )
     return run_dir
 
@@ -55,15 +59,15 @@ def test_a_run_starts_where_the_weights_left_off(trained, dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_fine_tuning_to_four_times_as_many_gaussians_at_twice_the_resolution(trained, dataset, tmp_path):
+def test_fine_tuning_to_four_times_as_many_gaussians_at_twice_the_resolution(dataset, tmp_path):
     """The convolutions fit any size; Gaussians shrink with the spacing of their map."""
-    finer = ["model.net.input_size=32", "resolution.target_size=32"]
-    start = f"init_from={trained / 'checkpoints' / 'last.ckpt'}"
-    started = first_psnr(dataset, tmp_path / "from", start, *finer)
+    coarse, finer = ([f"model.net.input_size={n}", f"resolution.target_size={n}"] for n in (32, 64))
+    weights = train_well(dataset, tmp_path / "trained", 80, *coarse) / "checkpoints" / "last.ckpt"
+    started = first_psnr(dataset, tmp_path / "from", f"init_from={weights}", *finer)
     anew = first_psnr(dataset, tmp_path / "anew", *finer)
     assert started > anew + 1
     net = LGM.from_pretrained(tmp_path / "from" / "checkpoints" / "last.ckpt")
-    assert net.num_gaussians == 4 * LGM.from_pretrained(trained / "checkpoints" / "last.ckpt").num_gaussians
+    assert net.num_gaussians == 4 * LGM.from_pretrained(weights).num_gaussians
 
 
 def test_fine_tuning_a_network_with_one_level_more(trained, dataset, tmp_path, caplog):
