@@ -44,7 +44,7 @@ class Weights:
     with; None for files that record nothing, as the released ones. path: the file they came from.
     kind: "ema", a running average, or "raw"; "unknown" where the file does not say.
     training: how they came about: `step`, `seed`, `device_minutes`, `devices`, and as `config` the run's
-    whole configuration; metrics: what evaluations measured, by protocol. Of both what is known."""
+    options but for places; metrics: what evaluations measured, by protocol. Of both what is known."""
 
     tensors: dict[str, Tensor]
     config: dict[str, Any] | None

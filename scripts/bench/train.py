@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
+from infer import timed  # its neighbour
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -80,23 +78,6 @@ def make_module(cfg: DictConfig, way: str, device: torch.device) -> LGMModule:
     if way == "compiled":
         net.unet.compile()
     return build_module(cfg, net, cfg.batch).to(device).train()
-
-
-def timed(run: Callable[[], object], device: torch.device, repeats: int) -> dict[str, float]:
-    """Milliseconds, from a device that has nothing to do until it has nothing to do again."""
-    times = []
-    for _ in range(repeats + 3):
-        _synchronize(device)
-        start = time.perf_counter()
-        run()
-        _synchronize(device)
-        times.append(1e3 * (time.perf_counter() - start))
-    return {"median_ms": statistics.median(times[3:]), "min_ms": min(times[3:])}
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure(cfg: DictConfig, way: str, device: torch.device, repeats: int) -> dict[str, dict | float | None]:

@@ -107,15 +107,21 @@ def apply_kernel(
 
 
 @triton.jit
-def _grad_z(normalised, grad_y, weight, bias, channels, num_channels, SILU: tl.constexpr):
-    """The gradient before SiLU, which is computed again."""
+def _gradients(
+    x, grad_y, weight, bias, means, rstds, place, inside, channels, num_channels, group_width,
+    SILU: tl.constexpr,
+):  # fmt: skip
+    """Normalised values, and the gradient before SiLU, which is computed again."""
+    values = tl.load(x + place, inside, 0.0).to(tl.float32)
+    grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
+    normalised = _normalised(values, means, rstds, channels, num_channels, group_width)
     if SILU:
         there = channels < num_channels
         z = normalised * tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
         z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
         s = tl.sigmoid(z)
-        grad_y *= s * (1 + z * (1 - s))
-    return grad_y
+        grad *= s * (1 + z * (1 - s))
+    return normalised, grad
 
 
 @triton.jit
@@ -126,10 +132,9 @@ def backward_sums_kernel(
     SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
-    values = tl.load(x + place, inside, 0.0).to(tl.float32)
-    grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
-    normalised = _normalised(values, means, rstds, channels, num_channels, group_width)
-    grad = _grad_z(normalised, grad, weight, bias, channels, num_channels, SILU)
+    normalised, grad = _gradients(
+        x, grad_y, weight, bias, means, rstds, place, inside, channels, num_channels, group_width, SILU
+    )
     row = _row(channels, num_channels)
     tl.store(grad_biases + row, tl.sum(grad, axis=0), channels < num_channels)
     tl.store(grad_weights + row, tl.sum(grad * normalised, axis=0), channels < num_channels)
@@ -164,10 +169,9 @@ def backward_apply_kernel(
     SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
-    values = tl.load(x + place, inside, 0.0).to(tl.float32)
-    grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
-    normalised = _normalised(values, means, rstds, channels, num_channels, group_width)
-    grad = _grad_z(normalised, grad, weight, bias, channels, num_channels, SILU)
+    normalised, grad = _gradients(
+        x, grad_y, weight, bias, means, rstds, place, inside, channels, num_channels, group_width, SILU
+    )
     there = channels < num_channels
     group = tl.program_id(1) * (num_channels // group_width) + channels // group_width
     grad *= tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
