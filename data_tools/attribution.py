@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.command import run_command, write_atomically
+from data_tools.variants import is_variant
 from lgm.data.sample import INDEX_NAME, TABLE_NAME, parse_index
 
 _UNKNOWN = "unknown"
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_objects(shards: Path) -> list[dict[str, Any]]:
-    """Each object's metadata and its `split`, in the order of the uids.
+    """Each object's metadata and its `split`, in the order of the uids; variants are no others' work.
 
     Raises FileNotFoundError where the folder has no index or no table of its objects.
     """
@@ -62,7 +63,8 @@ def read_objects(shards: Path) -> list[dict[str, Any]]:
     objects = [json.loads(line) for line in lines]
     for entry in objects:
         entry["split"] = split_of.get(entry["shard"], "")
-    return sorted(objects, key=lambda entry: entry["uid"])
+    originals = [entry for entry in objects if not is_variant(entry)]
+    return sorted(originals, key=lambda entry: entry["uid"])
 
 
 def page(objects: list[dict[str, Any]], title: str, intro: str) -> str:

@@ -5,12 +5,15 @@ Worker processes import this module and no torch: it would cost each of them sec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_tools.lights import LIGHTINGS, Lights, random_lights, studio_lights
+from data_tools.variants import Companion, companions, first_linear
 from lgm.data.sample import CameraRecord
 
 NUM_CANONICAL_VIEWS = 4
@@ -21,11 +24,12 @@ class RenderPlan:
     """How every object of a set is rendered.
 
     c2w: [V, 4, 4] float64, camera-to-world, OpenCV axes, world +y up; views 0-3 are canonical.
-    world_from_file: [4, 4], turns a mesh file's axes to the world's.
+    world_from_file: [4, 4], turns a mesh file's axes to the world's, and stretches variants.
     normalize: "sphere" or "box", see data_tools.meshes.load.
     lighting: "studio", or "random": lights of its own for each object. lights: those to draw with.
     geometry: whether depth and normals are drawn beside the pictures.
     trajectory: of data_tools.trajectories; canonical views stand at `radius`, others may stand elsewhere.
+    companions: other meshes that stand beside the object, of a variant.
     """
 
     c2w: np.ndarray
@@ -40,6 +44,7 @@ class RenderPlan:
     lights: Lights = field(default_factory=studio_lights)
     geometry: bool = False
     trajectory: str = "spiral"
+    companions: tuple[Companion, ...] = ()
 
     @property
     def num_views(self) -> int:
@@ -60,9 +65,20 @@ class RenderPlan:
         camera's distance + 1."""
         return (self.distances[1] + 1.0) / 65535
 
-    def lit_for(self, uid: str) -> RenderPlan:
-        """The plan with this object's lights."""
-        return replace(self, lights=random_lights(uid)) if self.lighting == "random" else self
+    def for_object(self, metadata: dict[str, Any], others: Sequence[Path] = ()) -> RenderPlan:
+        """The plan with this object's lights; of a variant, with what is done to the mesh and put beside it.
+
+        others: the meshes of the variant's further parts.
+        """
+        upright = self.world_from_file[:3, :3]
+        linear = self.world_from_file.copy()
+        linear[:3, :3] = first_linear(metadata) @ upright
+        return replace(
+            self,
+            world_from_file=linear,
+            companions=companions(metadata, others, upright),
+            lights=random_lights(metadata["uid"]) if self.lighting == "random" else self.lights,
+        )
 
     def camera_record(self) -> CameraRecord:
         return CameraRecord(self.fov_y_deg, self.c2w, tuple(range(NUM_CANONICAL_VIEWS)))

@@ -37,7 +37,8 @@ from data_tools.renders import (
     is_complete,
     update_metadata,
 )
-from data_tools.sources import find_meshes, read_metadata
+from data_tools.sources import MeshSource, find_meshes, read_metadata
+from data_tools.variants import part_uids, variants_of
 from data_tools.worker_pool import Lost, run_tasks
 
 _PROGRESS_EVERY_S = 15.0
@@ -75,6 +76,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--geometry", action="store_true", help="write depth and normals beside each picture")
     add("--supersample", type=int, help="draw this many times larger and average (opengl: 2; 1 is faster)")
     add("--samples", type=int, help="light paths a pixel (blender: 32)")
+    add("--variants", type=int, default=0,
+        help="so many more of each object, stretched, every second one beside another (0)")  # fmt: skip
     add("--threads", type=int, help="threads of a worker (blender: 2)")
     add("--blender", help="a Blender executable, or a python that has bpy (blender: looked for)")
     add("--workers", type=int, help="processes, each with a graphics context of its own (half the cores)")
@@ -97,6 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.workers = workers_of_a_part(options)
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers} must be at least 1")
+    if not 0 <= options.variants <= 99:
+        raise ValueError(f"--variants {options.variants} must lie between 0 and 99")
     if options.supersample is not None and not 1 <= options.supersample <= 8:
         raise ValueError(f"--supersample {options.supersample} must lie between 1 and 8")
     part = parse_part(options.part)
@@ -121,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         return launch("data_tools.render", own, options, options.out / LOG_FOLDER)
     counts: Counter[str] = Counter()
     report = _Report(options.out, part, counts)
-    tasks = _tasks(sources, options.out, plan, part, report)
+    tasks = _tasks(_objects(sources, options.variants, report), options.out, plan, part, report)
     start = shown = time.monotonic()
     for task, result in run_tasks(tasks, recipes, options.timeout_s):
         lost = isinstance(result, Lost)
@@ -136,29 +141,45 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if counts["rendered"] + counts["complete before"] or nothing_to_do else 1
 
 
-def _tasks(
-    sources: Iterator, renders: Path, plan: RenderPlan, part: Part, report: _Report
-) -> Iterator[RenderTask]:
-    """What is left to do; faults that need no renderer are reported on the way."""
-    seen: set[str] = set()
+def _objects(sources: Iterator[MeshSource], num_variants: int, report: _Report) -> Iterator[RenderTask]:
+    """What there is to render, each with its metadata. Variants come after all others, for which all meshes
+    are held. A sidecar that can't be used is reported."""
+    paths: dict[str, Path] = {}
+    held: list[dict[str, Any]] = []
     for source in sources:
         try:
             metadata = read_metadata(source)
         except ValueError as error:
             report.add({"uid": None, "source": source.relative}, str(error))
             continue
-        uid = metadata["uid"]
+        if num_variants and metadata["uid"] not in paths:
+            paths[metadata["uid"]] = source.path
+            held.append(metadata)
+        yield RenderTask(source.path, metadata)
+    for metadata in held:
+        for variant in variants_of(metadata, num_variants, list(paths)):
+            first, *others = (paths[uid] for uid in part_uids(variant))
+            yield RenderTask(first, variant, tuple(others))
+
+
+def _tasks(
+    objects: Iterator[RenderTask], renders: Path, plan: RenderPlan, part: Part, report: _Report
+) -> Iterator[RenderTask]:
+    """What is left to do; faults that need no renderer are reported on the way."""
+    seen: set[str] = set()
+    for task in objects:
+        uid = task.metadata["uid"]
         if not part.holds(uid):
             continue
         if uid in seen:
-            report.add({**metadata, "source": source.relative}, f"uid {uid!r} is taken already")
+            report.add(task.metadata, f"uid {uid!r} is taken already")
             continue
         seen.add(uid)
         if is_complete(renders / uid, plan.num_views):
-            update_metadata(renders, metadata)
+            update_metadata(renders, task.metadata)
             report.counts["complete before"] += 1
             continue
-        yield RenderTask(source.path, metadata)
+        yield task
 
 
 def _engine_options(options: argparse.Namespace, engine: type[Engine]) -> dict[str, Any]:

@@ -16,8 +16,11 @@ from data_tools.renders import NothingVisible, write_object
 
 @dataclass(frozen=True)
 class RenderTask:
+    """others: the meshes of a variant's further parts."""
+
     path: Path
     metadata: dict[str, Any]
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def make_renderer(
         start = time.monotonic()
         fault, notes = None, []
         try:
-            views, notes = engine.render(task.path, plan.lit_for(task.metadata["uid"]))
+            views, notes = engine.render(task.path, plan.for_object(task.metadata, task.others))
             write_object(renders, task.metadata, plan, views, picture_format)
         except (UnrenderableMesh, NothingVisible) as error:
             fault = str(error)

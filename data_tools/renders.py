@@ -21,6 +21,7 @@ from data_tools.command import write_atomically
 from data_tools.engines.base import GeometryView
 from data_tools.naming import is_uid, make_uid
 from data_tools.plan import RenderPlan
+from data_tools.variants import VARIANT_KEY, is_variant
 from lgm.data.sample import CameraRecord, view_key
 
 SETTINGS_NAME = "render.json"
@@ -122,9 +123,13 @@ def is_complete(folder: Path, num_views: int) -> bool:
 
 
 def update_metadata(renders: Path, metadata: dict[str, Any]) -> None:
-    """Say of a finished object what its sidecar says now: a group or a licence that came later."""
-    path, text = renders / metadata["uid"] / META_NAME, _metadata_text(metadata)
-    if path.read_text("utf-8") != text:
+    """Say of a finished object what its sidecar says now: a group or a licence that came later. How a
+    variant was made stays as it was: among other meshes another would be drawn."""
+    path = renders / metadata["uid"] / META_NAME
+    said = path.read_text("utf-8")
+    if is_variant(metadata):
+        metadata = {**metadata, VARIANT_KEY: json.loads(said)[VARIANT_KEY]}
+    if said != (text := _metadata_text(metadata)):
         write_atomically(path, text)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.naming import is_uid, stable_hash, unit_hash
+from data_tools.variants import part_uids
 
 DEFAULT_SPLIT = "train"
 
@@ -62,16 +63,20 @@ def arrange(
 
     Of both, the assignment decides for the objects that it names, and the hash for the rest; the assignment
     alone leaves the rest out. By the hash, objects that share `group` in their metadata (the same mesh in
-    other colours) stay together, and with one that is named.
+    other colours) stay together, and with one that is named. A variant is kept in "train" alone, where all
+    that it is made of lies there too.
     """
     uids, chosen = list(uids), {}
     if missing := sorted(set(assignment or {}) - set(uids)):
         raise ValueError(f"--assign names {missing[0]!r} ({len(missing)} in all), which is not rendered")
     named = {uid: split for uid in uids if (split := (assignment or {}).get(uid))}
     if fractions is not None:
-        keys = {uid: str(read_metadata(uid).get("group", uid)) for uid in uids}
+        found = {uid: read_metadata(uid) for uid in uids}
+        keys = {uid: str(metadata.get("group", uid)) for uid, metadata in found.items()}
+        parts = {uid: part_uids(metadata) for uid, metadata in found.items()}
         decided = _decided(named, keys)
         splits = {uid: decided.get(key) or split_by_fraction(key, fractions) for uid, key in keys.items()}
+        splits = {uid: split for uid, split in splits.items() if _may_lie(parts[uid], split, splits)}
     else:
         splits = named if assignment is not None else dict.fromkeys(uids, DEFAULT_SPLIT)
     for uid, split in splits.items():
@@ -83,6 +88,12 @@ def arrange(
                 f"split {split!r} gets no object; ask for a larger fraction, or name some by --assign <file>"
             )
     return {split: sorted(chosen[split], key=stable_hash) for split in sorted(chosen)}
+
+
+def _may_lie(parts: list[str], split: str, splits: dict[str, str]) -> bool:
+    """Whether an object made of those others is of any use in a split; a part that was not rendered may
+    belong to any."""
+    return not parts or split == DEFAULT_SPLIT and all(splits.get(uid) == DEFAULT_SPLIT for uid in parts)
 
 
 def _decided(named: dict[str, str], keys: dict[str, str]) -> dict[str, str]:

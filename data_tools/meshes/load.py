@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +11,63 @@ from data_tools.meshes.normals import crease_normals, usable_normals
 from data_tools.meshes.obj import read_obj
 from data_tools.meshes.scenes import read_scene
 from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh
+from data_tools.variants import Companion
 
 # The farthest vertex of `normalize=sphere`; a sphere of 0.623 just fits the default camera.
 SPHERE_RADIUS = 0.6
 NORMALIZATIONS = ("sphere", "box")
 
 
-def load_mesh(path: Path, normalize: str, world_from_file: np.ndarray, max_triangles: int) -> Mesh:
+def load_mesh(
+    path: Path,
+    normalize: str,
+    world_from_file: np.ndarray,
+    max_triangles: int,
+    companions: Sequence[Companion] = (),
+) -> Mesh:
     """A mesh in the world's frame: +y up, centred on its box's centre.
 
     normalize: "sphere" puts the farthest vertex at 0.6; "box" makes the longest side 1.
-    world_from_file: [4, 4] rotation of the file's axes to the world's.
+    world_from_file: [4, 4], what turns the file's axes to the world's; it may stretch them too.
+    companions: meshes that stand beside it; all together are then centred and scaled.
     Raises UnrenderableMesh with the reason.
     """
+    mesh = _turned(path, world_from_file[:3, :3], max_triangles)
+    if companions:
+        _fit(mesh.surfaces, "sphere")
+        low, high = _bounds(mesh.surfaces)
+        for companion in companions:
+            other = _turned(companion.path, companion.linear, max_triangles)
+            _fit(other.surfaces, "sphere")
+            _place(other.surfaces, companion, float(high[1] if companion.on_top else low[1]))
+            mesh.surfaces += other.surfaces
+            mesh.notes += other.notes
+    if mesh.num_triangles > max_triangles:
+        raise UnrenderableMesh(f"{mesh.num_triangles} triangles, more than --max-triangles {max_triangles}")
+    _fit(mesh.surfaces, normalize)
+    _complete_normals(mesh.surfaces)
+    return mesh
+
+
+def _turned(path: Path, linear: np.ndarray, max_triangles: int) -> Mesh:
+    """A file's mesh, along the world's axes, without what has no area."""
     mesh = _read(path, max_triangles)
     mesh.surfaces = [_without_degenerate(surface) for surface in mesh.surfaces]
     mesh.surfaces = [surface for surface in mesh.surfaces if surface.num_triangles]
     if not mesh.surfaces:
         raise UnrenderableMesh("no triangle with an area")
-    if mesh.num_triangles > max_triangles:
-        raise UnrenderableMesh(f"{mesh.num_triangles} triangles, more than --max-triangles {max_triangles}")
     for surface in mesh.surfaces:
-        _turn(surface, world_from_file[:3, :3])
-    _fit(mesh.surfaces, normalize)
-    _complete_normals(mesh.surfaces)
+        _turn(surface, linear)
     return mesh
+
+
+def _place(surfaces: list[Surface], companion: Companion, ground: float) -> None:
+    """In place, from the middle of a sphere of its own."""
+    low, _ = _bounds(surfaces)
+    x, z = companion.offset
+    shift = np.array([x, ground - low[1] * companion.size, z])
+    for surface in surfaces:
+        surface.positions = surface.positions * companion.size + shift
 
 
 def _read(path: Path, max_triangles: int) -> Mesh:
@@ -70,16 +103,22 @@ def _without_degenerate(surface: Surface) -> Surface:
     )
 
 
-def _turn(surface: Surface, rotation: np.ndarray) -> None:
-    surface.positions = surface.positions @ rotation.T
+def _turn(surface: Surface, linear: np.ndarray) -> None:
+    surface.positions = surface.positions @ linear.T
     if surface.normals is not None:
-        surface.normals = surface.normals @ rotation.T
+        # What is stretched along an axis faces it less.
+        surface.normals = surface.normals @ np.linalg.inv(linear)
+
+
+def _bounds(surfaces: Sequence[Surface]) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest corner [3] of the box along the axes."""
+    low = np.min([s.positions.min(axis=(0, 1)) for s in surfaces], axis=0)
+    return low, np.max([s.positions.max(axis=(0, 1)) for s in surfaces], axis=0)
 
 
 def _fit(surfaces: list[Surface], normalize: str) -> None:
     """Centre and scale in place."""
-    low = np.min([s.positions.min(axis=(0, 1)) for s in surfaces], axis=0)
-    high = np.max([s.positions.max(axis=(0, 1)) for s in surfaces], axis=0)
+    low, high = _bounds(surfaces)
     center = (low + high) / 2
     if normalize == "sphere":
         farthest = max(np.linalg.norm(s.positions - center, axis=-1).max() for s in surfaces)

@@ -49,9 +49,12 @@ def test_against_float64(shape, dtype, silu):
 
     theirs = run(exact, [v.double() for v in (x, weight, bias)], cotangent.double())
     steps = torch.finfo(dtype).eps
+    # A group of one number has no gradient: terms as large as this cancel.
+    deviations = x.double().unflatten(1, (32, -1)).var(dim=(2, 3, 4), unbiased=False).add(1e-5).sqrt()
+    cancelling = (cotangent * weight[:, None, None]).abs().amax() / deviations.amin()
     for name, mine, true in zip(("y", "x", "weight", "bias"), ours, theirs, strict=True):
         assert mine.dtype == (torch.float32 if name in ("weight", "bias") else dtype)
-        scale = true.abs().amax()
+        scale = torch.maximum(true.abs().amax(), cancelling) if name == "x" else true.abs().amax()
         assert (mine.double() - true).abs().max() < (4 * steps + 1e-5) * scale, name
 
 

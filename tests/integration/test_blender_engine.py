@@ -41,7 +41,7 @@ def engines():
 
 def draw(engines, path: Path, num_views: int = 4, **options) -> tuple[list, list]:
     """The same views by Blender and by OpenGL."""
-    plan = make_plan(resolution=RESOLUTION, num_views=num_views, **options).lit_for("a")
+    plan = make_plan(resolution=RESOLUTION, num_views=num_views, **options).for_object({"uid": "a"})
     return tuple(list(engines[name].render(path, plan)[0]) for name in ("blender", "opengl"))
 
 

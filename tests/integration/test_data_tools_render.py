@@ -16,10 +16,11 @@ pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-tr
 
 import trimesh
 
-from data_tools import render
+from data_tools import pack, render
 from data_tools.engines import EngineUnavailable, make_engine
 from data_tools.engines.extent import Extent
 from data_tools.plan import make_plan
+from data_tools.variants import part_uids
 from lgm.cameras import Cameras
 from lgm.data.sample import check_sample
 
@@ -291,3 +292,33 @@ def test_a_persons_mistake_is_one_line(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         run(tmp_path, *options)
     assert not (tmp_path / "renders").exists()
+
+
+def test_variants_are_drawn_packed_and_gone_on_with(engine, tmp_path, capsys):
+    meshes, renders = tmp_path / "meshes", tmp_path / "renders"
+    meshes.mkdir()
+    for name, size in (("a", (1, 1, 1)), ("b", (1, 2, 1)), ("c", (0.5, 1, 1))):
+        trimesh.creation.box(size).export(meshes / f"{name}.ply")
+    command = [str(meshes), "--out", str(renders), "--resolution", "32", "--views", "8", "--workers", "1"]
+    assert render.main(command) == 0
+    assert render.main([*command, "--variants", "2"]) == 0
+    assert "6 rendered, 3 complete before" in capsys.readouterr().out
+    assert render.main([*command, "--variants", "2"]) == 0
+    assert "0 rendered, 9 complete before" in capsys.readouterr().out
+
+    def width(uid: str) -> int:
+        return int((np.asarray(Image.open(renders / uid / "view_000.png"))[..., 3].max(axis=0) > 0).sum())
+
+    assert width("a") != width("a-variant1")
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("c val\na train\nb train\n")
+    shards = tmp_path / "shards"
+    splits = ["--splits", "train=0.5,val=0.5", "--assign", str(held_out)]
+    assert pack.main([str(renders), "--out", str(shards), *splits]) == 0
+    packed = [json.loads(line) for line in (shards / "objects.jsonl").read_text().splitlines()]
+    in_train = {entry["uid"]: entry for entry in packed if entry["shard"].startswith("train")}
+    assert [entry["uid"] for entry in packed if entry["shard"].startswith("val")] == ["c"]
+    assert {"a", "b", "a-variant1", "b-variant1"} <= set(in_train)
+    assert not any("c" in part_uids(entry) for entry in in_train.values())
+    with pytest.raises(ValueError, match="--variants 100 must lie between 0 and 99"):
+        render.main([*command, "--variants", "100"])

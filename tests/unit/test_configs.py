@@ -174,12 +174,13 @@ def test_renderers(name):
 
 @needs_linear_weights
 def test_losses(perceptual):
-    for name in set(names("loss")) - {"hed"}:
+    for name in set(names("loss")) - {"hed", "hed_light"}:
         assert isinstance(instantiate(composed(f"loss={name}").loss), CompositeLoss)
 
 
-def test_the_loss_with_hed(hed):
-    loss = instantiate(composed("loss=hed").loss)
+@pytest.mark.parametrize("name", ["hed", "hed_light"])
+def test_the_loss_with_hed(hed, name):
+    loss = instantiate(composed(f"loss={name}").loss)
     assert list(loss.terms) == ["rgb", "alpha", "hed"]
 
 
