@@ -172,7 +172,7 @@ def _tasks(
         if not part.holds(uid):
             continue
         if uid in seen:
-            report.add(task.metadata, f"uid {uid!r} is taken already")
+            report.add({**task.metadata, "source": str(task.path)}, f"uid {uid!r} is taken already")
             continue
         seen.add(uid)
         if is_complete(renders / uid, plan.num_views):

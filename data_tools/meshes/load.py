@@ -37,7 +37,10 @@ def load_mesh(
         _fit(mesh.surfaces, "sphere")
         low, high = _bounds(mesh.surfaces)
         for companion in companions:
-            other = _turned(companion.path, companion.linear, max_triangles)
+            try:
+                other = _turned(companion.path, companion.linear, max_triangles)
+            except UnrenderableMesh as error:
+                raise UnrenderableMesh(f"{companion.path.name} beside it: {error}") from error
             _fit(other.surfaces, "sphere")
             _place(other.surfaces, companion, float(high[1] if companion.on_top else low[1]))
             mesh.surfaces += other.surfaces
