@@ -1,14 +1,21 @@
 """Losses on coverage."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lgm.losses.squared import squared_error
 from lgm.types import RenderOutput, Views
 
 
 class AlphaMSE(nn.Module):
-    """Mean squared error of the alpha maps."""
+    """Mean squared error of the alpha maps.
+
+    in_decibels: as of `lgm.losses.squared.squared_error`.
+    """
+
+    def __init__(self, in_decibels: bool = False) -> None:
+        super().__init__()
+        self.in_decibels = in_decibels
 
     def forward(self, render: RenderOutput, target: Views) -> Float[Tensor, ""]:
-        return F.mse_loss(render.alphas, target.alphas)
+        return squared_error(render.alphas, target.alphas, self.in_decibels)

@@ -1,14 +1,21 @@
 """Losses on colour."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lgm.losses.squared import squared_error
 from lgm.types import RenderOutput, Views
 
 
 class PhotometricMSE(nn.Module):
-    """Mean squared error of the rgb pictures, both over the same background."""
+    """Mean squared error of the rgb pictures, both over the same background.
+
+    in_decibels: as of `lgm.losses.squared.squared_error`.
+    """
+
+    def __init__(self, in_decibels: bool = False) -> None:
+        super().__init__()
+        self.in_decibels = in_decibels
 
     def forward(self, render: RenderOutput, target: Views) -> Float[Tensor, ""]:
-        return F.mse_loss(render.images, target.images)
+        return squared_error(render.images, target.images, self.in_decibels)

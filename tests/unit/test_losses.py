@@ -19,6 +19,31 @@ def test_mean_squared_errors():
     assert AlphaMSE()(render, target).item() == pytest.approx(0.04, rel=1e-5)
 
 
+def test_decibels_are_means_over_pictures():
+    render, target = pair(0.1, 0.2)
+    render.images[0, 1] += 0.9  # off by 1
+    found = PhotometricMSE(in_decibels=True)(render, target)
+    assert found.item() == pytest.approx((-20 + 0) / 2, abs=0.05)  # of 1e-2 and 1
+    assert AlphaMSE(in_decibels=True)(render, target).item() == pytest.approx(-13.97, abs=0.02)
+    exact = PhotometricMSE(in_decibels=True)(
+        RenderOutput(target.images, target.alphas, render.depths), target
+    )
+    assert exact.item() == pytest.approx(-40)
+
+
+def test_in_decibels_a_picture_that_is_almost_right_pulls_as_one_that_is_wrong():
+    render, target = pair(0.0, 0.0)
+    images = target.images + torch.tensor([0.05, 0.5]).view(1, 2, 1, 1, 1)
+    pulls = []
+    for in_decibels in (False, True):
+        leaf = images.clone().requires_grad_()
+        PhotometricMSE(in_decibels)(RenderOutput(leaf, render.alphas, render.depths), target).backward()
+        # Of a step along the error, relative to it.
+        pulls.append((leaf.grad * (images - target.images)).sum(dim=(2, 3, 4))[0])
+    assert pulls[0][1] / pulls[0][0] == pytest.approx(100, rel=1e-3)
+    assert pulls[1][1] / pulls[1][0] == pytest.approx(1, rel=0.05)
+
+
 def test_weights_add_up_and_the_log_is_unweighted():
     loss = CompositeLoss({"rgb": LossTerm(PhotometricMSE(), 2.0), "alpha": LossTerm(AlphaMSE(), 0.5)})
     total, terms = loss(*pair(0.1, 0.2), step=0)
