@@ -102,7 +102,7 @@ def draw(runs: Sequence[Curves], references: Sequence[Curves], path: Path) -> No
         for number, run in enumerate(runs):
             _line(ax, run, columns, color=f"C{number}")
         ax.set_title(title, fontsize=10)
-        if title.startswith(LOGARITHMIC):
+        if title.startswith(LOGARITHMIC) and ax.dataLim.y0 > 0:  # decibels are logarithms already
             ax.set_yscale("log")
         ax.grid(alpha=0.2)
     for ax in axes[len(shown) :]:
