@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_tools.naming import stable_hash
+from data_tools.naming import stable_generator
 
 LIGHTINGS = ("studio", "random")
 NUM_LAMPS = 4
@@ -54,7 +54,7 @@ def studio_lights() -> Lights:
 
 def random_lights(uid: str) -> Lights:
     """Lamps of other strengths in other places, the same for a uid on every machine."""
-    generator = np.random.default_rng(int(stable_hash(uid)[:16], 16))
+    generator = stable_generator(uid)
     directions = generator.normal(size=(NUM_LAMPS, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     directions[0, 1] = abs(directions[0, 1])  # the main lamp stands above

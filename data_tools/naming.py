@@ -6,6 +6,8 @@ import hashlib
 import re
 from pathlib import PurePosixPath
 
+import numpy as np
+
 # WebDataset ends a key at the first dot and a tar path has slashes, so a uid has neither; and a plain
 # tar header holds names of 100 characters.
 _ALLOWED = re.compile(r"^[A-Za-z0-9_-]{1,80}$")
@@ -32,6 +34,11 @@ def make_uid(relative_path: str) -> str:
 def stable_hash(text: str) -> str:
     """The same on every machine and in every run, unlike Python's hash()."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stable_generator(text: str) -> np.random.Generator:
+    """Random numbers that are the same for a text on every machine."""
+    return np.random.default_rng(int(stable_hash(text)[:16], 16))
 
 
 def unit_hash(text: str) -> float:

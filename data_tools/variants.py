@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.naming import is_uid, stable_hash
+from data_tools.naming import is_uid, stable_generator, stable_hash
 
 VARIANT_KEY = "variant"
 # Each axis at most so many times longer or shorter, evenly in the logarithm.
@@ -45,13 +45,13 @@ def variants_of(metadata: dict[str, Any], count: int, uids: Sequence[str]) -> It
     turned too, by any angle, and has another of `uids` beside it, and so on in turn. Drawn from the hash of
     the variant's name: the same on every machine that has the same meshes.
     """
+    others = [uid for uid in uids if uid != metadata["uid"]]
     for number in range(1, count + 1):
         uid = _variant_uid(metadata["uid"], number)
-        generator = np.random.default_rng(int(stable_hash(f"variant:{uid}")[:16], 16))
-        has_companion = number % 2 == 0 and len(uids) > 1
+        generator = stable_generator(f"variant:{uid}")
+        has_companion = number % 2 == 0 and bool(others)
         parts = [_drawn(generator, metadata["uid"], is_turned=has_companion)]
         if has_companion:
-            others = [other for other in uids if other != metadata["uid"]]
             other = _drawn(generator, others[generator.integers(len(others))], is_turned=True)
             angle, distance = generator.uniform(0, 2 * math.pi), generator.uniform(0.3, 0.9)
             other["size"] = round(generator.uniform(0.4, 1.0), 4)
