@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.lights import LIGHTINGS, Lights, random_lights, studio_lights
-from data_tools.variants import Companion, companions, first_linear
+from data_tools.variants import Companion, companions, first_linear, first_tints
 from lgm.data.sample import CameraRecord
 
 NUM_CANONICAL_VIEWS = 4
@@ -29,7 +29,7 @@ class RenderPlan:
     lighting: "studio", or "random": lights of its own for each object. lights: those to draw with.
     geometry: whether depth and normals are drawn beside the pictures.
     trajectory: of data_tools.trajectories; canonical views stand at `radius`, others may stand elsewhere.
-    companions: other meshes that stand beside the object, of a variant.
+    companions, tints: other meshes that stand beside the object, and its own other colours, of a variant.
     """
 
     c2w: np.ndarray
@@ -45,6 +45,7 @@ class RenderPlan:
     geometry: bool = False
     trajectory: str = "spiral"
     companions: tuple[Companion, ...] = ()
+    tints: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def num_views(self) -> int:
@@ -77,6 +78,7 @@ class RenderPlan:
             self,
             world_from_file=linear,
             companions=companions(metadata, others, upright),
+            tints=first_tints(metadata),
             lights=random_lights(metadata["uid"]) if self.lighting == "random" else self.lights,
         )
 

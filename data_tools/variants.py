@@ -1,4 +1,4 @@
-"""More shapes than there are meshes: the same ones stretched, and two of them put together.
+"""More objects than there are meshes: the same ones stretched, in other colours, and two put together.
 
 A network soon knows some hundreds of objects by heart. A variant is an object of its own, with pictures of
 its own, that is there to be trained on: it lies in no split but "train", and only where all that it is made
@@ -20,6 +20,9 @@ from data_tools.naming import is_uid, stable_generator, stable_hash
 VARIANT_KEY = "variant"
 # Each axis at most so many times longer or shorter, evenly in the logarithm.
 _MOST_STRETCH = 1.5
+# Of a part: its surfaces take them in turn. Darker more often than brighter: much is white already.
+_NUM_TINTS = 8
+_TINTS = (0.3, 1.8)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Companion:
     linear: [3, 3], what turns the file's axes to the world's, turns the upright object and stretches it.
     size: radius of its own sphere, of the other's. offset: how far along x and z its middle is from the
     other's. on_top: whether it stands on the other's highest point, not on the same ground.
+    tints: as `first_tints`.
     """
 
     path: Path
@@ -36,14 +40,16 @@ class Companion:
     size: float
     offset: tuple[float, float]
     on_top: bool
+    tints: tuple[tuple[float, float, float], ...] = ()
 
 
 def variants_of(metadata: dict[str, Any], count: int, uids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The metadata of an object's first `count` variants; `variant` lists the parts, the object first.
 
     The first is the object stretched, and stays square to the canonical cameras if it was. The second is
-    turned too, by any angle, and has another of `uids` beside it, and so on in turn. Drawn from the hash of
-    the variant's name: the same on every machine that has the same meshes.
+    turned too, by any angle, and has another of `uids` beside it. The third and fourth are as these two, in
+    other colours; and so on in turn. Drawn from the hash of the variant's name: the same on every machine
+    that has the same meshes.
     """
     others = [uid for uid in uids if uid != metadata["uid"]]
     for number in range(1, count + 1):
@@ -59,6 +65,9 @@ def variants_of(metadata: dict[str, Any], count: int, uids: Sequence[str]) -> It
             reach = 0.3 if other["on_top"] else 1.0
             other["offset"] = [round(reach * distance * f(angle), 4) for f in (math.cos, math.sin)]
             parts.append(other)
+        if number % 4 in (3, 0):
+            for part in parts:
+                part["tints"] = _drawn_tints(generator)
         yield {"group": metadata["uid"], **metadata, "uid": uid, VARIANT_KEY: {"parts": parts}}
 
 
@@ -76,13 +85,25 @@ def first_linear(metadata: dict[str, Any]) -> np.ndarray:
     return _linear(metadata[VARIANT_KEY]["parts"][0]) if is_variant(metadata) else np.eye(3)
 
 
+def first_tints(metadata: dict[str, Any]) -> tuple[tuple[float, float, float], ...]:
+    """What the object's surfaces' linear colours are multiplied with, in turn; empty where they stay."""
+    return _tints(metadata[VARIANT_KEY]["parts"][0]) if is_variant(metadata) else ()
+
+
 def companions(
     metadata: dict[str, Any], others: Sequence[Path], upright: np.ndarray
 ) -> tuple[Companion, ...]:
     """What stands beside the object. others: their meshes; upright: [3, 3], a file's axes to the world's."""
     parts = metadata.get(VARIANT_KEY, {}).get("parts", [])[1:]
     return tuple(
-        Companion(path, _linear(part) @ upright, part["size"], tuple(part["offset"]), part["on_top"])
+        Companion(
+            path,
+            _linear(part) @ upright,
+            part["size"],
+            tuple(part["offset"]),
+            part["on_top"],
+            _tints(part),
+        )
         for part, path in zip(parts, others, strict=True)
     )
 
@@ -101,6 +122,15 @@ def _drawn(generator: np.random.Generator, uid: str, is_turned: bool) -> dict[st
         "turn_deg": round(float(turn_deg), 2),
         "stretch": [round(float(factor), 4) for factor in stretch],
     }
+
+
+def _drawn_tints(generator: np.random.Generator) -> list[list[float]]:
+    drawn = np.exp(generator.uniform(*np.log(_TINTS), size=(_NUM_TINTS, 3)))
+    return [[round(float(factor), 4) for factor in tint] for tint in drawn]
+
+
+def _tints(part: dict[str, Any]) -> tuple[tuple[float, float, float], ...]:
+    return tuple((red, green, blue) for red, green, blue in part.get("tints", []))
 
 
 def _linear(part: dict[str, Any]) -> np.ndarray:

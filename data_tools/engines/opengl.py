@@ -64,7 +64,9 @@ class OpenGLEngine(Engine):
     def render(
         self, path: Path, plan: RenderPlan
     ) -> tuple[Iterator[np.ndarray] | Iterator[GeometryView], list[str]]:
-        mesh = load_mesh(path, plan.normalize, plan.world_from_file, plan.max_triangles, plan.companions)
+        mesh = load_mesh(
+            path, plan.normalize, plan.world_from_file, plan.max_triangles, plan.companions, plan.tints
+        )
         return self._views(mesh.surfaces, plan), mesh.notes
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +26,18 @@ def load_mesh(
     world_from_file: np.ndarray,
     max_triangles: int,
     companions: Sequence[Companion] = (),
+    tints: Sequence[tuple[float, float, float]] = (),
 ) -> Mesh:
     """A mesh in the world's frame: +y up, centred on its box's centre.
 
     normalize: "sphere" puts the farthest vertex at 0.6; "box" makes the longest side 1.
     world_from_file: [4, 4], what turns the file's axes to the world's; it may stretch them too.
     companions: meshes that stand beside it; all together are then centred and scaled.
+    tints: what its surfaces' linear colours are multiplied with, in turn.
     Raises UnrenderableMesh with the reason.
     """
     mesh = _turned(path, world_from_file[:3, :3], max_triangles)
+    _tint(mesh.surfaces, tints)
     if companions:
         _fit(mesh.surfaces, "sphere")
         low, high = _bounds(mesh.surfaces)
@@ -41,6 +46,7 @@ def load_mesh(
                 other = _turned(companion.path, companion.linear, max_triangles)
             except UnrenderableMesh as error:
                 raise UnrenderableMesh(f"{companion.path.name} beside it: {error}") from error
+            _tint(other.surfaces, companion.tints)
             _fit(other.surfaces, "sphere")
             _place(other.surfaces, companion, float(high[1] if companion.on_top else low[1]))
             mesh.surfaces += other.surfaces
@@ -62,6 +68,17 @@ def _turned(path: Path, linear: np.ndarray, max_triangles: int) -> Mesh:
     for surface in mesh.surfaces:
         _turn(surface, linear)
     return mesh
+
+
+def _tint(surfaces: list[Surface], tints: Sequence[tuple[float, float, float]]) -> None:
+    """In place. No colour becomes brighter than white; a picture's brightest parts are cut off there."""
+    for surface, tint in zip(surfaces, cycle(tints), strict=False):
+        material = surface.material
+        *color, alpha = material.base_color
+        tinted = [value * factor for value, factor in zip(color, tint, strict=True)]
+        if material.base_image is None and surface.colors is None:
+            tinted = [min(1.0, value) for value in tinted]
+        surface.material = replace(material, base_color=(*tinted, alpha))
 
 
 def _place(surfaces: list[Surface], companion: Companion, ground: float) -> None:

@@ -52,6 +52,8 @@ def test_drawn_from_the_name_alone():
         assert bool(first["turn_deg"]) == bool(others)
         assert all(1 / 1.5 <= factor <= 1.5 for part in (first, *others) for factor in part["stretch"])
     assert len({str(entry["variant"]["parts"][0]["stretch"]) for entry in found}) == 4
+    for number, entry in enumerate(found, 1):
+        assert all(("tints" in part) == (number in (3, 4)) for part in entry["variant"]["parts"])
 
 
 def test_a_single_mesh_has_nothing_beside_it_and_a_group_is_kept():
@@ -102,6 +104,26 @@ def test_a_companion_stands_on_the_ground_or_on_top(tmp_path, on_top):
         load_mesh(table, "box", np.eye(4), ANY, [companion])
 
 
+def test_surfaces_take_tints_in_turn_and_a_companion_its_own(tmp_path):
+    (tmp_path / "pair.mtl").write_text("newmtl a\nKd 1 1 1\nnewmtl b\nKd 0.6 0.6 0.6\n")
+    for name in ("pair", "beside"):
+        corners_ = "".join(f"v {x} {y} {z}\n" for x, y, z in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
+        faces = "usemtl a\nf 1 2 3\nusemtl b\nf 1 3 4\nf 1 4 2\n"
+        (tmp_path / f"{name}.obj").write_text("mtllib pair.mtl\n" + corners_ + faces)
+    companion = Companion(tmp_path / "beside.obj", np.eye(3), 0.5, (0.8, 0.0), False, ((0.5, 0.5, 0.5),))
+
+    def colors(tints):
+        mesh = load_mesh(tmp_path / "pair.obj", "box", np.eye(4), ANY, [companion], tints)
+        return np.array([surface.material.base_color for surface in mesh.surfaces])
+
+    plain, tinted = colors(()), colors(((0.2, 0.4, 0.8), (1.0, 1.0, 3.0)))
+    np.testing.assert_allclose(tinted[0], plain[0] * [0.2, 0.4, 0.8, 1])
+    np.testing.assert_allclose(tinted[1], np.minimum(plain[1] * [1, 1, 3, 1], 1))
+    assert (tinted[1][2] == 1) == (plain[1][2] > 1 / 3)
+    np.testing.assert_allclose(tinted[2:], plain[2:])
+    np.testing.assert_allclose(plain[2:], plain[:2] * [0.5, 0.5, 0.5, 1])
+
+
 def test_the_plan_of_a_variant_is_what_its_metadata_says(tmp_path):
     variant = list(variants_of(CHAIR, 2, UIDS))[1]
     plan = make_plan(resolution=32, num_views=4, up="z")
@@ -115,6 +137,11 @@ def test_the_plan_of_a_variant_is_what_its_metadata_says(tmp_path):
     np.testing.assert_allclose(made.companions[0].linear @ [0, 0, 1], [0, other["stretch"][1], 0], atol=1e-12)
     plain = plan.for_object(CHAIR)
     assert np.array_equal(plain.world_from_file, plan.world_from_file) and plain.companions == ()
+    assert made.tints == made.companions[0].tints == plain.tints == ()
+    recolored = list(variants_of(CHAIR, 4, UIDS))[3]
+    made = plan.for_object(recolored, [tmp_path / "other.obj"])
+    said = [part["tints"] for part in recolored["variant"]["parts"]]
+    assert [list(map(list, tints)) for tints in (made.tints, made.companions[0].tints)] == said
 
 
 def test_none_is_held_out_and_none_in_training_shows_what_is():
