@@ -19,7 +19,7 @@ from typing import Any
 from data_tools.command import run_command, usable_cores, write_atomically
 from data_tools.filters import add_filter_arguments, filter_options
 from data_tools.pack_jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
-from data_tools.pack_objects import ObjectReader, PictureOptions, read_metadata
+from data_tools.pack_objects import COPIED, ObjectReader, PictureOptions, read_metadata
 from data_tools.pack_state import CONTENT_DIGEST, PackState
 from data_tools.renders import REPORT_NAME, object_uids, read_settings
 from data_tools.splits import arrange, parse_fractions, read_assignment
@@ -38,7 +38,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("renders", type=Path, help="folder that data_tools.render wrote")
     add("--out", required=True, type=Path, help="folder for the shards")
     add("--shard-mb", type=float, default=256.0, help="size of a shard, about (256)")
-    add("--format", choices=("webp", "png"), default="webp", help="of the pictures (webp)")
+    add("--format", choices=("webp", "png", COPIED), default="webp",
+        help="of the pictures (webp); rendered: copied as they are, quickly")  # fmt: skip
     quality = parser.add_mutually_exclusive_group()
     quality.add_argument("--quality", type=int, help="of lossy WebP, 1 to 100 (90)")
     quality.add_argument("--lossless", action="store_true", help="WebP without loss; PNG always is")
@@ -153,17 +154,24 @@ def _size(index: Index) -> str:
 
 
 def _picture_options(options: argparse.Namespace, rendered_resolution: int) -> PictureOptions:
-    if options.format == "png" and options.quality is not None:
-        raise ValueError(f"--quality {options.quality} has no effect on PNG; leave it out or use webp")
+    if options.format != "webp" and options.quality is not None:
+        raise ValueError(
+            f"--quality {options.quality} has no effect on --format {options.format}; leave it out"
+        )
     if options.quality is not None and not 1 <= options.quality <= 100:
         raise ValueError(f"--quality {options.quality} must lie between 1 and 100")
     if options.resolution is not None and not 8 <= options.resolution <= rendered_resolution:
         raise ValueError(f"--resolution {options.resolution} must lie between 8 and {rendered_resolution}")
     if options.shard_mb <= 0 or options.workers < 1:
         raise ValueError(f"--shard-mb {options.shard_mb} and --workers {options.workers} must be positive")
-    lossless = options.lossless or options.format == "png"
+    lossless = options.lossless or options.format != "webp"
     quality = None if lossless else options.quality or 90
     resolution = None if options.resolution == rendered_resolution else options.resolution
+    if options.format == COPIED and resolution is not None:
+        raise ValueError(
+            f"--format {COPIED} copies pictures of {rendered_resolution} pixels; "
+            f"for --resolution {resolution} use webp or png"
+        )
     return PictureOptions(options.format, quality, resolution, options.depth)
 
 

@@ -1,8 +1,9 @@
-"""One rendered object on its way into a shard: checked, filtered, its pictures encoded."""
+"""One rendered object on its way into a shard: checked, filtered, its pictures encoded or copied."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from data_tools.pictures import downscale, encode, encode_depth, read_depth
 from data_tools.renders import CAMERAS_NAME, META_NAME
 from lgm.data.sample import BrokenSample, CameraRecord, check_sample, depth_key, view_key, view_keys
 
+COPIED = "rendered"
 _ESTIMATE_VIEWS = 4
 _TAR_BLOCK = 512
 
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """quality: None for no loss. resolution: None to keep the renders' own. depth: whether it is packed."""
+    """picture_format: COPIED for the renders' own files. quality: None for no loss. resolution: None to keep
+    the renders' own. depth: whether it is packed."""
 
     picture_format: str
     quality: int | None
@@ -50,9 +53,9 @@ class ObjectReader:
             files = [("json", _json_bytes(metadata)), (CAMERAS_NAME, record.to_json().encode())]
             measures = []
             for number, name in view_keys(sample).items():
-                pixels = _read_picture(self.renders / uid / name)
+                key, content, pixels = self._picture(uid, number, name)
                 measures.append(measure_picture(pixels))
-                files.append((view_key(number, self.pictures.picture_format), self._encode(pixels)))
+                files.append((key, content))
                 if self.pictures.depth:
                     depth = read_depth(self.renders / uid / depth_key(number), self.pictures.resolution)
                     files.append((depth_key(number), encode_depth(depth)))
@@ -86,7 +89,7 @@ class ObjectReader:
         try:
             names = list(view_keys(self._sample(uid)[0]).values())
             chosen = names[:: max(1, len(names) // _ESTIMATE_VIEWS)]
-            encoded = [self._encode(_read_picture(self.renders / uid / name)) for name in chosen]
+            encoded = [self._picture(uid, 0, name)[1] for name in chosen]
             text = (self.renders / uid / CAMERAS_NAME).stat().st_size
         except (BrokenSample, OSError, ValueError, Image.DecompressionBombError):
             return None
@@ -101,20 +104,21 @@ class ObjectReader:
             sample[CAMERAS_NAME] = (folder / CAMERAS_NAME).read_bytes()
         return sample, check_sample(sample, uid)
 
-    def _encode(self, pixels: np.ndarray) -> bytes:
-        if self.pictures.resolution is not None:
-            pixels = downscale(pixels, self.pictures.resolution)
-        return encode(pixels, self.pictures.picture_format, self.pictures.quality)
+    def _picture(self, uid: str, number: int, name: str) -> tuple[str, bytes, np.ndarray]:
+        """A view's name and content in the shard, and its pixels as rendered."""
+        content = (self.renders / uid / name).read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            pixels = np.array(image.convert("RGBA"))
+        if self.pictures.picture_format == COPIED:
+            return name, content, pixels
+        shown = pixels if self.pictures.resolution is None else downscale(pixels, self.pictures.resolution)
+        encoded = encode(shown, self.pictures.picture_format, self.pictures.quality)
+        return view_key(number, self.pictures.picture_format), encoded, pixels
 
 
 def read_metadata(renders: Path, uid: str) -> dict[str, Any]:
     path = renders / uid / META_NAME
     return json.loads(path.read_text("utf-8")) if path.is_file() else {"uid": uid}
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image.convert("RGBA"))
 
 
 def _json_bytes(content: dict[str, Any]) -> bytes:

@@ -138,6 +138,18 @@ def test_png_and_lossless_keep_every_visible_pixel(renders, tmp_path):
                         np.testing.assert_array_equal(packed, original)
 
 
+def test_pictures_are_copied_as_rendered(renders, tmp_path, capsys):
+    folder = pack_into(renders, tmp_path / "out", "--format", "rendered")
+    members = {}
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            members |= {member.name: tar.extractfile(member).read() for member in tar}
+    for path in renders.glob("*/view_*"):
+        assert members[f"{path.parent.name}.{path.name}"] == path.read_bytes()
+    assert parse_index((folder / "index.json").read_text(), "index").render["format"] == "rendered"
+    assert verify.main([str(folder), "--workers", "1"]) == 0
+
+
 @pytest.mark.parametrize("size", [9000, 9216, 12345])
 def test_truncated_tar(renders, tmp_path, capsys, size):
     folder = pack_into(renders, tmp_path / "out")
@@ -348,7 +360,8 @@ def test_an_object_whose_name_can_be_no_uid_is_refused(tmp_path):
 
 def test_pack_refuses_what_makes_no_sense(renders, tmp_path):
     for options, message in (
-        (("--format", "png", "--quality", "80"), "no effect on PNG"),
+        (("--format", "png", "--quality", "80"), "no effect on --format png"),
+        (("--format", "rendered", "--resolution", "8"), "copies pictures of 16 pixels; for --resolution 8"),
         (("--resolution", "64"), "between 8 and 16"),
         (("--splits", "train=0.9,val=0.2"), "adds up to 1.1"),
     ):
