@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,17 @@ class FilterOptions:
     min_thickness: float = 0.0
     excluded_words: tuple[str, ...] = ()
 
+    def asks_for(self, number: int, canonical: Sequence[int]) -> bool:
+        """Whether a view must be measured. canonical: numbers of those views."""
+        if self.min_coverage > 0 or self.max_white < 1 or self.min_thickness > 0:
+            return True
+        return self.min_input_coverage > 0 and (number in canonical or not canonical)
+
 
 @dataclass(frozen=True)
 class PictureMeasures:
     """coverage: mean alpha. visible, white: numbers of pixels. width: of the silhouette at its narrowest,
-    in pixels."""
+    in pixels. What no filter asks for is 0."""
 
     coverage: float
     visible: int
@@ -102,29 +108,37 @@ def caption_fault(metadata: dict[str, Any], words: Sequence[str]) -> str | None:
     return None
 
 
-def measure_picture(pixels: np.ndarray) -> PictureMeasures:
+def measure_picture(pixels: np.ndarray, options: FilterOptions) -> PictureMeasures:
     """pixels: [H, W, 4] uint8, straight alpha."""
     alpha = pixels[..., 3]
+    num_visible, num_white, width = 0, 0, 0.0
     visible = alpha >= _VISIBLE_ALPHA
-    white = visible
-    for channel in range(3):  # a minimum over three neighbours takes ten times as long
-        white = white & (pixels[..., channel] >= _WHITE_FROM)
-    rows, columns = np.nonzero(visible)
-    width = 0.0
-    if len(rows) >= _FEWEST_PIXELS:
-        width = float(_extents(np.stack([columns, rows], axis=1).astype(np.float64))[0]) + 1.0
-    return PictureMeasures(float(alpha.mean()) / 255, int(visible.sum()), int(white.sum()), width)
+    if options.max_white < 1:
+        white = visible
+        for channel in range(3):  # a minimum over three neighbours takes ten times as long
+            white = white & (pixels[..., channel] >= _WHITE_FROM)
+        num_visible, num_white = int(visible.sum()), int(white.sum())
+    if options.min_thickness > 0:
+        rows, columns = np.nonzero(visible)
+        if len(rows) >= _FEWEST_PIXELS:
+            width = float(_extents(np.stack([columns, rows], axis=1).astype(np.float64))[0]) + 1.0
+    return PictureMeasures(float(alpha.mean()) / 255, num_visible, num_white, width)
 
 
 def picture_fault(
-    measures: Sequence[PictureMeasures], options: FilterOptions, canonical: Sequence[int] = ()
+    measures: Mapping[int, PictureMeasures], options: FilterOptions, canonical: Sequence[int] = ()
 ) -> str | None:
-    """What speaks against an object, from the measures of its views. canonical: numbers of those views."""
+    """What speaks against an object, from the measures of the views that `options` asks for, by number.
+    canonical: numbers of those views."""
+    if not measures:
+        return None
+    every = list(measures.values())
+    inputs = [measures[number] for number in canonical if number in measures] or every
     return (
-        coverage_fault(measures, options.min_coverage)
-        or input_fault([measures[number] for number in canonical] or measures, options.min_input_coverage)
-        or white_fault(measures, options.max_white)
-        or flatness_fault(thickness_of_silhouettes(measures), options.min_thickness)
+        coverage_fault(every, options.min_coverage)
+        or input_fault(inputs, options.min_input_coverage)
+        or white_fault(every, options.max_white)
+        or flatness_fault(thickness_of_silhouettes(every), options.min_thickness)
     )
 
 

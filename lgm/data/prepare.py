@@ -21,6 +21,8 @@ class Preparation:
     canonical.
 
     input_size, target_size: height and width of the network's and of the supervised pictures.
+    other_target_sizes: training takes these in turn with target_size, step by step: Gaussians that a picture
+        of one size likes best leave stripes in larger ones, and are too broad for smaller ones.
     background: rgb in 0..1.
     radius: where the first input camera stands in the canonical frame; in batches that are scaled as the
         network wants them, it stays where it is.
@@ -37,22 +39,28 @@ class Preparation:
         radius: float = 1.5,
         augmentation: Augmentation | None = None,
         disturbance: Augmentation | None = None,
+        other_target_sizes: Sequence[int] = (),
     ) -> None:
         self.input_size = input_size
         self.target_size = target_size
+        self.other_target_sizes = tuple(other_target_sizes)
+        if any(size < 1 for size in self.other_target_sizes):
+            raise ValueError(f"resolution.other_target_sizes={list(other_target_sizes)} must be 1 or more")
         self.background = tuple(background)
         self.radius = radius
         self.augmentation = augmentation or Augmentation()
         self.disturbance = disturbance or Augmentation()
 
     @torch.no_grad()
-    def __call__(self, batch: Batch, training: bool = False) -> Batch:
-        """training: whether to augment rather than to disturb; then there is no `to_user` and no `up`."""
+    def __call__(self, batch: Batch, training: bool = False, step: int = 0) -> Batch:
+        """training: whether to augment rather than to disturb; then there is no `to_user` and no `up`.
+        step: of training, which turn it is."""
         augmentation = self.augmentation if training else self.disturbance
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
         radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
         rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)
-        target_rgba = premultiplied(batch.target.images, batch.target.alphas, self.target_size)
+        target_size = self._target_size(step) if training else self.target_size
+        target_rgba = premultiplied(batch.target.images, batch.target.alphas, target_size)
         cameras, target_cameras = (
             Cameras(canonicalise(views.cameras.c2w, reference, radius), views.cameras.K_norm)
             for views in (batch.input, batch.target)
@@ -77,29 +85,34 @@ class Preparation:
                 batch.target,
                 target_rgba,
                 target_cameras,
-                self._depths(batch.target.depths, reference, radius),
+                _depths(batch.target.depths, target_size, reference, radius),
             ),
             background=target_background,
             to_user=to_user,
             up=None if training else canonical_up(reference),  # only measures and videos ask
         )
 
-    def _depths(
-        self,
-        depths: Float[Tensor, "B V 1 H W"] | None,
-        reference: Float[Tensor, "B 4 4"],
-        radius: float | Float[Tensor, " B"],
-    ) -> Float[Tensor, "B V 1 h w"] | None:
-        """At the targets' size, in the canonical frame's unit. Not averaged: between the object and what
-        lies behind it there is no depth."""
-        if depths is None:
-            return None
-        size = (self.target_size, self.target_size)
-        if depths.shape[-2:] != size:
-            flat = F.interpolate(depths.flatten(0, 1), size=size, mode="nearest-exact")
-            depths = flat.view(*depths.shape[:3], *size)
-        scale = radius / reference[:, :3, 3].norm(dim=-1)
-        return depths * scale[:, None, None, None, None]
+    def _target_size(self, step: int) -> int:
+        sizes = (self.target_size, *self.other_target_sizes)
+        return sizes[step % len(sizes)]
+
+
+def _depths(
+    depths: Float[Tensor, "B V 1 H W"] | None,
+    target_size: int,
+    reference: Float[Tensor, "B 4 4"],
+    radius: float | Float[Tensor, " B"],
+) -> Float[Tensor, "B V 1 h w"] | None:
+    """At the targets' size, in the canonical frame's unit. Not averaged: between the object and what
+    lies behind it there is no depth."""
+    if depths is None:
+        return None
+    size = (target_size, target_size)
+    if depths.shape[-2:] != size:
+        flat = F.interpolate(depths.flatten(0, 1), size=size, mode="nearest-exact")
+        depths = flat.view(*depths.shape[:3], *size)
+    scale = radius / reference[:, :3, 3].norm(dim=-1)
+    return depths * scale[:, None, None, None, None]
 
 
 def _over(

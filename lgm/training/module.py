@@ -104,8 +104,10 @@ class LGMModule(L.LightningModule):
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        training = self.trainer.training
-        batch = (self.preparation if training else self.eval_preparation)(batch, training=training)
+        if self.trainer.training:
+            batch = self.preparation(batch, training=True, step=self.global_step)
+        else:
+            batch = self.eval_preparation(batch)
         self.stopwatch.mark("prepare")
         return batch
 

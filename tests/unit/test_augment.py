@@ -346,9 +346,11 @@ class OneGaussian(nn.Module):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_training_step_is_augmented_and_rendered_over_its_targets_colours(training):
-    preparation = Preparation(16, 24, augmentation=ALWAYS)
+    preparation = Preparation(16, 24, augmentation=ALWAYS, other_target_sizes=(12,))
     module = LGMModule(OneGaussian(), TorchRenderer(), preparation)
-    module._trainer = SimpleNamespace(training=training)
+    module._trainer = SimpleNamespace(training=training, global_step=7)
+    assert module.on_after_batch_transfer(batch(), 0).target.images.shape[-1] == (12 if training else 24)
+    module._trainer.global_step = 8
     made = module.on_after_batch_transfer(batch(), 0)
     assert bool(differing(made, prepared(None))) == training
     images = module.predict(made).render.images

@@ -150,6 +150,18 @@ def test_pictures_are_copied_as_rendered(renders, tmp_path, capsys):
     assert verify.main([str(folder), "--workers", "1"]) == 0
 
 
+@pytest.mark.parametrize(
+    "spoil", [lambda content: content[:-20], lambda content: content[:60] + b"!" + content[61:]]
+)
+def test_a_broken_picture_is_not_copied(tmp_path, capsys, spoil):
+    renders = make_renders(tmp_path / "renders", ["a", "b"])
+    picture_path = renders / "a" / "view_004.png"
+    picture_path.write_bytes(spoil(picture_path.read_bytes()))
+    folder = pack_into(renders, tmp_path / "out", "--format", "rendered")
+    assert parse_index((folder / "index.json").read_text(), "index").num_samples == 1
+    assert "left out: object 'a': view_004.png" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("size", [9000, 9216, 12345])
 def test_truncated_tar(renders, tmp_path, capsys, size):
     folder = pack_into(renders, tmp_path / "out")

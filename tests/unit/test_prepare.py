@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lgm.cameras import Cameras, orbit_poses
@@ -29,6 +30,15 @@ def test_sizes_ranges_and_the_background():
     empty = prepared.target.alphas == 0
     assert empty.any()
     assert (prepared.target.images.masked_select(empty.expand(-1, -1, 3, -1, -1)) == 1).all()
+
+
+def test_training_takes_its_sizes_in_turn_and_measuring_only_the_first():
+    preparation = Preparation(input_size=8, target_size=32, other_target_sizes=(16, 8))
+    sizes = [preparation(batch(), training=True, step=step).target.images.shape[-1] for step in range(4)]
+    assert sizes == [32, 16, 8, 32]
+    assert preparation(batch(), training=False, step=1).target.images.shape[-1] == 32
+    with pytest.raises(ValueError, match=r"other_target_sizes=\[16, 0\] must be 1 or more"):
+        Preparation(input_size=8, target_size=32, other_target_sizes=(16, 0))
 
 
 def test_same_size_is_exact():
