@@ -130,6 +130,23 @@ def test_the_hull_of_a_ball_is_near_its_surface():
     assert outside.abs()[~inside.expand_as(outside)].max() < 1e-6
 
 
+def test_pixels_that_an_object_covers_in_part_start_on_it_too():
+    """A box far from the middle, in a splat map of a quarter of the pictures' pixels."""
+    cameras, low, high = views(4, 1), torch.tensor([-0.2, -0.2, 0.3]), torch.tensor([0.2, 0.2, 0.4])
+    origins, directions = (x.movedim(2, -1) for x in pixel_rays(cameras, 64, 64))
+    ends = torch.stack([(low - origins) / directions, (high - origins) / directions])
+    enter, leave = ends.amin(dim=0).amax(dim=-1), ends.amax(dim=0).amin(dim=-1)
+    images = torch.where(enter < leave, 0.5, 1.0)[:, :, None].expand(-1, -1, 3, -1, -1)
+    covered = torch.nn.functional.avg_pool2d((enter < leave).float()[0], 4)[0]
+    hull, nearest = (
+        pixel_anchors(images, cameras, (16, 16), kind).means.view(4, 16, 16, 3)[0, ..., 2]
+        for kind in ("hull", "pixels")
+    )
+    partly = (covered > 0) & (covered < 0.5)
+    assert partly.any() and (hull[partly] > 0.25).all() and (nearest[partly] < 0.25).all()
+    assert torch.equal(hull[covered == 0], nearest[covered == 0])
+
+
 def test_where_a_ray_enters_the_hull_is_known_finer_than_its_samples():
     cameras, radius, distance = views(4, 1), 0.39, 1.5
     origins, directions = pixel_rays(cameras, 256, 256)
