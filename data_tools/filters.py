@@ -133,7 +133,7 @@ def picture_fault(
     if not measures:
         return None
     every = list(measures.values())
-    inputs = [measures[number] for number in canonical if number in measures] or every
+    inputs = [measures[number] for number in canonical] or every
     return (
         coverage_fault(every, options.min_coverage)
         or input_fault(inputs, options.min_input_coverage)

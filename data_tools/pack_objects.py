@@ -53,10 +53,11 @@ class ObjectReader:
             files = [("json", _json_bytes(metadata)), (CAMERAS_NAME, record.to_json().encode())]
             measures = {}
             for number, name in view_keys(sample).items():
-                content = (self.renders / uid / name).read_bytes()
+                content, pixels = (self.renders / uid / name).read_bytes(), None
                 if self.filters.asks_for(number, record.canonical_inputs):
-                    measures[number] = measure_picture(_decode(content), self.filters)
-                files.append(self._packed(number, name, content))
+                    pixels = _decode(content)
+                    measures[number] = measure_picture(pixels, self.filters)
+                files.append(self._packed(number, name, content, pixels))
                 if self.pictures.depth:
                     depth = read_depth(self.renders / uid / depth_key(number), self.pictures.resolution)
                     files.append((depth_key(number), encode_depth(depth)))
@@ -105,8 +106,10 @@ class ObjectReader:
             sample[CAMERAS_NAME] = (folder / CAMERAS_NAME).read_bytes()
         return sample, check_sample(sample, uid)
 
-    def _packed(self, number: int, name: str, content: bytes) -> tuple[str, bytes]:
-        """A view's name and content in the shard, from those among the renders."""
+    def _packed(
+        self, number: int, name: str, content: bytes, pixels: np.ndarray | None = None
+    ) -> tuple[str, bytes]:
+        """A view's name and content in the shard, from those among the renders. pixels: if decoded before."""
         if self.pictures.picture_format == COPIED:
             try:
                 with Image.open(io.BytesIO(content)) as image:
@@ -114,7 +117,7 @@ class ObjectReader:
             except (SyntaxError, OSError) as error:  # a wrong one; one that is cut off
                 raise OSError(f"{name}: {error}") from error
             return name, content
-        pixels = _decode(content)
+        pixels = _decode(content) if pixels is None else pixels
         if self.pictures.resolution is not None:
             pixels = downscale(pixels, self.pictures.resolution)
         encoded = encode(pixels, self.pictures.picture_format, self.pictures.quality)

@@ -42,9 +42,8 @@ def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule
         background=tuple(cfg.scene.background),
         radius=cfg.scene.radius,
         augmentation=instantiate(cfg.data.augment),
-        other_target_sizes=tuple(
-            cfg.resolution.get("other_target_sizes") or ()
-        ),  # runs begun before have none
+        # Runs that were begun before there was this key have none.
+        other_target_sizes=tuple(cfg.resolution.get("other_target_sizes") or ()),
     )
     return LGMModule(
         net,

@@ -84,6 +84,7 @@ def _entries(
 
     steps, is_hit, _ = enter(excluded, images.device)
     own = F.adaptive_avg_pool2d(background.flatten(0, 1), (height, width)).view_as(steps)
+    # Of a pixel that an object covers in part, that part is seen.
     steps = torch.where((own < 0.99) & is_hit, steps, 0.0)
     return (middles + steps[:, :, None] * directions).unflatten(-1, (height, width))
 
