@@ -8,21 +8,15 @@ the numbers are the same but for the order of sums. Of a call the backward pass 
 
 from __future__ import annotations
 
-import logging
-from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lgm.errors import first_line
+from lgm.kernels.choice import kernels_run
 
-log = logging.getLogger(__name__)
-
-KernelChoice = Literal["auto", "plain"]
-KERNEL_CHOICES = ("auto", "plain")
 _TILE = 4096  # numbers that a program holds
 _MOST_CHANNELS = 128  # of them side by side
 _SUMS = 1024  # and when sums are added
@@ -49,18 +43,7 @@ class GroupNorm(nn.GroupNorm):
 
     def is_fused(self, x: Tensor) -> bool:
         """Whether our own kernels compute it, which take and give channels-last, in float32 within."""
-        if not self.fuse or not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
-            return False
-        return _triton_runs()
-
-
-def use_kernels(net: nn.Module, choice: KernelChoice) -> None:
-    """Let all norms of `net` be computed by our own kernels where they run ("auto"), or never ("plain")."""
-    if choice not in KERNEL_CHOICES:
-        raise ValueError(f"kernels={choice!r} is not one of {', '.join(KERNEL_CHOICES)}")
-    for module in net.modules():
-        if isinstance(module, GroupNorm):
-            module.fuse = choice == "auto"
+        return self.fuse and kernels_run(x)
 
 
 def fused_group_norm(
@@ -155,16 +138,3 @@ def _tiles(x: Tensor, num_groups: int) -> tuple[tuple[int, int, int], dict[str, 
 def _power(number: int) -> int:
     """The next power of two, which a kernel's blocks are."""
     return 1 << (number - 1).bit_length()
-
-
-@cache
-def _triton_runs() -> bool:
-    try:
-        from triton.runtime import driver
-
-        driver.active.get_current_device()
-    except Exception as error:  # not installed, or it finds no compiler or no Python headers
-        log.info("norms are PyTorch's own: triton does not run here (%s)", first_line(error))
-        return False
-    log.info("norms are our own kernels'")
-    return True

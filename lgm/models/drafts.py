@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lgm.cameras import Cameras, nearest_to_origin, orbit_poses, pixel_rays
 from lgm.gaussians.activations import Anchors
-from lgm.models.anchors import background_of, enter, look_up, projections_of, sees_background
+from lgm.models.hull import Silhouettes, enter, look_up
 
 _INSIDE = 0.02  # how far below the hull's surface colours are looked up: at a silhouette's edge is background
 
@@ -45,10 +45,11 @@ def with_drafts(
     anchors: Anchors,
     poses: Float[Tensor, "D 4 4"],
     size: tuple[int, int],
+    fuse: bool = False,
 ) -> tuple[Float[Tensor, "B V+D 3 H W"], Cameras, Anchors]:
     """Inputs and their anchors, and behind them drafts and theirs, a splat map of `size` a view."""
     seen_from = draft_cameras(cameras, poses)
-    pictures, points = drafts(images, cameras, seen_from, size)
+    pictures, points = drafts(images, cameras, seen_from, size, fuse)
     starts = (rearrange(x, "b d c h w -> b (d h w) c") for x in (points, pictures))
     means, colors = (
         torch.cat(pair, dim=1) for pair in zip((anchors.means, anchors.colors), starts, strict=True)
@@ -64,35 +65,23 @@ def with_drafts(
 
 @torch.no_grad()
 def drafts(
-    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, seen_from: Cameras, size: tuple[int, int]
+    images: Float[Tensor, "B V 3 H W"],
+    cameras: Cameras,
+    seen_from: Cameras,
+    size: tuple[int, int],
+    fuse: bool = False,
 ) -> tuple[Float[Tensor, "B D 3 h w"], Float[Tensor, "B D 3 h w"]]:
     """Pictures of the hull over white, and for each of their pixels where its ray enters the hull: the
     point nearest to the origin where it does not."""
     images = images.float()
     middles = nearest_to_origin(seen_from, *size).flatten(3)  # [B, D, 3, h*w]
     directions = pixel_rays(seen_from, *size)[1].flatten(3)
-    background, projections = background_of(images), projections_of(cameras, middles.dtype)
-    num_drafts = middles.shape[1]
-
-    def excluded(along: Tensor) -> Tensor:
-        return sum(
-            sees_background(
-                middles,
-                directions,
-                along,
-                *(
-                    x[:, view : view + 1].expand(-1, num_drafts, *x.shape[2:])
-                    for x in (background, projections)
-                ),
-            )
-            for view in range(images.shape[1])
-        )
-
-    steps, is_hit, lowest = enter(excluded, images.device)
+    silhouettes = Silhouettes.of(images, cameras)
+    steps, is_hit, lowest = enter(middles, directions, silhouettes, spare_own=False, fuse=fuse)
     is_hit = is_hit & (lowest == 0)
     steps = torch.where(is_hit, steps, 0.0)
     points = middles + steps[:, :, None] * directions
-    colors = _colors(points + _INSIDE * directions, images, background, projections)
+    colors = _colors(points + _INSIDE * directions, images, silhouettes)
     pictures = torch.where(is_hit[:, :, None], colors, 1.0)
     return pictures.unflatten(-1, size), points.unflatten(-1, size)
 
@@ -100,16 +89,16 @@ def drafts(
 def _colors(
     points: Float[Tensor, "B D 3 N"],
     images: Float[Tensor, "B V 3 H W"],
-    background: Float[Tensor, "B V 1 H W"],
-    projections: Float[Tensor, "B V 3 4"],
+    silhouettes: Silhouettes,
 ) -> Float[Tensor, "B D 3 N"]:
     """Means over the views of what they show where the points would be seen, background left out."""
     num_points = points.shape[-1]
     points = rearrange(points, "b d c n -> b 1 c (d n)")
-    linear, offset = projections.split([3, 1], dim=-1)
+    linear, offset = silhouettes.projections.split([3, 1], dim=-1)
     with torch.autocast(points.device.type, enabled=False):
         x, y, depth = (linear @ points + offset)[..., None, :].unbind(2)  # [B, V, 1, D*N] each
-    pictures = torch.cat([images * (1 - background), 1 - background], dim=2)
+    shown = 1 - silhouettes.background
+    pictures = torch.cat([images * shown, shown], dim=2)
     seen = look_up(pictures, x, y, depth)  # [B*V, 4, 1, D*N]
     total = seen[:, :, 0].unflatten(0, images.shape[:2]).sum(dim=1)  # [B, 4, D*N]
     colors = total[:, :3] / total[:, 3:].clamp_min(1e-3)

@@ -51,9 +51,11 @@ class LGM(nn.Module):
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     attention: the back end that computes attention, "sdpa" or "xformers"; no part of the
         architecture, weights fit either.
-    kernels: "plain", norms are PyTorch's, or "auto", our own fused ones where these run (`lgm.kernels`): the
-        same numbers but for their rounding.
+    kernels: "plain", norms and the hull are computed by PyTorch, or "auto", by our own fused kernels where
+        these run (`lgm.kernels`): the same numbers but for their rounding.
     """
+
+    fuse = False  # set by `use_kernels`
 
     def __init__(
         self,
@@ -104,7 +106,7 @@ class LGM(nn.Module):
             up_attention=tuple(up_attention)[: len(up_channels)],
         )
         use_attention(self.unet, attention)
-        use_kernels(self.unet, kernels)
+        use_kernels(self, kernels)
         self.conv = nn.Conv2d(NUM_RAW_CHANNELS, NUM_RAW_CHANNELS, 1)
         self._initialise_output()
 
@@ -248,7 +250,7 @@ class LGM(nn.Module):
 
     def pixel_anchors(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Anchors | None:
         """Where the Gaussians of these pictures start (`lgm.models.anchors`); None if unused."""
-        return pixel_anchors(images, cameras, self._map_size(*images.shape[-2:]), self.anchors)
+        return pixel_anchors(images, cameras, self._map_size(*images.shape[-2:]), self.anchors, self.fuse)
 
     def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
         """images: 0..1 over a white background, of `input_size`, or of another size whose sides the levels
@@ -265,7 +267,9 @@ class LGM(nn.Module):
         anchors = self.pixel_anchors(images, cameras)
         if not len(self.draft_poses):
             return images, cameras, anchors
-        return with_drafts(images, cameras, anchors, self.draft_poses, self._map_size(*images.shape[-2:]))
+        return with_drafts(
+            images, cameras, anchors, self.draft_poses, self._map_size(*images.shape[-2:]), self.fuse
+        )
 
 
 def splat_size(down_channels: Sequence[int], up_channels: Sequence[int], input_size: int) -> int:

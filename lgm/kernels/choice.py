@@ -1,0 +1,48 @@
+"""Which operations are computed by our own kernels, and where these run."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lgm.errors import first_line
+
+log = logging.getLogger(__name__)
+
+KernelChoice = Literal["auto", "plain"]
+KERNEL_CHOICES = ("auto", "plain")
+
+
+def use_kernels(net: nn.Module, choice: KernelChoice) -> None:
+    """Let what `net` can fuse, the modules with a flag `fuse`, be computed by our own kernels where they run
+    ("auto"), or never ("plain")."""
+    if choice not in KERNEL_CHOICES:
+        raise ValueError(f"kernels={choice!r} is not one of {', '.join(KERNEL_CHOICES)}")
+    for module in net.modules():
+        if hasattr(module, "fuse"):
+            module.fuse = choice == "auto"
+
+
+def kernels_run(x: Tensor) -> bool:
+    """Whether our own kernels, which compute in float32 within, take `x`. Where torch.compile is at work,
+    which fuses by itself, they do not."""
+    if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
+        return False
+    return _triton_runs()
+
+
+@cache
+def _triton_runs() -> bool:
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_device()
+    except Exception as error:  # not installed, or it finds no compiler or no Python headers
+        log.info("no kernels of our own: triton does not run here (%s)", first_line(error))
+        return False
+    log.info("norms and the visual hull are our own kernels'")
+    return True
