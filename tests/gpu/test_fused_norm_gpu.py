@@ -55,7 +55,8 @@ def test_against_float64(shape, dtype, silu):
     for name, mine, true in zip(("y", "x", "weight", "bias"), ours, theirs, strict=True):
         assert mine.dtype == (torch.float32 if name in ("weight", "bias") else dtype)
         scale = torch.maximum(true.abs().amax(), cancelling) if name == "x" else true.abs().amax()
-        assert (mine.double() - true).abs().max() <= (4 * steps + 1e-5) * scale, name
+        # Such a group is normalised to nothing: of the weight's gradient only float64's rounding is left.
+        assert (mine.double() - true).abs().max() <= (4 * steps + 1e-5) * scale + 1e-12, name
 
 
 def test_the_same_bits_each_time():
