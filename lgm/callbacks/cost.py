@@ -16,9 +16,13 @@ class TrainingCost(Callback):
     number of devices, and `devices`, e.g. "2 × NVIDIA H100 80GB HBM3", of all legs. Steps after the
     checkpoint that a run goes on from are made twice and count once, as in the weights; legs before this
     callback was there count nothing.
+
+    before: how the weights came about that the run starts from (`Weights.training`), which each checkpoint
+        repeats where they say it: their minutes are not among these.
     """
 
     def __init__(self) -> None:
+        self.before: dict[str, Any] = {}
         self._minutes = 0.0  # of what has ended
         self._started: float | None = None
         self._num_devices = 1
@@ -38,11 +42,13 @@ class TrainingCost(Callback):
         return self._minutes + elapsed / 60 * self._num_devices
 
     def state_dict(self) -> dict[str, Any]:
-        return {"device_minutes": round(self._so_far(), 3), "devices": ", ".join(self._devices)}
+        known = {"device_minutes": round(self._so_far(), 3), "devices": ", ".join(self._devices)}
+        return {**known, "before": self.before} if self.before else known
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._minutes = float(state_dict["device_minutes"])
         self._devices = [devices for devices in state_dict["devices"].split(", ") if devices]
+        self.before = state_dict.get("before", {})
 
 
 def devices_of(trainer: Trainer, device: torch.device) -> str:

@@ -6,10 +6,12 @@ import json
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from omegaconf import DictConfig
 
+from lgm.callbacks import TrainingCost
 from lgm.cli.build import (
     build_callbacks,
     build_datamodule,
@@ -42,10 +44,11 @@ def train(cfg: DictConfig) -> float | None:
 
     L.seed_everything(cfg.train.seed, verbose=False)
     net = build_net(cfg)
+    before: dict[str, Any] = {}
     if resume is not None:
         check_resume(cfg, net, resume)
     elif cfg.init_from is not None:
-        start(cfg, net)
+        before = start(cfg, net)
     freeze(net, list(cfg.freeze))
     if cfg.train.gradient_checkpointing:
         use_gradient_checkpointing(net)
@@ -53,6 +56,9 @@ def train(cfg: DictConfig) -> float | None:
         net.unet.compile()  # in place: names in checkpoints stay
     module = build_module(cfg, net, batches.global_batch)
     callbacks = build_callbacks(cfg)
+    for callback in callbacks.values():
+        if isinstance(callback, TrainingCost):
+            callback.before = before
     # After the running average has taken its step: a stop lets nothing follow, and what it cuts off of
     # measuring is made up by the run that goes on.
     for name in ("stop", "evaluation"):
@@ -87,8 +93,8 @@ def train(cfg: DictConfig) -> float | None:
     return final_metric(trainer, cfg.optimized_metric)
 
 
-def start(cfg: DictConfig, net: LGM) -> None:
-    """Fill the network with the weights that `init_from` names."""
+def start(cfg: DictConfig, net: LGM) -> dict[str, Any]:
+    """Fill the network with the weights that `init_from` names; return what these say of their training."""
     weights = read_weights(cfg.init_from, cfg.init_weights)
     start_from(net, weights, cfg.init_policy)
     own = complete_net(plain(cfg)["model"]["net"])
@@ -109,6 +115,7 @@ def start(cfg: DictConfig, net: LGM) -> None:
     if weights.config is not None:  # others do not say of which size their pictures were
         sizes = ("down_channels", "up_channels", "input_size")
         match_spacing(net, splat_size(*(trained[key] for key in sizes)))
+    return weights.training
 
 
 def final_metric(trainer: L.Trainer, name: str) -> float | None:

@@ -43,8 +43,9 @@ class Weights:
     """tensors: under the released names. config: {"model", "scene", "resolution"} as they were trained
     with; None for files that record nothing, as the released ones. path: the file they came from.
     kind: "ema", a running average, or "raw"; "unknown" where the file does not say.
-    training: how they came about: `step`, `seed`, `device_minutes`, `devices`, and as `config` the run's
-    options but for places; metrics: what evaluations measured, by protocol. Of both what is known."""
+    training: how they came about: `step`, `seed`, `device_minutes`, `devices`, as `config` the run's
+    options but for places, and as `before` the same of the weights that the run started from; metrics:
+    what evaluations measured, by protocol. Of both what is known."""
 
     tensors: dict[str, Tensor]
     config: dict[str, Any] | None

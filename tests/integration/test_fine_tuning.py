@@ -56,6 +56,9 @@ def test_a_run_starts_where_the_weights_left_off(trained, dataset, tmp_path):
     started = first_psnr(dataset, tmp_path / "from", f"init_from={trained / 'checkpoints' / 'last.ckpt'}")
     anew = first_psnr(dataset, tmp_path / "anew")
     assert started > anew + 1
+    before = training_of(last(tmp_path / "from"))["before"]
+    assert before["step"] == last(trained)["global_step"] and before["device_minutes"] > 0
+    assert "before" not in training_of(last(trained))
 
 
 @pytest.mark.slow

@@ -303,6 +303,13 @@ def test_cost_is_counted_over_all_legs(tmp_path, monkeypatch):
         assert state == {"device_minutes": minutes, "devices": "2 × CPU"}
 
 
+def test_a_run_repeats_how_the_weights_came_about_that_it_starts_from():
+    first, resumed = TrainingCost(), TrainingCost()
+    first.before = {"step": 3, "device_minutes": 2.5}
+    resumed.load_state_dict(first.state_dict())
+    assert resumed.state_dict()["before"] == first.before
+
+
 class SlowToMeasure(LightningDataModule):
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
