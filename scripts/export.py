@@ -120,7 +120,8 @@ def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, A
             )
         if name in found:
             raise ValueError(f"{folder} is a second evaluation by protocol {name}; give one of each")
-        rest = {key: value for key, value in summary.items() if key not in _LEFT_OUT}
+        # Reasons for what is null say where a machine looked.
+        rest = {k: v for k, v in summary.items() if k not in _LEFT_OUT and not k.endswith("_reason")}
         found[name] = {"split": split, **rest}
     return found
 

@@ -3,7 +3,7 @@
     python scripts/model_card.py runs/mini/evaluation --out card
     python scripts/model_card.py runs/mini/elsewhere --out card --count 0      one sheet of all objects
 
-The folder is that of a run of evaluate.py. Writes `worst.jpg` and `best.jpg`, --count objects each (all.jpg
+The folder is that of a run of evaluate.py. Writes `worst.webp` and `best.webp`, --count objects each (all.webp
 of all with --count 0): an object's inputs, targets above, predictions below. Prints the numbers as Markdown,
 with their protocol and its hash. Only objects whose pictures the evaluation wrote can be shown:
 `callbacks.report.max_objects` at least their number.
@@ -33,7 +33,7 @@ BANDS = {
 }
 BASELINES = {"untrained": "untrained", "white": "all white", "nearest_input": "nearest input, copied"}
 THUMBNAIL = 112  # pixels
-JPEG_QUALITY = 85
+QUALITY = 60
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def write(folder: Path, out: Path, count: int) -> None:
             raise ValueError(
                 f"no pictures of {', '.join(missing)}; evaluate with callbacks.report.max_objects={len(rows)}"
             )
-        sheet(shown).save(out / f"{name}.jpg", quality=JPEG_QUALITY)
+        sheet(shown).save(out / f"{name}.webp", quality=QUALITY, method=6)
     print(table(summary))
 
 

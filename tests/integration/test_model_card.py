@@ -82,14 +82,14 @@ def test_numbers_with_their_protocol_and_the_worst_and_best_objects(main, evalua
     ]
     expected = {"worst": ("sphinx/1", "chair"), "best": ("lamp", "chair")}
     for name, uids in expected.items():
-        shown = reds(tmp_path / "card" / f"{name}.jpg")
+        shown = reds(tmp_path / "card" / f"{name}.webp")
         assert np.abs(np.array(shown) - [VALUES[uid] * 8 for uid in uids]).max() < 6
 
 
 def test_all_on_one_sheet(main, evaluation, tmp_path):
     assert main([str(evaluation), "--out", str(tmp_path / "card"), "--count", "0"]) == 0
-    assert [path.name for path in (tmp_path / "card").iterdir()] == ["all.jpg"]
-    assert len(reds(tmp_path / "card" / "all.jpg")) == 3
+    assert [path.name for path in (tmp_path / "card").iterdir()] == ["all.webp"]
+    assert len(reds(tmp_path / "card" / "all.webp")) == 3
 
 
 def test_what_is_missing_is_one_line(main, evaluation, tmp_path, capsys):
