@@ -3,9 +3,9 @@
     python scripts/model_card.py runs/mini/evaluation --out card
     python scripts/model_card.py runs/mini/elsewhere --out card --count 0      one sheet of all objects
 
-The folder is that of a run of evaluate.py. Writes `worst.webp` and `best.webp`, --count objects each (all.webp
-of all with --count 0): an object's inputs, targets above, predictions below. Prints the numbers as Markdown,
-with their protocol and its hash. Only objects whose pictures the evaluation wrote can be shown:
+The folder is that of a run of evaluate.py. Writes `worst.webp` and `best.webp`, --count objects each
+(all.webp of all with --count 0): an object's inputs, targets above, predictions below. Prints the numbers as
+Markdown, with their protocol and its hash. Only objects whose pictures the evaluation wrote can be shown:
 `callbacks.report.max_objects` at least their number.
 """
 
