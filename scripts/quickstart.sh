@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a trained and measured model, on a CPU, in MINUTES after installation:
+# From nothing to a trained and measured model, on a CPU, in twelve to fifteen minutes:
 # makes .venv, trains experiment=quickstart on the bundled objects from random weights, and evaluates the
 # checkpoint on objects that it has not seen; then the weights that come along, on the same objects.
 #
@@ -22,7 +22,7 @@ echo "And so does mini, of the weights that come along (lgm/assets/weights), whi
 echo
 echo "What it looks like (input | target | prediction, objects that were not trained on):"
 echo "  $PWD/$run/evaluation/report.html"
-echo "The same by mini's weights:        $PWD/$run/mini/report.html"
+echo "By mini's weights, at 128²:        $PWD/$run/mini/report.html"
 echo "Pictures from training:            $PWD/$run/images/"
 echo "Gaussians for any 3DGS viewer:     $PWD/$run/evaluation/objects/<object>/gaussians.ply"
 echo "Numbers:                           $PWD/$run/evaluation/metrics.json"

@@ -112,6 +112,15 @@ def start(cfg: DictConfig, net: LGM) -> dict[str, Any]:
                 f"init_from={cfg.init_from} was trained with {key}={then}, this network has {now}; set "
                 f"model.net.{key}={then}"
             )
+    drafts = "draft_elevations_deg"  # weights fit with and without
+    if drafts in trained and trained[drafts] != own[drafts]:
+        log.warning(
+            "init_from=%s was trained with %s=%s, this network has %s",
+            cfg.init_from,
+            drafts,
+            trained[drafts],
+            own[drafts],
+        )
     if weights.config is not None:  # others do not say of which size their pictures were
         sizes = ("down_channels", "up_channels", "input_size")
         match_spacing(net, splat_size(*(trained[key] for key in sizes)))

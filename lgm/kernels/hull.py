@@ -27,6 +27,8 @@ def fused_enter(
 
     num_scenes, num_sets, _, num_rays = middles.shape
     num_views, _, height, width = background.shape[1:]
+    assert num_sets == num_views or not spare_own, "only the views' own rays can spare their own view"
+    assert len(along).bit_count() == 1, "a program holds a power of two of samples"
     shape = (num_scenes, num_sets, num_rays)
     steps = middles.new_empty(shape)
     first, lowest = (middles.new_empty(shape, dtype=torch.int32) for _ in range(2))

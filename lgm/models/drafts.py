@@ -74,8 +74,8 @@ def drafts(
     """Pictures of the hull over white, and for each of their pixels where its ray enters the hull: the
     point nearest to the origin where it does not."""
     images = images.float()
-    middles = nearest_to_origin(seen_from, *size).flatten(3)  # [B, D, 3, h*w]
-    directions = pixel_rays(seen_from, *size)[1].flatten(3)
+    middles = nearest_to_origin(seen_from, *size).flatten(3).float()  # [B, D, 3, h*w]
+    directions = pixel_rays(seen_from, *size)[1].flatten(3).float()
     silhouettes = Silhouettes.of(images, cameras)
     steps, is_hit, lowest = enter(middles, directions, silhouettes, spare_own=False, fuse=fuse)
     is_hit = is_hit & (lowest == 0)

@@ -55,6 +55,7 @@ def enter(
     Each sample of a ray counts the views that see background there; the first of those with the lowest
     count is taken. So a view whose silhouette is too small or a little off costs precision, not the ray.
     """
+    middles, directions = middles.float(), directions.float()  # of cameras in any precision
     along = torch.linspace(-REACH, REACH, SAMPLES, device=middles.device)
     if fuse and kernels_run(middles):
         operands = (middles, directions, silhouettes.background, silhouettes.projections)

@@ -74,7 +74,7 @@ def make_module(cfg: DictConfig, way: str, device: torch.device) -> LGMModule:
     net = build_net(cfg).to(device)
     if cfg.train.gradient_checkpointing:
         use_gradient_checkpointing(net)
-    use_kernels(net, "auto" if way == "fused" else "plain")
+    use_kernels(net, "plain" if way == "plain" else "auto")  # compiled, the hull is still our own
     if way == "compiled":
         net.unet.compile()
     return build_module(cfg, net, cfg.batch).to(device).train()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lgm.models import LGM
-from lgm.models.checkpoint import network_weights, read_checkpoint
+from lgm.models.checkpoint import network_weights, read_checkpoint, training_of
 from tests.integration.running import run_evaluate, run_train
 
 SLOW_RATE = ["optimizer.lr=1e-6", "scheduler=constant", "scheduler.warmup_steps=0"]
@@ -103,6 +103,14 @@ def test_another_reading_of_the_same_tensors_is_refused(trained, dataset, tmp_pa
     start = f"init_from={trained / 'checkpoints' / 'last.ckpt'}"
     with pytest.raises(ValueError, match=r"was trained with anchors=pixels, .* set model.net.anchors=pixels"):
         run_train(dataset, tmp_path, start, "model.net.anchors=none")
+
+
+def test_drafts_that_are_lost_are_named(dataset, tmp_path, caplog):
+    """Weights fit with and without, so it is no error."""
+    hull = ["model.net.anchors=hull", "train.max_steps=2"]
+    run_train(dataset, tmp_path / "with", *hull, "model.net.draft_elevations_deg=[90,-90]")
+    run_train(dataset, tmp_path / "without", *hull, f"init_from={tmp_path / 'with/checkpoints/last.ckpt'}")
+    assert "trained with draft_elevations_deg=[90, -90], this network has None" in caplog.text
 
 
 def test_the_average_is_measured_kept_and_evaluated(trained, dataset, tmp_path):

@@ -92,3 +92,20 @@ def test_drafts_are_of_the_hull():
         LGM(**TINY, anchors="pixels", draft_elevations_deg=[90.0])
     with pytest.raises(ValueError, match="-100.0"):
         LGM(**TINY, anchors="hull", draft_elevations_deg=[-100.0])
+
+
+def test_cameras_in_double_precision():
+    """As numpy makes them."""
+    cameras = ring()
+    pictures = ball(cameras)
+    double = Cameras(cameras.c2w.double(), cameras.K_norm.double())
+    single = pixel_anchors(pictures, cameras, (SIZE, SIZE), "hull")
+    found = pixel_anchors(pictures, double, (SIZE, SIZE), "hull")
+    assert ((found.means - single.means).abs() < 1e-5).float().mean() > 0.99
+    for expected, mine in zip(drawn(cameras, pictures)[1:], drawn(double, pictures)[1:], strict=True):
+        assert ((mine - expected).abs() < 1e-4).float().mean() > 0.99
+
+
+def test_kernels_are_asked_for_the_hull_too():
+    assert LGM(**TINY, anchors="hull", kernels="auto").fuse
+    assert not LGM(**TINY, anchors="hull", kernels="plain").fuse
