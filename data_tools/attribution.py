@@ -35,7 +35,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("shards", type=Path, help="folder that data_tools.pack wrote")
     add("--out", required=True, type=Path, help="the Markdown file to write")
     add("--title", default="Attribution", help="first heading (Attribution)")
-    add("--intro", type=Path, help="a Markdown file to stand below it: origin, notices that licences ask to keep")
+    add("--intro", type=Path, help="a Markdown file to stand below it: origin, notices to be kept")
     return parser.parse_args(arguments)
 
 
