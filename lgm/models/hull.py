@@ -61,11 +61,10 @@ def enter(
         operands = (middles, directions, silhouettes.background, silhouettes.projections)
         return fused_enter(*operands, along, HALVINGS, spare_own)
 
+    judges = _judges(silhouettes, middles.shape[1], spare_own)
+
     def excluded(along: Tensor) -> Tensor:
-        return sum(
-            _sees_background(middles, directions, along, judge)
-            for judge in _judges(silhouettes, middles.shape[1], spare_own)
-        )
+        return sum(_sees_background(middles, directions, along, judge) for judge in judges)
 
     lowest, first = excluded(along).min(dim=-1)
     outside, inside = along[(first - 1).clamp_min(0)], along[first]
