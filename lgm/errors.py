@@ -1,4 +1,60 @@
-"""What went wrong, in one line."""
+"""What went wrong, in one line: how foreign files' faults are named, and how a message is shown."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LONGEST = 300  # characters of a foreign message or name: a header may hold 10 kB of them
+
+
+class RunStopped(Exception):
+    """The run was asked to end, and stands between two optimizer steps on all ranks."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
+        self.signal_number = signal_number
+
+
+class Named(ValueError):
+    """A fault whose message names the file, object or record already; `reading` passes it on as it is."""
+
+
+@contextmanager
+def reading(what: object, remedy: str = "", kind: type[ValueError] = ValueError) -> Iterator[None]:
+    """The wrapper at a door: whatever a reader of a foreign file raises becomes one line that names it.
+
+        with reading(path, "pack the data set again"):
+            content = json.loads(path.read_bytes())
+
+    what: names the file, e.g. its path, or "object 'a': view 3". remedy: what to do about it, said last.
+    kind: the class of the error, e.g. `lgm.data.sample.BrokenSample`.
+
+    Errors pass unchanged that name the file themselves: `Named` and its subclasses (BrokenSample, …), a
+    ValueError whose message has `what` in it, FileNotFoundError. So does what is no fault of the file:
+    KeyboardInterrupt, SystemExit, RunStopped. Anything else becomes `kind`, for there is no list of what
+    readers raise: OverflowError, RecursionError, MemoryError, struct.error, LinAlgError, SyntaxError, …
+    """
+    try:
+        yield
+    except (Named, FileNotFoundError, RunStopped):
+        raise
+    except Exception as error:
+        name = shown(what)
+        if isinstance(error, ValueError) and name and (name in str(error) or str(what) in str(error)):
+            raise
+        raise kind(f"{name} cannot be read: {_cause(error)}" + (f"; {remedy}" if remedy else "")) from error
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    message = shown(first_line(error))
+    # "'c2w'" or "4" alone say nothing: the type does.
+    return f"{type(error).__name__}: {message}" if isinstance(error, LookupError | TypeError) else message
 
 
 def first_line(error: object) -> str:
@@ -7,3 +63,13 @@ def first_line(error: object) -> str:
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     lines = (line.strip() for line in str(message).splitlines())
     return next((line for line in lines if line), type(error).__name__)
+
+
+def shown(text: object, longest: int = _LONGEST) -> str:
+    """Text from elsewhere as one printable line: control characters, line breaks, lone surrogates and marks
+    that turn the direction of writing are escaped as Python does, and its middle is left out beyond
+    `longest` characters."""
+    text = str(text)
+    if len(text) > longest:
+        text = f"{text[: longest * 2 // 3]} … {text[-longest // 3 :]}"
+    return text if text.isprintable() else "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)

@@ -11,19 +11,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lgm.errors import RunStopped
 from lgm.metrics import Late
 
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class RunStopped(Exception):
-    """The run was asked to end, and stands between two optimizer steps on all ranks."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
-        self.signal_number = signal_number
 
 
 class StopOnSignal(Callback):

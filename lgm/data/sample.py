@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from lgm.errors import Named
+
 VERSION = 1
 CONVENTION = "opencv_c2w_y_up"
 INDEX_NAME = "index.json"
@@ -32,7 +34,7 @@ _VIEW_KEY = re.compile(r"^view_(\d{3,})\.(webp|png)$")
 _ROTATION_TOLERANCE = 1e-3
 
 
-class BrokenSample(ValueError):
+class BrokenSample(Named):
     """One object that does not follow the schema; the message names it."""
 
 
