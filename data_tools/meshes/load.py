@@ -61,6 +61,7 @@ def load_mesh(
 def _turned(path: Path, linear: np.ndarray, max_triangles: int) -> Mesh:
     """A file's mesh, along the world's axes, without what has no area."""
     mesh = _read(path, max_triangles)
+    mesh.surfaces = finite_triangles(mesh.surfaces, mesh.notes)
     mesh.surfaces = [_without_degenerate(surface) for surface in mesh.surfaces]
     mesh.surfaces = [surface for surface in mesh.surfaces if surface.num_triangles]
     if not mesh.surfaces:
@@ -99,10 +100,34 @@ def _read(path: Path, max_triangles: int) -> Mesh:
     mesh = read(path, max_triangles)
     if not any(surface.num_triangles for surface in mesh.surfaces):
         raise UnrenderableMesh("no faces")
-    for surface in mesh.surfaces:
-        if not np.isfinite(surface.positions).all():
-            raise UnrenderableMesh("NaN or infinity among the vertices")
     return mesh
+
+
+def finite_triangles(surfaces: Sequence[Surface], notes: list[str]) -> list[Surface]:
+    """Surfaces without the triangles at NaN or infinite vertices, which are noted; a texture coordinate that
+    is none becomes 0 and a colour white, noted too. Normals that are none are made anew with the others.
+
+    Raises UnrenderableMesh where no triangle is left.
+    """
+    kept, num_dropped, num_repaired = [], 0, 0
+    for surface in surfaces:
+        finite = np.isfinite(surface.positions).all(axis=(1, 2))
+        num_dropped += int((~finite).sum())
+        surface = surface.take(finite)
+        for name, value in (("uv", 0.0), ("colors", 1.0)):
+            numbers = getattr(surface, name)
+            if numbers is not None and not (is_number := np.isfinite(numbers)).all():
+                num_repaired += int((~is_number).any(axis=-1).sum())
+                setattr(surface, name, np.where(is_number, numbers, value))
+        kept.append(surface)
+    if num_dropped:
+        num_all = num_dropped + sum(surface.num_triangles for surface in kept)
+        if num_dropped == num_all:
+            raise UnrenderableMesh("NaN or infinity at every triangle")
+        notes.append(f"NaN or infinite vertices; {num_dropped} of {num_all} triangles are left out")
+    if num_repaired:
+        notes.append(f"NaN or infinite texture coordinates or colours at {num_repaired} corners")
+    return kept
 
 
 def _without_degenerate(surface: Surface) -> Surface:
@@ -112,15 +137,7 @@ def _without_degenerate(surface: Surface) -> Surface:
     area = np.linalg.norm(np.cross(edge_a, edge_b), axis=1)
     longest = np.maximum((edge_a**2).sum(axis=1), (edge_b**2).sum(axis=1))
     keep = area > 1e-10 * np.maximum(longest, 1e-300)
-    if keep.all():
-        return surface
-    return Surface(
-        positions=surface.positions[keep],
-        material=surface.material,
-        normals=None if surface.normals is None else surface.normals[keep],
-        uv=None if surface.uv is None else surface.uv[keep],
-        colors=None if surface.colors is None else surface.colors[keep],
-    )
+    return surface.take(keep)
 
 
 def _turn(surface: Surface, linear: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -49,6 +49,14 @@ class Surface:
     @property
     def num_triangles(self) -> int:
         return len(self.positions)
+
+    def take(self, keep: np.ndarray) -> Surface:
+        """The triangles where keep [F] is true; this surface itself where all are."""
+        if keep.all():
+            return self
+        parts = {name: getattr(self, name) for name in ("positions", "normals", "uv", "colors")}
+        parts = {name: None if values is None else values[keep] for name, values in parts.items()}
+        return replace(self, **parts)
 
 
 @dataclass

@@ -17,6 +17,7 @@ pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-trai
 
 import trimesh
 
+from data_tools.engines.textures import texture_pixels
 from data_tools.meshes import polygons
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.polygons import triangulate
@@ -124,6 +125,52 @@ def ball_file(folder: Path, scale: float, offset: float = 0.0) -> Path:
     rows += [f"f {a} {b} {c}" for a, b, c in (ball.faces + 1).tolist()]
     (folder / "a.obj").write_text("\n".join(rows))
     return folder / "a.obj"
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1e999"])
+def test_a_vertex_that_is_nan_or_infinite_costs_its_triangles_and_is_noted(tmp_path, bad):
+    path = ball_file(tmp_path, 1.0)
+    lines = path.read_text().splitlines()
+    around = sum(line.startswith("f ") and "7" in line.split()[1:] for line in lines)
+    lines[6] = f"v 0 {bad} 0"
+    path.write_text("\n".join(lines))
+    mesh = load(path)
+    assert mesh.num_triangles == 80 - around and around > 0
+    assert np.isfinite(mesh.surfaces[0].positions).all() and np.isfinite(mesh.surfaces[0].normals).all()
+    assert mesh.notes == [f"NaN or infinite vertices; {around} of 80 triangles are left out"]
+    path.write_text("\n".join(["v nan 0 0"] * 42 + lines[42:]))
+    with pytest.raises(UnrenderableMesh, match="NaN or infinity at every triangle"):
+        load(path)
+
+
+def test_texture_coordinates_and_normals_that_are_nan_cost_no_triangle(tmp_path):
+    text = SQUARE.replace("vt 1 0", "vt nan 0") + "vn 0 0 nan\nf 1/1/1 2/2/1 3/3/1 4/4/1\n"
+    (tmp_path / "a.obj").write_text(text)
+    mesh = load(tmp_path / "a.obj")
+    (surface,) = mesh.surfaces
+    assert surface.num_triangles == 2 and np.isfinite(surface.uv).all()
+    np.testing.assert_allclose(np.abs(surface.normals[..., 2]) > 0, True)
+    assert mesh.notes == ["NaN or infinite texture coordinates or colours at 1 corners"]
+
+
+@pytest.mark.parametrize("value", [0, 40, 1000, 30_000, 65_535])
+def test_grey_of_16_bits_ranges_from_0_to_65535_also_where_all_of_it_is_dark(value):
+    held = io.BytesIO()
+    Image.fromarray(np.full((4, 4), value, np.uint16)).save(held, "PNG")
+    pixels = texture_pixels(Image.open(held), 64)
+    np.testing.assert_array_equal(pixels[..., :3], round(value / 65535 * 255))
+    np.testing.assert_array_equal(pixels[..., 3], 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"])
+def test_a_texture_of_any_mode_is_white_where_it_is_white(mode):
+    image = Image.new("RGB", (4, 4), "white")
+    image = image.convert("RGBA" if mode in ("RGBa", "PA") else "RGB")
+    if mode == "LAB":
+        image = Image.merge("LAB", [Image.new("L", (4, 4), value) for value in (255, 128, 128)])
+    else:
+        image = image.convert("P").convert("PA") if mode == "PA" else image.convert(mode)
+    assert (texture_pixels(image, 64) >= 254).all(), texture_pixels(image, 64)[0, 0]
 
 
 @pytest.mark.parametrize(
