@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lgm.masking import masked
+
 _LONGEST = 300  # characters of a foreign message or name: a header may hold 10 kB of them
 
 
@@ -58,18 +60,19 @@ def _cause(error: Exception) -> str:
 
 
 def first_line(error: object) -> str:
-    """The first line of an exception's message that says anything, or its type where it has no message."""
+    """The first line of an exception's message that says anything, or its type where it has no message;
+    credentials are masked."""
     # A KeyError's own text is its key in quotes.
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     lines = (line.strip() for line in str(message).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
+    return masked(next((line for line in lines if line), type(error).__name__))
 
 
 def shown(text: object, longest: int = _LONGEST) -> str:
     """Text from elsewhere as one printable line: control characters, line breaks, lone surrogates and marks
-    that turn the direction of writing are escaped as Python does, and its middle is left out beyond
-    `longest` characters."""
-    text = str(text)
+    that turn the direction of writing are escaped as Python does, credentials are masked, and its middle is
+    left out beyond `longest` characters."""
+    text = masked(text)  # first: half a signature would not be known for one
     if len(text) > longest:
         text = f"{text[: longest * 2 // 3]} … {text[-longest // 3 :]}"
     return text if text.isprintable() else "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
