@@ -135,7 +135,7 @@ def check_frame(found, shoot: Shoot, distance: float = 1.5, tolerance: float = 1
 def test_four_pictures_are_the_canonical_ones(tmp_path):
     shoot = Shoot.of()
     shoot.write(tmp_path / "chair", "{:02d}.png")
-    found = load(tmp_path / "chair")
+    found = load(tmp_path / "chair", recenter=None)
     assert found.uid == "chair" and found.cameras.canonical_inputs == (0, 1, 2, 3)
     assert np.allclose(found.cameras.c2w, shoot.cameras.c2w, atol=1e-6) and found.cameras.fov_y_deg == 49.1
     for ours, theirs in zip(found.decode([0, 1, 2, 3]), shoot.rgba, strict=True):
@@ -155,7 +155,7 @@ def test_names_are_sorted_as_people_count(tmp_path):
     shoot.write(tmp_path, "shot{}.png")
     for view in (3, 2, 1, 0):
         (tmp_path / f"shot{view}.png").rename(tmp_path / f"shot{view + 8}.png")  # 8, 9, 10, 11
-    found = load(tmp_path)
+    found = load(tmp_path, recenter=None)
     for ours, theirs in zip(found.decode([0, 1, 2, 3]), shoot.rgba, strict=True):
         assert mean_difference(ours, theirs) == 0
 
@@ -205,12 +205,12 @@ def test_a_wide_picture_does_not_lose_its_sides_without_a_word(tmp_path, caplog)
         (tmp_path / name).mkdir()
         for view in range(4):
             Image.fromarray(rgba).save(tmp_path / name / f"{view}.png")
-    load(tmp_path / "narrow")
-    load(tmp_path / "wide", recenter=0.2)
-    assert not caplog.messages
+    load(tmp_path / "narrow", recenter=None)
     load(tmp_path / "wide")
+    assert not caplog.messages
+    load(tmp_path / "wide", recenter=None)
     (message,) = caplog.messages  # one for the four, which are alike
-    assert "wide/0.png" in message and "25 pixels beyond" in message and "data.recenter=0.2" in message
+    assert "wide/0.png" in message and "25 pixels beyond" in message and "data.recenter=null" in message
 
 
 @pytest.mark.parametrize("write", ["write_cameras_json", "write_transforms", "write_colmap"])

@@ -45,16 +45,17 @@ def test_no_folder_and_no_pictures(tmp_path):
     assert "data.path" in fault(tmp_path / "no") and "does not exist" in fault(tmp_path / "no")
     assert "holds no pictures" in fault(tmp_path)
     (tmp_path / "photo.heic").write_bytes(b"")
-    assert ".png" in fault(tmp_path)
+    assert "1 images and no cameras" in fault(tmp_path)
     assert "is a file; give a folder" in fault(tmp_path / "photo.heic")
 
 
 def test_two_pictures_of_different_sizes(tmp_path):
     Shoot.of(size=(32, 32)).write(tmp_path)
     Image.new("RGBA", (48, 32), (200, 0, 0, 255)).save(tmp_path / "002.png")
-    text = fault(tmp_path)
+    text = fault(tmp_path, recenter=None)
     assert "000.png of 32 × 32" in text and "002.png of 48 × 32" in text and "data.recenter" in text
     ImagesSource(str(tmp_path), Keep(), recenter=0.2).check(64)  # each is cut to its object
+    ImagesSource(str(tmp_path), Keep()).check(64)
 
 
 def test_a_picture_with_no_object(tmp_path):
@@ -81,7 +82,7 @@ def test_more_or_fewer_pictures_than_angles(tmp_path):
     Shoot.of(size=(32, 32)).write(tmp_path)
     (tmp_path / "003.png").unlink()
     text = fault(tmp_path)
-    assert "has 3 pictures and no cameras" in text and "0, 90, 180, 270" in text and "azimuths_deg" in text
+    assert "has 3 images and no cameras" in text and "0, 90, 180, 270" in text and "azimuths_deg" in text
 
 
 def test_cameras_that_do_not_fit_their_pictures(tmp_path):
@@ -137,13 +138,41 @@ def mirror(content):
         (lambda c: c.update(fl_x="wide"), "fl_x='wide', which is no number"),
         (lambda c: c.update(fl_x=-3.0), "focal lengths -3.0"),
         (lambda c: c.update(w=64.0), "32 × 32 pixels, .* says 64 × 32"),
-        (lambda c: c.update(camera_model="OPENCV_FISHEYE"), "fisheye"),
-        (lambda c: c.update(k3=0.1), "k3"),
+        (lambda c: c.update(k3=0.1), "k3=0.1"),
+        (lambda c: c.update(distortion_params=[0.1, 0.0, 0.2, 0.0, 0.0, 0.0]), "k3=0.2"),
+        (lambda c: c.update(distortion_params=[0.1] * 12), "distortion_params="),
+        (lambda c: c.update(distortion_params="none"), "distortion_params=none"),
+        (lambda c: c.update(is_fisheye=True), "is_fisheye=True"),
+        (lambda c: c.update(ftheta_p0=0.5), "ftheta_p0=0.5"),
+        (lambda c: c.update(lens_mode="latlong"), "lens_mode=latlong"),
+        (lambda c: c["frames"][1].update(mask_path="masks/1.png"), "mask_path=masks/1.png.* not exist"),
     ],
 )
 def test_transforms_json(tmp_path, change, said):
     text = fault(transforms(tmp_path, change))
     assert re.search(said, text), text
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "OPENCV_FISHEYE",
+        "FISHEYE624",
+        "ORTHOPHOTO",
+        "VR180_L",
+        "FULL_OPENCV",
+        "EQUIRECTANGULAR",
+        "of tomorrow",
+    ],
+)
+@pytest.mark.parametrize("case", [str.upper, str.lower])
+def test_lenses_that_are_not_known_are_not_read_as_pinholes(tmp_path, model, case):
+    name = case(model)
+    assert f"camera_model={name}" in fault(transforms(tmp_path, lambda c: c.update(camera_model=name)))
+    content = json.loads((tmp_path / "set" / "transforms.json").read_text())
+    content["frames"][3]["camera_model"] = content.pop("camera_model")
+    (tmp_path / "set" / "transforms.json").write_text(json.dumps(content))
+    assert f"frame 3 has camera_model={name}" in fault(tmp_path / "set")
 
 
 def test_one_angle_for_pictures_of_different_sizes(tmp_path):

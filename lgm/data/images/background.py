@@ -22,6 +22,7 @@ from lgm.errors import first_line
 
 log = logging.getLogger(__name__)
 
+_NOT_WHITE, _PARTLY_WHITE = 0.01, 0.5  # of the pixels at an image's edge
 _EDGE_PIXELS = 2  # how far antialiasing, a lens or JPEG smear an outline
 
 
@@ -44,6 +45,9 @@ class PlainWhite(Background):
     """Pictures on plain white: what is white and reaches the picture's edge is background, white parts
     inside the object stay. Outlines get a fractional alpha, so that over white a picture looks as before.
 
+    An image whose edge is hardly white anywhere is refused, one whose edge is not half white is named in a
+    warning: its background is something else, or the object is cut off.
+
     tolerance: how far below 1 the darkest channel of white may lie.
     """
 
@@ -55,6 +59,7 @@ class PlainWhite(Background):
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
         color = torch.from_numpy(rgb.astype(np.float32) / 255)
         darkness = 1 - color.amin(dim=-1)  # how far a pixel is from white
+        self._check_edge(darkness, path)
         outside = reached_from_edge(darkness <= self.tolerance)
         # At the outline background shows through: an object as dark as the darkest pixel nearby would
         # there leave just that much white.
@@ -65,6 +70,21 @@ class PlainWhite(Background):
         straight = (color - (1 - alpha[..., None])) / alpha.clamp_min(1e-3)[..., None]
         rgba = torch.cat([straight.clamp(0, 1) * (alpha > 0)[..., None], alpha[..., None]], dim=-1)
         return (rgba * 255).round().to(torch.uint8).numpy()
+
+    def _check_edge(self, darkness: Float[Tensor, "H W"], path: Path) -> None:
+        edge = torch.cat([darkness[0], darkness[-1], darkness[:, 0], darkness[:, -1]])
+        white = float((edge <= self.tolerance).float().mean())
+        seen = (
+            f"{path}: data/background=white, and {100 * white:.0f} % of the image's edge is white (median "
+            f"brightness {1 - float(edge.median()):.2f} of 1, tolerance {self.tolerance:g})"
+        )
+        if white < _NOT_WHITE:
+            raise BrokenSample(
+                f"{seen}; use data/background=auto, raise data.background.tolerance, or give images with an "
+                "alpha channel"
+            )
+        if white < _PARTLY_WHITE:
+            log.warning("%s; the background is not plain white, or the object is cut off", seen)
 
 
 class Rembg(Background):

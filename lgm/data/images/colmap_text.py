@@ -1,17 +1,19 @@
 """A COLMAP model in text: `cameras.txt` and `images.txt`, in the folder or its `sparse`, `sparse/0`, …
 
 Poses are world-to-camera, OpenCV axes; the world's axes are arbitrary. A line of `images.txt` that names
-a picture is followed by one with its points, which may be empty.
+an image is followed by one with its points, which may be empty, or missing where another program wrote the
+file. Where a folder `masks` holds `<name>.png`, as COLMAP names them, that is the image's alpha.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from lgm.data.images.lens import Lens
-from lgm.data.images.photos import Capture, Photo, fitted
+from lgm.data.images.photos import EXTENSIONS, Capture, Photo, find_stated, fitted, read_text
 from lgm.data.sample import BrokenSample
 
 FOLDERS = (".", "sparse", "sparse/0", "colmap/sparse/0", "colmap", "model", "text")
@@ -50,6 +52,9 @@ def read(folder: Path, uid: str) -> Capture:
         if camera not in lenses:
             raise BrokenSample(f"{where} names camera {camera}, which {model / 'cameras.txt'} lacks")
         picture, lens = fitted(_picture_path(folder, name), lenses[camera], f"camera {camera} of cameras.txt")
+        mask = find_stated(folder / "masks", f"{name}.png")
+        if mask.is_file():
+            picture = replace(picture, mask=mask)
         photos.append(Photo(picture, lens, c2w))
     return Capture(uid, tuple(photos), up=None, posed=True)
 
@@ -63,7 +68,7 @@ def _lenses(path: Path) -> dict[str, Lens]:
             raise BrokenSample(
                 f"{where} has {len(words)} words, expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS"
             )
-        camera, model = words[:2]
+        camera, model = words[0], words[1].upper()
         if model not in _MODELS:
             raise BrokenSample(
                 f"{where}: the lens model {model} is not read, only {', '.join(_MODELS)}; colmap "
@@ -83,12 +88,11 @@ def _lenses(path: Path) -> dict[str, Lens]:
 def _images(path: Path) -> list[tuple[str, str, np.ndarray, str]]:
     """Name, camera and camera-to-world pose of each picture, and where it is written."""
     images = []
-    lines = iter(_lines(path, blank=True))
-    for number, line in lines:
-        if not line.strip():
-            continue  # at the end, or between pictures
+    for number, line in _lines(path):
         where = f"{path} line {number}"
         words = line.split(maxsplit=9)
+        if images and _are_points(line):
+            continue
         if len(words) < 10:
             raise BrokenSample(
                 f"{where} has {len(words)} words, expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
@@ -97,7 +101,6 @@ def _images(path: Path) -> list[tuple[str, str, np.ndarray, str]]:
         if np.isfinite(values).all() and np.linalg.norm(values[:4]) < 1e-6:
             raise BrokenSample(f"{where} has a quaternion of zeros")
         images.append((words[9].strip(), words[8], _camera_to_world(values), where))
-        next(lines, None)  # its points
     if not images:
         raise BrokenSample(f"{path} names no pictures")
     return images
@@ -119,9 +122,21 @@ def _camera_to_world(values: np.ndarray) -> np.ndarray:
     return c2w
 
 
+def _are_points(line: str) -> bool:
+    """Whether a line holds the points of the image before it, X Y POINT3D_ID each, by what stands in it: a
+    program that leaves empty lines out must not cost every second image."""
+    words = line.split()
+    if len(words) % 3 or Path(line.strip()).suffix.lower() in EXTENSIONS:
+        return False
+    try:
+        return all(np.isfinite(float(word)) for word in words)
+    except ValueError:
+        return False
+
+
 def _picture_path(folder: Path, name: str) -> Path:
-    places = [folder / place / name for place in _PICTURE_FOLDERS]
-    for path in places:
+    for place in _PICTURE_FOLDERS:
+        path = find_stated(folder / place, name)
         if path.is_file():
             return path
     raise BrokenSample(
@@ -129,16 +144,12 @@ def _picture_path(folder: Path, name: str) -> Path:
     )
 
 
-def _lines(path: Path, blank: bool = False) -> list[tuple[int, str]]:
-    """Lines without comments, with their numbers."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise BrokenSample(f"{path} is no text: {error}") from error
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Lines without comments and blank ones, with their numbers."""
     return [
         (number, line)
-        for number, line in enumerate(lines, 1)
-        if not line.startswith("#") and (blank or line.strip())
+        for number, line in enumerate(read_text(path).splitlines(), 1)
+        if not line.startswith("#") and line.strip()
     ]
 
 

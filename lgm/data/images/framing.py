@@ -45,31 +45,6 @@ class Frame:
     resolution: int
 
 
-def frame_of_ring(
-    capture: Capture,
-    outlines: list[np.ndarray],
-    fov_y_deg: float,
-    recenter: float | None,
-    max_resolution: int,
-) -> Frame:
-    """Of pictures that are taken to stand where the network wants them.
-
-    outlines: pixels [n, 2] of each picture's object. recenter: part of the side that is left as border
-        around each.
-    """
-    lenses = [photo.lens for photo in capture.photos]
-    if recenter is None:
-        _warn_of_lost_sides(capture, outlines)
-    else:
-        lenses = [
-            _recentred(lens, found, recenter, fov_y_deg) for lens, found in zip(lenses, outlines, strict=True)
-        ]
-    c2w = np.stack([photo.c2w for photo in capture.photos])
-    resolution = _resolution(lenses, fov_y_deg, max_resolution)
-    rotations = np.tile(np.eye(3), (len(c2w), 1, 1))
-    return Frame(c2w, fov_y_deg, tuple(lenses), rotations, np.eye(4), resolution)
-
-
 def frame_of_rays(
     capture: Capture,
     outlines: list[np.ndarray],
@@ -125,7 +100,7 @@ def frame_of_rays(
     to_user = np.eye(4)
     to_user[:3, :3], to_user[:3, 3] = upright.T / scale, center
     return Frame(
-        framed, fov_y_deg, lenses, rotations, to_user, _resolution(lenses, fov_y_deg, max_resolution)
+        framed, fov_y_deg, lenses, rotations, to_user, resolution_of(lenses, fov_y_deg, max_resolution)
     )
 
 
@@ -207,36 +182,7 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
     return center
 
 
-def _warn_of_lost_sides(capture: Capture, outlines: list[np.ndarray]) -> None:
-    """Where the square in a wide picture's middle does not hold the object.
-
-    The square is as high as the picture, whatever its width: so an object that fills the height has the
-    size that the network knows. Fitting the width would make every object in a wide picture small for
-    the sake of the few that are wide themselves, and those are better cut to their object.
-    """
-    for photo, found in zip(capture.photos, outlines, strict=True):
-        beyond = np.abs(found[:, 0] - photo.lens.center_x).max() - photo.lens.height / 2
-        if beyond > 1:  # of a pixel: a picture that is square but for one loses nothing
-            log.warning(
-                "%s: the network sees the square in the picture's middle, and the object reaches %.0f pixels "
-                "beyond its sides; data.recenter=0.2 cuts pictures to their objects instead",
-                photo.picture.path,
-                beyond,
-            )
-            return
-
-
-def _recentred(lens: Lens, found: np.ndarray, border: float, fov_y_deg: float) -> Lens:
-    """The lens with which the picture would show the object in its middle, its longer side filling
-    the network's picture but for the border."""
-    low, high = found.min(axis=0), found.max(axis=0)
-    side = (high - low).max() / (1 - border)
-    square = Lens.from_fov(fov_y_deg, side, side)
-    center_x, center_y = (low + high) / 2
-    return Lens(square.focal_x, square.focal_y, center_x, center_y, lens.width, lens.height)
-
-
-def _resolution(lenses: list[Lens], fov_y_deg: float, most: int) -> int:
-    """As fine as the finest picture."""
+def resolution_of(lenses: Sequence[Lens], fov_y_deg: float, most: int) -> int:
+    """Side in pixels of images as fine as the finest of these lenses, and at most `most`."""
     focal = max(max(lens.focal_x, lens.focal_y) for lens in lenses)
     return int(np.clip(round(2 * focal * np.tan(np.radians(fov_y_deg) / 2)), 1, most))

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from lgm.data.images.color_profiles import in_srgb
 from lgm.data.images.lens import Lens
+from lgm.data.images.masks import read_mask
 from lgm.data.sample import BrokenSample, pose_fault
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+_HEIF = (".heic", ".heif")  # a phone's, which Pillow reads through pillow-heif alone
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _SIZE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture's file, its size as it is read, and whether its EXIF orientation is applied."""
+    """An image's file, its size as it is read, and whether its EXIF orientation is applied.
+
+    mask: a file beside it that is white where the object is; it becomes the alpha.
+    """
 
     path: Path
     width: int
     height: int
     turned: bool = False
+    mask: Path | None = None
 
     def read(self) -> tuple[UInt8[np.ndarray, "H W 4"], bool]:
-        """Its pixels, straight alpha, and whether it has an alpha that says anything."""
+        """Its pixels in sRGB, straight alpha, and whether it has an alpha that says anything."""
         try:
             with Image.open(self.path) as image:
                 image = ImageOps.exif_transpose(image) if self.turned else image
-                rgba = np.asarray(image.convert("RGBA"))
+                rgba = np.asarray(in_srgb(image, self.path).convert("RGBA"))
         except Exception as error:  # Pillow raises whatever its codec meets
             raise BrokenSample(f"{self.path} cannot be decoded: {error}") from error
+        if self.mask is not None:
+            alpha = np.minimum(rgba[..., 3], read_mask(self.mask, (self.width, self.height)))
+            return np.concatenate([rgba[..., :3], alpha[..., None]], axis=-1), True
         return rgba, bool((rgba[..., 3] < 255).any())
 
 
@@ -67,7 +78,10 @@ class Capture:
 
     def in_order(self) -> Capture:
         """With its photos in the order of their paths, numbers in them as numbers, whatever the order in
-        which a file names them: a view's number then means the same in every format."""
+        which a file of cameras names them: a view's number then means the same in every format. A ring
+        without such a file keeps the order of its azimuths."""
+        if not self.posed:
+            return self
         return replace(self, photos=tuple(sorted(self.photos, key=lambda photo: _order(photo.picture.path))))
 
     def check(self) -> Capture:
@@ -104,6 +118,8 @@ def open_picture(path: Path, turn: bool = False) -> Picture:
     """
     if not path.is_file():
         raise BrokenSample(f"{path} is missing")
+    if path.suffix.lower() in _HEIF:
+        _register_heif(path)
     try:
         with Image.open(path) as image:
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -161,6 +177,40 @@ def find_pictures(folder: Path) -> list[Path]:
     return sorted(found, key=_order)
 
 
+def find_stated(folder: Path, stated: str) -> Path:
+    """The file that a camera file names, relative to its own folder.
+
+    The name may be another system's (`.\\images\\1.png`), or absolute on the machine that wrote it: then its
+    longest end that exists below `folder` counts. Without a suffix of an image it gets one. A file that
+    does not exist is returned as the name says, for the error.
+    """
+    candidates = [folder / stated]
+    if "\\" in stated:
+        candidates.append(folder / stated.replace("\\", "/"))
+    if PureWindowsPath(stated).is_absolute() or PurePosixPath(stated).is_absolute():
+        parts = PureWindowsPath(stated).parts[1:]  # which takes both kinds of slashes
+        candidates += [folder.joinpath(*parts[start:]) for start in range(len(parts))]
+    for path in candidates:
+        if path.is_file():
+            return path
+        if path.suffix.lower() not in EXTENSIONS:
+            for suffix in EXTENSIONS:  # .png first, as NeRF's synthetic scenes have it
+                if (with_suffix := path.with_name(path.name + suffix)).is_file():
+                    return with_suffix
+    first = candidates[0]
+    return first if first.suffix.lower() in EXTENSIONS else first.with_name(first.name + ".png")
+
+
+def read_text(path: Path) -> str:
+    """A text file with or without a byte order mark, in UTF-8 or UTF-16; raises BrokenSample."""
+    content = path.read_bytes()
+    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise BrokenSample(f"{path} is not text: {error}") from error
+
+
 def number(content: Mapping, key: str, where: str) -> float | None:
     """A field as a number, None where it is not there; BrokenSample where it is something else."""
     if content.get(key) is None:
@@ -169,6 +219,17 @@ def number(content: Mapping, key: str, where: str) -> float | None:
         return float(content[key])
     except (TypeError, ValueError) as error:
         raise BrokenSample(f"{where} has {key}={content[key]!r}, which is no number") from error
+
+
+def _register_heif(path: Path) -> None:
+    """Teach Pillow to read a phone's images; BrokenSample where the package is missing."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise BrokenSample(
+            f"{path} needs pillow-heif to be read: pip install pillow-heif, or convert it to .jpg"
+        ) from error
+    register_heif_opener()
 
 
 def _order(path: Path) -> list[list[tuple[int, int, str]]]:

@@ -12,10 +12,11 @@ from jaxtyping import Float, UInt8
 
 from lgm.data.images import cameras_json, colmap_text, transforms_json, unposed
 from lgm.data.images.background import Background
-from lgm.data.images.framing import Frame, frame_of_rays, frame_of_ring
+from lgm.data.images.framing import Frame, frame_of_rays
 from lgm.data.images.geometry import outline
 from lgm.data.images.lens import Lens
 from lgm.data.images.photos import EXTENSIONS, Capture, Picture, find_pictures
+from lgm.data.images.recentring import Recenter, frame_of_ring
 from lgm.data.images.warp import reimage
 from lgm.data.sample import BrokenSample, CameraRecord
 from lgm.data.source import PosedObject, Source
@@ -55,12 +56,14 @@ class ImagesSource(Source):
     """The objects of a folder of pictures: the folder itself, or each of its sub-folders.
 
     A folder is read by the first of `cameras.json`, `transforms.json`, a COLMAP text model that it has;
-    without these its pictures are a ring at elevation 0.
+    without these its images are a ring at elevation 0, by the sides that their names state (`front`, `right`,
+    `back`, `left`) or else in the order of the names.
 
     path: the folder. split: must be None, there are no splits.
     background: gives alpha to pictures that have none.
-    recenter: cut each picture of an unposed ring to its object, with that part of its side as border
-        (the original program: 0.2); None leaves them as they are.
+    recenter: cut the images of an unposed ring to their object, with that fraction of the side as border and
+        one scale and one vertical centre for all. "auto" has a border of 0.2, and leaves images alone that
+        are square with the whole object near the middle; None leaves all as they are.
     azimuths_deg: where the pictures of an unposed ring were taken from.
     up: the world's up, in the user's frame; None is what the file defines or the cameras suggest.
     radius, fov_y_deg: where the network expects its first camera, and its lens.
@@ -74,7 +77,7 @@ class ImagesSource(Source):
         path: str,
         background: Background,
         split: str | None = None,
-        recenter: float | None = None,
+        recenter: Recenter = "auto",
         azimuths_deg: Sequence[float] = (0.0, 90.0, 180.0, 270.0),
         up: Sequence[float] | None = None,
         radius: float = 1.5,
@@ -86,9 +89,9 @@ class ImagesSource(Source):
                 f"data=images has no split {split!r}: evaluate.py reads all of a folder; to train, make "
                 "shards of posed pictures (data_tools.adapt, data_tools.pack)"
             )
-        if recenter is not None and not 0 <= recenter < 1:
+        if recenter not in (None, "auto") and not (isinstance(recenter, (int, float)) and 0 <= recenter < 1):
             raise ValueError(
-                f"data.recenter={recenter} must be a part of the side from 0 to below 1, or null"
+                f"data.recenter={recenter} must be a fraction of the side from 0 to below 1, auto, or null"
             )
         if up is not None and (len(up) != 3 or not np.linalg.norm(up) > 0):
             raise ValueError(
@@ -144,7 +147,7 @@ class ImagesSource(Source):
         uid = self._root.resolve().name if relative == "." else relative
         for is_of, read in _POSED:
             if is_of(folder):
-                if self._recenter is not None:
+                if self._recenter not in (None, "auto"):
                     raise BrokenSample(
                         f"object {uid!r}: data.recenter={self._recenter} would move pictures whose cameras "
                         "are known; leave it out"

@@ -2,8 +2,8 @@
 
 `frames` of `file_path` and `transform_matrix`: camera-to-world, camera axes OpenGL's. The lens, of all or
 of a frame: `fl_x fl_y cx cy w h` in pixels, or `camera_angle_x` (and `camera_angle_y`) in radians, with
-`k1 k2 p1 p2`. Without it `transforms_train.json`, `transforms_val.json` and `transforms_test.json`, as far as
-they are there, are read as one.
+`k1 k2 p1 p2` or nerfstudio's `distortion_params`. A frame's `mask_path` is its alpha. Without it those of
+`transforms_train.json`, `transforms_val.json` and `transforms_test.json` that exist are read as one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,30 @@ import torch
 
 from lgm.cameras.conventions import opengl_to_opencv
 from lgm.data.images.lens import Lens
-from lgm.data.images.photos import EXTENSIONS, Capture, Photo, Picture, fitted, number, one_size, open_picture
+from lgm.data.images.photos import (
+    Capture,
+    Photo,
+    Picture,
+    find_stated,
+    fitted,
+    number,
+    one_size,
+    open_picture,
+    read_text,
+)
 from lgm.data.sample import BrokenSample
 
 FILE_NAME = "transforms.json"
 _PARTS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
-_MORE_DISTORTION = ("k3", "k4")
-_OTHER_MODELS = ("OPENCV_FISHEYE", "EQUIRECTANGULAR")
+# Of `camera_model`, in any case: what a pinhole with k1 k2 p1 p2 can stand for. All others are refused.
+_PERSPECTIVE = ("", "PERSPECTIVE", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
+# What other lenses are stated by; refused unless zero, false or empty.
+_OTHER_LENSES = (
+    *("k3", "k4", "k5", "k6", "s1", "s2", "s3", "s4", "shift_x", "shift_y", "rolling_shutter"),
+    *("is_fisheye", "equirectangular", "latlong", "ftheta", "ftheta_p0", "ftheta_p1", "ftheta_p2"),
+)
+_DISTORTION = ("k1", "k2", "p1", "p2")
+_DISTORTION_PARAMS = ("k1", "k2", "k3", "k4", "p1", "p2")  # nerfstudio's order
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -43,9 +61,9 @@ def read(folder: Path, uid: str) -> Capture:
 
 def _frames(path: Path, uid: str) -> list[Photo]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BrokenSample(f"{path} is no JSON: {error}") from error
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise BrokenSample(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
         raise BrokenSample(f"{path} lacks a list of frames")
     photos, unsized = [], []
@@ -57,7 +75,12 @@ def _frames(path: Path, uid: str) -> list[Photo]:
             if key not in frame:
                 raise BrokenSample(f"{where} lacks {key}")
         stated = {**content, **frame}
-        picture, lens = _lens(_picture_path(path.parent, str(frame["file_path"])), stated, where)
+        picture, lens = _lens(find_stated(path.parent, str(frame["file_path"])), stated, where)
+        if frame.get("mask_path"):
+            mask = find_stated(path.parent, str(frame["mask_path"]))
+            if not mask.is_file():
+                raise BrokenSample(f"{where} has mask_path={frame['mask_path']}, which does not exist")
+            picture = replace(picture, mask=mask)
         photos.append(Photo(picture, lens, _pose(frame["transform_matrix"], where)))
         if "w" not in stated:
             unsized.append(picture)
@@ -66,16 +89,8 @@ def _frames(path: Path, uid: str) -> list[Photo]:
     return photos
 
 
-def _picture_path(folder: Path, file_path: str) -> Path:
-    path = folder / file_path
-    return path if path.suffix.lower() in EXTENSIONS else path.with_name(path.name + ".png")
-
-
 def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Picture, Lens]:
-    if stated.get("camera_model") in _OTHER_MODELS or stated.get("is_fisheye"):
-        raise BrokenSample(
-            f"{where} was taken with a fisheye lens or all around; undistort the pictures first"
-        )
+    _check_model(stated, where)
     width, height = (number(stated, key, where) for key in ("w", "h"))
     picture = None
     if width is None or height is None:
@@ -93,13 +108,6 @@ def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Picture, L
     else:
         focal_y = number(stated, "fl_y", where) or focal_x
     center_x, center_y = number(stated, "cx", where), number(stated, "cy", where)
-    k1, k2, p1, p2, *more = (
-        number(stated, key, where) or 0.0 for key in ("k1", "k2", "p1", "p2", *_MORE_DISTORTION)
-    )
-    if any(more):
-        raise BrokenSample(
-            f"{where} has k3 or k4, distortions that are not read; undistort the pictures first"
-        )
     lens = Lens(
         focal_x,
         focal_y,
@@ -107,9 +115,44 @@ def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Picture, L
         height / 2 if center_y is None else center_y,
         round(width),
         round(height),
-        (k1, k2, p1, p2),
+        _distortion(stated, where),
     )
     return (picture, lens) if picture else fitted(path, lens, where)
+
+
+def _check_model(stated: Mapping[str, Any], where: str) -> None:
+    """Raise BrokenSample for a lens that is not a pinhole with ordinary distortion: read as one it would
+    bend every ray, in silence."""
+    model = str(stated.get("camera_model") or "")
+    if model.upper() not in _PERSPECTIVE:
+        raise BrokenSample(
+            f"{where} has camera_model={model}, which is not read, only {', '.join(_PERSPECTIVE[2:])}; "
+            "undistort the images first"
+        )
+    mode = str(stated.get("lens_mode") or "")
+    if mode.lower() not in ("", "perspective", "opencv"):
+        raise BrokenSample(f"{where} has lens_mode={mode}, which is not read; undistort the images first")
+    for key in _OTHER_LENSES:
+        if np.any(stated.get(key)):
+            raise BrokenSample(
+                f"{where} has {key}={stated[key]}, a lens that is not read; undistort the images first"
+            )
+
+
+def _distortion(stated: Mapping[str, Any], where: str) -> tuple[float, float, float, float]:
+    """k1, k2, p1, p2, from their own keys or from nerfstudio's `distortion_params`."""
+    values = stated.get("distortion_params")
+    if values is not None:
+        if not isinstance(values, list) or (len(values) != len(_DISTORTION_PARAMS) and any(values)):
+            raise BrokenSample(
+                f"{where} has distortion_params={values}, expected the six numbers "
+                f"{', '.join(_DISTORTION_PARAMS)}; undistort the images first"
+            )
+        own = dict(zip(_DISTORTION_PARAMS, values, strict=False))
+        _check_model({key: own.get(key) for key in ("k3", "k4")}, where)
+        stated = own
+    k1, k2, p1, p2 = (number(stated, key, where) or 0.0 for key in _DISTORTION)
+    return k1, k2, p1, p2
 
 
 def _focal(angle_rad: float, size: float, key: str, where: str) -> float:
