@@ -30,6 +30,16 @@ resolvers.register()
 torch.set_num_threads(1)
 
 
+def pytest_report_header():
+    capability = torch.backends.cpu.get_cpu_capability()
+    isa = os.environ.get("ONEDNN_MAX_CPU_ISA", "the best")
+    return f"TEST_SEED={_test_seed()} (other random numbers: TEST_SEED=1), {capability}, oneDNN with {isa}"
+
+
+def _test_seed() -> str:
+    return os.environ.get("TEST_SEED", "0")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     _seed(item)
@@ -42,7 +52,7 @@ def pytest_runtest_call(item):
 
 def _seed(item):
     """A test draws the same numbers alone, in any order and on any machine; TEST_SEED draws others."""
-    seed = zlib.crc32(f"{item.nodeid} {os.environ.get('TEST_SEED', '0')}".encode())
+    seed = zlib.crc32(f"{item.nodeid} {_test_seed()}".encode())
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - what code under test may draw from
     random.seed(seed)

@@ -23,6 +23,7 @@ from lgm.losses.perceptual import weights as weights_room
 from lgm.losses.perceptual.trunks import TRUNKS
 from lgm.losses.perceptual.weights import find_weights, linear_weights
 from lgm.metrics import lpips
+from tests.kinks import Decisions
 from tests.perceptual_weights import needs_linear_weights, weights_by_recipe
 
 
@@ -37,34 +38,37 @@ def pictures(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images.requires_grad_(), targets
 
 
-def plain_alex(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def plain_alex(images: torch.Tensor, targets: torch.Tensor, decisions: Decisions) -> torch.Tensor:
     """From the paper and torchvision's table of layers, in float64 and with nothing shared."""
     weights = {name: tensor.double() for name, tensor in weights_by_recipe("alex").items()}
     shift = torch.tensor([-0.030, -0.088, -0.188]).double().view(3, 1, 1)
     scale = torch.tensor([0.458, 0.448, 0.450]).double().view(3, 1, 1)
 
-    def convolved(x, index, **options):
-        return F.conv2d(
-            x, weights[f"features.{index}.weight"], weights[f"features.{index}.bias"], **options
-        ).relu()
+    def features(x, call):
+        relu, max_pool = decisions.of_call(call)
 
-    def features(x):
+        def convolved(x, index, **options):
+            kernel, bias = (weights[f"features.{index}.{name}"] for name in ("weight", "bias"))
+            return relu(F.conv2d(x, kernel, bias, **options))
+
         one = convolved((2 * x.double() - 1 - shift) / scale, 0, stride=4, padding=2)
-        two = convolved(F.max_pool2d(one, 3, 2), 3, padding=2)
-        three = convolved(F.max_pool2d(two, 3, 2), 6, padding=1)
+        two = convolved(max_pool(one), 3, padding=2)
+        three = convolved(max_pool(two), 6, padding=1)
         four = convolved(three, 8, padding=1)
         return [x / (x.square().sum(1, True).sqrt() + 1e-10) for x in (one, two, three, four)] + [
             F.normalize(convolved(four, 10, padding=1), dim=1)
         ]
 
-    parts = zip(features(images), features(targets), linear_weights("alex"), strict=True)
+    parts = zip(features(images, 0), features(targets, 1), linear_weights("alex"), strict=True)
     return sum(((x - y) ** 2 * w.double().view(-1, 1, 1)).sum(1).mean((1, 2)) for x, y, w in parts)
 
 
 @needs_linear_weights
 def test_alex_is_what_the_paper_says(alex):
     images, targets = pictures(2, 3, 64, 72)
-    distance, expected = alex(images, targets), plain_alex(images, targets)
+    decisions = Decisions(alex._frozen[0])
+    distance = alex(images, targets)
+    expected = plain_alex(images, targets, decisions)
     torch.testing.assert_close(distance, expected.float(), rtol=1e-5, atol=0)
     gradient, expected = (torch.autograd.grad(x.sum(), images)[0] for x in (distance, expected))
     assert (gradient - expected).norm() <= 1e-4 * expected.norm()
