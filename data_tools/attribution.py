@@ -12,9 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_tools.command import run_command, write_atomically
+from data_tools.command import run_command
 from data_tools.variants import is_variant
 from lgm.data.sample import INDEX_NAME, TABLE_NAME, parse_index
+from lgm.files import write_text
 
 _UNKNOWN = "unknown"
 _LINKS = {
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     objects = read_objects(options.shards)
     intro = options.intro.read_text("utf-8") if options.intro is not None else ""
-    write_atomically(options.out, page(objects, options.title, intro))
+    write_text(options.out, page(objects, options.title, intro))
     unnamed = sum("author" not in entry or "licence" not in entry for entry in objects)
     print(f"{len(objects)} objects, {unnamed} without author or licence; {options.out}")
     return 0

@@ -1,11 +1,10 @@
-"""What every command of this package shares: how it ends, and how files come into being."""
+"""What every command of this package shares: how it ends."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 
 def run_command(main: Callable[[], int]) -> None:
@@ -31,10 +30,3 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not everywhere
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write so that a reader finds the old file or the whole new one, never a half."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

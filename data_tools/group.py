@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.command import run_command, usable_cores, write_atomically
+from data_tools.command import run_command, usable_cores
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.signature import near_pairs, signature
 from data_tools.meshes.surfaces import UnrenderableMesh
 from data_tools.sources import MeshSource, find_meshes, read_metadata, sidecar_of
 from data_tools.worker_pool import Lost, run_tasks
+from lgm.files import write_text
 
 _MAX_TRIANGLES = 5_000_000
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     groups = connect([(i, j) for i, j, _ in pairs])
     if options.report is not None:
         lines = [{"a": uids[i], "b": uids[j], "distance": round(apart, 4)} for i, j, apart in pairs]
-        write_atomically(options.report, "".join(json.dumps(line) + "\n" for line in lines))
+        write_text(options.report, "".join(json.dumps(line) + "\n" for line in lines))
     if not options.dry_run:
         names = {member: min(uids[k] for k in group) for group in groups for member in group}
         for number, source in enumerate(sources):
@@ -133,7 +134,7 @@ def _write_group(source: MeshSource, group: str | None) -> None:
     if group is not None:
         after["group"] = group
     if after != before:
-        write_atomically(path, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_tools.command import run_command, usable_cores, write_atomically
+from data_tools.command import run_command, usable_cores
 from data_tools.filters import add_filter_arguments, filter_options
 from data_tools.pack_jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
 from data_tools.pack_objects import COPIED, ObjectReader, PictureOptions, read_metadata
@@ -24,6 +24,7 @@ from data_tools.pack_state import CONTENT_DIGEST, PackState
 from data_tools.renders import REPORT_NAME, object_uids, read_settings
 from data_tools.splits import arrange, parse_fractions, read_assignment
 from lgm.data.sample import TABLE_NAME, Index
+from lgm.files import write_text
 
 _PROGRESS_EVERY_S = 15.0
 
@@ -118,8 +119,8 @@ def _write_shards(
         for uid, reason in record.left_out
     ]
     if left_out:
-        write_atomically(options.out / REPORT_NAME, "".join(left_out))
-    write_atomically(options.out / TABLE_NAME, "".join(line for record in ordered for line in record.lines))
+        write_text(options.out / REPORT_NAME, "".join(left_out))
+    write_text(options.out / TABLE_NAME, "".join(line for record in ordered for line in record.lines))
     splits: dict[str, tuple[str, ...]] = {job.split: () for job in jobs}
     for job, record in zip(jobs, ordered, strict=True):
         if record.shard is not None:

@@ -3,7 +3,6 @@ folder is whole, what is finished in `<out>/.pack/`."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.command import write_atomically
 from data_tools.pack_jobs import ShardJob, ShardRecord
 from data_tools.shard_writer import PARTIAL_PATTERN
 from lgm.data.sample import INDEX_NAME, Index, parse_index
+from lgm.files import Locked, locked, write_text
 
 _FOLDER_NAME = ".pack"
 _SETTINGS_NAME = ".pack.json"
@@ -33,17 +32,15 @@ class PackState:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One pack at a time; the lock goes with its process, however that ends."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"another pack is writing to {self._out}; wait for it, or give another --out"
-                ) from error
-            for partial in self._out.glob(PARTIAL_PATTERN):
-                partial.unlink(missing_ok=True)
-            yield
+        try:
+            with locked(self._folder / "lock", wait=False):
+                for partial in self._out.glob(PARTIAL_PATTERN):
+                    partial.unlink(missing_ok=True)
+                yield
+        except Locked as error:
+            raise ValueError(
+                f"another pack is writing to {self._out}; wait for it, or give another --out"
+            ) from error
 
     def settings(self) -> dict[str, Any] | None:
         """Those of the pack that began here, or None; raises ValueError where strange shards lie."""
@@ -54,7 +51,7 @@ class PackState:
         return None
 
     def begin(self, settings: dict[str, Any]) -> None:
-        write_atomically(self._settings, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        write_text(self._settings, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
     def check(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         """Raises ValueError naming what differs between the pack that began here and this one."""
@@ -115,11 +112,11 @@ class PackState:
         return record
 
     def remember(self, job: ShardJob, record: ShardRecord) -> None:
-        write_atomically(self._folder / f"{job.name}.json", record.to_json())
+        write_text(self._folder / f"{job.name}.json", record.to_json())
 
     def finish(self, index: Index) -> None:
         """The index comes last: a folder that has one is whole."""
-        write_atomically(self._out / INDEX_NAME, index.to_json())
+        write_text(self._out / INDEX_NAME, index.to_json())
         self._forget()
 
     def _forget(self) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_tools.command import write_atomically
 from data_tools.engines.base import GeometryView
 from data_tools.naming import is_uid, make_uid
 from data_tools.plan import RenderPlan
 from data_tools.variants import VARIANT_KEY, is_variant
 from lgm.data.sample import CameraRecord, view_key
+from lgm.files import write_text
 
 SETTINGS_NAME = "render.json"
 REPORT_NAME = "report.jsonl"
@@ -130,7 +130,7 @@ def update_metadata(renders: Path, metadata: dict[str, Any]) -> None:
     if is_variant(metadata):
         metadata = {**metadata, VARIANT_KEY: json.loads(said)[VARIANT_KEY]}
     if said != (text := _metadata_text(metadata)):
-        write_atomically(path, text)
+        write_text(path, text)
 
 
 def _metadata_text(metadata: dict[str, Any]) -> str:
@@ -151,7 +151,7 @@ def check_settings(renders: Path, settings: dict[str, Any]) -> None:
                 )
         return
     renders.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(settings, indent=1) + "\n")
+    write_text(path, json.dumps(settings, indent=1) + "\n")
 
 
 def read_settings(renders: Path) -> dict[str, Any]:

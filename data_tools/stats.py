@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from data_tools.command import run_command, usable_cores, write_atomically
+from data_tools.command import run_command, usable_cores
 from data_tools.contact_sheet import as_webp, contact_sheet, strip
 from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.stats_page import page
@@ -27,6 +27,7 @@ from data_tools.tally import Case, Histogram, Tally, figures
 from data_tools.verify import read_index, split_sizes
 from lgm.data.members import ShardMembers, read_file
 from lgm.data.sample import BrokenSample, Index, check_sample
+from lgm.files import write_text
 
 _SAMPLE_SEED = 0
 
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         contact_sheet(strips, options.columns).save(options.sheet)
         print(f"{'sheet':<11} {options.sheet}")
     if options.html:
-        write_atomically(options.html, page(options.folder.resolve().name, facts, tally, strips))
+        write_text(options.html, page(options.folder.resolve().name, facts, tally, strips))
         print(f"{'page':<11} {options.html}")
     return 0
 

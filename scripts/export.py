@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lgm.errors import first_line
+from lgm.files import atomic, write_text
 from lgm.models.checkpoint import check_values, weights_hash
 from lgm.models.pretrained import (
     CONFIG_KEY,
@@ -77,12 +78,11 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     # Contiguous copies: tensors of a memory-mapped checkpoint may share their storage.
     tensors = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in weights.tensors.items()}
     path = out / WEIGHTS_NAME
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    with atomic(path) as partial:
+        save_file(tensors, partial, metadata=metadata)
     record = {**weights.config, "training": weights.training, "metrics": weights.metrics}
     text = json.dumps({key: value for key, value in record.items() if value}, indent=2)
-    (out / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    write_text(out / CONFIG_NAME, text + "\n")
     card, net = out / "README.md", complete_net(weights.config["model"]["net"])
     if not card.exists():  # somebody may have filled it in
         millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
@@ -93,7 +93,7 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
             views=net["num_input_views"],
             size=net["input_size"],
         )
-        card.write_text(text, encoding="utf-8")
+        write_text(card, text)
     return path
 
 

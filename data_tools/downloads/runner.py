@@ -10,13 +10,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.command import write_atomically
 from data_tools.downloads.companions import fetch_companions
 from data_tools.downloads.content import check_content
 from data_tools.downloads.fetch import Fetcher, FetchError
 from data_tools.downloads.items import Item
 from data_tools.renders import append_report
 from data_tools.sources import SIDECAR_SUFFIX
+from lgm.files import write_text
 
 _PROGRESS_EVERY_S = 15.0
 # After so many objects in a row without a connection the network is gone, not the objects.
@@ -156,7 +156,7 @@ class Runner:
         text = json.dumps({**known, **item.metadata}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         if text != before:
             sidecar.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(sidecar, text)
+            write_text(sidecar, text)
 
 
 def _say(item: Item, outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from lgm.callbacks.ema import EMA
 from lgm.callbacks.measure import table_text
+from lgm.files import write_text
 from lgm.losses.perceptual import LPIPS
 from lgm.metrics import Measurement, PerceptualNets, Protocol
 from lgm.metrics.summary import METRICS, summarise
@@ -120,10 +121,8 @@ class EvaluateEvery(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
         if trainer.is_global_zero:
-            path = _record(trainer, step)
-            path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(summary, indent=2, allow_nan=False)
-            path.write_text(text + "\n", encoding="utf-8")
+            write_text(_record(trainer, step), text + "\n")
             log.info("step %d · %s", step, table_text(summary))
 
 

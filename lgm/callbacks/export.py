@@ -6,8 +6,9 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule
 
-from lgm.callbacks.objects import ObjectHook, whole
+from lgm.callbacks.objects import ObjectHook
 from lgm.cameras.conventions import turn_from_y_up
+from lgm.files import atomic
 from lgm.gaussians.compressed_ply import packer, save_compressed_ply
 from lgm.gaussians.ply import rest_fields, save_ply
 from lgm.types import FRAMES, Prediction
@@ -53,8 +54,8 @@ class ExportPly(ObjectHook):
 
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
         gaussians = prediction.in_frame(self.frame, scene)
-        with whole(folder / "gaussians.ply") as path:
+        with atomic(folder / "gaussians.ply") as path:
             save_ply(gaussians, path, self.min_opacity, self.up, self.sh_degree, self.normals)
         if self.compressed:
-            with whole(folder / "gaussians.compressed.ply") as path:
+            with atomic(folder / "gaussians.compressed.ply") as path:
                 save_compressed_ply(gaussians, path, self.min_opacity, self.up)

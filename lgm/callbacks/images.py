@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from PIL import Image
 
 from lgm.callbacks.pictures import mosaic, resized, spread_views, table, to_picture
+from lgm.files import atomic
 from lgm.types import Batch, Prediction
 
 HEADINGS = ("input", "target", "prediction", "alpha")
@@ -93,7 +94,8 @@ class ImageGrid(Callback):
         sheet = self.draw(prediction)
         path = Path(trainer.default_root_dir) / "images" / f"step_{step:06d}_{split}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
+        with atomic(path) as partial:
+            sheet.save(partial, format="PNG")
         for logger in trainer.loggers:
             log_picture(logger, f"{split}/images", sheet, step)
 

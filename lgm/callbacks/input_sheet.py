@@ -14,6 +14,7 @@ from lgm.callbacks.measure import NOTHING_NOVEL
 from lgm.callbacks.objects import ObjectHook
 from lgm.callbacks.pictures import resized, table, to_picture
 from lgm.callbacks.report_page import head
+from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, novel_targets
 from lgm.types import Prediction
 
@@ -52,7 +53,8 @@ class InputSheet(ObjectHook):
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
         if self._is_measured[scene]:
             return
-        _sheet(prediction, scene).save(folder / "inputs.png")
+        with atomic(folder / "inputs.png") as partial:
+            _sheet(prediction, scene).save(partial, format="PNG")
         self._sheets.append((prediction.batch.uids[scene], f"objects/{folder.name}/inputs.png"))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,7 +63,7 @@ class InputSheet(ObjectHook):
         measured = any(gather_items([self._any_measured]))
         if trainer.is_global_zero and sheets and not measured:
             path = Path(trainer.default_root_dir) / "report.html"
-            path.write_text(_page(sheets), encoding="utf-8")
+            write_text(path, _page(sheets))
             log.info("report: %s", path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from lgm.files import write_text
 from lgm.losses.perceptual import LPIPS
 from lgm.metrics import Measurement, PerceptualNets, Protocol, gather_items
 from lgm.metrics.summary import METRICS, per_object, per_view, summarise
@@ -150,9 +151,8 @@ class Measure(Callback):
             )
 
     def _write(self, run_dir: Path) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.summary, indent=2, allow_nan=False)
-        (run_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        write_text(run_dir / "metrics.json", text + "\n")
         write_csv(run_dir / "per_object.csv", per_object(self.table, self.protocol))
         write_csv(run_dir / "per_view.csv", per_view(self.table, self.protocol))
 
@@ -172,8 +172,7 @@ def write_nothing_measured(run_dir: Path, protocol: Protocol, uids: list[str]) -
         "confidence": {"level": bootstrap.confidence, "resamples": bootstrap.resamples, **nothing},
         "protocol_content": protocol.content,
     }
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(run_dir / "metrics.json", json.dumps(summary, indent=2) + "\n")
     write_csv(run_dir / "per_object.csv", [{"uid": uid, "num_views": 0, **nothing, **named} for uid in uids])
     (run_dir / "per_view.csv").unlink(missing_ok=True)  # of an earlier evaluation into this folder
     log.warning("nothing is measured: %s", NOTHING_NOVEL)

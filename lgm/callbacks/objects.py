@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -92,14 +91,3 @@ def tolerate(what: str, uid: str, failed: list[str]) -> Iterator[None]:
     except Exception as error:
         failed.append(uid)
         log.warning("%s failed for object %s: %s: %s", what, uid, type(error).__name__, error)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """The path to write to so that a file appears at `path` only when it is whole."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lgm.files import write_text
+
 
 class TestParts(Callback):
     """Writes `<run_dir>/parts.json`: the seconds of a test run (`whole`), and of these, summed over its
@@ -43,4 +45,4 @@ class TestParts(Callback):
         pl_module.stopwatch.stop()
         if trainer.is_global_zero:
             text = json.dumps({"whole": time.perf_counter() - self._start, **seconds}, indent=2)
-            (Path(trainer.default_root_dir) / "parts.json").write_text(text + "\n", encoding="utf-8")
+            write_text(Path(trainer.default_root_dir) / "parts.json", text + "\n")

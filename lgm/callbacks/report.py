@@ -13,10 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from lgm.callbacks.measure import Measure
-from lgm.callbacks.objects import object_dir, tolerate, whole
+from lgm.callbacks.objects import object_dir, tolerate
 from lgm.callbacks.pictures import resized, spread_views, to_picture
 from lgm.callbacks.report_page import NUM_WORST, ObjectPictures, Thumbnail, ViewPictures, page
 from lgm.callbacks.views import view_name
+from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, nearest_input_index, novel_targets
 from lgm.metrics.table import ViewTable
 from lgm.types import Batch, Prediction
@@ -101,7 +102,7 @@ class Report(Callback):
         if trainer.is_global_zero:
             path = run_dir / "report.html"
             shown = [_with_turntable(entry, run_dir, self._started) for entry in objects.values()]
-            path.write_text(page(measure.summary, measure.table, shown), encoding="utf-8")
+            write_text(path, page(measure.summary, measure.table, shown))
             log.info("report: %s", path)
 
     @property
@@ -157,7 +158,7 @@ class _ShownObject:
 
         def save(name: str, picture: Image.Image) -> Thumbnail:
             path = folder / f"{name}.png"
-            with whole(path) as partial:
+            with atomic(path) as partial:
                 picture.save(partial, format="PNG")
             return Thumbnail.of(resized(picture, thumbnail_size), path.relative_to(run_dir).as_posix())
 

@@ -14,10 +14,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lgm.callbacks import video
-from lgm.callbacks.objects import ObjectHook, whole
+from lgm.callbacks.objects import ObjectHook
 from lgm.callbacks.pictures import to_bytes
 from lgm.cameras import Cameras
 from lgm.cameras.upright import tilt
+from lgm.files import atomic
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.types import Batch, Prediction
@@ -121,10 +122,10 @@ class Turntable(ObjectHook):
         """Draw one scene [1, N, …] from cameras [F] and write the videos, one while the other goes on."""
         fps = self.frames / self.seconds
         with ExitStack() as outputs:
-            path = outputs.enter_context(whole(folder / "turntable.mp4"))
+            path = outputs.enter_context(atomic(folder / "turntable.mp4"))
             writers = [outputs.enter_context(video.mp4(path, self.size, fps))]
             if self.gif:
-                path = outputs.enter_context(whole(folder / "turntable.gif"))
+                path = outputs.enter_context(atomic(folder / "turntable.gif"))
                 writers.append(
                     outputs.enter_context(video.gif(path, self.size, fps, self.gif_size, self.gif_fps))
                 )

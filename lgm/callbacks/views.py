@@ -9,8 +9,9 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
-from lgm.callbacks.objects import ObjectHook, whole
+from lgm.callbacks.objects import ObjectHook
 from lgm.callbacks.pictures import to_bytes
+from lgm.files import atomic
 from lgm.types import Prediction
 
 _FASTEST = 1  # of zlib: six times as fast as its default, and files a fifth larger
@@ -50,5 +51,5 @@ def view_name(view_id: int) -> str:
 
 def _save(images: Float[Tensor, "V C H W"], names: list[str], folder: Path) -> None:
     for name, pixels in zip(names, to_bytes(images), strict=True):
-        with whole(folder / f"{name}.png") as path:
+        with atomic(folder / f"{name}.png") as path:
             Image.fromarray(pixels, "RGB").save(path, format="PNG", compress_level=_FASTEST)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm.data.datamodule import ObjectDataModule
 from lgm.data.prepare import Preparation
+from lgm.files import write_text
 from lgm.losses import CompositeLoss
 from lgm.models import LGM
 from lgm.training.checkpoint_io import AtomicCheckpointIO
@@ -111,5 +112,4 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def save_config(cfg: DictConfig, run_dir: Path) -> None:
     """Write `<run_dir>/config.yaml`, resolved."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(plain(cfg)), run_dir / "config.yaml")
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))

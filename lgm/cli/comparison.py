@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm.cli.comparison_page import comparison_page
 from lgm.cli.resume import changes
+from lgm.files import write_text
 from lgm.metrics.comparison import Comparison, Evaluation, check_same_pictures, compare
 from lgm.metrics.summary import METRICS
 from lgm.metrics.table import read_view_csv
@@ -87,11 +88,10 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def write_comparison(comparison: Comparison, folder: Path) -> Path:
     """Write `comparison.json` and `comparison.html`; return the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(as_values(comparison), indent=2, allow_nan=False)
-    (folder / VALUES_NAME).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / VALUES_NAME, text + "\n")
     path = folder / PAGE_NAME
-    path.write_text(comparison_page(comparison, folder), encoding="utf-8")
+    write_text(path, comparison_page(comparison, folder))
     return path
 
 

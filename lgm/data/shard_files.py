@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from lgm.data.sample import ShardInfo
 from lgm.data.urls import fetch, is_url, join_url
+from lgm.files import locked
 
 _PARTIAL = ".partial"
 _STALE_S = 3600.0  # a file that did not grow for so long was left by a process that died
@@ -216,12 +216,3 @@ def _check_content(file: BinaryIO, shard: ShardInfo, url: str) -> None:
         digest.update(chunk)
     if digest.hexdigest() != shard.sha256:
         raise OSError(f"{url}: its sha256 is not the one in index.json")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that all processes and threads of a machine respect; it ends with its holder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -15,7 +15,8 @@ from typing import Any
 
 from lgm.data.members import ShardMembers, read_file
 from lgm.data.sample import TABLE_NAME, BrokenSample, Index, ShardInfo, table_line
-from lgm.data.shard_files import LocalFiles, ShardFiles, locked
+from lgm.data.shard_files import LocalFiles, ShardFiles
+from lgm.files import locked, write_text
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def _fetched_table(files: ShardFiles, index: Index) -> Path:
     with locked(path.with_suffix(".lock")):
         if not path.exists():
             try:
-                _write(path, files.read(TABLE_NAME).decode())
+                write_text(path, files.read(TABLE_NAME).decode())
             except OSError:
                 log.debug("%s has no %s", files.path, TABLE_NAME)
     return path if path.exists() else _own_table(files, index)
@@ -83,18 +84,12 @@ def _own_table(files: ShardFiles, index: Index) -> Path:
                 len(index.shards),
                 path,
             )
-            _write(path, "".join(line for shard in index.shards for line in _scan(files, shard)))
+            write_text(path, "".join(line for shard in index.shards for line in _scan(files, shard)))
     return path
 
 
 def _cached(files: ShardFiles, index: Index) -> Path:
     return files.cache_dir / "tables" / f"{index.digest[:16]}.jsonl"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _scan(files: ShardFiles, shard: ShardInfo) -> Iterator[str]:

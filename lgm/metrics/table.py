@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lgm.files import atomic
+
 VIEW_ID = "view_id"
 
 
@@ -116,10 +118,10 @@ class ViewTable:
 
 
 def write_csv(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
-    """Write a CSV of at least one line; numbers to 6 digits, what is not known as an empty cell."""
+    """Atomic write of a CSV of at least one line; numbers to 6 digits, what is not known as an empty cell."""
     lines = iter(lines)
     first = next(lines)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(first))
         writer.writeheader()
         for line in chain([first], lines):

@@ -15,6 +15,7 @@ from torch.torch_version import TorchVersion
 
 from lgm.cameras import Cameras
 from lgm.errors import first_line
+from lgm.files import locked
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.checks import check_scene, current, on_device
@@ -133,12 +134,8 @@ def _unusable(error: Exception) -> ValueError:
 def _one_process_at_a_time() -> Iterator[None]:
     """gsplat empties its build folder before it compiles, also while another process of the same
     training run compiles there."""
-    import fcntl  # there is none on Windows, where this module must still import
-
     from torch.utils.cpp_extension import get_default_build_root  # slow to import
 
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lgm_gsplat.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder / "lgm_gsplat.lock"):
         yield

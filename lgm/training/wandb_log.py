@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from lgm.errors import first_line
+from lgm.files import write_text
 from lgm.training.optional import require
 
 _MODES = ("online", "offline", "disabled")
@@ -112,5 +113,5 @@ class WandbLog(Logger):
         known = path.read_text().strip() if path.is_file() else ""
         if self._starts_anew or not known:
             known = uuid.uuid4().hex[:16]
-            path.write_text(f"{known}\n")
+            write_text(path, f"{known}\n")
         return known

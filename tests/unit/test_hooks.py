@@ -12,9 +12,10 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from lgm.callbacks import ExportPly, Turntable, WriteViews, video
-from lgm.callbacks.objects import ObjectHook, whole
+from lgm.callbacks.objects import ObjectHook
 from lgm.cameras import canonical_up, canonicalise, orbit_poses
 from lgm.cameras.upright import tilt
+from lgm.files import atomic
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import load_ply
 from lgm.rendering import TorchRenderer
@@ -237,7 +238,7 @@ def test_of_two_encoders_the_one_that_died_is_named(tmp_path, monkeypatch):
 
 def test_a_renderer_that_fails_ends_the_encoder(tmp_path):
     with pytest.raises(RuntimeError, match="out of memory"):  # noqa: SIM117
-        with whole(tmp_path / "x.mp4") as path, video.mp4(path, 64, 10) as write:
+        with atomic(tmp_path / "x.mp4") as path, video.mp4(path, 64, 10) as write:
             write(np.zeros((5, 64, 64, 3), np.uint8))
             raise RuntimeError("out of memory")
     assert not list(tmp_path.iterdir())

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lgm.data.sample import BrokenSample
 from lgm.errors import first_line
+from lgm.files import atomic
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +113,8 @@ class Rembg(Background):
         except Exception as error:  # of a network's runtime
             raise BrokenSample(f"{path}: rembg could not remove the background: {error}") from error
         self.cache_dir.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        picture.save(partial, "PNG")
-        partial.replace(kept)
+        with atomic(kept) as partial:
+            picture.save(partial, "PNG")
         return np.asarray(picture)
 
     def _network(self, path: Path) -> tuple[Any, Any]:

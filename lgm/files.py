@@ -1,0 +1,127 @@
+"""Files that several processes share: atomic writes, and locks that end with their process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PARTIAL_SUFFIX = ".partial"
+_ASK_EVERY_S = 0.05
+
+
+class Locked(Exception):
+    """Somebody else holds the lock; `holder` says who, as far as the lock file does."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path} is locked by {holder}")
+        self.holder = holder
+
+
+@contextmanager
+def atomic(path: str | Path, sync: bool = False) -> Iterator[Path]:
+    """The path to write to, so that a reader finds the old file at `path` or the complete new one: the
+    partial file is renamed at the end of the block, and removed where the block raises.
+
+    sync: wait for the disk before the rename, so that a power cut cannot leave an empty file either.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        yield partial
+        if sync:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Atomic write of UTF-8 text; makes the folder where it is missing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to `<name>.damaged-1`, or the next free number; returns where it lies now."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    path.replace(aside)
+    return aside
+
+
+# A POSIX record lock belongs to the process, not to the file's descriptor: a second one by the same
+# process succeeds, and closing any descriptor of the file releases it. So each process keeps a lock of
+# its own beside it, by the file's path, and opens no lock file that it holds.
+_held: dict[str, threading.Lock] = {}
+_guard = threading.Lock()
+
+
+@contextmanager
+def locked(path: str | Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file at `path`, over all processes and threads of a machine.
+
+    The kernel releases it when this process ends, however it ends. `fcntl.lockf`, not `flock`: that one
+    is inherited by forks, and would stay with the loader's workers of a process that was killed.
+
+    wait: until it is free; otherwise raises `Locked`.
+    A file system without locks gives none.
+    """
+    import fcntl  # there is none on Windows, where this module must still import
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = _own_lock(path)
+    if not own.acquire(blocking=wait):
+        raise Locked(path, _this_process())
+    try:
+        with path.open("a+") as file:
+            while True:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except (BlockingIOError, PermissionError) as error:  # either, by POSIX
+                    if not wait:
+                        file.seek(0)
+                        raise Locked(path, file.read().strip() or "another process") from error
+                    # Asked for again and again: to a kernel that waits for it, threads of two processes
+                    # with two locks look like a deadlock (EDEADLK).
+                    time.sleep(_ASK_EVERY_S)
+                except OSError:  # a file system without locks
+                    break
+                else:
+                    break
+            with suppress(OSError):  # a full disk: only the name of the holder is lost
+                file.truncate(0)
+                file.write(_this_process())
+                file.flush()
+            yield
+    finally:
+        own.release()
+
+
+def _own_lock(path: Path) -> threading.Lock:
+    with _guard:
+        return _held.setdefault(os.path.realpath(path), threading.Lock())
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _forget_locks() -> None:
+    """A fork holds none of its parent's record locks."""
+    global _guard
+    _guard = threading.Lock()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
