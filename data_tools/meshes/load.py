@@ -11,13 +11,16 @@ import numpy as np
 
 from data_tools.meshes.normals import crease_normals, usable_normals
 from data_tools.meshes.obj import read_obj
+from data_tools.meshes.ply import read_ply
 from data_tools.meshes.scenes import read_scene
-from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh
+from data_tools.meshes.stl import read_stl
+from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh, too_many_triangles
 from data_tools.variants import Companion
 
 # The farthest vertex of `normalize=sphere`; a sphere of 0.623 just fits the default camera.
 SPHERE_RADIUS = 0.6
 NORMALIZATIONS = ("sphere", "box")
+_READERS = {".obj": read_obj, ".ply": read_ply, ".stl": read_stl}  # others are glTF
 
 
 def load_mesh(
@@ -52,7 +55,7 @@ def load_mesh(
             mesh.surfaces += other.surfaces
             mesh.notes += other.notes
     if mesh.num_triangles > max_triangles:
-        raise UnrenderableMesh(f"{mesh.num_triangles} triangles, more than --max-triangles {max_triangles}")
+        raise too_many_triangles(mesh.num_triangles, max_triangles)
     _fit(mesh.surfaces, normalize)
     _complete_normals(mesh.surfaces)
     return mesh
@@ -96,8 +99,7 @@ def _read(path: Path, max_triangles: int) -> Mesh:
         raise UnrenderableMesh("no such file")
     if path.stat().st_size == 0:
         raise UnrenderableMesh("empty file")
-    read = read_obj if path.suffix.lower() == ".obj" else read_scene
-    mesh = read(path, max_triangles)
+    mesh = _READERS.get(path.suffix.lower(), read_scene)(path, max_triangles)
     if not any(surface.num_triangles for surface in mesh.surfaces):
         raise UnrenderableMesh("no faces")
     return mesh

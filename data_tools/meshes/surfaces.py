@@ -7,9 +7,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
+# Linear RGBA of what has neither a colour nor a texture: a mid grey, sRGB 203.
+UNCOLORED = (0.6, 0.6, 0.6, 1.0)
+
 
 class UnrenderableMesh(Exception):
     """This mesh can't be rendered; the message is the reason, in a few words."""
+
+
+def too_many_triangles(count: int, max_triangles: int) -> UnrenderableMesh:
+    return UnrenderableMesh(f"{count} triangles, more than --max-triangles {max_triangles}")
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Material:
     alpha_mode: "opaque"; "mask" (drawn where alpha >= alpha_cutoff); "blend" (translucent).
     """
 
-    base_color: tuple[float, float, float, float] = (0.6, 0.6, 0.6, 1.0)
+    base_color: tuple[float, float, float, float] = UNCOLORED
     base_image: Image.Image | None = None
     emission: tuple[float, float, float] = (0.0, 0.0, 0.0)
     emission_image: Image.Image | None = None
@@ -84,3 +91,16 @@ def image_alpha_mode(image: Image.Image) -> str:
         return "opaque"
     between = ((alpha > 25) & (alpha < 230)).mean()
     return "mask" if between < 0.15 else "blend"
+
+
+def colored_alpha_mode(colors: np.ndarray, notes: list[str]) -> str:
+    """How to draw the alpha of corner colours [F, 3, 4].
+
+    Programs that never set alpha leave it 0 everywhere, which can't be meant: it becomes 1 in place, with a
+    note.
+    """
+    alpha = colors[..., 3]
+    if alpha.size and alpha.max() == 0:
+        alpha[...] = 1.0
+        notes.append("every colour has alpha 0; drawn opaque")
+    return "blend" if alpha.size and alpha.min() < 0.98 else "opaque"

@@ -1,0 +1,286 @@
+"""The numbers of a PLY file, whatever its elements, types and lists are.
+
+Read here and not by a library: trimesh takes faces of several sizes for a broken file, plyfile takes one
+Python object a face and refuses comments that are not ASCII.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.meshes.beside import decode_name
+
+_TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
+    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
+    "double": "f8", "float64": "f8", "int64": "i8", "uint64": "u8",
+}  # fmt: skip
+_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+_AT_ONCE = 1 << 18  # rows whose bytes are gathered together
+
+
+class BrokenPly(ValueError):
+    """The file is no PLY, or ends before its header says; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """kind: NumPy's type without the byte order. counted_by: of a list, the type of its length."""
+
+    name: str
+    kind: str
+    counted_by: str | None = None
+
+
+@dataclass
+class Element:
+    name: str
+    count: int
+    properties: list[Property] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists, one after another. values: [sum of sizes]; sizes: [rows]."""
+
+    values: np.ndarray
+    sizes: np.ndarray
+
+
+@dataclass(frozen=True)
+class PlyFile:
+    """elements: by name, then by property in lower case: [rows], or a Ragged. comments: without their key."""
+
+    elements: dict[str, dict[str, np.ndarray | Ragged]]
+    comments: list[str]
+
+
+def read_elements(path: Path) -> PlyFile:
+    """Raises BrokenPly, and OSError."""
+    content = path.read_bytes()
+    order, elements, comments, start = _header(content)
+    source = _Ascii(content[start:]) if order == "" else _Binary(content, start, order)
+    read = {}
+    for element in elements:
+        read[element.name] = source.rows(element)
+    source.finish()
+    return PlyFile(read, comments)
+
+
+def _header(content: bytes) -> tuple[str, list[Element], list[str], int]:
+    """Byte order, elements, comments, and where the numbers begin."""
+    if content[:3].lower() != b"ply":
+        raise BrokenPly("does not begin with 'ply'")
+    end = content.find(b"end_header")
+    if end < 0:
+        raise BrokenPly("its header has no end_header")
+    after = end + len(b"end_header")
+    # The line's end is one or two bytes, and what follows may be any number.
+    while content[after : after + 1] in (b" ", b"\t"):
+        after += 1
+    after += 2 if content[after : after + 2] == b"\r\n" else 1
+    order, elements, comments = None, [], []
+    for line in content[:end].replace(b"\r", b"\n").split(b"\n"):
+        key, *words = decode_name(line).split() or [""]
+        try:
+            if key == "format":
+                order = _ORDERS[words[0]]
+            elif key in ("comment", "obj_info"):
+                comments.append(decode_name(line).strip()[len(key) :].strip())
+            elif key == "element":
+                elements.append(Element(words[0].lower(), int(words[1])))
+            elif key == "property" and words[0] == "list":
+                elements[-1].properties.append(Property(words[3].lower(), _TYPES[words[2]], _TYPES[words[1]]))
+            elif key == "property":
+                elements[-1].properties.append(Property(words[1].lower(), _TYPES[words[0]]))
+        except (KeyError, IndexError, ValueError) as error:
+            raise BrokenPly(f"its header has {' '.join([key, *words])!r}") from error
+    if order is None:
+        raise BrokenPly("its header names no known format")
+    return order, elements, comments, after
+
+
+class _Ascii:
+    """All numbers of the file in one array."""
+
+    def __init__(self, text: bytes) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # what is no number ends the reading
+            try:
+                self._numbers = np.fromstring(text.decode("latin-1"), dtype=np.float64, sep=" ")
+            except (DeprecationWarning, ValueError):
+                words = (b"nan" if b"nan" in w.lower() or b"#" in w else w for w in text.split())
+                try:
+                    self._numbers = np.array([float(word) for word in words])
+                except ValueError as error:
+                    raise BrokenPly(str(error)) from None
+        self._at = 0
+
+    def rows(self, element: Element) -> dict[str, np.ndarray | Ragged]:
+        numbers, at, properties = self._numbers, self._at, element.properties
+        if not any(p.counted_by for p in properties):
+            width = len(properties)
+            end = at + element.count * width
+            self._require(end)
+            self._at = end
+            table = numbers[at:end].reshape(element.count, width)
+            return {p.name: table[:, k] for k, p in enumerate(properties)}
+        starts = {p.name: np.empty(element.count, np.int64) for p in properties}
+        sizes = {p.name: np.ones(element.count, np.int64) for p in properties}
+        for row in range(element.count):
+            for p in properties:
+                if p.counted_by:
+                    self._require(at + 1)
+                    sizes[p.name][row] = length = int(numbers[at])
+                    starts[p.name][row] = at + 1
+                    if length < 0:
+                        raise BrokenPly(f"a list of {length} numbers in element {element.name}")
+                    at += 1 + length
+                else:
+                    starts[p.name][row] = at
+                    at += 1
+        self._require(at)
+        self._at = at
+        return {
+            p.name: Ragged(numbers[_spans(starts[p.name], sizes[p.name])], sizes[p.name])
+            if p.counted_by
+            else numbers[starts[p.name]]
+            for p in properties
+        }
+
+    def _require(self, end: int) -> None:
+        if end > len(self._numbers):
+            raise BrokenPly(f"holds {len(self._numbers)} numbers, fewer than its header says")
+
+    def finish(self) -> None:
+        if self._at != len(self._numbers):
+            raise BrokenPly(f"holds {len(self._numbers) - self._at} numbers more than its header says")
+
+
+class _Binary:
+    def __init__(self, content: bytes, start: int, order: str) -> None:
+        self._content, self._at, self._order = content, start, order
+
+    def rows(self, element: Element) -> dict[str, np.ndarray | Ragged]:
+        lengths = self._first_lengths(element)
+        found = self._alike(element, lengths)
+        if found is None:
+            found = self._one_by_one(element)
+        return found
+
+    def finish(self) -> None:
+        """What follows the last element is nobody's."""
+
+    def _first_lengths(self, element: Element) -> dict[str, int]:
+        """Of the lists of the first row."""
+        at, lengths = self._at, {}
+        for p in element.properties if element.count else ():
+            if p.counted_by:
+                kind = np.dtype(self._order + p.counted_by)
+                self._require(at + kind.itemsize)
+                lengths[p.name] = int(np.frombuffer(self._content, kind, 1, at)[0])
+                at += kind.itemsize + max(lengths[p.name], 0) * np.dtype(p.kind).itemsize
+            else:
+                at += np.dtype(p.kind).itemsize
+        return lengths
+
+    def _alike(self, element: Element, lengths: dict[str, int]) -> dict[str, np.ndarray | Ragged] | None:
+        """The rows at once, where all have lists of these lengths; else None."""
+        if any(not 0 <= length < 1 << 16 for length in lengths.values()):
+            return None
+        fields = []
+        for k, p in enumerate(element.properties):
+            if p.counted_by:
+                fields.append((f"length {k}", self._order + p.counted_by))
+                fields.append((f"values {k}", self._order + p.kind, (lengths.get(p.name, 0),)))
+            else:
+                fields.append((f"values {k}", self._order + p.kind))
+        row = np.dtype(fields)
+        end = self._at + element.count * row.itemsize
+        if end > len(self._content):
+            if lengths:
+                return None
+            self._require(end)
+        table = np.frombuffer(self._content, row, element.count, self._at)
+        for k, p in enumerate(element.properties):
+            if p.counted_by and not (table[f"length {k}"] == lengths.get(p.name, 0)).all():
+                return None
+        self._at = end
+        return {
+            p.name: Ragged(
+                table[f"values {k}"].reshape(-1), np.full(element.count, lengths.get(p.name, 0), np.int64)
+            )
+            if p.counted_by
+            else table[f"values {k}"]
+            for k, p in enumerate(element.properties)
+        }
+
+    def _one_by_one(self, element: Element) -> dict[str, np.ndarray | Ragged]:
+        """Where rows differ in length, each can only be found after the one before."""
+        content, at, properties = self._content, self._at, element.properties
+        byte_order = "little" if self._order == "<" else "big"
+        starts: list[list[int]] = [[] for _ in properties]
+        sizes: list[list[int]] = [[] for _ in properties]
+        widths = [np.dtype(p.kind).itemsize for p in properties]
+        counters = [
+            (np.dtype(p.counted_by).itemsize, p.counted_by[0] == "i") if p.counted_by else None
+            for p in properties
+        ]
+        total = len(content)
+        for _ in range(element.count):
+            for k, counter in enumerate(counters):
+                if counter is None:
+                    starts[k].append(at)
+                    at += widths[k]
+                    continue
+                size, signed = counter
+                length = (
+                    content[at]
+                    if size == 1 and at < total
+                    else int.from_bytes(content[at : at + size], byte_order, signed=signed)
+                )
+                at += size
+                starts[k].append(at)
+                sizes[k].append(length)
+                at += length * widths[k]
+                if length < 0 or at > total:
+                    raise BrokenPly(f"ends within element {element.name}, or has a list of {length} numbers")
+        self._require(at)
+        self._at = at
+        read: dict[str, np.ndarray | Ragged] = {}
+        for k, p in enumerate(properties):
+            first = np.array(starts[k], dtype=np.int64)
+            if p.counted_by:
+                lengths = np.array(sizes[k], dtype=np.int64)
+                read[p.name] = Ragged(self._gather(first, lengths, p.kind), lengths)
+            else:
+                read[p.name] = self._gather(first, np.ones(len(first), np.int64), p.kind)
+        return read
+
+    def _gather(self, starts: np.ndarray, sizes: np.ndarray, kind: str) -> np.ndarray:
+        """The numbers of lists that begin at these bytes."""
+        width = np.dtype(kind).itemsize
+        raw = np.frombuffer(self._content, np.uint8)
+        pieces = [
+            raw[_spans(starts[k : k + _AT_ONCE], sizes[k : k + _AT_ONCE] * width)]
+            for k in range(0, len(starts), _AT_ONCE)
+        ]
+        joined = np.concatenate(pieces) if pieces else np.zeros(0, np.uint8)
+        return joined.view(self._order + kind)
+
+    def _require(self, end: int) -> None:
+        if end > len(self._content):
+            raise BrokenPly(
+                f"has {len(self._content)} bytes, {end - len(self._content)} fewer than its header says"
+            )
+
+
+def _spans(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """start, start + 1, … of each span, one span after another."""
+    ends = np.cumsum(sizes)
+    within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
+    return np.repeat(starts, sizes) + within
