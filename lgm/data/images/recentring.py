@@ -36,7 +36,7 @@ def frame_of_ring(
     """
     lenses = [photo.lens for photo in capture.photos]
     boxes = np.array([[pixels.min(axis=0), pixels.max(axis=0)] for pixels in outlines])  # [V, 2, 2]
-    fit = all(_fits(lens, box) for lens, box in zip(lenses, boxes, strict=True))
+    fit = _fit(lenses, boxes)
     # Of images that are all object, as without a background to remove, nothing tells where it is.
     filled = all(_fills(lens, box) for lens, box in zip(lenses, boxes, strict=True))
     if recenter is None or (recenter == "auto" and filled):
@@ -52,12 +52,19 @@ def frame_of_ring(
     return Frame(c2w, fov_y_deg, tuple(lenses), rotations, np.eye(4), resolution)
 
 
-def _fits(lens: Lens, box: Float[np.ndarray, "2 2"]) -> bool:
-    """Whether the network can take an image as it is: square, the object whole and in its middle."""
-    size = np.array([lens.width, lens.height])
-    square = abs(lens.width - lens.height) <= max(1.0, _SQUARE * lens.height)
-    whole = (box[0] > 0).all() and (box[1] < size).all()
-    return bool(square and whole and (np.abs(box.mean(axis=0) - size / 2) <= _MIDDLE * size).all())
+def _fit(lenses: list[Lens], boxes: Float[np.ndarray, "V 2 2"]) -> bool:
+    """Whether the network can take the images as they are: square, the object whole and in their middle.
+
+    Vertically that is the middle of all images together: a chair's back is higher in the image when it is
+    nearer, although every camera looks at the chair's centre.
+    """
+    sizes = np.array([[lens.width, lens.height] for lens in lenses], dtype=np.float64)
+    square = (np.abs(sizes[:, 0] - sizes[:, 1]) <= np.maximum(1.0, _SQUARE * sizes[:, 1])).all()
+    whole = (boxes[:, 0] > 0).all() and (boxes[:, 1] < sizes).all()
+    low, high = boxes[:, 0] / sizes, boxes[:, 1] / sizes
+    across = np.abs((low + high)[:, 0] / 2 - 0.5).max()
+    upright = abs((low[:, 1].min() + high[:, 1].max()) / 2 - 0.5)
+    return bool(square and whole and max(across, upright) <= _MIDDLE)
 
 
 def _fills(lens: Lens, box: Float[np.ndarray, "2 2"]) -> bool:
