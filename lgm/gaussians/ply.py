@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 SH_DEGREES = (0, 1, 2, 3)
 _NORMAL = ("nx", "ny", "nz")
 _SHOWN = 4
+_OPACITY, _SCALES = FIELDS.index("opacity"), slice(FIELDS.index("scale_0"), FIELDS.index("scale_2") + 1)
+_FILTER = "filter_3D"
+_LONGEST_HEADER = 1 << 20  # bytes
 
 
 def save_ply(
@@ -65,7 +69,8 @@ def load_ply(path: str | Path, up: str = "y") -> Gaussians:
 
     It may come from this program, the original LGM, Inria's 3DGS, gsplat or another that follows
     them, or be compressed as SuperSplat's. Gaussians here have one colour whatever the direction:
-    higher spherical harmonics are dropped, which the log says.
+    higher spherical harmonics are dropped, which the log says. Mip-Splatting's `filter_3D` is baked into
+    scales and opacities, as its own renderer applies it.
 
     up: the axis that is up in the file.
 
@@ -77,13 +82,17 @@ def load_ply(path: str | Path, up: str = "y") -> Gaussians:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; write it again")
     try:
-        ply = PlyData.read(str(path))
+        ply = PlyData.read(_ascii_header(path))
     except (PlyParseError, ValueError, MemoryError) as error:
         raise ValueError(f"{path} is no readable .ply: {error}") from error
     x = unpacked(ply) if is_compressed(ply) else _columns(ply, path)
     if not len(x):
         raise ValueError(f"{path} holds no Gaussians at all; save it with a lower min_opacity")
-    broken = ~torch.isfinite(x).all(dim=-1)
+    # An opacity's logit of ±inf is 1 or 0, a log scale of -inf a Gaussian that is flat: both have a meaning.
+    has_value = x.isfinite()
+    has_value[:, _OPACITY] |= x[:, _OPACITY].isinf()
+    has_value[:, _SCALES] |= x[:, _SCALES] == -torch.inf
+    broken = ~has_value.all(dim=-1)
     if broken.any():
         raise ValueError(
             f"{path} holds values that are no numbers, for {int(broken.sum())} of its {len(x)} Gaussians, "
@@ -123,7 +132,38 @@ def _columns(ply: PlyData, path: Path) -> Float[Tensor, "N 14"]:
         raise ValueError(
             f"{path} {what}: it lacks {shown}; give what save_ply or another 3DGS program has written"
         )
-    return torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in FIELDS], axis=-1))
+    x = torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in FIELDS], axis=-1))
+    if _FILTER in names:
+        log.info("%s: %s is baked into its scales and opacities", path, _FILTER)
+        x = _filtered(x, torch.from_numpy(vertices[_FILTER].astype(np.float64)))
+    return x
+
+
+def _filtered(x: Float[Tensor, "N 14"], sigma: Float[Tensor, " N"]) -> Float[Tensor, "N 14"]:
+    """Mip-Splatting's 3-D smoothing (Yu et al. 2023, arXiv 2311.16493, eq. 9): variances grow by sigma² in
+    all directions, and the opacity falls as the volume has grown."""
+    variances = (2 * x[:, _SCALES].double()).exp()
+    grown = variances + sigma[:, None].square()
+    opacities = x[:, _OPACITY].double().sigmoid() * (variances / grown).prod(dim=-1).sqrt()
+    result = x.clone()
+    result[:, _SCALES] = (grown.log() / 2).float()
+    result[:, _OPACITY] = opacities.logit().float()
+    return result
+
+
+def _ascii_header(path: Path) -> str | io.BytesIO:
+    """What plyfile can read: the file itself, or a copy in memory where a comment of the header has letters
+    that are not ASCII, with `?` for these."""
+    header = b""
+    with path.open("rb") as file:
+        for line in file:  # a file that is not a .ply may have a line without end: its start says enough
+            header += line
+            if line.strip() == b"end_header" or len(header) > _LONGEST_HEADER:
+                break
+        if header.isascii() or len(header) > _LONGEST_HEADER or not header.startswith(b"ply"):
+            return str(path)
+        plain = bytes(byte if byte < 128 else ord("?") for byte in header)
+        return io.BytesIO(plain + file.read())
 
 
 def _num_directional(ply: PlyData) -> int:

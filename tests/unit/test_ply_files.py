@@ -191,3 +191,49 @@ def test_no_gaussians_no_vertices_and_no_numbers(tmp_path):
     write_vertices(tmp_path / "nan.ply", FIELDS, value=float("nan"))
     with pytest.raises(ValueError, match="values that are no numbers, for 3 of its 3 Gaussians"):
         load_ply(tmp_path / "nan.ply")
+
+
+def test_infinite_opacities_and_flat_scales_have_a_meaning(tmp_path):
+    dtype = [(name, "f4") for name in FIELDS]
+    vertices = np.zeros(3, dtype=dtype)
+    vertices["rot_0"], vertices["scale_1"] = 1, -np.inf
+    vertices["opacity"] = np.inf, -np.inf, 0
+    PlyData([PlyElement.describe(vertices, "vertex")]).write(str(tmp_path / "g.ply"))
+    gaussians = load_ply(tmp_path / "g.ply")
+    assert gaussians.opacities.tolist() == [[1, 0, 0.5]]
+    assert gaussians.scales[0, 0].tolist() == [1, 0, 1]
+    save_ply(gaussians, tmp_path / "again.ply")
+    assert load_ply(tmp_path / "again.ply").num_gaussians == 2
+    vertices["scale_1"] = np.inf
+    PlyData([PlyElement.describe(vertices, "vertex")]).write(str(tmp_path / "g.ply"))
+    with pytest.raises(ValueError, match="3 of its 3 Gaussians"):
+        load_ply(tmp_path / "g.ply")
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_comments_that_are_not_ascii_are_read(tmp_path, text):
+    save_ply(one(), tmp_path / "plain.ply")
+    ply = PlyData.read(str(tmp_path / "plain.ply"))
+    PlyData(ply.elements, text=text).write(str(tmp_path / "other.ply"))  # not the file that is mapped
+    content = (tmp_path / "other.ply").read_bytes()
+    for comment in ("créé par José", "由高斯生成"):
+        marked = content.replace(b"element", b"comment " + comment.encode() + b"\nelement", 1)
+        (tmp_path / "marked.ply").write_bytes(marked)
+        plain, marked = (load_ply(tmp_path / name).packed() for name in ("other.ply", "marked.ply"))
+        assert torch.equal(plain, marked)
+
+
+def test_mip_splattings_filter_is_baked_in(tmp_path, caplog):
+    """By hand: variances 1, 4, 9 grow by 0.5² each; the opacity falls as the volume grows."""
+    names = [*FIELDS, "filter_3D"]
+    vertices = np.zeros(1, dtype=[(name, "f4") for name in names])
+    vertices["rot_0"], vertices["filter_3D"], vertices["opacity"] = 1, 0.5, np.log(0.8 / 0.2)
+    for axis, scale in enumerate((1, 2, 3)):
+        vertices[f"scale_{axis}"] = np.log(scale)
+    PlyData([PlyElement.describe(vertices, "vertex")]).write(str(tmp_path / "mip.ply"))
+    with caplog.at_level("INFO"):
+        gaussians = load_ply(tmp_path / "mip.ply")
+    expected = np.sqrt([1.25, 4.25, 9.25])
+    assert np.allclose(gaussians.scales[0, 0], expected, rtol=1e-5)
+    assert gaussians.opacities.item() == pytest.approx(0.8 * 6 / expected.prod(), rel=1e-5)
+    assert "filter_3D is baked into" in caplog.text
