@@ -18,6 +18,7 @@ from lgm.cli.build import (
     build_trainer,
     save_config,
 )
+from lgm.cli.launch import check_world_size
 from lgm.cli.resume import changes
 from lgm.cli.validate import (
     FOR_TRAINING,
@@ -74,6 +75,7 @@ def evaluate(cfg: DictConfig) -> float | None:
             callback.weights, callback.weights_hash = weights.kind, weights_hash(weights.tensors)
     module = build_module(cfg, net, batch_size=None)
     trainer = build_trainer(cfg, callbacks)
+    check_world_size(trainer, num_devices(cfg) * cfg.trainer.num_nodes)
     if trainer.is_global_zero:
         save_config(cfg, Path(cfg.run_dir))
     trainer.test(module, datamodule, verbose=False)

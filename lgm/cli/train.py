@@ -21,6 +21,7 @@ from lgm.cli.build import (
     plain,
     save_config,
 )
+from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
 from lgm.cli.resume import check_resume, resume_path
 from lgm.cli.validate import check_training, num_devices
@@ -72,6 +73,7 @@ def train(cfg: DictConfig) -> float | None:
         # A run shorter than the interval is validated at its end: a sweep wants its value.
         val_check_interval=min(cfg.train.val_every_steps, cfg.train.max_steps) * batches.accumulation,
     )
+    check_world_size(trainer, batches.world_size)
     log.info(
         "%s: %.2fM parameters, %d Gaussians, batch %d = %d × %d devices × %d accumulated, %d steps → %s",
         cfg.model.name,

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from lgm.cli.launch import check_launch, starts_elsewhere
 from lgm.models.pretrained import check_choice, complete_net
 from lgm.rendering import Renderer, make_renderer
 from lgm.rendering.choice import BACKENDS
@@ -97,7 +98,6 @@ def check_training(cfg: DictConfig) -> BatchPlan:
                 f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"
             )
     check_start(cfg)
-    check_run_dir(cfg)
     if cfg.train.max_steps > cfg.train.val_every_steps and cfg.train.max_steps % cfg.train.val_every_steps:
         log.warning(
             "train.max_steps=%d is no multiple of train.val_every_steps=%d: the last steps are not validated",
@@ -135,12 +135,15 @@ def check_start(cfg: DictConfig) -> None:
 
 
 def check_run_dir(cfg: DictConfig) -> None:
-    """Nodes that each name the folder by their own clock would not find each other's checkpoints."""
+    """Processes that each name the folder by their own clock would not find each other's checkpoints."""
     given = typed()
-    if cfg.trainer.num_nodes > 1 and given is not None and "run_dir" not in [key for _, key in given]:
+    if given is None or {"run_dir", "hydra.run.dir", "hydra.sweep.dir"} & {key for _, key in given}:
+        return
+    if cfg.trainer.num_nodes > 1 or starts_elsewhere():
         raise ValueError(
-            f"trainer.num_nodes={cfg.trainer.num_nodes} needs run_dir=<a folder that all nodes see>: by "
-            "default it holds the time, which differs from node to node"
+            f"trainer.num_nodes={cfg.trainer.num_nodes}, trainer.devices={cfg.trainer.devices}: processes "
+            "that a cluster starts need run_dir=<a folder that all of them see>: by default it holds the time, "
+            "which differs from one to the other"
         )
 
 
@@ -153,6 +156,7 @@ def check_data(cfg: DictConfig) -> None:
 
 
 def check_devices(cfg: DictConfig) -> None:
+    """That there are as many devices as trainer.devices asks for, and as many processes started."""
     if cfg.trainer.accelerator in ("gpu", "cuda"):
         there, wanted = torch.cuda.device_count(), num_devices(cfg)
         if there < wanted:
@@ -160,6 +164,8 @@ def check_devices(cfg: DictConfig) -> None:
                 f"trainer.devices={cfg.trainer.devices} needs {wanted} GPUs and this machine shows {there}; "
                 "use trainer=cpu, or trainer.devices=<how many there are>"
             )
+    check_launch(cfg, num_devices(cfg))
+    check_run_dir(cfg)
 
 
 def check_renderer(cfg: DictConfig) -> None:
