@@ -142,8 +142,8 @@ def check_run_dir(cfg: DictConfig) -> None:
     if cfg.trainer.num_nodes > 1 or starts_elsewhere():
         raise ValueError(
             f"trainer.num_nodes={cfg.trainer.num_nodes}, trainer.devices={cfg.trainer.devices}: processes "
-            "that a cluster starts need run_dir=<a folder that all of them see>: by default it holds the time, "
-            "which differs from one to the other"
+            "that a cluster starts need run_dir=<a folder that all of them see>: by default it holds the "
+            "time, which differs from one to the other"
         )
 
 

@@ -83,7 +83,7 @@ def test_what_was_started_is_what_is_asked_for(monkeypatch, environment, devices
         (SLURM | {"SLURM_NTASKS_PER_NODE": ""}, 2, 1, "SLURM_NTASKS=2 does not say how many tasks a node"),
         (SLURM | {"SLURM_LOCALID": "2"}, 2, 1, "process 2 of its node"),
         (SLURM | {"SLURM_PROCID": ""}, 2, 1, "SLURM_PROCID is not; start the command by srun"),
-        (SLURM | {"SLURM_NTASKS": "two"}, 2, 1, "SLURM_NTASKS=two is no number"),
+        (SLURM | {"SLURM_NTASKS": "two"}, 2, 1, "SLURM_NTASKS=two in .* is no number"),
         (SLURM | {"SLURM_JOB_NAME": "bash", "SLURM_PROCID": "1"}, 1, 1, "SLURM_JOB_NAME=bash.*on its own"),
         (
             TORCHRUN | {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"},
