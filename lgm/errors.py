@@ -24,14 +24,21 @@ class Named(ValueError):
 
 
 @contextmanager
-def reading(what: object, remedy: str = "", kind: type[ValueError] = ValueError) -> Iterator[None]:
+def reading(
+    what: object,
+    remedy: str = "",
+    kind: type[ValueError] = ValueError,
+    verb: str = "read",
+    passing: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
     """The wrapper at a door: whatever a reader of a foreign file raises becomes one line that names it.
 
         with reading(path, "pack the data set again"):
             content = json.loads(path.read_bytes())
 
     what: names the file, e.g. its path, or "object 'a': view 3". remedy: what to do about it, said last.
-    kind: the class of the error, e.g. `lgm.data.sample.BrokenSample`.
+    kind: the class of the error, e.g. `lgm.data.sample.BrokenSample`. verb: what cannot be done to it.
+    passing: further classes that pass, e.g. OSError where the disk may be at fault, and not the file.
 
     Errors pass unchanged that name the file themselves: `Named` and its subclasses (BrokenSample, …), a
     ValueError whose message has `what` in it, FileNotFoundError. So does what is no fault of the file:
@@ -40,13 +47,14 @@ def reading(what: object, remedy: str = "", kind: type[ValueError] = ValueError)
     """
     try:
         yield
-    except (Named, FileNotFoundError, RunStopped):
+    except (Named, FileNotFoundError, RunStopped, *passing):
         raise
     except Exception as error:
         name = shown(what)
         if isinstance(error, ValueError) and name and (name in str(error) or str(what) in str(error)):
             raise
-        raise kind(f"{name} cannot be read: {_cause(error)}" + (f"; {remedy}" if remedy else "")) from error
+        end = f"; {remedy}" if remedy else ""
+        raise kind(f"{name} cannot be {verb}: {_cause(error)}{end}") from error
 
 
 def _cause(error: Exception) -> str:

@@ -1,17 +1,23 @@
 """The only room that knows axes: +x right, +y down, +z forward for cameras, +y up for the world."""
 
-from lgm.cameras.cameras import Cameras
-from lgm.cameras.rays import nearest_to_origin, pixel_rays, plucker_rays
-from lgm.cameras.trajectories import (
-    CANONICAL_AZIMUTHS_DEG,
-    angles_about,
-    canonical_up,
-    canonicalise,
-    from_canonical,
-    orbit_poses,
-    spiral_angles,
-    turn_about_origin,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lgm.cameras.cameras import Cameras
+    from lgm.cameras.rays import nearest_to_origin, pixel_rays, plucker_rays
+    from lgm.cameras.trajectories import (
+        CANONICAL_AZIMUTHS_DEG,
+        angles_about,
+        canonical_up,
+        canonicalise,
+        from_canonical,
+        orbit_poses,
+        spiral_angles,
+        turn_about_origin,
+    )
 
 __all__ = [
     "CANONICAL_AZIMUTHS_DEG",
@@ -27,3 +33,16 @@ __all__ = [
     "spiral_angles",
     "turn_about_origin",
 ]
+_MODULES = ("cameras", "rays", "trajectories")
+
+
+def __getattr__(name: str) -> Any:
+    """Names load their module at their first use (PEP 562): `lgm.cameras.checks` is read by processes that
+    never load torch."""
+    if name in __all__:
+        for module in _MODULES:
+            found = vars(import_module(f"lgm.cameras.{module}"))
+            if name in found:
+                globals()[name] = found[name]
+                return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tarfile
 from array import array
@@ -10,6 +11,7 @@ from typing import BinaryIO
 from webdataset.tariterators import base_plus_ext, meta_prefix, meta_suffix
 
 from lgm.data.sample import BrokenSample
+from lgm.errors import reading, shown
 
 
 class ShardMembers:
@@ -39,29 +41,39 @@ class ShardMembers:
         """Read on until `num_objects` objects are known whole, or to the end."""
         if self.is_complete or (num_objects is not None and len(self.uids) >= num_objects):
             return
+        end = file.seek(0, os.SEEK_END)
         file.seek(self._resume)
-        uid = None
         try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    tar.members = []  # or a record of half a kilobyte would stay for each file
-                    prefix, key = base_plus_ext(member.name)
-                    if prefix is None or not member.isreg() or _is_meta(member.name):
-                        continue
-                    if prefix != uid:
-                        if num_objects is not None and len(self.uids) >= num_objects:
-                            self._resume = member.offset
-                            return
-                        uid = prefix
-                        self.uids.append(uid)
-                        self._firsts.append(len(self._keys))
-                    # Interned: `view_000.webp` is one string however many objects have it.
-                    self._keys.append(sys.intern(key.lower()))
-                    self._offsets.append(member.offset_data)
-                    self._sizes.append(member.size)
-        except (tarfile.TarError, EOFError) as error:
+            # A disk or a network at fault says nothing of the tar: OSError may be gone the next time.
+            with reading("the tar", kind=BrokenSample, passing=(OSError,)):
+                self.is_complete = self._read(file, end, num_objects)
+        except BrokenSample as error:
             self.fault = str(error)
-        self.is_complete = True
+            self.is_complete = True
+
+    def _read(self, file: BinaryIO, end: int, num_objects: int | None) -> bool:
+        """Whether its end was reached. end: the size of the file, which no member reaches beyond."""
+        uid = None
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                tar.members = []  # or a record of half a kilobyte would stay for each file
+                if fault := member_fault(member, end):
+                    raise BrokenSample(fault)
+                prefix, key = base_plus_ext(member.name)
+                if prefix is None or not member.isreg() or _is_meta(member.name):
+                    continue
+                if prefix != uid:
+                    if num_objects is not None and len(self.uids) >= num_objects:
+                        self._resume = member.offset
+                        return False
+                    uid = prefix
+                    self.uids.append(uid)
+                    self._firsts.append(len(self._keys))
+                # Interned: `view_000.webp` is one string however many objects have it.
+                self._keys.append(sys.intern(key.lower()))
+                self._offsets.append(member.offset_data)
+                self._sizes.append(member.size)
+        return True
 
     def files(self, ordinal: int) -> dict[str, tuple[int, int]]:
         """Offset and size of each file of one object, by the part of its name after the uid.
@@ -76,11 +88,28 @@ class ShardMembers:
         return found
 
 
+def member_fault(member: tarfile.TarInfo, end: int | None = None) -> str | None:
+    """Why a tar's member cannot be read, in words that name it, or None.
+
+    end: the size of the tar, where it is known; a header may promise more bytes than there are in the world.
+    """
+    name = shown(repr(member.name))
+    if member.size < 0 or member.offset_data < 0:
+        return f"the tar's member {name} has a size of {member.size} bytes"
+    if end is not None and member.isreg() and member.offset_data + member.size > end:
+        return f"the tar ends within {name}, whose header says {member.size} bytes; copy or pack it again"
+    if member.issparse():  # its size may be anything, and its bytes do not lie where they seem to
+        return f"the tar's member {name} is a sparse file; pack it again without --sparse"
+    return None
+
+
 def read_file(file: BinaryIO, place: tuple[int, int], key: str, uid: str) -> bytes:
     """One file of an object, at its offset; raises BrokenSample where the tar ends before it does."""
     offset, size = place
+    # Asked before so much memory is: a shard that was cut off since its headers were read.
+    is_there = offset + size <= file.seek(0, os.SEEK_END)
     file.seek(offset)
-    content = file.read(size)
+    content = file.read(size) if is_there else b""
     if len(content) < size:
         raise BrokenSample(f"object {uid!r}: the shard ends within {key}")
     return content

@@ -24,14 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from lgm.errors import Named
+from lgm.cameras.checks import distance_fault, fov_fault, pose_fault
+from lgm.errors import Named, reading, shown
 
 VERSION = 1
 CONVENTION = "opencv_c2w_y_up"
 INDEX_NAME = "index.json"
 TABLE_NAME = "objects.jsonl"
-_VIEW_KEY = re.compile(r"^view_(\d{3,})\.(webp|png)$")
-_ROTATION_TOLERANCE = 1e-3
+_LONGEST_UID = 255
+# As `view_key` writes it: `view_0001.png` and a number of a thousand digits are none.
+_VIEW_KEY = re.compile(r"view_([0-9]{3}|[1-9][0-9]{3,5})\.(webp|png)")
 
 
 class BrokenSample(Named):
@@ -81,10 +83,19 @@ def view_keys(keys: Any) -> dict[int, str]:
     """From a sample's keys, those that are pictures, by the view's number."""
     found = {}
     for key in keys:
-        match = _VIEW_KEY.match(key)
+        match = _VIEW_KEY.fullmatch(key)
         if match:
             found[int(match.group(1))] = key
     return dict(sorted(found.items()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a value of a JSON file is a number above 0 that a float32 holds."""
+    return _is_number(value) and 0 < value <= 1e30
 
 
 def parse_cameras(text: str | bytes, uid: str) -> CameraRecord:
@@ -93,65 +104,56 @@ def parse_cameras(text: str | bytes, uid: str) -> CameraRecord:
     def broken(fault: str) -> BrokenSample:
         return BrokenSample(f"object {uid!r}: cameras.json {fault}")
 
-    try:
+    with reading(f"object {uid!r}: cameras.json", kind=BrokenSample):
         content = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise broken(f"is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise broken("is no JSON object")
-    if content.get("version") != VERSION:
-        raise broken(f"has version {content.get('version')!r}, this program reads {VERSION}")
-    if content.get("convention") != CONVENTION:
-        raise broken(f"has convention {content.get('convention')!r}, this program reads {CONVENTION!r}")
-    try:
-        fov_y_deg = float(content["fov_y_deg"])
-        c2w = np.asarray(content["c2w"], dtype=np.float64)
-        canonical_inputs = tuple(operator.index(i) for i in content.get("canonical_inputs", ()))
-    except (KeyError, TypeError, ValueError) as error:
-        raise broken(f"lacks a readable fov_y_deg, c2w or canonical_inputs: {error!r}") from error
-    if not 0 < fov_y_deg < 180:
-        raise broken(f"has fov_y_deg={fov_y_deg}, which is not between 0 and 180")
-    if c2w.ndim != 2 or c2w.shape[1] != 16 or len(c2w) == 0:
-        raise broken(f"has c2w of shape {c2w.shape}, expected 16 numbers for each view")
-    c2w = c2w.reshape(-1, 4, 4)
-    fault = pose_fault(c2w)
-    if fault:
+        if not isinstance(content, dict):
+            raise broken("is no JSON object")
+        if content.get("version") != VERSION:
+            raise broken(f"has version {shown(content.get('version'))}, this program reads {VERSION}")
+        if content.get("convention") != CONVENTION:
+            raise broken(
+                f"has convention {shown(repr(content.get('convention')))}, this program reads {CONVENTION!r}"
+            )
+        fov_y_deg, indices = content.get("fov_y_deg"), content.get("canonical_inputs", ())
+        if not _is_number(fov_y_deg):
+            raise broken(f"lacks a readable fov_y_deg: {shown(repr(fov_y_deg))}")
+        if not isinstance(indices, (list, tuple)) or not all(
+            isinstance(i, int) and _is_number(i) for i in indices
+        ):
+            raise broken(f"lacks a readable canonical_inputs, a list of views: {shown(repr(indices))}")
+        if not isinstance(content.get("c2w"), list):
+            raise broken(f"lacks a readable c2w: {shown(repr(content.get('c2w')))}")
+        fov_y_deg, canonical_inputs = float(fov_y_deg), tuple(indices)
+        poses = np.asarray(content["c2w"])
+    if fault := fov_fault(fov_y_deg):
+        raise broken(f"has fov_y_deg={fault}")
+    if poses.ndim != 2 or poses.shape[1] != 16 or len(poses) == 0 or poses.dtype.kind not in "iuf":
+        raise broken(f"has c2w of shape {poses.shape}, expected 16 numbers for each view")
+    c2w = poses.astype(np.float64).reshape(-1, 4, 4)
+    if fault := pose_fault(c2w) or distance_fault(c2w):
         raise broken(f"view {fault[0]}: {fault[1]}")
+    listed = shown(canonical_inputs)
     if any(not 0 <= i < len(c2w) for i in canonical_inputs):
-        raise broken(f"names canonical_inputs {canonical_inputs} but has {len(c2w)} views")
+        raise broken(f"names canonical_inputs {listed} but has {len(c2w)} views")
     if len(set(canonical_inputs)) < len(canonical_inputs):  # a view would be an input and a target too
-        raise broken(f"names a view twice in canonical_inputs {canonical_inputs}")
+        raise broken(f"names a view twice in canonical_inputs {listed}")
     return CameraRecord(fov_y_deg, c2w, canonical_inputs)
 
 
-def pose_fault(c2w: np.ndarray) -> tuple[int, str] | None:
-    """The first of the poses [V, 4, 4] that is no rigid camera-to-world matrix, and what is wrong with
-    it; None where all are fine."""
-    rotations = c2w[:, :3, :3]
-    finite = np.isfinite(c2w).all(axis=(1, 2))
-    with np.errstate(invalid="ignore"):
-        error = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-        orthogonal = error <= _ROTATION_TOLERANCE
-    mirrored = np.linalg.det(np.nan_to_num(rotations)) < 0
-    last_row = np.abs(np.nan_to_num(c2w[:, 3]) - (0, 0, 0, 1)).max(axis=1) <= 1e-6
-    wrong = ~finite | ~orthogonal | mirrored | ~last_row
-    if not wrong.any():
-        return None
-    view = int(np.flatnonzero(wrong)[0])
-    if not finite[view]:
-        return view, "its c2w holds values that are no finite numbers"
-    if not orthogonal[view]:
-        return view, f"c2w[:3, :3] is no rotation (R Rᵀ differs from 1 by {error[view]:.3g})"
-    if mirrored[view]:
-        return (
-            view,
-            "c2w[:3, :3] is no rotation but mirrors (its determinant is -1); one axis has the wrong sign",
-        )
-    return view, f"the last row of c2w is {c2w[view, 3].tolist()}, expected [0, 0, 0, 1]"
+def uid_fault(uid: str) -> str | None:
+    """What keeps a name from being a uid, or None. Any printable name will do: pages, tables and folders make
+    theirs of it; data_tools.pack takes fewer (`data_tools.naming`)."""
+    if len(uid) > _LONGEST_UID:
+        return f"its uid has {len(uid)} characters, expected {_LONGEST_UID} at most; rename its files"
+    if not uid.isprintable():
+        return "its uid holds line breaks or control characters; rename its files"
+    return None
 
 
 def check_sample(sample: dict[str, Any], uid: str) -> CameraRecord:
-    """Check one object's keys (not its pixels) and return its cameras; raises BrokenSample."""
+    """Check one object's name and keys (not its pixels) and return its cameras; raises BrokenSample."""
+    if fault := uid_fault(uid):
+        raise BrokenSample(f"object {shown(repr(uid))}: {fault}")
     if "cameras.json" not in sample:
         strayed = next((key for key in sample if key.endswith(".cameras.json")), None)
         if strayed is None:
@@ -163,6 +165,8 @@ def check_sample(sample: dict[str, Any], uid: str) -> CameraRecord:
         )
     record = parse_cameras(sample["cameras.json"], uid)
     views = view_keys(sample)
+    if sum(_VIEW_KEY.fullmatch(key) is not None for key in sample) > len(views):
+        raise BrokenSample(f"object {uid!r}: a view is there as .png and as .webp; leave one of them out")
     if list(views) != list(range(record.num_views)):
         absent = sorted(set(range(record.num_views)) - set(views))
         detail = f", view {absent[0]} is missing" if absent else ""
@@ -218,14 +222,12 @@ class Index:
 
 def parse_index(text: str | bytes, where: str) -> Index:
     """Read `index.json`; `where` names it in errors. Raises ValueError."""
-    try:
+    with reading(where, "it is no JSON; pack the data set again"):
         content = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where} is no JSON: {error}; pack the data set again") from error
-    if not isinstance(content, dict) or content.get("version") != VERSION:
-        version = content.get("version") if isinstance(content, dict) else None
-        raise ValueError(f"{where} has version {version!r}, this program reads {VERSION}")
-    try:
+        if not isinstance(content, dict) or content.get("version") != VERSION:
+            version = content.get("version") if isinstance(content, dict) else None
+            raise ValueError(f"{where} has version {shown(repr(version))}, this program reads {VERSION}")
+    with reading(where, "it needs shards with name, samples, bytes and sha256; pack the data set again"):
         shards = tuple(
             ShardInfo(
                 str(s["name"]), operator.index(s["samples"]), operator.index(s["bytes"]), str(s["sha256"])
@@ -236,8 +238,6 @@ def parse_index(text: str | bytes, where: str) -> Index:
             name: tuple(str(m) for m in members) for name, members in (content.get("splits") or {}).items()
         }
         render = dict(content.get("render") or {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{where} needs shards with name, samples, bytes and sha256: {error!r}") from error
     if not shards:
         raise ValueError(f"{where} names no shard; the data set is empty")
     names: set[str] = set()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lgm.data.decode import decode_depths, decode_rgba
+from lgm.data.decode import MAX_VIEW_SIDE, decode_depths, decode_rgba, max_side
 from lgm.data.filters import Filters
 from lgm.data.members import ShardMembers, read_file
 from lgm.data.sample import (
@@ -21,13 +21,14 @@ from lgm.data.sample import (
     ShardInfo,
     check_sample,
     depth_key,
+    is_positive,
     parse_index,
     view_keys,
 )
 from lgm.data.selection import select
 from lgm.data.shard_files import LocalFiles, ShardFiles, shard_files
 from lgm.data.source import PosedObject, Source
-from lgm.errors import first_line
+from lgm.errors import first_line, reading, shown
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class ShardObject(PosedObject):
     """One object in a tar: its pictures stay there until they are asked for.
 
     files: offset and size of each of its files.
-    depth_unit: what 1 in its pictures of depth stands for; None where the index does not say.
+    depth_unit: what 1 in its images of depth stands for; None where the index does not say.
+    max_side: of its images, in pixels; a larger one is broken.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ShardObject(PosedObject):
         shards: ShardFiles,
         shard: ShardInfo,
         depth_unit: float | None = None,
+        max_side: int = MAX_VIEW_SIDE,
     ) -> None:
         self.uid = uid
         self.cameras = cameras
@@ -58,15 +61,17 @@ class ShardObject(PosedObject):
         self._shards = shards
         self._shard = shard
         self._depth_unit = depth_unit
+        self._max_side = max_side
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
-        return decode_rgba(self._read([self._keys[view] for view in view_ids]), view_ids, self.uid)
+        files = self._read([self._keys[view] for view in view_ids])
+        return decode_rgba(files, view_ids, self.uid, self._max_side)
 
     def depths(self, view_ids: Sequence[int]) -> np.ndarray | None:
         keys = [depth_key(view) for view in view_ids]
         if self._depth_unit is None or any(key not in self._files for key in keys):
             return None
-        return decode_depths(self._read(keys), view_ids, self.uid, self._depth_unit)
+        return decode_depths(self._read(keys), view_ids, self.uid, self._depth_unit, self._max_side)
 
     def _read(self, keys: Sequence[str]) -> list[bytes]:
         try:
@@ -97,6 +102,9 @@ class ShardSource(Source):
         self.split = split
         self.files = shard_files(self.path, cache_dir, cache_bytes)
         self.index = self._read_index()
+        self._depth_unit = self._render_number("depth_unit")
+        resolution = self._render_number("resolution")
+        self._max_side = MAX_VIEW_SIDE if resolution is None else max_side(resolution)
         self._members: OrderedDict[str, ShardMembers] = OrderedDict()
         self._longer: dict[str, str] = {}  # shards that hold more objects than the index says
         self._selection = select(self.files, self.index, split, filters or Filters())
@@ -110,7 +118,8 @@ class ShardSource(Source):
         info, places = self._selection[shard]
         place = ordinal if places is None else int(places[ordinal])
         try:
-            return self._load(info, place)
+            with reading(f"object number {place}", kind=BrokenSample, passing=(OSError,)):
+                return self._load(info, place)
         except OSError as error:
             raise BrokenSample(f"shard {self.files.url(info.name)}: {first_line(error)}") from error
         except BrokenSample as error:
@@ -142,8 +151,19 @@ class ShardSource(Source):
             sample = {key: b"" for key in files}
             if _CAMERAS in files:
                 sample[_CAMERAS] = read_file(file, files[_CAMERAS], _CAMERAS, uid)
-        depth_unit = self.index.render.get("depth_unit")
-        return ShardObject(uid, check_sample(sample, uid), files, self.files, shard, depth_unit)
+        record = check_sample(sample, uid)
+        return ShardObject(uid, record, files, self.files, shard, self._depth_unit, self._max_side)
+
+    def _render_number(self, key: str) -> float | None:
+        """A number that index.json states of the rendering, None where it is not there; ValueError where it
+        is no positive number."""
+        value = self.index.render.get(key)
+        if value is not None and not is_positive(value):
+            raise ValueError(
+                f"{self.files.url(INDEX_NAME)} has render.{key}={shown(repr(value))}, which is no positive "
+                "number; mend it, or pack the set again"
+            )
+        return value
 
     def _note_longer(self, shard: ShardInfo) -> None:
         if shard.name not in self._longer:

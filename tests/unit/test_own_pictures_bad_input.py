@@ -99,7 +99,7 @@ def test_cameras_that_do_not_fit_their_pictures(tmp_path):
     [
         (
             lambda c: c["c2w"][1].__setitem__(3, float("nan")),
-            "view 1: its c2w holds values that are no finite",
+            "view 1: its c2w holds non-finite",
         ),
         (lambda c: c["c2w"].__setitem__(2, np.diag([1.0, -1, 1, 1]).ravel().tolist()), "view 2: .*mirrors"),
         (lambda c: c.pop("fov_y_deg"), "lacks a readable fov_y_deg"),

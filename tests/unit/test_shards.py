@@ -42,7 +42,7 @@ def test_only_the_views_in_use_are_decoded(dataset, monkeypatch):
     decoded = []
     monkeypatch.setattr(
         "lgm.data.shards.decode_rgba",
-        lambda files, view_ids, uid: decoded.append(list(view_ids)) or _decode(files, view_ids, uid),
+        lambda files, view_ids, *rest: decoded.append(list(view_ids)) or _decode(files, view_ids, *rest),
     )
     from lgm.data.decode import decode_rgba as _decode
 
