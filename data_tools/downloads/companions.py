@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from data_tools.downloads.fetch import Fetcher, FetchError
-from data_tools.meshes.mtl import read_text, texture_names
+from data_tools.meshes.mtl import texture_names
 
 HAVE_COMPANIONS = (".obj", ".gltf")
 _MTLLIB = re.compile(rb"^\s*mtllib\s+(.+?)\s*$", re.MULTILINE)
@@ -25,7 +25,7 @@ def fetch_companions(fetcher: Fetcher, mesh: Path, suffix: str, url: str, folder
     for name in names:
         found = _bring(fetcher, name, url, folder, notes)
         if found is not None and suffix == ".obj":
-            for texture in texture_names(read_text(found)):
+            for texture in texture_names(found.read_bytes()):
                 _bring(fetcher, texture, urljoin(url, quote(_portable(name))), found.parent, notes)
     return notes
 

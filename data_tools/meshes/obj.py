@@ -3,204 +3,203 @@ material when one face of it has none, and reads relative indices from the wrong
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.colors import srgb_to_linear
-from data_tools.meshes.mtl import find_beside, read_materials
+from data_tools.meshes.beside import IMAGE_SUFFIXES, find_beside, open_texture, same_stem
+from data_tools.meshes.mtl import MtlMaterial, read_materials
+from data_tools.meshes.obj_lines import NONE, ObjFile, read_lines
 from data_tools.meshes.polygons import triangulate
-from data_tools.meshes.surfaces import Material, Mesh, Surface, UnrenderableMesh
+from data_tools.meshes.surfaces import (
+    UNCOLORED,
+    Material,
+    Mesh,
+    Surface,
+    UnrenderableMesh,
+    colored_alpha_mode,
+    image_alpha_mode,
+)
 
-_NONE = -1
-
-
-@dataclass
-class _Group:
-    """The polygons of one material: corners (vertex, texture, normal), polygon after polygon."""
-
-    corners: list[tuple[int, int, int]] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Parsed:
-    vertices: list[str] = field(default_factory=list)
-    texture: list[str] = field(default_factory=list)
-    normals: list[str] = field(default_factory=list)
-    groups: dict[str, _Group] = field(default_factory=lambda: defaultdict(_Group))
-    libraries: list[str] = field(default_factory=list)
+_LIBRARY = re.compile(r"\S.*?\.mtl(?=\s|$)", re.IGNORECASE)
+_WHITE = (1.0, 1.0, 1.0, 1.0)
 
 
 def read_obj(path: Path, max_triangles: int) -> Mesh:
     """Triangles and materials of an OBJ file; raises UnrenderableMesh."""
     notes: list[str] = []
     try:
-        parsed = _parse(path, max_triangles)
-        vertices, colors = _vertices(parsed.vertices)
-        texture = _rows(parsed.texture, 2)
-        normals = _rows(parsed.normals, 3)
-        groups = [_triangles(group, vertices) for group in parsed.groups.values()]
-    except (ValueError, IndexError) as error:
+        file = read_lines(path, max_triangles)
+        if not len(file.vertices):
+            raise UnrenderableMesh("no vertices")
+        num_missing = int(file.corners[:, 0].max(initial=-1)) - len(file.vertices) + 1
+        if num_missing > 0:
+            raise ValueError(f"a face names vertex {file.corners[:, 0].max() + 1} of {len(file.vertices)}")
+        triangles, polygon = _triangles(file)
+    except (ValueError, OSError) as error:
         raise UnrenderableMesh(f"unreadable OBJ: {error}") from error
-    materials = _materials(parsed.libraries, path.parent, notes)
+    if file.has_free_forms:
+        notes.append("has curves or surfaces that are no polygons; they are not drawn")
+    colors = _vertex_colors(file.colors)
+    materials = _chosen_materials(path, file, colors is not None, notes)
+    group = file.group[polygon]
     surfaces = []
-    for name, triangles in zip(parsed.groups, groups, strict=True):
-        material = materials.get(name)
-        if material is None:
-            if name:
-                notes.append(f"material {name!r} not found; grey is used")
-            material = Material()
-        surfaces += _surfaces(triangles, material, vertices, colors, texture, normals)
-    return Mesh(surfaces, notes)
+    for number, name in enumerate(file.groups):
+        chosen = triangles if len(file.groups) == 1 else triangles[group == number]
+        surfaces += _surfaces(file, chosen, materials.get(name), colors, notes)
+    return Mesh(surfaces, list(dict.fromkeys(notes)))
 
 
-def _parse(path: Path, max_triangles: int) -> _Parsed:
-    parsed = _Parsed()
-    group_name = ""
-    counts = [0, 0, 0]
-    num_triangles = 0
-    with path.open(encoding=_encoding(path), errors="replace") as lines:
-        for line in _joined(lines):
-            key, _, rest = line.strip().partition(" ")
-            if key == "v":
-                parsed.vertices.append(rest)
-                counts[0] += 1
-            elif key == "vt":
-                parsed.texture.append(rest)
-                counts[1] += 1
-            elif key == "vn":
-                parsed.normals.append(rest)
-                counts[2] += 1
-            elif key == "f":
-                words = rest.split()
-                _add_face(parsed.groups[group_name], words, counts)
-                num_triangles += max(len(words) - 2, 0)
-                if num_triangles > max_triangles:  # before the rest of it fills the memory
-                    raise UnrenderableMesh(f"more than --max-triangles {max_triangles}")
-            elif key == "usemtl":
-                group_name = rest.strip()
-            elif key == "mtllib":
-                parsed.libraries.append(rest.strip())
-    return parsed
+def library_names(rest: str, folder: Path) -> list[str]:
+    """What stands after `mtllib`: one name that may hold spaces, or several names."""
+    whole = rest.strip().strip("\"'")
+    if find_beside(whole, folder) is not None:
+        return [whole]
+    return [name.strip("\"'") for name in _LIBRARY.findall(rest)] or ([whole] if whole else [])
 
 
-def _encoding(path: Path) -> str:
-    """Of the names in a file: UTF-8 unless its first part is none."""
-    with path.open("rb") as file:
-        start = file.read(1 << 16)
-    try:
-        start[: start.rfind(b"\n") + 1].decode("utf-8")
-    except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8-sig"
-
-
-def _joined(lines):
-    """Lines with a backslash at the end go on in the next."""
-    held = ""
-    for line in lines:
-        if line.endswith("\\\n"):
-            held += line[:-2] + " "
-            continue
-        yield held + line.replace("\t", " ")
-        held = ""
-    if held:
-        yield held
-
-
-def _add_face(group: _Group, words: list[str], counts: list[int]) -> None:
-    if len(words) < 3:
-        return
-    for word in words:
-        parts = word.split("/")
-        indices = [_index(parts[i], counts[i]) if i < len(parts) else _NONE for i in range(3)]
-        if indices[0] == _NONE:
-            raise ValueError(f"face corner {word!r} names no vertex")
-        group.corners.append(tuple(indices))
-    group.sizes.append(len(words))
-
-
-def _index(text: str, count: int) -> int:
-    """From 1 upwards, or back from the last one read so far (-1); to an index from 0."""
-    if not text:
-        return _NONE
-    number = int(text)
-    index = number - 1 if number > 0 else count + number
-    if number == 0 or index < 0:
-        raise ValueError(f"index {text} points before the first element")
-    return index
-
-
-def _vertices(rows: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions [V, 3], and colours [V, 4] where every line has `x y z r g b`."""
-    if not rows:
-        raise UnrenderableMesh("no vertices")
-    widths = {len(row.split()) for row in rows}
-    values = _rows(rows, 6 if widths == {6} else 3)
-    if values.shape[1] == 3:
-        return values, None
-    rgb = values[:, 3:]
-    rgb = rgb / 255.0 if rgb.max() > 1.0 else rgb
-    return values[:, :3], np.concatenate([srgb_to_linear(rgb), np.ones((len(rgb), 1))], axis=1)
-
-
-def _rows(rows: list[str], width: int) -> np.ndarray:
-    """Numbers [N, width]; a missing last one (a texture coordinate of one number) is zero."""
-    table = [(row.split() + ["0"] * width)[:width] for row in rows]
-    return np.array(table, dtype=np.float64).reshape(-1, width)
-
-
-def _triangles(group: _Group, vertices: np.ndarray) -> np.ndarray:
-    """[F, 3 corners, 3 indices: vertex, texture, normal]."""
-    corners = np.array(group.corners, dtype=np.int64).reshape(-1, 3)
-    if len(corners) and corners[:, 0].max() >= len(vertices):
-        raise ValueError(f"a face names vertex {corners[:, 0].max() + 1} of {len(vertices)}")
-    return corners[triangulate(corners[:, 0], np.array(group.sizes, dtype=np.int64), vertices)]
-
-
-def _materials(libraries: list[str], folder: Path, notes: list[str]) -> dict[str, Material]:
-    materials: dict[str, Material] = {}
-    for library in libraries:
-        found = find_beside(library, folder)
-        if found is None:
-            notes.append(f"material file {library!r} not found; grey is used")
+def find_libraries(lines: list[str], mesh: Path, notes: list[str]) -> list[Path]:
+    """The material files of an OBJ: those it names, else the one of its own name; a missing one is noted."""
+    found: list[Path] = []
+    for name in dict.fromkeys(name for line in lines for name in library_names(line, mesh.parent)):
+        path = find_beside(name, mesh.parent)
+        if path is None:
+            notes.append(f"material file {name!r} not found; grey is used")
         else:
-            materials |= read_materials(found, notes)
-    return materials
+            found.append(path)
+    if not found and (lone := same_stem(mesh, (".mtl",))) is not None:
+        notes.append(f"material file {lone.name!r} is used, which bears the mesh's name")
+        found.append(lone)
+    return found
+
+
+def _triangles(file: ObjFile) -> tuple[np.ndarray, np.ndarray]:
+    """Corners [F, 3 corners, 3 indices: vertex, texture, normal], and the face of each triangle [F]."""
+    place = triangulate(file.corners[:, 0], file.sizes, file.vertices)
+    ends = np.cumsum(file.sizes)
+    polygon = np.searchsorted(ends, place[:, 0], side="right")
+    return file.corners[place], polygon
+
+
+def _vertex_colors(rows: np.ndarray | None) -> np.ndarray | None:
+    """[V, 4] linear light from `x y z r g b a`; NaN where a vertex has none."""
+    if rows is None:
+        return None
+    top = np.nanmax(rows[:, :3])
+    rgb = rows[:, :3] / (255.0 if top > 1.5 else 1.0)  # a little more than 1 is a bright 1
+    alpha = np.where(np.isfinite(rows[:, 3:]), rows[:, 3:], 1.0 if top <= 1.5 else 255.0)
+    alpha = np.clip(alpha / (255.0 if alpha.max() > 1.5 else 1.0), 0.0, 1.0)
+    linear = np.where(np.isfinite(rgb), srgb_to_linear(np.nan_to_num(rgb)), np.nan)
+    return np.concatenate([linear, alpha], axis=1)
+
+
+def _chosen_materials(
+    path: Path, file: ObjFile, has_colors: bool, notes: list[str]
+) -> dict[str, MtlMaterial]:
+    """By the names that faces use; a name without one has its note."""
+    library: dict[str, MtlMaterial] = {}
+    library_notes: list[str] = []
+    for found in find_libraries(file.libraries, path, library_notes):
+        library |= read_materials(found, library_notes)
+    notes += library_notes
+    folded = {name.casefold(): material for name, material in library.items()}
+    chosen = {}
+    for name in file.groups:
+        material = library.get(name, folded.get(name.casefold()))
+        if material is None and name == "" and len(file.groups) == len(library) == 1:
+            (only, material), *_ = library.items()
+            notes.append(f"its faces name no material; {only!r} is used, the only one")
+        if material is not None:
+            chosen[name] = material
+        elif name:
+            notes.append(f"material {name!r} not found; grey is used")
+    is_untextured = not any(m.material.base_image for m in chosen.values())
+    if len(file.groups) == 1 and is_untextured and len(file.texture) and not has_colors:
+        chosen |= _lone_image(path, file.groups[0], chosen.get(file.groups[0]), notes)
+    return chosen
+
+
+def _lone_image(
+    path: Path, group: str, material: MtlMaterial | None, notes: list[str]
+) -> dict[str, MtlMaterial]:
+    """Of a mesh of one material that has texture coordinates and no texture: the image of its own name."""
+    found = same_stem(path, IMAGE_SUFFIXES)
+    image = None if found is None else open_texture(found.name, path.parent, notes)
+    if image is None:
+        return {}
+    notes.append(f"names no texture that is there; {found.name!r} is used")
+    plain = Material(_WHITE) if material is None else material.material
+    textured = replace(plain, base_color=(1.0, 1.0, 1.0, plain.base_color[3]), base_image=image)
+    if plain.alpha_mode == "opaque":
+        textured = replace(textured, alpha_mode=image_alpha_mode(image))
+    return {group: MtlMaterial(textured)}
 
 
 def _surfaces(
+    file: ObjFile,
     triangles: np.ndarray,
-    material: Material,
-    vertices: np.ndarray,
-    colors: np.ndarray | None,
-    texture: np.ndarray,
-    normals: np.ndarray,
+    chosen: MtlMaterial | None,
+    vertex_colors: np.ndarray | None,
+    notes: list[str],
 ) -> list[Surface]:
-    """One surface for the faces with texture coordinates and one for those without."""
-    has_uv = _present(triangles[..., 1], len(texture))
-    has_normals = _present(triangles[..., 2], len(normals))
+    """One surface for the faces with texture coordinates and one for those without, and so with normals."""
+    material = Material(UNCOLORED) if chosen is None else chosen.material
+    has_uv = _present(triangles[..., 1], len(file.texture))
+    has_normals = _present(triangles[..., 2], len(file.normals))
     surfaces = []
     for want_uv in (True, False):
         for want_normals in (True, False):
-            chosen = triangles[(has_uv == want_uv) & (has_normals == want_normals)]
-            if len(chosen) == 0:
+            some = triangles[(has_uv == want_uv) & (has_normals == want_normals)]
+            if len(some) == 0:
                 continue
+            colors, own = _corner_colors(vertex_colors, some[..., 0], chosen, want_uv, notes)
             surfaces.append(
                 Surface(
-                    positions=vertices[chosen[..., 0]],
-                    material=material,
-                    normals=normals[chosen[..., 2]] if want_normals else None,
-                    uv=texture[chosen[..., 1]] if want_uv else None,
-                    colors=None if colors is None else colors[chosen[..., 0]],
+                    positions=file.vertices[some[..., 0]],
+                    material=material if own is None else own,
+                    normals=file.normals[some[..., 2]] if want_normals else None,
+                    uv=_placed_uv(file.texture[some[..., 1]], chosen) if want_uv else None,
+                    colors=colors,
                 )
             )
     return surfaces
 
 
+def _placed_uv(uv: np.ndarray, chosen: MtlMaterial | None) -> np.ndarray:
+    """Where -s and -o of the map put the texture coordinates [F, 3, 2]."""
+    return uv if chosen is None else uv * chosen.placed.scale + chosen.placed.offset
+
+
+def _corner_colors(
+    vertex_colors: np.ndarray | None,
+    corners: np.ndarray,
+    chosen: MtlMaterial | None,
+    has_uv: bool,
+    notes: list[str],
+) -> tuple[np.ndarray | None, Material | None]:
+    """Colours [F, 3, 4] and the material to draw them with, where it is another than the file's."""
+    if vertex_colors is None:
+        return None, None
+    colors = vertex_colors[corners]
+    has_color = np.isfinite(colors[..., 0])
+    if not has_color.any():
+        return None, None
+    if chosen is not None and chosen.material.base_image is not None and has_uv:
+        if colors[has_color].min() < 0.98:
+            # Scanners write both; their product would be dark.
+            notes.append("has a texture and colours; the texture alone is drawn")
+        return None, None
+    # Without a material they are the colours; with one they multiply its own.
+    colors[~has_color] = UNCOLORED if chosen is None else _WHITE
+    material = Material(_WHITE) if chosen is None else chosen.material
+    if material.alpha_mode == "opaque":
+        material = replace(material, alpha_mode=colored_alpha_mode(colors, notes))
+    return colors, material
+
+
 def _present(indices: np.ndarray, count: int) -> np.ndarray:
     """Which triangles [F] name an existing element at all three corners."""
-    return ((indices != _NONE) & (indices < count)).all(axis=1)
+    return ((indices != NONE) & (indices < count)).all(axis=1)

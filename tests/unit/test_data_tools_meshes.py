@@ -78,7 +78,7 @@ def test_tabs_and_several_spaces_part_a_keyword_from_what_follows(tmp_path):
     material = "newmtl\tred\n\tKd\t1 0 0\nnewmtl  a\tb\nmap_Kd\tb.png\nnewmtl c\n"
     material += "map_Kd  -s\t1  1 1 -clamp on\twood  grain.png\nd\t-halo\t0.25\n"
     write(tmp_path / "m.mtl", material)
-    assert texture_names(material) == ["b.png", "wood  grain.png"]
+    assert texture_names(material.encode()) == ["b.png", "wood  grain.png"]
     text = "mtllib\tm.mtl\n" + SQUARE.replace("v ", "v\t") + "vt\t0  0\nvn\t0 0\t1\n"
     text += "usemtl\t red\nf\t1/1/1 2/1/1\t3/1/1\nusemtl a\tb\nf  1 2 3\nusemtl\t c\nf 1 3\t4\n"
     mesh = read_obj(write(tmp_path / "a.obj", text), ANY)
