@@ -1,0 +1,1 @@
+"""Text or one image to views with cameras: the diffusion networks of MVDream and ImageDream."""
