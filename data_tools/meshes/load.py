@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools.meshes.gltf import read_gltf
 from data_tools.meshes.normals import crease_normals, usable_normals
 from data_tools.meshes.obj import read_obj
 from data_tools.meshes.ply import read_ply
-from data_tools.meshes.scenes import read_scene
 from data_tools.meshes.stl import read_stl
 from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh, too_many_triangles
 from data_tools.variants import Companion
@@ -20,7 +20,7 @@ from data_tools.variants import Companion
 # The farthest vertex of `normalize=sphere`; a sphere of 0.623 just fits the default camera.
 SPHERE_RADIUS = 0.6
 NORMALIZATIONS = ("sphere", "box")
-_READERS = {".obj": read_obj, ".ply": read_ply, ".stl": read_stl}  # others are glTF
+_READERS = {".obj": read_obj, ".ply": read_ply, ".stl": read_stl, ".glb": read_gltf, ".gltf": read_gltf}
 
 
 def load_mesh(
@@ -99,7 +99,12 @@ def _read(path: Path, max_triangles: int) -> Mesh:
         raise UnrenderableMesh("no such file")
     if path.stat().st_size == 0:
         raise UnrenderableMesh("empty file")
-    mesh = _READERS.get(path.suffix.lower(), read_scene)(path, max_triangles)
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        raise UnrenderableMesh(
+            f"a file named {suffix or 'without a suffix'} is not read, {' '.join(_READERS)} are"
+        )
+    mesh = _READERS[suffix](path, max_triangles)
     if not any(surface.num_triangles for surface in mesh.surfaces):
         raise UnrenderableMesh("no faces")
     return mesh
@@ -116,7 +121,7 @@ def finite_triangles(surfaces: Sequence[Surface], notes: list[str]) -> list[Surf
         finite = np.isfinite(surface.positions).all(axis=(1, 2))
         num_dropped += int((~finite).sum())
         surface = surface.take(finite)
-        for name, value in (("uv", 0.0), ("colors", 1.0)):
+        for name, value in (("uv", 0.0), ("emission_uv", 0.0), ("colors", 1.0)):
             numbers = getattr(surface, name)
             if numbers is not None and not (is_number := np.isfinite(numbers)).all():
                 num_repaired += int((~is_number).any(axis=-1).sum())

@@ -20,12 +20,25 @@ def too_many_triangles(count: int, max_triangles: int) -> UnrenderableMesh:
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """How a texture goes on beyond 0..1, along each axis: "repeat", "mirror" (every second time mirrored) or
+    "clamp" (its edge goes on). nearest: texels keep their edges when they are seen enlarged."""
+
+    wrap_u: str = "repeat"
+    wrap_v: str = "repeat"
+    nearest: bool = False
+
+
+@dataclass(frozen=True)
 class Material:
     """Diffuse only: a Gaussian without view dependence couldn't learn a highlight.
 
     base_color, emission: linear light, not sRGB.
-    base_image, emission_image: sRGB pictures, multiplied with the colours.
+    base_image, emission_image: sRGB images, multiplied with the colours.
     alpha_mode: "opaque"; "mask" (drawn where alpha >= alpha_cutoff); "blend" (translucent).
+    double_sided: false where a format says that faces are seen from their front alone, around which their
+        corners go counter-clockwise. Their backs give way to every front along the ray, before or behind.
+    unlit: the base colour is seen as it is, in no light.
     """
 
     base_color: tuple[float, float, float, float] = UNCOLORED
@@ -34,6 +47,10 @@ class Material:
     emission_image: Image.Image | None = None
     alpha_mode: str = "opaque"
     alpha_cutoff: float = 0.5
+    double_sided: bool = True
+    unlit: bool = False
+    base_sampler: Sampler = Sampler()
+    emission_sampler: Sampler = Sampler()
 
 
 @dataclass
@@ -43,7 +60,8 @@ class Surface:
 
     positions: [F, 3, 3] float64; the last axis is x, y, z.
     normals: [F, 3, 3] or None where the file has none; not necessarily of unit length.
-    uv: [F, 3, 2] or None; the origin is the picture's lower left corner.
+    uv: [F, 3, 2] or None; the origin is the image's lower left corner.
+    emission_uv: [F, 3, 2] where the emission's image has other coordinates than `uv`, or None.
     colors: [F, 3, 4] linear RGBA or None.
     """
 
@@ -52,6 +70,7 @@ class Surface:
     normals: np.ndarray | None = None
     uv: np.ndarray | None = None
     colors: np.ndarray | None = None
+    emission_uv: np.ndarray | None = None
 
     @property
     def num_triangles(self) -> int:
@@ -61,7 +80,9 @@ class Surface:
         """The triangles where keep [F] is true; this surface itself where all are."""
         if keep.all():
             return self
-        parts = {name: getattr(self, name) for name in ("positions", "normals", "uv", "colors")}
+        parts = {
+            name: getattr(self, name) for name in ("positions", "normals", "uv", "colors", "emission_uv")
+        }
         parts = {name: None if values is None else values[keep] for name, values in parts.items()}
         return replace(self, **parts)
 

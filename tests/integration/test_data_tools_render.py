@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[render]'")
+pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[mesh]'")
 pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
 
 import trimesh

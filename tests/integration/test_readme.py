@@ -138,7 +138,7 @@ def test_every_path_in_a_sentence_exists(path):
 def folder(tmp_path) -> Path:
     """Where the page is walked: `meshes/` with ten small ones, or a skip that says what is missing."""
     pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
-    trimesh = pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[render]'")
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[mesh]'")
     from data_tools.engines import EngineUnavailable, make_engine
 
     try:

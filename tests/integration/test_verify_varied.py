@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[render]'")
+pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[mesh]'")
 pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
 
 import trimesh

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[render]'")
+pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[mesh]'")
 
 from data_tools.colors import linear_to_srgb, srgb_to_linear
 from data_tools.meshes.load import load_mesh

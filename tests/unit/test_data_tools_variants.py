@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[render]'")
+pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[mesh]'")
 
 import trimesh
 
