@@ -10,12 +10,12 @@ import numpy as np
 
 # WebDataset ends a key at the first dot and a tar path has slashes, so a uid has neither; and a plain
 # tar header holds names of 100 characters.
-_ALLOWED = re.compile(r"^[A-Za-z0-9_-]{1,80}$")
+_ALLOWED = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _REPLACED = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def is_uid(name: str) -> bool:
-    return bool(_ALLOWED.match(name))
+    return bool(_ALLOWED.fullmatch(name))
 
 
 def make_uid(relative_path: str) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from lgm.masking import masked
 
 _LONGEST = 300  # characters of a foreign message or name: a header may hold 10 kB of them
+_MASKED_WHOLE = 20_000
 
 
 class RunStopped(Exception):
@@ -80,7 +81,10 @@ def shown(text: object, longest: int = _LONGEST) -> str:
     """Text from elsewhere as one printable line: control characters, line breaks, lone surrogates and marks
     that turn the direction of writing are escaped as Python does, credentials are masked, and its middle is
     left out beyond `longest` characters."""
-    text = masked(text)  # first: half a signature would not be known for one
+    text = str(text)
+    if len(text) > _MASKED_WHOLE:  # a file's worth, of which the ends are shown
+        text = f"{text[: _MASKED_WHOLE // 2]} … {text[-_MASKED_WHOLE // 2 :]}"
+    text = masked(text)  # before it is cut: half a signature would not be known for one
     if len(text) > longest:
         text = f"{text[: longest * 2 // 3]} … {text[-longest // 3 :]}"
     return text if text.isprintable() else "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)

@@ -27,7 +27,9 @@ _HARMLESS_VALUE = re.compile(r"[\w./~-]{0,64}")
 _USERINFO = re.compile(
     r"://(?:[^\s/?#'\"<>]*@|[^\s/:@\[]*:(?!\s|\d{1,5}(?:[/?#\s,;:)\]'\"]|$))[^\n@]{0,200}@(?:[^\s/@]*@)*)"
 )
-_QUERY = re.compile(r"(://[^\s?#]*)([?#]\S*)")
+_QUERY = re.compile(
+    r"(://[^\s?#]{0,2000})([?#]\S*)"
+)  # bounded: text of `://` alone takes no square of its length
 _PARAMETER = re.compile(r"([?#&;])([^?#&;=]*)(=?)([^?#&;]*)")
 _PUNCTUATION = "'\"`),.;:]}>"
 _SECRET_NAME = (
@@ -47,7 +49,7 @@ _COMMANDS = (
     # curl's and wget's -H 'Authorization: …'
     (
         re.compile(
-            r"(?i)\b((?:proxy-)?authorization|cookie|x-[\w-]*(?:key|token|secret|auth)[\w-]*)\s*:\s*[^\n'\"]+"
+            r"(?i)\b((?:proxy-)?authorization|cookie|x-[\w-]{0,60}(?:key|token|secret|auth)[\w-]{0,60})\s*:\s*[^\n'\"]+"
         ),
         rf"\1: {MASK}",
     ),

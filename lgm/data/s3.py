@@ -12,6 +12,8 @@ import os
 from functools import lru_cache
 from typing import Any
 
+from lgm.masking import masked
+
 _VALID_S = 3600  # a signature; each attempt gets its own
 
 
@@ -28,8 +30,11 @@ def signed_url(url: str) -> str:
             f"{url} needs botocore, which is not installed: pip install 'lgm-training[s3]'"
         ) from error
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    if not bucket or not key:
-        raise FileNotFoundError(f"{url} names no file in a bucket; write s3://<bucket>/<folder>")
+    if not bucket or not key or "@" in bucket:
+        raise FileNotFoundError(
+            f"{masked(url)} names no file in a bucket; write s3://<bucket>/<folder>, with credentials in the "
+            "AWS_… variables"
+        )
     unsigned = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true")
     region = os.environ.get("AWS_REGION")  # botocore itself looks at AWS_DEFAULT_REGION alone
     try:
@@ -48,9 +53,11 @@ def signed_url(url: str) -> str:
         botocore.exceptions.HTTPClientError,
         botocore.exceptions.ConnectionError,
     ) as error:
-        raise OSError(f"credentials: {error}") from error
+        raise OSError(f"credentials: {masked(error)}") from error
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
-        raise FileNotFoundError(f"{url}: {error}; see the AWS_… variables and ~/.aws/config") from error
+        raise FileNotFoundError(
+            f"{url}: {masked(error)}; see the AWS_… variables and ~/.aws/config"
+        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from lgm.cameras.checks import distance_fault, fov_fault, pose_fault
+from lgm.data.names import MOST_INDEX_BYTES, MOST_OBJECTS, shard_fault, splits_fault
 from lgm.errors import Named, reading, shown
 
 VERSION = 1
@@ -221,35 +222,35 @@ class Index:
 
 
 def parse_index(text: str | bytes, where: str) -> Index:
-    """Read `index.json`; `where` names it in errors. Raises ValueError."""
-    with reading(where, "it is no JSON; pack the data set again"):
-        content = json.loads(text)
-        if not isinstance(content, dict) or content.get("version") != VERSION:
-            version = content.get("version") if isinstance(content, dict) else None
-            raise ValueError(f"{where} has version {shown(repr(version))}, this program reads {VERSION}")
-    with reading(where, "it needs shards with name, samples, bytes and sha256; pack the data set again"):
-        shards = tuple(
-            ShardInfo(
-                str(s["name"]), operator.index(s["samples"]), operator.index(s["bytes"]), str(s["sha256"])
-            )
-            for s in content["shards"]
+    """Read and check `index.json`; `where` names it in errors. Raises ValueError.
+
+    Names and checksums become paths, URLs and parts of commands, so here they are held to what such a thing
+    may be (`lgm.data.names`).
+    """
+    if len(text) > MOST_INDEX_BYTES:
+        raise ValueError(
+            f"{where} has {len(text)} bytes, more than the {MOST_INDEX_BYTES} that are read of it"
         )
-        splits = {
-            name: tuple(str(m) for m in members) for name, members in (content.get("splits") or {}).items()
-        }
-        render = dict(content.get("render") or {})
-    if not shards:
+    with reading(where, "pack the data set again"):
+        return _checked_index(json.loads(text), where)
+
+
+def _checked_index(content: Any, where: str) -> Index:
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        version = content.get("version") if isinstance(content, dict) else None
+        raise ValueError(f"{where} has version {shown(repr(version))}, this program reads {VERSION}")
+    entries, splits, render = (content.get(key) or {} for key in ("shards", "splits", "render"))
+    if not entries:
         raise ValueError(f"{where} names no shard; the data set is empty")
-    names: set[str] = set()
-    for shard in shards:
-        if re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", shard.name) is None:
-            raise ValueError(f"{where} names the shard {shard.name!r}, expected a file beside it: no folders")
-        if shard.name in names:
-            raise ValueError(f"{where} names the shard {shard.name!r} twice; mend it, or pack the set again")
-        if shard.samples < 1 or shard.bytes < 1:
-            raise ValueError(
-                f"{where} gives shard {shard.name!r} samples={shard.samples} and bytes={shard.bytes}, which "
-                "must be positive; mend it, or pack the set again"
-            )
-        names.add(shard.name)
-    return Index(shards, render, splits)
+    if not isinstance(entries, list) or not isinstance(render, dict):
+        raise ValueError(f"{where} needs a list `shards` and a table `render`; pack the data set again")
+    fault = splits_fault(splits) or next(filter(None, map(shard_fault, entries)), None)
+    if fault is not None:
+        raise ValueError(f"{where} {fault}; mend it, or pack the set again")
+    shards = tuple(ShardInfo(s["name"], s["samples"], s["bytes"], s["sha256"].lower()) for s in entries)
+    twice = [name for name, count in Counter(shard.name for shard in shards).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where} names the shard {twice[0]!r} twice; mend it, or pack the set again")
+    if sum(shard.samples for shard in shards) > MOST_OBJECTS:
+        raise ValueError(f"{where} counts more than {MOST_OBJECTS} objects; mend it, or pack the set again")
+    return Index(shards, render, {name: tuple(members) for name, members in splits.items()})

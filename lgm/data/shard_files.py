@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import re
+import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -12,11 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from lgm.data.names import checked_name
 from lgm.data.sample import ShardInfo
 from lgm.data.urls import fetch, is_url, join_url
 from lgm.files import locked
+from lgm.masking import masked
 
 _PARTIAL = ".partial"
+_PARTIAL_SIZE = re.compile(r"\.([0-9]{1,16})\.partial$")
 _STALE_S = 3600.0  # a file that did not grow for so long was left by a process that died
 _FORGET_S = 600.0  # a shard that could not be fetched is asked for again after so long
 
@@ -24,19 +30,32 @@ _FORGET_S = 600.0  # a shard that could not be fetched is asked for again after 
 class ShardFiles(ABC):
     """Opens the shards of a data set at random places.
 
+    path: a folder or a URL prefix. The attribute is what log and error lines call it: credentials are masked.
     cache_dir: for what is worth keeping on this machine.
     """
 
     def __init__(self, path: str, cache_dir: Path) -> None:
-        self.path = path
+        self._path = path
+        self.path = masked(path)
         self.cache_dir = cache_dir
 
     def url(self, name: str) -> str:
-        return join_url(self.path, name)
+        """What log and error lines call a file of the set: its path or URL, credentials masked."""
+        return masked(self._url(name))
+
+    def _url(self, name: str) -> str:
+        return join_url(self._path, name)
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """A small file, whole; raises FileNotFoundError, or OSError, also where it is larger."""
+        held = io.BytesIO()
+        self.copy(name, held, max_bytes)
+        return held.getvalue()
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
-        """A small file, whole; raises FileNotFoundError or OSError."""
+    def copy(self, name: str, file: BinaryIO, max_bytes: int) -> None:
+        """Write a file of the set into an empty one; raises FileNotFoundError, or OSError, also where it is
+        larger."""
 
     @abstractmethod
     def open(self, shard: ShardInfo) -> BinaryIO:
@@ -56,15 +75,24 @@ class ShardFiles(ABC):
 class LocalFiles(ShardFiles):
     """Shards in a folder."""
 
-    def read(self, name: str) -> bytes:
-        return (Path(self.path) / name).read_bytes()
+    def place(self, name: str) -> Path:
+        return Path(self._url(name))
+
+    def copy(self, name: str, file: BinaryIO, max_bytes: int) -> None:
+        path = self.place(name)
+        with path.open("rb") as source:
+            if (size := os.fstat(source.fileno()).st_size) > max_bytes:
+                raise OSError(
+                    f"{path} has {size} bytes, more than the {max_bytes} that are read of such a file"
+                )
+            shutil.copyfileobj(source, file)
 
     def open(self, shard: ShardInfo) -> BinaryIO:
-        return (Path(self.path) / shard.name).open("rb")
+        return self.place(shard.name).open("rb")
 
     def check(self, shards: Sequence[ShardInfo], num_readers: int) -> None:
         for shard in shards:
-            file = Path(self.path) / shard.name
+            file = self.place(shard.name)
             if not file.is_file():
                 raise FileNotFoundError(
                     f"shard {file} is missing, though index.json names it; pack the set again"
@@ -92,16 +120,9 @@ class UrlFiles(ShardFiles):
         self._failed: dict[str, tuple[float, str]] = {}
         self._ahead: set[str] = set()
 
-    def read(self, name: str) -> bytes:
-        self.cache_dir.mkdir(parents=True, exist_ok=True)
-        # Always asked for anew: it says which shards are the right ones.
-        partial = self.cache_dir / f"{name}.{os.getpid()}.partial"
-        try:
-            with partial.open("wb+") as file:
-                fetch(self.url(name), file)
-            return partial.read_bytes()
-        finally:
-            partial.unlink(missing_ok=True)
+    def copy(self, name: str, file: BinaryIO, max_bytes: int) -> None:
+        # Always asked for anew: the index says which shards are the right ones.
+        fetch(self._url(name), file, max_bytes=max_bytes)
 
     def open(self, shard: ShardInfo) -> BinaryIO:
         path = self._cached(shard)
@@ -158,7 +179,7 @@ class UrlFiles(ShardFiles):
         self._ahead.discard(shard.name)
 
     def _cached(self, shard: ShardInfo) -> Path:
-        return self.cache_dir / f"{shard.sha256[:16]}-{Path(shard.name).name}"
+        return self.cache_dir / f"{shard.sha256[:16]}-{checked_name(shard.name)}"
 
     def _fetch(self, shard: ShardInfo, path: Path) -> None:
         """Fetch a shard unless another process or thread does: then wait for that one."""
@@ -171,7 +192,7 @@ class UrlFiles(ShardFiles):
                 with locked(self.cache_dir / "locks" / "room"), partial.open("wb+") as file:
                     self._make_room()
                 with partial.open("rb+") as file:
-                    fetch(self.url(shard.name), file, shard.bytes)
+                    fetch(self._url(shard.name), file, shard.bytes)
                     _check_content(file, shard, self.url(shard.name))
                 partial.rename(path)
             finally:
@@ -195,8 +216,8 @@ class UrlFiles(ShardFiles):
                 found = path.stat()
             except FileNotFoundError:  # another process made room
                 continue
-            is_partial = path.name.endswith(_PARTIAL)
-            yield found.st_mtime, int(path.name.split(".")[-2]) if is_partial else found.st_size, path
+            promised = _PARTIAL_SIZE.search(path.name)
+            yield found.st_mtime, int(promised[1]) if promised else found.st_size, path
 
 
 def shard_files(path: str, cache_dir: str | Path | None, cache_bytes: float) -> ShardFiles:

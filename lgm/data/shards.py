@@ -13,6 +13,7 @@ import numpy as np
 from lgm.data.decode import MAX_VIEW_SIDE, decode_depths, decode_rgba, max_side
 from lgm.data.filters import Filters
 from lgm.data.members import ShardMembers, read_file
+from lgm.data.names import MOST_INDEX_BYTES
 from lgm.data.sample import (
     INDEX_NAME,
     BrokenSample,
@@ -98,9 +99,9 @@ class ShardSource(Source):
         cache_bytes: float = 50e9,
         filters: Filters | None = None,
     ) -> None:
-        self.path = str(path)
+        self.files = shard_files(str(path), cache_dir, cache_bytes)
+        self.path = self.files.path
         self.split = split
-        self.files = shard_files(self.path, cache_dir, cache_bytes)
         self.index = self._read_index()
         self._depth_unit = self._render_number("depth_unit")
         resolution = self._render_number("resolution")
@@ -183,9 +184,11 @@ class ShardSource(Source):
     def _read_index(self) -> Index:
         where = self.files.url(INDEX_NAME)
         try:
-            return parse_index(self.files.read(INDEX_NAME), where)
+            return parse_index(self.files.read(INDEX_NAME, MOST_INDEX_BYTES), where)
         except OSError as error:
-            if isinstance(self.files, LocalFiles) and not Path(where).is_file():
+            if isinstance(self.files, LocalFiles) and isinstance(
+                error, FileNotFoundError | NotADirectoryError
+            ):
                 raise FileNotFoundError(
                     f"data.path={self.path} has no {INDEX_NAME}; give a folder that data_tools.pack wrote, "
                     "or data=quickstart for the bundled objects"

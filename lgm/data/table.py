@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lgm.data.members import ShardMembers, read_file
+from lgm.data.names import MOST_LINE_BYTES, MOST_ROW_BYTES
 from lgm.data.sample import TABLE_NAME, BrokenSample, Index, ShardInfo, table_line
 from lgm.data.shard_files import LocalFiles, ShardFiles
-from lgm.files import locked, write_text
+from lgm.data.transfer import TooLarge
+from lgm.errors import first_line, reading
+from lgm.files import atomic, locked
 
 log = logging.getLogger(__name__)
 
@@ -35,39 +39,65 @@ def rows(files: ShardFiles, index: Index) -> Iterator[Row]:
     """All objects of a set; raises ValueError where table and index disagree."""
     where = files.url(TABLE_NAME)
     try:
-        if isinstance(files, LocalFiles):
-            path = Path(where) if Path(where).is_file() else _own_table(files, index)
-        else:
-            path = _fetched_table(files, index)
+        path = _table(files, index)
     except OSError as error:
-        raise ValueError(f"{files.path} cannot be read for its metadata: {error}") from error
+        raise ValueError(f"{files.path} cannot be read for its metadata: {first_line(error)}") from error
+    try:
+        yield from _rows(path, where, index)
+    except ValueError:
+        if not isinstance(files, LocalFiles):
+            path.unlink(missing_ok=True)  # the next run asks for it anew: the server may have mended it
+        raise
+
+
+def _rows(path: Path, where: str, index: Index) -> Iterator[Row]:
     samples = {shard.name: shard.samples for shard in index.shards}
     places = dict.fromkeys(samples, 0)
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                metadata = json.loads(line)
-                shard, uid = metadata.pop("shard"), str(metadata["uid"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{where} line {number} needs a shard and a uid: {error!r}") from error
-            if shard in places:
-                yield Row(shard, places[shard], uid, metadata)
-                places[shard] += 1
+    with path.open("rb") as lines:
+        # A line is read no further than the longest may be: what comes of a server need not have line breaks.
+        for number, line in enumerate(iter(partial(lines.readline, MOST_LINE_BYTES + 1), b""), 1):
+            place = f"{where} line {number}"
+            with reading(place, f"pack the set again, or remove {TABLE_NAME}"):
+                row = _row(line, places, place)
+            if row is None:
+                continue
+            yield row
+            places[row.shard] += 1
+            if places[row.shard] > samples[row.shard]:
+                break
     for shard, count in places.items():
         if count != samples[shard]:
+            more = " and more" if count > samples[shard] else ""
             raise ValueError(
-                f"{where} has {count} objects of shard {shard}, index.json says {samples[shard]}; "
+                f"{where} has {count}{more} objects of shard {shard}, index.json says {samples[shard]}; "
                 f"pack the set again, or remove {TABLE_NAME}"
             )
 
 
-def _fetched_table(files: ShardFiles, index: Index) -> Path:
+def _row(line: bytes, places: Mapping[str, int], where: str) -> Row | None:
+    """A line's object; None where it is of a shard that the index does not name."""
+    if len(line) > MOST_LINE_BYTES:
+        raise ValueError(f"{where} is longer than {MOST_LINE_BYTES} bytes; pack the set again")
+    metadata = json.loads(line)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("shard"), str) or "uid" not in metadata:
+        raise ValueError(f"{where} needs a shard and a uid; pack the set again, or remove {TABLE_NAME}")
+    shard = metadata.pop("shard")
+    return Row(shard, places[shard], str(metadata["uid"]), metadata) if shard in places else None
+
+
+def _table(files: ShardFiles, index: Index) -> Path:
     """The set's own table, fetched once for this index; made from the shards where it has none."""
+    if isinstance(files, LocalFiles):
+        path = files.place(TABLE_NAME)
+        return path if path.is_file() else _own_table(files, index)
     path = _cached(files, index)
     with locked(path.with_suffix(".lock")):
         if not path.exists():
             try:
-                write_text(path, files.read(TABLE_NAME).decode())
+                with atomic(path) as new, new.open("wb+") as file:
+                    files.copy(TABLE_NAME, file, max(MOST_LINE_BYTES, index.num_samples * MOST_ROW_BYTES))
+            except TooLarge:
+                raise
             except OSError:
                 log.debug("%s has no %s", files.path, TABLE_NAME)
     return path if path.exists() else _own_table(files, index)
@@ -84,7 +114,9 @@ def _own_table(files: ShardFiles, index: Index) -> Path:
                 len(index.shards),
                 path,
             )
-            write_text(path, "".join(line for shard in index.shards for line in _scan(files, shard)))
+            with atomic(path) as new, new.open("wb") as file:
+                for shard in index.shards:
+                    file.writelines(line.encode("utf-8", "surrogatepass") for line in _scan(files, shard))
     return path
 
 
@@ -103,6 +135,6 @@ def _scan(files: ShardFiles, shard: ShardInfo) -> Iterator[str]:
         for place, uid in enumerate(members.uids):
             try:
                 content = json.loads(read_file(file, members.files(place)["json"], "json", uid))
-            except (BrokenSample, KeyError, ValueError):
+            except (BrokenSample, KeyError, ValueError, RecursionError):
                 content = {}
             yield table_line(shard.name, uid, content if isinstance(content, dict) else {})

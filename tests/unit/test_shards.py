@@ -353,19 +353,20 @@ def test_a_shard_cut_during_a_run_costs_its_lost_objects_alone(tmp_path, caplog)
 
 
 def index_of(*changes: dict) -> str:
-    shards = [{"name": "a.tar", "samples": 1, "bytes": 9, "sha256": "00", **change} for change in changes]
+    entry = {"name": "a.tar", "samples": 1, "bytes": 2048, "sha256": "0" * 64}
+    shards = [{**entry, **change} for change in changes]
     return json.dumps({"version": 1, "shards": shards})
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no JSON"),
+        ("{", "index.json cannot be read: Expecting property name"),
         ('{"version": 2}', "version 2"),
         ('{"version": 1, "shards": []}', "names no shard"),
         ('{"version": 1, "shards": [{"name": "a.tar"}]}', "samples, bytes and sha256"),
         (index_of({"samples": 0}), r"index.json gives shard 'a.tar' samples=0 .* must be positive"),
-        (index_of({"samples": -3}), r"samples=-3 and bytes=9, which must be positive; mend it"),
+        (index_of({"samples": -3}), r"samples=-3 and bytes=2048, which must be positive; mend it"),
         (index_of({"samples": 1.5}), "samples, bytes and sha256"),
         (index_of({}, {}), "names the shard 'a.tar' twice"),
         (index_of({"name": "../E/a.tar"}), r"names the shard '../E/a.tar', expected a file beside it"),
