@@ -21,6 +21,8 @@ FORMATS = ("WEBP", "PNG")
 MAX_VIEW_SIDE = 4096  # pixels, of a view of a set whose index names no resolution
 _MIN_BOUND, _MAX_BOUND = 1024, 16384
 MAX_PIXELS = 1 << 28  # of the views that are decoded together: 1 GiB of RGBA
+# Of Pillow's readers, those for own images, whatever a file's name says: some start other programs (EPS).
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
 _PNG, _WEBP_ANIMATED = b"\x89PNG\r\n\x1a\n", 0x02
 
 
@@ -128,15 +130,17 @@ def opened_image(
 def _open(
     source: bytes | Path, what: object, formats: tuple[str, ...] | None, kind: type[ValueError]
 ) -> Image.Image:
+    Image.init()
+    known = formats and [form for form in formats if form in Image.OPEN]  # AVIF and HEIF are not everywhere
     try:
         with warnings.catch_warnings():
             # Of a size that is checked right behind, and of metadata that nobody reads.
             warnings.simplefilter("ignore")
-            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=known)
     except UnidentifiedImageError as error:  # whose own text says where in memory the bytes lie
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
         kinds = {None: "no image that this program reads", FORMATS: "neither WebP nor PNG"}
-        found = kinds.get(formats) or f"no {' or '.join(formats)}"
+        found = kinds.get(formats) or f"no {' or '.join(known)}"
         raise kind(f"{what} cannot be decoded: {size} bytes, {found}") from error
 
 

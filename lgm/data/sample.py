@@ -99,8 +99,11 @@ def is_positive(value: Any) -> bool:
     return _is_number(value) and 0 < value <= 1e30
 
 
-def parse_cameras(text: str | bytes, uid: str) -> CameraRecord:
-    """Read and check `<uid>.cameras.json`; raises BrokenSample with the object, the value and the fault."""
+def parse_cameras(text: str | bytes, uid: str, at_origin: bool = True) -> CameraRecord:
+    """Read and check `<uid>.cameras.json`; raises BrokenSample with the object, the value and the fault.
+
+    at_origin: whether the object stands at the world's origin, as in a shard.
+    """
 
     def broken(fault: str) -> BrokenSample:
         return BrokenSample(f"object {uid!r}: cameras.json {fault}")
@@ -131,7 +134,7 @@ def parse_cameras(text: str | bytes, uid: str) -> CameraRecord:
     if poses.ndim != 2 or poses.shape[1] != 16 or len(poses) == 0 or poses.dtype.kind not in "iuf":
         raise broken(f"has c2w of shape {poses.shape}, expected 16 numbers for each view")
     c2w = poses.astype(np.float64).reshape(-1, 4, 4)
-    if fault := pose_fault(c2w) or distance_fault(c2w):
+    if fault := pose_fault(c2w) or (distance_fault(c2w) if at_origin else None):
         raise broken(f"view {fault[0]}: {fault[1]}")
     listed = shown(canonical_inputs)
     if any(not 0 <= i < len(c2w) for i in canonical_inputs):

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from lgm.data.decode import opened_image
 from lgm.data.sample import BrokenSample
 from lgm.errors import first_line
 from lgm.files import atomic
@@ -105,7 +106,8 @@ class Rembg(Background):
         digest = hashlib.sha256(f"{self.model} {rgb.shape}".encode() + rgb.tobytes()).hexdigest()
         kept = self.cache_dir / f"{digest}.png"
         if kept.is_file():
-            return np.asarray(Image.open(kept).convert("RGBA"))
+            with opened_image(kept, kept, remedy="remove it", formats=("PNG",)) as image:
+                return np.asarray(image.convert("RGBA"))
         remove, session = self._network(path)
         log.info("removing the background of %s", path)
         try:

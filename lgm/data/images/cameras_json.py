@@ -8,13 +8,15 @@ from pathlib import Path
 from lgm.data.images.lens import Lens
 from lgm.data.images.photos import Capture, Photo, find_pictures, one_size, open_picture
 from lgm.data.sample import BrokenSample, parse_cameras, view_keys
+from lgm.errors import reading
 
 FILE_NAME = "cameras.json"
 
 
 def read(folder: Path, uid: str) -> Capture:
     """Raises BrokenSample where cameras and pictures do not fit."""
-    record = parse_cameras((folder / FILE_NAME).read_bytes(), uid)
+    with reading(folder / FILE_NAME, kind=BrokenSample):
+        record = parse_cameras((folder / FILE_NAME).read_bytes(), uid, at_origin=False)
     paths = find_pictures(folder)
     # Renders may have depth and normals beside their views.
     paths = [folder / name for name in view_keys(path.name for path in paths).values()] or paths

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lgm.cameras.checks import MAX_COORDINATE
 from lgm.data.images.lens import Lens
 from lgm.data.images.photos import EXTENSIONS, Capture, Photo, find_stated, fitted, read_text
 from lgm.data.sample import BrokenSample
+from lgm.errors import reading, shown
 
+_MAX_SIDE = 1e6  # pixels
 FOLDERS = (".", "sparse", "sparse/0", "colmap/sparse/0", "colmap", "model", "text")
 _PICTURE_FOLDERS = ("images", ".", "input")
 # Where fx, fy, cx, cy, k1, k2, p1, p2 stand among a model's parameters; None is zero.
@@ -46,9 +49,12 @@ def find_model(folder: Path) -> Path | None:
 def read(folder: Path, uid: str) -> Capture:
     """Raises BrokenSample where a line, a lens or a picture does not fit."""
     model = find_model(folder)
-    lenses = _lenses(model / "cameras.txt")
     photos = []
-    for name, camera, c2w, where in _images(model / "images.txt"):
+    with reading(model / "cameras.txt", kind=BrokenSample):
+        lenses = _lenses(model / "cameras.txt")
+    with reading(model / "images.txt", kind=BrokenSample):
+        images = _images(model / "images.txt")
+    for name, camera, c2w, where in images:
         if camera not in lenses:
             raise BrokenSample(f"{where} names camera {camera}, which {model / 'cameras.txt'} lacks")
         picture, lens = fitted(_picture_path(folder, name), lenses[camera], f"camera {camera} of cameras.txt")
@@ -79,8 +85,8 @@ def _lenses(path: Path) -> dict[str, Lens]:
         if len(parameters) != 1 + max(place for place in places if place is not None):
             raise BrokenSample(f"{where}: {len(parameters)} parameters do not fit the lens model {model}")
         values = [0.0 if place is None else parameters[place] for place in places]
-        if min(width, height) < 1:
-            raise BrokenSample(f"{where} has a picture of {width:g} × {height:g}")
+        if not all(1 <= side <= _MAX_SIDE for side in (width, height)):
+            raise BrokenSample(f"{where} has an image of {width:g} × {height:g}")
         lenses[camera] = Lens(*values[:4], round(width), round(height), tuple(values[4:]))
     return lenses
 
@@ -98,7 +104,11 @@ def _images(path: Path) -> list[tuple[str, str, np.ndarray, str]]:
                 f"{where} has {len(words)} words, expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
             )
         values = np.array(_numbers(words[1:8], where))
-        if np.isfinite(values).all() and np.linalg.norm(values[:4]) < 1e-6:
+        if not (np.isfinite(values).all() and np.abs(values).max() <= MAX_COORDINATE):
+            raise BrokenSample(
+                f"{where} has a pose of {shown(words[1:8])}, expected numbers within {MAX_COORDINATE:g}"
+            )
+        if np.linalg.norm(values[:4]) < 1e-6:
             raise BrokenSample(f"{where} has a quaternion of zeros")
         images.append((words[9].strip(), words[8], _camera_to_world(values), where))
     if not images:
@@ -154,7 +164,5 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _numbers(words: list[str], where: str) -> list[float]:
-    try:
+    with reading(where, kind=BrokenSample):
         return [float(word) for word in words]
-    except ValueError as error:
-        raise BrokenSample(f"{where}: {error}") from error

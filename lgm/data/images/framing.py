@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from lgm.cameras.checks import MAX_DISTANCE_RATIO
 from lgm.cameras.upright import looking_along, turning, up_direction
 from lgm.data.images.geometry import meeting_point, middle
 from lgm.data.images.lens import Lens
@@ -71,6 +72,12 @@ def frame_of_rays(
     upright = turning(up, _Y)
     toward = center - c2w[:, :3, 3]
     distances = np.linalg.norm(toward, axis=1)
+    if distances.min() * MAX_DISTANCE_RATIO < distances.max():
+        name = capture.photos[int(distances.argmin())].picture.path.name
+        raise BrokenSample(
+            f"object {capture.uid!r}: the camera of {name} stands {distances.min():.3g} from the object, "
+            f"others {distances.max():.3g}: within {MAX_DISTANCE_RATIO:g} times is expected"
+        )
     angles = np.array(
         [
             _half_angle(found, way, lens, pixels)

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from lgm.cameras.checks import fov_fault
+
 _UNDISTORT_STEPS = 20
+_MAX_CENTER = 100  # of the principal point, in widths or heights: crops lie outside, none so far
+_MAX_DISTORTION = 1e6
 _MAX_SLOPE = 1e3  # of a ray that looks all but sideways, where there is no distortion to end it
 
 
@@ -53,6 +57,16 @@ class Lens:
             return f"has intrinsics {numbers} that are no numbers"
         if self.focal_x <= 0 or self.focal_y <= 0:
             return f"has focal lengths {self.focal_x} and {self.focal_y}, which must be above 0"
+        for axis, size, focal, center in (
+            ("x", self.width, self.focal_x, self.center_x),
+            ("y", self.height, self.focal_y, self.center_y),
+        ):
+            if fault := fov_fault(float(np.degrees(2 * np.arctan(0.5 * size / focal)))):
+                return f"has fl_{axis}={focal:g} for {size} pixels, a field of view of {fault}"
+            if abs(center) > _MAX_CENTER * size:
+                return f"has c{axis}={center:g}, far outside of its image of {size} pixels"
+        if max(map(abs, self.distortion)) > _MAX_DISTORTION:
+            return f"has distortion {self.distortion}, of which none may be beyond {_MAX_DISTORTION:g}"
         return None
 
     def project(

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from lgm.data.decode import IMAGE_FORMATS, MAX_PIXELS, opened_image
 from lgm.data.sample import BrokenSample
 
 _SHAPE_TOLERANCE = 0.01
@@ -19,11 +20,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
     Its alpha counts where it has one that says anything, else its brightness; of files that hold 0 and 1
     alone, 1 is the object. Raises BrokenSample where it cannot be read or has another shape.
     """
-    try:
-        with Image.open(path) as image:
-            rgba = image.convert("RGBA")
-    except Exception as error:  # Pillow raises whatever its codec meets
-        raise BrokenSample(f"{path} cannot be decoded as a mask: {error}") from error
+    with opened_image(path, f"{path}, a mask,", max_pixels=MAX_PIXELS, formats=IMAGE_FORMATS) as image:
+        rgba = image.convert("RGBA")
     ratio = rgba.width / rgba.height * size[1] / size[0]
     if abs(ratio - 1) > _SHAPE_TOLERANCE:
         raise BrokenSample(

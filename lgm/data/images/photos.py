@@ -11,12 +11,15 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, ImageOps
 
+from lgm.cameras.checks import pose_fault
+from lgm.data.decode import IMAGE_FORMATS, MAX_PIXELS, opened_image
 from lgm.data.images.color_profiles import in_srgb
 from lgm.data.images.lens import Lens
 from lgm.data.images.masks import read_mask
-from lgm.data.sample import BrokenSample, pose_fault
+from lgm.data.sample import BrokenSample
+from lgm.errors import reading, shown
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 _HEIF = (".heic", ".heif")  # a phone's, which Pillow reads through pillow-heif alone
@@ -39,12 +42,9 @@ class Picture:
 
     def read(self) -> tuple[UInt8[np.ndarray, "H W 4"], bool]:
         """Its pixels in sRGB, straight alpha, and whether it has an alpha that says anything."""
-        try:
-            with Image.open(self.path) as image:
-                image = ImageOps.exif_transpose(image) if self.turned else image
-                rgba = np.asarray(in_srgb(image, self.path).convert("RGBA"))
-        except Exception as error:  # Pillow raises whatever its codec meets
-            raise BrokenSample(f"{self.path} cannot be decoded: {error}") from error
+        with opened_image(self.path, self.path, max_pixels=MAX_PIXELS, formats=IMAGE_FORMATS) as image:
+            image = ImageOps.exif_transpose(image) if self.turned else image
+            rgba = np.asarray(in_srgb(image, self.path).convert("RGBA"))
         if self.mask is not None:
             alpha = np.minimum(rgba[..., 3], read_mask(self.mask, (self.width, self.height)))
             return np.concatenate([rgba[..., :3], alpha[..., None]], axis=-1), True
@@ -90,12 +90,14 @@ class Capture:
         if not self.photos:
             raise BrokenSample(f"object {self.uid!r}: the file of its cameras names no pictures")
         paths = [os.path.normpath(photo.picture.path) for photo in self.photos]
-        for view, path in enumerate(paths):
-            if path in paths[:view]:  # as a target it would be compared with itself as an input
+        seen: set[str] = set()
+        for path in paths:
+            if path in seen:  # as a target it would be compared with itself as an input
                 raise BrokenSample(
                     f"object {self.uid!r}: the file of its cameras names {path} more than once; name each "
                     "picture once"
                 )
+            seen.add(path)
         fault = pose_fault(np.stack([photo.c2w for photo in self.photos]))
         if fault:
             view, what = fault
@@ -120,18 +122,13 @@ def open_picture(path: Path, turn: bool = False) -> Picture:
         raise BrokenSample(f"{path} is missing")
     if path.suffix.lower() in _HEIF:
         _register_heif(path)
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                raise BrokenSample(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it")
-            width, height = image.size
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except UnidentifiedImageError as error:
-        raise BrokenSample(f"{path} cannot be decoded: it is no picture that this program reads") from error
-    except BrokenSample:
-        raise
-    except Exception as error:
-        raise BrokenSample(f"{path} cannot be decoded: {error}") from error
+    with opened_image(path, path, max_pixels=MAX_PIXELS, formats=IMAGE_FORMATS) as image:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise BrokenSample(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it")
+        width, height = image.size
+        # Of a PNG that has none before its pixels, Pillow would decode them to look behind.
+        is_told = image.format != "PNG" or "exif" in image.info
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if is_told else 1
     if turn and orientation in _TURNED:
         width, height = height, width
     return Picture(path, width, height, turned=turn and orientation != 1)
@@ -205,20 +202,16 @@ def read_text(path: Path) -> str:
     """A text file with or without a byte order mark, in UTF-8 or UTF-16; raises BrokenSample."""
     content = path.read_bytes()
     encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-    try:
+    with reading(path, "it is not text", BrokenSample):
         return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise BrokenSample(f"{path} is not text: {error}") from error
 
 
 def number(content: Mapping, key: str, where: str) -> float | None:
     """A field as a number, None where it is not there; BrokenSample where it is something else."""
     if content.get(key) is None:
         return None
-    try:
+    with reading(f"{where}: {key}={shown(repr(content[key]))}", "it is no number", BrokenSample):
         return float(content[key])
-    except (TypeError, ValueError) as error:
-        raise BrokenSample(f"{where} has {key}={content[key]!r}, which is no number") from error
 
 
 def _register_heif(path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from lgm.cameras.checks import distance_fault, fov_fault, pose_fault
+from lgm.data.decode import MAX_PIXELS
 from lgm.data.images import cameras_json, colmap_text, transforms_json, unposed
 from lgm.data.images.background import Background
 from lgm.data.images.framing import Frame, frame_of_rays
@@ -20,6 +22,7 @@ from lgm.data.images.recentring import Recenter, frame_of_ring
 from lgm.data.images.warp import reimage
 from lgm.data.sample import BrokenSample, CameraRecord
 from lgm.data.source import PosedObject, Source
+from lgm.errors import reading
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class ImagesSource(Source):
     up: the world's up, in the user's frame; None is what the file defines or the cameras suggest.
     radius, fov_y_deg: where the network expects its first camera, and its lens.
     max_resolution: side, in pixels, beyond which pictures are made smaller.
+    max_megapixels: a larger image is refused before it is decoded.
     """
 
     remedy = ""  # what is wrong with pictures says what to do about them
@@ -83,6 +87,7 @@ class ImagesSource(Source):
         radius: float = 1.5,
         fov_y_deg: float = 49.1,
         max_resolution: int = 1024,
+        max_megapixels: float = 50.0,
     ) -> None:
         if split is not None:
             raise ValueError(
@@ -99,6 +104,11 @@ class ImagesSource(Source):
             )
         if max_resolution < 1:
             raise ValueError(f"data.max_resolution={max_resolution} must be at least 1")
+        if not 0 < max_megapixels * 1e6 <= MAX_PIXELS:
+            raise ValueError(
+                f"data.max_megapixels={max_megapixels} must lie above 0 and be {MAX_PIXELS / 1e6:.0f} at most"
+            )
+        self._max_megapixels = max_megapixels
         self._background = background
         self._recenter = recenter
         self._azimuths_deg = tuple(float(angle) for angle in azimuths_deg)
@@ -116,11 +126,19 @@ class ImagesSource(Source):
 
     def load(self, shard: int, ordinal: int) -> OwnPictures:
         if ordinal not in self._objects:
-            self._objects[ordinal] = self._loaded(self._folders[ordinal])
+            folder = self._folders[ordinal]
+            # What overflows or is divided by zero among these cameras is no camera's.
+            with (
+                reading(folder, kind=BrokenSample),
+                np.errstate(over="raise", divide="raise", invalid="raise"),
+            ):
+                self._objects[ordinal] = self._loaded(folder)
         return self._objects[ordinal]
 
     def _loaded(self, folder: Path) -> OwnPictures:
         capture = self._read(folder).in_order().check()
+        for photo in capture.photos:
+            self._check_size(photo.picture)
         outlines = []
         for photo in capture.photos:
             pixels = outline(cut_out(photo.picture, self._background)[..., 3])
@@ -140,7 +158,23 @@ class ImagesSource(Source):
             )
         else:
             frame = frame_of_ring(capture, outlines, self._fov_y_deg, self._recenter, self._max_resolution)
+        fault = pose_fault(frame.c2w) or distance_fault(frame.c2w)
+        fault = fault or ((0, found) if (found := fov_fault(frame.fov_y_deg)) else None)
+        if fault:
+            name = capture.photos[fault[0]].picture.path.name
+            raise BrokenSample(
+                f"object {capture.uid!r}: as the network would see it, the camera of {name}: {fault[1]}"
+            )
         return OwnPictures(capture, frame, self._background)
+
+    def _check_size(self, picture: Picture) -> None:
+        megapixels = picture.width * picture.height / 1e6
+        if megapixels > self._max_megapixels:
+            raise BrokenSample(
+                f"{picture.path} has {picture.width} × {picture.height} pixels, more than "
+                f"data.max_megapixels={self._max_megapixels:g}; scale it down (the network sees "
+                f"{self._max_resolution} a side), or raise that"
+            )
 
     def _read(self, folder: Path) -> Capture:
         relative = folder.relative_to(self._root).as_posix()

@@ -32,8 +32,10 @@ from lgm.data.images.photos import (
     read_text,
 )
 from lgm.data.sample import BrokenSample
+from lgm.errors import reading, shown
 
 FILE_NAME = "transforms.json"
+_MAX_SIDE = 1e6  # pixels
 _PARTS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 # Of `camera_model`, in any case: what a pinhole with k1 k2 p1 p2 can stand for. All others are refused.
 _PERSPECTIVE = ("", "PERSPECTIVE", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
@@ -55,22 +57,23 @@ def find_files(folder: Path) -> list[Path]:
 
 def read(folder: Path, uid: str) -> Capture:
     """Raises BrokenSample where a field is missing or does not fit its picture."""
-    photos = [photo for path in find_files(folder) for photo in _frames(path, uid)]
+    photos = []
+    for path in find_files(folder):
+        with reading(path, kind=BrokenSample):
+            photos += _frames(path, uid)
     return Capture(uid, tuple(photos), up=None, posed=True)
 
 
 def _frames(path: Path, uid: str) -> list[Photo]:
-    try:
+    with reading(path, "it is not JSON", BrokenSample):
         content = json.loads(read_text(path))
-    except ValueError as error:
-        raise BrokenSample(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
         raise BrokenSample(f"{path} lacks a list of frames")
     photos, unsized = [], []
     for index, frame in enumerate(content["frames"]):
         where = f"{path} frame {index}"
         if not isinstance(frame, dict):
-            raise BrokenSample(f"{where} is {frame!r}, expected file_path and transform_matrix")
+            raise BrokenSample(f"{where} is {shown(repr(frame))}, expected file_path and transform_matrix")
         for key in ("file_path", "transform_matrix"):
             if key not in frame:
                 raise BrokenSample(f"{where} lacks {key}")
@@ -96,8 +99,10 @@ def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Picture, L
     if width is None or height is None:
         picture = open_picture(path)
         width, height = picture.width, picture.height
-    if min(width, height) <= 0:
-        raise BrokenSample(f"{where} has w={width:g} and h={height:g}, which must be above 0")
+    if not all(0.5 < side <= _MAX_SIDE for side in (width, height)):
+        raise BrokenSample(
+            f"{where} has w={width:g} and h={height:g}, which must be pixels, above 0 and finite"
+        )
     focal_x = number(stated, "fl_x", where)
     angle_x, angle_y = (number(stated, key, where) for key in ("camera_angle_x", "camera_angle_y"))
     if focal_x is None:
@@ -162,10 +167,8 @@ def _focal(angle_rad: float, size: float, key: str, where: str) -> float:
 
 
 def _pose(matrix: Any, where: str) -> np.ndarray:
-    try:
+    with reading(f"{where}: its transform_matrix", "it is no matrix of numbers", BrokenSample):
         c2w = np.asarray(matrix, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise BrokenSample(f"{where} has a transform_matrix that is no matrix of numbers") from error
     if c2w.shape == (3, 4):
         c2w = np.concatenate([c2w, [[0.0, 0.0, 0.0, 1.0]]])
     if c2w.shape != (4, 4):
