@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from lgm.cli import resolvers, runtime
+from lgm.cli import command_line, resolvers, runtime
 from lgm.cli.evaluate import evaluate
 
 resolvers.register()
@@ -15,4 +15,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lgm.cli.build import (
     save_config,
 )
 from lgm.cli.launch import check_world_size
+from lgm.cli.lock import exclusive
 from lgm.cli.resume import changes
 from lgm.cli.validate import (
     FOR_TRAINING,
@@ -76,9 +78,11 @@ def evaluate(cfg: DictConfig) -> float | None:
     module = build_module(cfg, net, batch_size=None)
     trainer = build_trainer(cfg, callbacks)
     check_world_size(trainer, num_devices(cfg) * cfg.trainer.num_nodes)
-    if trainer.is_global_zero:
-        save_config(cfg, Path(cfg.run_dir))
-    trainer.test(module, datamodule, verbose=False)
+    run_dir = Path(cfg.run_dir)
+    with exclusive(run_dir) if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            save_config(cfg, run_dir)
+        trainer.test(module, datamodule, verbose=False)
     value = trainer.callback_metrics.get(cfg.optimized_metric)
     return None if value is None else float(value)
 

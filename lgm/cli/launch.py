@@ -189,6 +189,19 @@ def starts_elsewhere() -> bool:
     return launch is not None and launch.launcher != "LOCAL_RANK" and (launch.world_size or 1) > 1
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one of its run that writes the run's files, before Lightning says so."""
+    try:
+        if MPIEnvironment.detect():
+            return MPIEnvironment().global_rank() == 0
+        names = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "JSM_NAMESPACE_RANK")
+        if SLURMEnvironment.detect():
+            names += ("SLURM_PROCID",)
+        return all((_number(name) or 0) == 0 for name in names)
+    except ValueError:
+        return True  # `outside_launch` says what is wrong
+
+
 def _number(name: str) -> int | None:
     value = os.environ.get(name)
     if not value:

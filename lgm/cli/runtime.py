@@ -78,7 +78,9 @@ def one_line(error: BaseException) -> str:
         name = lines[0].split()[1]
         marked = [line for line in lines if line.startswith(f"{name}: ")]
         return (marked[-1] if marked else lines[-1]).removeprefix(f"{name}: ")
-    return first_line(error)
+    key = getattr(error, "full_key", None)  # OmegaConf says it on a later line
+    message = first_line(error)
+    return f"{key}: {message}" if key and key not in message else message
 
 
 def quieten_libraries() -> None:

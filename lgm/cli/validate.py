@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lgm.cli.launch import check_launch, starts_elsewhere
 from lgm.models.pretrained import check_choice, complete_net
@@ -112,7 +112,8 @@ def typed() -> list[tuple[str, str]] | None:
     where there was no command line."""
     if not HydraConfig.initialized():
         return None
-    given = HydraConfig.get().overrides.task
+    # As typed: an interpolation in it is not resolved.
+    given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [(override, override.lstrip("+~").split("=")[0].replace("/", ".")) for override in given]
 
 

@@ -100,7 +100,7 @@ def test_a_run_dir_that_cannot_be_written(tmp_path, mode):
     (tmp_path / "file").write_text("")
     result = run_script("train.py", *mode, "data=quickstart", f"run_dir={tmp_path / 'file' / 'run'}")
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].endswith("file is no folder; give another run_dir")
+    assert result.stderr.splitlines()[-1].endswith("file is not a folder; give another run_dir")
     assert "Traceback" not in result.stderr
 
 
