@@ -26,9 +26,12 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lgm.cli.networks import network_named
 from lgm.errors import first_line
 from lgm.files import atomic, write_text
 from lgm.models.checkpoint import check_values, weights_hash
+from lgm.models.networks import complete_net
+from lgm.models.plain_data import parsed, plain
 from lgm.models.pretrained import (
     CONFIG_KEY,
     CONFIG_NAME,
@@ -37,9 +40,9 @@ from lgm.models.pretrained import (
     TRAINING_KEY,
     WEIGHTS_NAME,
     Weights,
-    complete_net,
     read_weights,
 )
+from lgm.models.records import check_metrics
 
 CARD = """---
 pipeline_tag: image-to-3d
@@ -74,7 +77,7 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     if weights.kind != "unknown":
         metadata[KIND_KEY] = weights.kind
     facts = {TRAINING_KEY: weights.training, METRICS_KEY: weights.metrics}
-    metadata |= {key: json.dumps(value) for key, value in facts.items() if value}
+    metadata |= {key: json.dumps(value, allow_nan=False) for key, value in facts.items() if value}
     # Contiguous copies: tensors of a memory-mapped checkpoint may share their storage.
     tensors = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in weights.tensors.items()}
     path = out / WEIGHTS_NAME
@@ -90,8 +93,8 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
             name=out.name,
             millions=millions,
             dtype=str(dtype).removeprefix("torch."),
-            views=net["num_input_views"],
-            size=net["input_size"],
+            views=net.get("num_input_views", "several"),
+            size=net.get("input_size", "any size"),
         )
         write_text(card, text)
     return path
@@ -107,11 +110,14 @@ def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, A
     own = weights_hash(tensors)
     for folder in folders:
         try:
-            summary = json.loads((folder / "metrics.json").read_text("utf-8"))
+            text = (folder / "metrics.json").read_text("utf-8")
+            summary = plain(parsed(text, "metrics.json"), built=("protocol_content",))
             data = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["data"]
             name, of = summary["protocol"], summary["made_with"].get("weights_hash")
-            split = data.get("split")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+            # Reasons for what is null say where a machine looked.
+            rest = {k: v for k, v in summary.items() if k not in _LEFT_OUT and not k.endswith("_reason")}
+            known = check_metrics({name: {"split": data.get("split"), **rest}})
+        except Exception as error:  # whatever readers of JSON and YAML raise
             raise ValueError(f"{folder} is no folder of an evaluation: {first_line(error)}") from error
         if of != own:
             raise ValueError(
@@ -120,9 +126,7 @@ def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, A
             )
         if name in found:
             raise ValueError(f"{folder} is a second evaluation by protocol {name}; give one of each")
-        # Reasons for what is null say where a machine looked.
-        rest = {k: v for k, v in summary.items() if k not in _LEFT_OUT and not k.endswith("_reason")}
-        found[name] = {"split": split, **rest}
+        found |= known
     return found
 
 
@@ -141,10 +145,12 @@ def main() -> int:
         help="a run of evaluate.py on these weights, whose numbers go along; as often as there are protocols",
     )
     parser.add_argument("--float32", action="store_true", help="full precision; half is the default")
+    parser.add_argument("--network", help="of your own, which the file names: <package>.<class>")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        weights = read_weights(arguments.source, arguments.weights)
+        network = None if arguments.network is None else network_named(arguments.network, "--network")
+        weights = read_weights(arguments.source, arguments.weights, network)
         if arguments.evaluation:
             known = weights.metrics | measured(arguments.evaluation, weights.tensors)
             weights = replace(weights, metrics=known)

@@ -6,6 +6,7 @@ import logging
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -21,6 +22,7 @@ from lgm.cli.build import (
 )
 from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
+from lgm.cli.networks import chosen_network
 from lgm.cli.resume import changes
 from lgm.cli.validate import (
     FOR_TRAINING,
@@ -34,14 +36,10 @@ from lgm.cli.validate import (
 )
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, load_strictly, weights_hash
+from lgm.models.networks import COMPUTED_BY, DEFAULT, Network, same_network
 from lgm.models.pretrained import read_weights
 
 log = logging.getLogger(__name__)
-
-# What a checkpoint's own configuration decides: evaluation must not be told its model again.
-_FROM_CHECKPOINT = ("model", "scene", "resolution")
-# But what computes it is no part of it.
-_BACK_ENDS = ("attention", "kernels")
 
 
 def evaluate(cfg: DictConfig) -> float | None:
@@ -52,14 +50,15 @@ def evaluate(cfg: DictConfig) -> float | None:
     check_data(cfg)
     check_devices(cfg)
     check_renderer(cfg)
-    weights = read_weights(cfg.ckpt, cfg.weights)
+    network = chosen_network(cfg)
+    weights = read_weights(cfg.ckpt, cfg.weights, network)
     if weights.config is not None:
-        adopt(cfg, weights.config)
+        adopt(cfg, weights.config, network)
     elif cfg.model is None:
         raise ValueError(f"ckpt={cfg.ckpt} does not say which model it is; add model=big (or small, tiny, …)")
 
     with open_dict(cfg):
-        for back_end in _BACK_ENDS:
+        for back_end in COMPUTED_BY:
             if cfg[back_end] is not None:
                 cfg.model.net[back_end] = cfg[back_end]
     datamodule = build_datamodule(cfg)
@@ -87,13 +86,16 @@ def evaluate(cfg: DictConfig) -> float | None:
     return None if value is None else float(value)
 
 
-def adopt(cfg: DictConfig, stored: dict) -> None:
-    """Take model, scene and resolution from a checkpoint's configuration."""
+def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: Network | None = None) -> None:
+    """Take model, scene and resolution from a record that `lgm.models.records` has checked.
+
+    chosen: the network that cfg.model names. A record's own name is then compared with it, and not imported.
+    """
     for override, key in typed() or []:
         if key.split(".")[0] in ("scene", "resolution"):
             raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
         back_end = key.removeprefix("model.net.")
-        if back_end != key and back_end in _BACK_ENDS:
+        if back_end != key and back_end in COMPUTED_BY:
             value = override.partition("=")[2]
             raise ValueError(f"{override} would have no effect beside a .ckpt; give {back_end}={value}")
     if cfg.rotation is not None:
@@ -101,17 +103,23 @@ def adopt(cfg: DictConfig, stored: dict) -> None:
             f"rotation={cfg.rotation} would have no effect: ckpt={cfg.ckpt} says how its rotations are read; "
             "leave it out"
         )
+    model = stored["model"]
+    net = {"_target_": DEFAULT, **model["net"]}
     if cfg.model is not None:
         asked = OmegaConf.to_container(cfg.model, resolve=True)
-        differing = list(changes(architecture(stored["model"]), architecture(asked), "model"))
+        if chosen is not None and same_network(net["_target_"], chosen):
+            net["_target_"] = asked["net"]["_target_"]  # of the names of one class, the one that was given
+        if set(asked) == {"net"} and set(asked["net"]) <= {"_target_", *COMPUTED_BY}:
+            asked = {**model, "net": {**net, **asked["net"]}}  # a name alone: the arguments are the record's
+        differing = list(changes(architecture({**model, "net": net}), architecture(asked), "model"))
         if differing:
             raise ValueError(
-                f"ckpt={cfg.ckpt} holds another network than model={cfg.model.name}: "
+                f"ckpt={cfg.ckpt} holds another network than model={asked.get('name')}: "
                 f"{', '.join(differing)}; leave model=… out"
             )
     with open_dict(cfg):
-        for key in _FROM_CHECKPOINT:
-            cfg[key] = stored[key]
+        cfg.model = {**model, "net": net}
+        cfg.scene, cfg.resolution = stored["scene"], stored["resolution"]
 
 
 def untrained(cfg: DictConfig) -> LGM:

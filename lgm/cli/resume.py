@@ -10,7 +10,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lgm.cli.build import plain
+from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
+from lgm.errors import shown
 from lgm.models import LGM
 from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint
 
@@ -42,7 +44,7 @@ def resume_path(resume: str | None, run_dir: Path) -> Path | None:
 def check_resume(cfg: DictConfig, net: LGM, path: Path) -> None:
     """Load the checkpoint's weights strictly, and say what differs from the configuration that it was
     trained with. First of all: Lightning would fail only after it has started all processes."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, chosen_network(cfg))
     load_strictly(net, network_weights(checkpoint), f"resume={cfg.resume}: {path}")
     then, now = checkpoint["config"], plain(cfg)
     # Of one shape and yet another network: what positions are offsets from, how rotations are read.
@@ -52,15 +54,19 @@ def check_resume(cfg: DictConfig, net: LGM, path: Path) -> None:
             f"resume={cfg.resume}: {path} is of another network: {', '.join(changed)}; set it back, "
             "or resume=none"
         )
-    if list(then.get("freeze", [])) != list(now["freeze"]):
+    frozen = then.get("freeze", [])
+    if frozen != list(now["freeze"]):
         raise ValueError(
-            f"resume={cfg.resume}: {path} was trained with freeze={then.get('freeze', [])}, and its "
+            f"resume={cfg.resume}: {path} was trained with freeze={shown(frozen)}, and its "
             f"optimizer knows no other; set it back, or start anew: resume=none init_from={path}"
         )
+    optimizer = then.get("optimizer")
+    if not isinstance(optimizer, dict):
+        raise ValueError(f"resume={cfg.resume}: {path} records no optimizer; start anew: resume=none")
     for key in ("_target_", "decay_norms_and_biases"):
-        if then["optimizer"].get(key) != now["optimizer"].get(key):
+        if optimizer.get(key) != now["optimizer"].get(key):
             raise ValueError(
-                f"resume={cfg.resume}: {path} was trained with optimizer.{key}={then['optimizer'].get(key)}, "
+                f"resume={cfg.resume}: {path} was trained with optimizer.{key}={shown(optimizer.get(key))}, "
                 f"whose moments fit no other; set it back, or start anew: resume=none init_from={path}"
             )
     if "ema" in checkpoint and not (now.get("callbacks") or {}).get("ema"):
@@ -77,7 +83,7 @@ def changes(then: Any, now: Any, key: str) -> Iterator[str]:
         target = "_target_"
         if then.get(target) != now.get(target):  # another thing: its options compare with nothing
             then, now = ({target: options.get(target)} for options in (then, now))
-        for name in sorted({*then, *now}):
+        for name in sorted({*then, *now}, key=str):
             yield from changes(then.get(name), now.get(name), f"{key}.{name}")
     elif then != now:
-        yield f"{key} {then} → {now}"
+        yield f"{key} {shown(then, 100)} → {shown(now, 100)}"

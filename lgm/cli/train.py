@@ -23,13 +23,15 @@ from lgm.cli.build import (
 )
 from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
+from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.resume import check_resume, resume_path
 from lgm.cli.validate import check_training, num_devices
 from lgm.models import LGM
 from lgm.models.blocks import use_gradient_checkpointing
 from lgm.models.checkpoint import released_rotation
 from lgm.models.lgm import splat_size
-from lgm.models.pretrained import complete_net, freeze, match_spacing, read_weights, start_from
+from lgm.models.networks import complete_net
+from lgm.models.pretrained import freeze, match_spacing, read_weights, start_from
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def train(cfg: DictConfig) -> float | None:
     """Train; return the metric that a sweep optimises, or None where it was never measured."""
     batches = check_training(cfg)
     run_dir = Path(cfg.run_dir)
-    plain(cfg)  # raises now for what cannot be resolved
+    check_recordable(cfg)  # raises now for what cannot be resolved, or read again
     datamodule = build_datamodule(cfg, accumulation=batches.accumulation)
     datamodule.check("fit", num_devices(cfg), cfg.trainer.num_nodes)
     resume = resume_path(cfg.resume, run_dir)
@@ -97,16 +99,23 @@ def train(cfg: DictConfig) -> float | None:
 
 def start(cfg: DictConfig, net: LGM) -> dict[str, Any]:
     """Fill the network with the weights that `init_from` names; return what these say of their training."""
-    weights = read_weights(cfg.init_from, cfg.init_weights)
+    weights = read_weights(cfg.init_from, cfg.init_weights, chosen_network(cfg))
     start_from(net, weights, cfg.init_policy)
     own = complete_net(plain(cfg)["model"]["net"])
     if weights.config is not None:
         trained = complete_net(weights.config["model"]["net"])
+        if trained["_target_"] != own["_target_"]:
+            log.warning(
+                "init_from=%s was trained as %s, this network is %s",
+                cfg.init_from,
+                trained["_target_"],
+                own["_target_"],
+            )
     else:  # as released; of a file by another name, a person knows how its rotations were trained
-        rotation = released_rotation(weights.path) or own["rotation"]
+        rotation = released_rotation(weights.path) or own.get("rotation")
         trained = {"anchors": "none", "rotation": rotation, "scale_bounds": None}
     for key in ("anchors", "rotation", "scale_bounds"):  # not seen in tensors, which mean nothing without
-        if trained[key] != own[key]:
+        if key in trained and key in own and trained[key] != own[key]:
             then, now = (
                 json.dumps(value, separators=(",", ":")).strip('"') for value in (trained[key], own[key])
             )
@@ -115,7 +124,7 @@ def start(cfg: DictConfig, net: LGM) -> dict[str, Any]:
                 f"model.net.{key}={then}"
             )
     drafts = "draft_elevations_deg"  # weights fit with and without
-    if drafts in trained and trained[drafts] != own[drafts]:
+    if drafts in trained and drafts in own and trained[drafts] != own[drafts]:
         log.warning(
             "init_from=%s was trained with %s=%s, this network has %s",
             cfg.init_from,
@@ -123,8 +132,9 @@ def start(cfg: DictConfig, net: LGM) -> dict[str, Any]:
             trained[drafts],
             own[drafts],
         )
-    if weights.config is not None:  # others do not say of which size their pictures were
-        sizes = ("down_channels", "up_channels", "input_size")
+    sizes = ("down_channels", "up_channels", "input_size")
+    # Weights without a record do not say of which size their images were; other networks have no such map.
+    if weights.config is not None and all(key in trained and key in own for key in sizes):
         match_spacing(net, splat_size(*(trained[key] for key in sizes)))
     return weights.training
 

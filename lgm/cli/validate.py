@@ -10,7 +10,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from lgm.cli.launch import check_launch, starts_elsewhere
-from lgm.models.pretrained import check_choice, complete_net
+from lgm.models.networks import complete_net
+from lgm.models.pretrained import check_choice
 from lgm.rendering import Renderer, make_renderer
 from lgm.rendering.choice import BACKENDS
 from lgm.training.precision import HALVES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -18,6 +19,7 @@ NORM_EPS = 1e-5
 
 
 # Query, key and value [B, L, heads, D] to the result [B, L, heads, D].
+AttentionChoice = Literal["sdpa", "xformers"]
 AttentionCore = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 

@@ -2,17 +2,21 @@
 
 import hashlib
 import logging
+import math
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lgm.errors import first_line
+from lgm import tensor_files
+from lgm.errors import Named, reading, shown
 from lgm.gaussians.activations import ROTATIONS, Rotation
 from lgm.models.lgm import LGM
+from lgm.models.networks import Network, UnknownNetwork, misfits
+from lgm.models.records import FIX, check_run, check_shapes
+from lgm.tensor_files import check_tensors, read_archive
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +28,7 @@ _RELEASED: dict[str, Rotation] = {
     "model_fp16.safetensors": "legacy",
     "model_fp16_fixrot.safetensors": "fixed",
 }
-_SHOWN = 5
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Of a run's configuration, what is nobody else's business.
 _PRIVATE = ("run_dir", "logger", "launcher", "hydra")
 
@@ -62,10 +66,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file; ValueError in one line where it is none."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; give the path of a .safetensors or .ckpt file")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable .safetensors file: {error}; fetch it again") from error
+    with reading(path, "fetch it again"):
+        return tensor_files.read_safetensors(path)
 
 
 def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
@@ -74,37 +76,25 @@ def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str) -> No
     Raises ValueError with the number of tensors that are missing, unexpected or of another shape, and
     the names of the first five of each; or as `check_values`.
     """
-    expected = net.state_dict()
-    missing = [name for name in expected if name not in weights]
-    unexpected = [name for name in weights if name not in expected]
-    misshapen = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    faults = [
-        f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''})"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", misshapen),
-        )
-        if names
-    ]
-    if faults:
+    if faults := misfits(_shapes(net.state_dict()), _shapes(weights)):
         raise ValueError(
-            f"{source} does not fit this model: {'; '.join(faults)}; "
-            "choose the model it was trained as (model=…)"
+            f"{source} does not fit this model: {faults}; choose the model it was trained as (model=…)"
         )
     check_values(weights, source)
     net.load_state_dict(weights)
 
 
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def check_values(weights: dict[str, Tensor], source: str) -> None:
     """Raise ValueError, naming the tensor, where weights are no finite floating-point numbers."""
     for name, tensor in weights.items():
-        if not tensor.is_floating_point():
+        if tensor.dtype not in _FLOATS:
             raise ValueError(f"{source}: {name} holds {tensor.dtype}, no weights; export or fetch it again")
+        if tensor.dtype == torch.float64:
+            tensor = tensor.float()  # as networks hold it: 1e300 is infinite there
         if not tensor.isfinite().all():
             raise ValueError(
                 f"{source}: {name} is not finite (NaN or infinity); give others, e.g. of an earlier step"
@@ -120,24 +110,49 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Our own `.ckpt`, read with `weights_only=True`; ValueError in one line where it is none."""
+def read_checkpoint(path: str | Path, network: Network | None = None) -> dict[str, Any]:
+    """Our own `.ckpt`, its weights checked to be tensors of the network that its record names, and its
+    configuration to be plain data (`lgm.models.records.check_run`). What else it holds serves a resume and
+    is checked there.
+
+    network: one's own, that the record may name.
+
+    Raises FileNotFoundError, or ValueError in one line.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises half a dozen types for a file that is cut or foreign
-        raise ValueError(f"{path} is no readable checkpoint: {first_line(error)}") from error
+    with reading(path, FIX):
+        try:
+            return _checked(read_archive(path), path, network)
+        except UnknownNetwork as error:
+            raise Named(f"{path} {error}") from error
+
+
+def _checked(checkpoint: Any, path: Path, network: Network | None) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "config" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of this program: it holds no state_dict and config")
     version = checkpoint.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; export its weights "
-            "with the version that wrote it (scripts/export.py) and start from them with init_from"
+            f"{path} has schema version {shown(reprlib.repr(version))}, this program reads {SCHEMA_VERSION}; "
+            "export its weights with the version that wrote it (scripts/export.py) and start from them with "
+            "init_from"
         )
-    return checkpoint
+    num_bytes = path.stat().st_size
+    check_tensors(checkpoint["state_dict"], "its state_dict", num_bytes)
+    config = check_run(checkpoint["config"], network)
+    check_shapes(config, _shapes(network_weights(checkpoint)))
+    if "ema" in checkpoint:
+        ema = checkpoint["ema"]
+        if not isinstance(ema, dict) or type(ema.get("num_updates")) is not int:
+            raise ValueError("its ema holds no EMA weights and num_updates")
+        check_tensors(ema.get("state_dict"), "its ema", num_bytes)
+        check_shapes(config, _shapes(ema["state_dict"]))
+    callbacks = checkpoint.get("callbacks", {})
+    if not isinstance(callbacks, dict) or not isinstance(callbacks.get("TrainingCost", {}), dict):
+        raise ValueError("its callbacks are not named states")
+    return {**checkpoint, "config": config}
 
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -154,9 +169,10 @@ def training_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """How the weights of our own checkpoint came about, as far as it says: for others to read, so without
     where things lay and what may be secret (paths and addresses but for their last part, logs' accounts)."""
     config = checkpoint["config"]
+    train = config.get("train")
     known = {
         "step": checkpoint.get("global_step"),
-        "seed": config.get("train", {}).get("seed"),
+        "seed": train.get("seed") if isinstance(train, dict) else None,
         **checkpoint.get("callbacks", {}).get("TrainingCost", {}),
         "config": {key: _without_places(value) for key, value in config.items() if key not in _PRIVATE},
     }
@@ -172,4 +188,6 @@ def _without_places(value: Any) -> Any:
         return "pipe:…"
     if isinstance(value, str) and ("://" in value or value.startswith(("/", "~"))):
         return "…/" + value.partition("?")[0].rstrip("/").rpartition("/")[2]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
     return value

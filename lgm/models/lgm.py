@@ -17,7 +17,7 @@ from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, Anchors, Rotation, activate, raw_scale
 from lgm.kernels import KernelChoice, use_kernels
 from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
-from lgm.models.attention import use_attention
+from lgm.models.attention import AttentionChoice, use_attention
 from lgm.models.drafts import draft_poses, with_drafts
 from lgm.models.unet import UNet, check_levels
 
@@ -70,7 +70,7 @@ class LGM(nn.Module):
         scale_bounds: Sequence[float] | None = None,
         draft_elevations_deg: Sequence[float] | None = None,
         rotation: Rotation = "fixed",
-        attention: str = "sdpa",
+        attention: AttentionChoice = "sdpa",
         kernels: KernelChoice = "plain",
     ) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class LGM(nn.Module):
         where: whatever `lgm.models.pretrained.find_weights` finds: a file, a folder of
             `scripts/export.py`, `hf:<owner>/<name>/<file>`, or a name such as `mini`. A file that
             records no architecture, as the released ones, has it inferred from its tensors.
-        weights: of a checkpoint with a running average, "ema" or "raw"; "auto" is the average. As of
+        weights: of a checkpoint with EMA weights, "ema" or "raw"; "auto" takes these. See
             `lgm.models.pretrained.read_weights`.
         dtype: of the weights; torch.float16 and torch.bfloat16 need half the memory (`in_half`).
         changes: arguments of `LGM` to set otherwise than they were trained with.
@@ -137,17 +137,14 @@ class LGM(nn.Module):
         Raises FileNotFoundError or ValueError in one line.
         """
         from lgm.models.checkpoint import load_released, load_strictly  # both know this class
-        from lgm.models.pretrained import complete_net, inferred_net, read_weights
+        from lgm.models.pretrained import options_of, read_weights
 
-        found = read_weights(where, weights)
+        found = read_weights(where, weights, network=cls)
+        net = cls(**options_of(found, cls, changes))
         if found.config is None:
-            net = cls(**{**inferred_net(found.tensors), **changes})
             load_released(net, found.path, changes.get("rotation"))
-            return net.eval() if dtype == torch.float32 else net.eval().in_half(dtype)
-        recorded = complete_net(found.config["model"]["net"])
-        recorded.pop("_target_", None)
-        net = cls(**{**recorded, **changes})
-        load_strictly(net, found.tensors, str(found.path))
+        else:
+            load_strictly(net, found.tensors, str(found.path))
         return net.eval() if dtype == torch.float32 else net.eval().in_half(dtype)
 
     @property

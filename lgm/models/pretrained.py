@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import inspect
-import json
 import logging
 from dataclasses import dataclass, field
 from importlib import resources
@@ -12,10 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from lgm.errors import first_line
+from lgm.errors import Named, first_line, reading, shown
 from lgm.models.checkpoint import (
     check_values,
     load_strictly,
@@ -24,6 +21,10 @@ from lgm.models.checkpoint import (
     read_safetensors,
     training_of,
 )
+from lgm.models.networks import DEFAULT, Network, UnknownNetwork, arguments, misfits, same_network, shapes_of
+from lgm.models.plain_data import parsed
+from lgm.models.records import FIX, SECTIONS, check_metrics, check_record, check_shapes, check_training
+from lgm.tensor_files import read_header
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 class Weights:
     """tensors: under the released names. config: {"model", "scene", "resolution"} as they were trained
     with; None for files that record nothing, as the released ones. path: the file they came from.
-    kind: "ema", a running average, or "raw"; "unknown" where the file does not say.
+    kind: "ema" or "raw"; "unknown" where the file does not say.
     training: how they came about: `step`, `seed`, `device_minutes`, `devices`, as `config` the run's
     options but for places, and as `before` the same of the weights that the run started from; metrics:
     what evaluations measured, by protocol. Of both what is known."""
@@ -53,19 +54,6 @@ class Weights:
     kind: Literal["ema", "raw", "unknown"] = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-
-
-def complete_net(net: dict[str, Any]) -> dict[str, Any]:
-    """A recorded `model.net` with what computes it left out, and with the defaults of arguments that
-    did not exist when it was written."""
-    from lgm.models.lgm import LGM  # which knows this module
-
-    parameters = inspect.signature(LGM).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    complete = {**defaults, **net}
-    for computed_by in ("attention", "kernels"):
-        del complete[computed_by]
-    return complete
 
 
 def find_weights(where: str | Path) -> Path:
@@ -93,36 +81,62 @@ def find_weights(where: str | Path) -> Path:
     )
 
 
-def read_weights(where: str | Path, choice: WeightChoice = "auto") -> Weights:
-    """Read weights from wherever `find_weights` finds them.
+def read_weights(where: str | Path, choice: WeightChoice = "auto", network: Network | None = None) -> Weights:
+    """Read weights from wherever `find_weights` finds them, and the record of them as data
+    (`lgm.models.records`): of a network that this program knows, the tensors are those that it describes.
 
-    choice: of a checkpoint with a running average, "ema" or "raw"; "auto" takes the average where
-        there is one. Of a .safetensors, which holds one or the other, what it must say that it is.
+    choice: of a checkpoint with EMA weights, "ema" or "raw"; "auto" takes the EMA weights where there are
+        some. Of a .safetensors, which holds one or the other, what it must say that it is.
+    network: the class of a network of one's own, which a record may then name.
+
+    Raises FileNotFoundError, or ValueError in one line.
     """
     check_choice(choice, "weights")
     path = find_weights(where)
     if path.suffix not in (".ckpt", ".safetensors"):
         raise ValueError(f"{path} is neither a .ckpt of a run nor a .safetensors; other formats are not read")
-    if path.suffix != ".ckpt":
-        tensors, metadata = read_safetensors(path), _metadata(path)
-        kind = metadata.get(KIND_KEY)
-        if choice not in ("auto", kind):
-            said = "does not say whether it holds an average" if kind is None else f"holds {kind} weights"
-            raise ValueError(f"{path} {said}, and nothing else; leave weights={choice} out")
-        known = kind if kind in ("ema", "raw") else "unknown"
-        recorded = (_json(metadata, key, path) or {} for key in (TRAINING_KEY, METRICS_KEY))
-        return Weights(tensors, _recorded_config(metadata, path), path, known, *recorded)
-    checkpoint = read_checkpoint(path)
-    average = checkpoint.get("ema")
-    if choice == "ema" and average is None:
-        raise ValueError(f"{path} holds no running average; train with callbacks=train_ema, or weights=raw")
-    use_average = average is not None and choice != "raw"
-    if average is not None:
-        log.info("%s: the %s weights", path, "averaged" if use_average else "last step's")
-    tensors = average["state_dict"] if use_average else network_weights(checkpoint)
-    kind = "ema" if use_average else "raw"
-    config = _checked(checkpoint["config"], path)
-    return Weights(tensors, config, path, kind, training_of(checkpoint))
+    with reading(path, FIX):
+        try:
+            return (_of_checkpoint if path.suffix == ".ckpt" else _of_safetensors)(path, choice, network)
+        except UnknownNetwork as error:
+            raise Named(f"{path} {error}") from error
+
+
+def _of_safetensors(path: Path, choice: WeightChoice, network: Network | None) -> Weights:
+    shapes, metadata = read_header(path)
+    kind = metadata.get(KIND_KEY, "unknown")
+    if kind not in ("ema", "raw", "unknown"):
+        raise ValueError(f"its record has {KIND_KEY}={shown(kind, 60)}, not ema or raw")
+    if choice not in ("auto", kind):
+        said = "does not say whether it holds EMA weights" if kind == "unknown" else f"holds {kind} weights"
+        raise ValueError(f"{path} {said}, and nothing else; leave weights={choice} out")
+    stored = {
+        key: parsed(metadata[key], f"{path}: the {key} of its metadata")
+        for key in (CONFIG_KEY, TRAINING_KEY, METRICS_KEY)
+        if key in metadata
+    }
+    config = check_record(stored[CONFIG_KEY], network) if CONFIG_KEY in stored else None
+    training, metrics = (
+        check_training(stored.get(TRAINING_KEY, {})),
+        check_metrics(stored.get(METRICS_KEY, {})),
+    )
+    if config is not None:
+        check_shapes(config, shapes)
+    return Weights(read_safetensors(path), config, path, kind, training, metrics)
+
+
+def _of_checkpoint(path: Path, choice: WeightChoice, network: Network | None) -> Weights:
+    checkpoint = read_checkpoint(path, network)
+    ema = checkpoint.get("ema")
+    if choice == "ema" and ema is None:
+        raise ValueError(f"{path} holds no EMA weights; train with callbacks=train_ema, or weights=raw")
+    use_ema = ema is not None and choice != "raw"
+    if ema is not None:
+        log.info("%s: the %s weights", path, "EMA" if use_ema else "last step's")
+    tensors = dict(ema["state_dict"]) if use_ema else network_weights(checkpoint)
+    config = {key: checkpoint["config"][key] for key in SECTIONS}
+    training = check_training(training_of(checkpoint))
+    return Weights(tensors, config, path, "ema" if use_ema else "raw", training)
 
 
 def check_choice(choice: str, option: str) -> None:
@@ -191,6 +205,24 @@ def freeze(net: nn.Module, patterns: list[str]) -> None:
         log.info("frozen: %.2fM of %.2fM parameters", frozen / 1e6, total / 1e6)
 
 
+def options_of(weights: Weights, network: Network, changes: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with which `network` is built for these weights: as recorded, or as their shapes tell.
+
+    changes: arguments to set otherwise. Raises ValueError where tensors without a record are not an LGM's.
+    """
+    if weights.config is not None:
+        net = weights.config["model"]["net"]
+        if not same_network(name := net.get("_target_", DEFAULT), network):
+            log.warning("%s was trained as %s and is read as %s", weights.path, name, network.__qualname__)
+        return {**arguments(net), **changes}
+    with reading(weights.path, "give weights of an LGM"):
+        options = {**inferred_net(weights.tensors), **changes}
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
+        if faults := misfits(shapes_of(network, options), shapes):  # before memory is spent on the network
+            raise ValueError(f"its tensors are not those of one LGM: {faults}")
+        return options
+
+
 def inferred_net(tensors: dict[str, Tensor], input_size: int = 256) -> dict[str, Any]:
     """The arguments of `LGM` that give these names and shapes, for files that record none.
 
@@ -223,36 +255,6 @@ def inferred_net(tensors: dict[str, Tensor], input_size: int = 256) -> dict[str,
 
 def _shape(tensors: dict[str, Tensor], name: str) -> str:
     return str(tuple(tensors[name].shape)) if name in tensors else "–"
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
-
-
-def _recorded_config(metadata: dict[str, str], path: Path) -> dict[str, Any] | None:
-    config = _json(metadata, CONFIG_KEY, path)
-    return None if config is None else _checked(config, path)
-
-
-def _json(metadata: dict[str, str], key: str, path: Path) -> Any:
-    """None where the metadata have no such key."""
-    try:
-        return json.loads(metadata[key]) if key in metadata else None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: the {key} of its metadata is no JSON: {error}") from error
-
-
-def _checked(config: Any, path: Path) -> dict[str, Any]:
-    """What a record says of its model, scene and resolution; ValueError where it is none of ours."""
-    try:
-        found = {key: dict(config[key]) for key in ("model", "scene", "resolution")}
-        found["model"]["net"] = dict(found["model"]["net"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} records no model, scene and resolution of this program ({error!r} is missing)"
-        ) from error
-    return found
 
 
 def _from_hub(text: str) -> Path:

@@ -90,9 +90,9 @@ def test_the_average_is_taken_where_there_is_one(net, tmp_path, caplog):
     path = checkpoint(tmp_path / "run.ckpt", net, average)
     with caplog.at_level("INFO"):
         assert torch.equal(read_weights(path).tensors["conv.bias"], average["conv.bias"])
-    assert "the averaged weights" in caplog.text
+    assert "the EMA weights" in caplog.text
     assert torch.equal(read_weights(path, "raw").tensors["conv.bias"], net.conv.bias)
-    with pytest.raises(ValueError, match="holds no running average; train with callbacks=train_ema"):
+    with pytest.raises(ValueError, match="holds no EMA weights; train with callbacks=train_ema"):
         read_weights(checkpoint(tmp_path / "plain.ckpt", net), "ema")
 
 

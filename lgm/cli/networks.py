@@ -1,0 +1,41 @@
+"""The network that whoever runs a program has chosen, beside those that records may name."""
+
+from __future__ import annotations
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from lgm.cli.build import plain
+from lgm.errors import first_line
+from lgm.models.networks import Network
+from lgm.models.records import check_run
+
+
+def chosen_network(cfg: DictConfig) -> Network | None:
+    """The network that the configuration names, and a record may then name too; None without one."""
+    name = OmegaConf.select(cfg, "model.net._target_")
+    return None if name is None else network_named(name, "model.net._target_")
+
+
+def network_named(name: str, option: str) -> Network:
+    """The class that a person has named; ValueError in one line where it cannot be imported."""
+    try:
+        network = get_object(name)
+    except Exception as error:  # whatever the module raises that is imported
+        cause = error if error.__cause__ is None else error.__cause__
+        raise ValueError(f"{option}={name} cannot be loaded: {first_line(cause)}") from error
+    if not callable(network):
+        raise ValueError(f"{option}={name} is {type(network).__name__}, not a network")
+    return network
+
+
+def check_recordable(cfg: DictConfig) -> None:
+    """Raise ValueError where a checkpoint of this run would be refused by those that read it."""
+    config, network = plain(cfg), chosen_network(cfg)
+    try:
+        check_run(config, network)
+    except ValueError as error:
+        raise ValueError(
+            f"a checkpoint of this run could not be read: {error}; what a run records is plain data, and "
+            "a network builds its parts itself"
+        ) from error
