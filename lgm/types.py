@@ -5,10 +5,12 @@ Letters in shapes: B scenes, V views, N Gaussians a scene, C channels, H height,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from jaxtyping import Float, Int, Shaped
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from lgm.cameras import Cameras
@@ -137,3 +139,50 @@ class Prediction:
         if frame == "network" or to_user is None:
             return gaussians
         return moved(gaussians, to_user[scene])
+
+
+@dataclass(frozen=True)
+class ViewPrompt:
+    """What views are generated from: a text, an image (straight alpha), or both."""
+
+    text: str = ""
+    image: UInt8[np.ndarray, "H W 4"] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class GeneratedViews:
+    """Views that a generator made of one object.
+
+    images: straight colour, 0..1. masks: where the object is, 0..1. cameras: [V], in a frame of the
+        generator's own whose origin is the object's centre and whose +y is up.
+    """
+
+    images: Float[Tensor, "V 3 H W"]
+    masks: Float[Tensor, "V 1 H W"]
+    cameras: Cameras
+
+
+class ViewGenerator(Protocol):
+    """Text or one image to views with cameras; `lgm.cli` builds one and hands it to the data's source.
+
+    settings: plain values that decide, with a prompt and its seed, what is made: a run that goes on makes
+        views again where they differ.
+    """
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def __call__(
+        self,
+        prompts: Sequence[ViewPrompt],
+        on_step: Callable[[int, int, Callable[[], Tensor]], None] | None = None,
+    ) -> list[GeneratedViews]:
+        """Views of each prompt. The same prompt and seed give the same views, whatever else is in the call.
+
+        on_step: called after each step with its number (from 1), their total, and a function that returns a
+            preview [B, V, 3, H, W]; what it raises cancels the call.
+
+        Raises ValueError in one line for a prompt that is of no use to this generator.
+        """
+        ...

@@ -111,8 +111,11 @@ _POSED: tuple[tuple[Callable[[Path], bool], Callable[[Path, str], Capture]], ...
 def _find_objects(root: Path) -> list[Path]:
     """Folders of objects, at any depth, in the order of their names."""
     if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise FileNotFoundError(f"data.path={root} {what}; give a folder of pictures")
+        if root.exists():
+            raise FileNotFoundError(
+                f"data.path={root} is a file; give a folder of images, or one image with multiview=imagedream"
+            )
+        raise FileNotFoundError(f"data.path={root} does not exist; give a folder of images")
     folders = []
     for name, children, _ in os.walk(root):
         folder = Path(name)

@@ -1,0 +1,136 @@
+"""Text or one image to four views that LGM reconstructs: what `ViewGenerator` asks for, by diffusion."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
+from lgm.data.images.background import Background
+from lgm.multiview.components import load_components
+from lgm.multiview.pipeline import MultiViewPipeline, StepCallback
+from lgm.multiview.prompt_image import centred_over_white
+from lgm.types import GeneratedViews, ViewPrompt
+
+log = logging.getLogger(__name__)
+
+# As the original LGM's infer.py takes them: the generator's second view is the first of the reconstruction.
+_ORDER = (1, 2, 3, 0)
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_LOG_EVERY = 5  # steps
+
+
+class DiffusionViews:
+    """Views by MVDream (from text) or ImageDream (from one image), as the original LGM takes them.
+
+    folder: a pipeline in the layout of `diffusers`; read when the first views are made.
+    background: cuts the object out of each generated view. prompt_border: around the object of a prompt's
+        image, as a fraction of the side.
+    guidance_scale, num_steps, negative_prompt, elevation_deg, size: of `MultiViewPipeline`.
+    dtype: of the weights on an accelerator; a CPU computes in float32.
+    accelerator: Lightning's name of what computes: "cpu", or "gpu" or "auto" for an accelerator where there
+        is one.
+    offload: keep each network on the CPU but while it runs.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        background: Background,
+        guidance_scale: float,
+        num_steps: int = 30,
+        negative_prompt: str = "",
+        elevation_deg: float = 0.0,
+        size: int = 256,
+        prompt_border: float = 0.2,
+        dtype: Literal["float32", "float16", "bfloat16"] = "float16",
+        accelerator: str = "auto",
+        offload: bool = False,
+        radius: float = 1.5,
+        fov_y_deg: float = 49.1,
+    ) -> None:
+        if folder is None:
+            raise ValueError(
+                "multiview.folder is not set: give the folder of a pipeline in the layout of diffusers"
+            )
+        if dtype not in _DTYPES:
+            raise ValueError(f"multiview.dtype={dtype} is not one of {', '.join(_DTYPES)}")
+        if num_steps < 1:
+            raise ValueError(f"multiview.num_steps={num_steps} must be at least 1")
+        self.folder = Path(folder).expanduser()
+        self.background = background
+        self.prompt_border = prompt_border
+        self.options = {
+            "guidance_scale": guidance_scale,
+            "num_steps": num_steps,
+            "negative_prompt": negative_prompt,
+            "elevation_deg": elevation_deg,
+            "size": size,
+        }
+        self.offload = offload
+        self.radius, self.fov_y_deg = radius, fov_y_deg
+        found = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
+        self.device = found or torch.device("cpu")
+        # Half precision is slow on a CPU, and of some operations there is none.
+        self.dtype = torch.float32 if found is None else _DTYPES[dtype]
+
+    @cached_property
+    def pipeline(self) -> MultiViewPipeline:
+        log.info("multi-view pipeline %s on %s", self.folder, self.device)
+        return MultiViewPipeline(load_components(self.folder, self.dtype), self.device, self.offload)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides, beside a prompt, what is made: plain values."""
+        return {"pipeline": self.folder.name, **self.options, "prompt_border": self.prompt_border}
+
+    def __call__(
+        self, prompts: Sequence[ViewPrompt], on_step: StepCallback | None = None
+    ) -> list[GeneratedViews]:
+        """Views of each prompt; see `lgm.types.ViewGenerator`."""
+        images = self._images(prompts)
+        texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
+        progress = on_step or _Progress()
+        views = self.pipeline(texts, seeds, images, on_step=progress, **self.options)
+        elevations = [self.options["elevation_deg"]] * len(_ORDER)
+        cameras = Cameras.orbit(elevations, list(CANONICAL_AZIMUTHS_DEG), self.radius, self.fov_y_deg)
+        return [self._cut_out(own[list(_ORDER)].cpu(), cameras) for own in views]
+
+    def _images(self, prompts: Sequence[ViewPrompt]) -> Float[Tensor, "B 3 H W"] | None:
+        if all(prompt.image is None for prompt in prompts):
+            return None
+        images = []
+        for prompt in prompts:
+            if prompt.image is None:
+                raise ValueError("prompts with and without an image do not go together; make two calls")
+            images.append(centred_over_white(prompt.image, self.options["size"], self.prompt_border))
+        return torch.stack(images)
+
+    def _cut_out(self, images: Float[Tensor, "V 3 H W"], cameras: Cameras) -> GeneratedViews:
+        rgb = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        rgba = np.stack(
+            [self.background.cut(view, Path(f"generated view {index}")) for index, view in enumerate(rgb)]
+        )
+        pixels = torch.from_numpy(rgba).permute(0, 3, 1, 2).float() / 255
+        return GeneratedViews(pixels[:, :3], pixels[:, 3:], cameras)
+
+
+class _Progress:
+    """A line every few steps, with what is left."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+
+    def __call__(self, number: int, total: int, preview: object) -> None:
+        if number % _LOG_EVERY == 0 or number == total:
+            elapsed = time.monotonic() - self._begin
+            log.info("views: step=%d/%d eta_s=%.0f", number, total, elapsed / number * (total - number))
