@@ -16,6 +16,7 @@ from PIL import Image
 from data_tools.filters import FilteredOut, FilterOptions, caption_fault, measure_picture, picture_fault
 from data_tools.pictures import downscale, encode, encode_depth, read_depth
 from data_tools.renders import CAMERAS_NAME, META_NAME
+from data_tools.sample_checks import EMPTY_ALPHA
 from lgm.data.sample import BrokenSample, CameraRecord, check_sample, depth_key, view_key, view_keys
 
 COPIED = "rendered"
@@ -58,6 +59,8 @@ class ObjectReader:
                     pixels = _decode(content)
                     measures[number] = measure_picture(pixels, self.filters)
                 files.append(self._packed(number, name, content, pixels))
+                if number in record.canonical_inputs:
+                    self._check_not_empty(number, files[-1][1])
                 if self.pictures.depth:
                     depth = read_depth(self.renders / uid / depth_key(number), self.pictures.resolution)
                     files.append((depth_key(number), encode_depth(depth)))
@@ -69,6 +72,13 @@ class ObjectReader:
         except (FilteredOut, OSError, ValueError, Image.DecompressionBombError) as error:
             return f"object {uid!r}: {error}"
         return files
+
+    def _check_not_empty(self, number: int, content: bytes) -> None:
+        """A network is shown the canonical views: data_tools.verify faults an object of which one is empty."""
+        if _decode(content)[..., 3].max() < EMPTY_ALPHA:
+            raise FilteredOut(
+                f"view {number}, a canonical input, is empty (a flat object seen edge-on?), which verify faults"
+            )
 
     def digest(self, uid: str) -> str:
         """Of what `read` would find, at little cost: the metadata's and cameras' bytes, the pictures' names

@@ -19,7 +19,7 @@ from lgm.data.sample import BrokenSample, check_sample, depth_key, parse_cameras
 # Takes the object and the index's render information; yields faults without the object's name.
 SampleCheck = Callable[[Sample, dict[str, Any]], Iterator[str]]
 
-_EMPTY_ALPHA = 8
+EMPTY_ALPHA = 8
 _CANONICAL_HEIGHT_TOLERANCE = 1e-3
 _CANONICAL_AZIMUTH_TOLERANCE_DEG = 0.1
 
@@ -124,7 +124,7 @@ def check_pictures(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
             yield f"view {number}: picture is {picture.mode}, not RGBA"
         elif picture.size != (size, size):
             yield f"view {number}: picture is {picture.size[0]}x{picture.size[1]}, expected {size}x{size}"
-        elif picture.max_alpha < _EMPTY_ALPHA and number in canonical:
+        elif picture.max_alpha < EMPTY_ALPHA and number in canonical:
             yield f"view {number}: picture is empty"
 
 

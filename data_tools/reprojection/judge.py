@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data_tools.reprojection.colored import ColoredViews
+from data_tools.reprojection.edge_on import views_along_a_sheet
 from data_tools.reprojection.exchanged import find_exchanged
 from data_tools.reprojection.hypotheses import AS_GIVEN, HYPOTHESES
 from data_tools.reprojection.outlines import Outlines
@@ -66,6 +67,19 @@ def judge(
         silhouettes alone.
     """
     pairs = choose_pairs(len(c2w))
+    verdict = _judge_all(outlines, c2w, fov_y_deg, pictures, pairs)
+    if verdict.faults:
+        for edge_on in views_along_a_sheet(outlines, c2w, fov_y_deg, pairs):
+            others = replace(outlines, is_whole=outlines.is_whole & ~edge_on)
+            of_others = _judge_all(others, c2w, fov_y_deg, pictures, pairs)
+            if not of_others.faults:
+                return of_others
+    return verdict
+
+
+def _judge_all(
+    outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pictures: np.ndarray | None, pairs: np.ndarray
+) -> Verdict:
     given = AS_GIVEN.gaps(outlines, c2w, fov_y_deg, pairs)
     compared = spread_over(len(pairs), _NUM_COMPARED)
     given_compared = Gaps(given.values[compared], given.is_valid[compared])

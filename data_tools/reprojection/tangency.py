@@ -54,25 +54,43 @@ def tangent_gaps(
     outlines: Outlines, rays: np.ndarray, centers: np.ndarray, half_width: float, pairs: np.ndarray
 ) -> Gaps:
     """rays: [V, K, 3] as of world_rays; centers: [V, 3]; pairs: [P, 2] numbers of views."""
+    touching, is_open = _tangents(outlines, rays, centers, pairs)
+    values = []
+    for (slope_one, across_one, along_one), (slope_two, across_two, along_two) in touching:
+        angle = np.abs(np.arctan(slope_one) - np.arctan(slope_two))
+        # An angle about the line moves a point that lies near the line less; the least counts.
+        gap = angle * np.minimum(across_one, across_two) * 50 / half_width
+        # Along the line from camera one to two, rays that meet have turned further at camera one's.
+        values.append(np.where(along_one > along_two, np.minimum(gap, MAX_GAP), MAX_GAP))
+    values = np.stack(values, axis=1)
+    return Gaps(values, np.broadcast_to(is_open[:, None], values.shape))
+
+
+def tangent_excess(
+    outlines: Outlines, rays: np.ndarray, centers: np.ndarray, half_width: float, pairs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the second view of each pair reaches beyond the first about the line through the cameras, in
+    percent of the image's width, on both sides [P, 2]; and which pairs [P] that can be said of."""
+    (lowest, highest), is_open = _tangents(outlines, rays, centers, pairs)
+    excess = []
+    for sign, ((slope_one, across_one, _), (slope_two, across_two, _)) in ((1, lowest), (-1, highest)):
+        angle = sign * (np.arctan(slope_one) - np.arctan(slope_two))
+        excess.append(angle * np.minimum(across_one, across_two) * 50 / half_width)
+    return np.stack(excess, axis=1), is_open
+
+
+def _tangents(
+    outlines: Outlines, rays: np.ndarray, centers: np.ndarray, pairs: np.ndarray
+) -> tuple[list[tuple], np.ndarray]:
+    """For the tangent planes on the two sides what `_touching` says of both views; and which pairs [P] have
+    such planes."""
     one, two = pairs.T
     frame, has_frame = _frames(rays.mean(axis=1), centers, pairs)
     both = [_in_frame(rays[views], frame) for views in (one, two)]
     is_open = has_frame & outlines.is_whole[one] & outlines.is_whole[two]
     for _, cosines, _ in both:
         is_open &= cosines.min(axis=1) > _MIN_COSINE
-    percent_per_radian = 50 / half_width
-    values = []
-    for choose in (np.argmin, np.argmax):
-        (slope_one, across_one, along_one), (slope_two, across_two, along_two) = (
-            _touching(side, choose) for side in both
-        )
-        angle = np.abs(np.arctan(slope_one) - np.arctan(slope_two))
-        # An angle about the line moves a point that lies near the line less; the least counts.
-        gap = angle * np.minimum(across_one, across_two) * percent_per_radian
-        # Along the line from camera one to two, rays that meet have turned further at camera one's.
-        values.append(np.where(along_one > along_two, np.minimum(gap, MAX_GAP), MAX_GAP))
-    values = np.stack(values, axis=1)
-    return Gaps(values, np.broadcast_to(is_open[:, None], values.shape))
+    return [tuple(_touching(side, choose) for side in both) for choose in (np.argmin, np.argmax)], is_open
 
 
 def _frames(views: np.ndarray, centers: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

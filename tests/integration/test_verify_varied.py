@@ -97,3 +97,43 @@ def test_no_false_fault_and_mistakes_caught(tmp_path):
                 missed.append((name, mistake))
     engine.close()
     assert set(missed) <= TOO_COARSE
+
+
+def sheet(width: float, height: float, axis: int) -> trimesh.Trimesh:
+    """Two triangles across an axis, without a thickness."""
+    corners = np.array([[-width, -height], [width, -height], [width, height], [-width, height]])
+    return trimesh.Trimesh(np.insert(corners, axis, 0, axis=1), [[0, 1, 2], [0, 2, 3]], process=False)
+
+
+def block(center, size) -> trimesh.Trimesh:
+    return creation.box(size).apply_translation(center)
+
+
+SHEETS = {
+    "a ground with a box": lambda: [sheet(1, 1, 1), block([0.5, 0.01, 0.3], [0.2, 0.02, 0.2])],
+    "a ground with two things": lambda: [
+        sheet(1, 0.6, 1), block([0.5, 0.01, 0.3], [0.2, 0.02, 0.2]), block([-0.8, 0, -0.3], [0.1, 0.01, 0.1]),
+    ],
+    "a ground between two things": lambda: [sheet(1, 1, 1), block([0, 0, 0], [0.1, 0.1, 0.1])],
+    "a wall with a box": lambda: [sheet(1, 0.7, 2), block([0, 0, 0.01], [0.3, 0.3, 0.02])],
+    "a wall seen from the side": lambda: [sheet(0.7, 1, 0), block([0.01, 0.3, 0.3], [0.02, 0.3, 0.2])],
+    "a bare sheet": lambda: [sheet(1, 1, 1)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("num_views", [6, 12, 20])
+def test_a_sheet_that_vanishes_from_the_side_is_no_fault_and_mistakes_are_caught(tmp_path, num_views):
+    try:
+        engine = make_engine("opengl")
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    plan = make_plan(resolution=96, num_views=num_views)
+    for name, make in SHEETS.items():
+        alphas = drawn(engine, plan, trimesh.util.concatenate(make()), tmp_path / "a.ply")
+        assert judge(find_outlines(alphas), plan.c2w, plan.fov_y_deg).faults == (), name
+        for mistake in ("flipped y", "OpenGL axes", "field of view + 20 %", "views exchanged"):
+            if num_views < 20:
+                continue
+            pictures, c2w, fov_y_deg = MISTAKES[mistake](alphas, plan.c2w, plan.fov_y_deg)
+            assert judge(find_outlines(pictures), c2w, fov_y_deg).faults, (name, mistake)
+    engine.close()

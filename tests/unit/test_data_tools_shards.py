@@ -49,7 +49,7 @@ def test_a_sheet_that_the_inputs_hardly_see_can_be_left_out(tmp_path):
     renders = make_renders(tmp_path / "renders", ["solid"])
     plan = make_plan(resolution=RESOLUTION, num_views=NUM_VIEWS)
     views = np.zeros((NUM_VIEWS, RESOLUTION, RESOLUTION, 4), dtype=np.uint8)
-    views[1, 8, 8] = 255  # a line seen edge-on; from above it fills the picture
+    views[:4, 8, 8] = 255  # a line seen edge-on; from above it fills the image
     views[4] = 255
     write_object(renders, {"uid": "sheet"}, plan, iter(views), "png")
     out = pack_into(renders, tmp_path / "some", "--min-input-coverage", "0.01")
@@ -58,6 +58,20 @@ def test_a_sheet_that_the_inputs_hardly_see_can_be_left_out(tmp_path):
     assert report["uid"] == "sheet" and "hardly seen in the canonical views" in report["reason"]
     out = pack_into(renders, tmp_path / "all", "--min-input-coverage", "0.003")
     assert len((out / "objects.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_a_canonical_view_does_not_show_is_left_out_with_a_line(tmp_path, capsys):
+    renders = make_renders(tmp_path / "renders", ["solid"])
+    plan = make_plan(resolution=RESOLUTION, num_views=NUM_VIEWS)
+    for uid, alpha in (("card", 0), ("ghost", 7)):
+        views = np.full((NUM_VIEWS, RESOLUTION, RESOLUTION, 4), 255, dtype=np.uint8)
+        views[3, ..., 3] = alpha
+        write_object(renders, {"uid": uid}, plan, iter(views), "png")
+    for image_format in ("webp", "png", "rendered"):
+        out = pack_into(renders, tmp_path / image_format, "--format", image_format)
+        assert "left out: object 'card': view 3, a canonical input, is empty" in capsys.readouterr().out
+        assert {json.loads(line)["uid"] for line in (out / "report.jsonl").open()} == {"card", "ghost"}
+        assert verify.main([str(out), "--workers", "1"]) == 0
 
 
 def faults(folder: Path, capsys) -> list[str]:
