@@ -9,6 +9,7 @@ object's folder (`write`), from the network's Gaussians, the pictures and the ca
 Failures on one object, folders and names are the base's affair.
 """
 
+from lgm.callbacks.agreement import SameOnAllRanks
 from lgm.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from lgm.callbacks.cost import TrainingCost
 from lgm.callbacks.ema import EMA
@@ -37,6 +38,7 @@ __all__ = [
     "ObjectHook",
     "Report",
     "RunStopped",
+    "SameOnAllRanks",
     "StepProgress",
     "StopOnSignal",
     "Throughput",

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lgm.callbacks import Measure
+from lgm.callbacks import Measure, SameOnAllRanks
 from lgm.cli.build import (
     build_callbacks,
     build_datamodule,
@@ -23,7 +23,7 @@ from lgm.cli.build import (
 from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
 from lgm.cli.networks import chosen_network
-from lgm.cli.resume import changes
+from lgm.cli.resume import changes, facts_of
 from lgm.cli.validate import (
     FOR_TRAINING,
     architecture,
@@ -69,12 +69,15 @@ def evaluate(cfg: DictConfig) -> float | None:
     else:
         load_released(net, weights.path, cfg.rotation)
 
-    callbacks = build_callbacks(cfg)
+    callbacks, tensors = build_callbacks(cfg), weights_hash(weights.tensors)
     for callback in callbacks.values():
         if isinstance(callback, Measure):
             callback.make_untrained = partial(untrained, cfg)
-            callback.weights, callback.weights_hash = weights.kind, weights_hash(weights.tensors)
+            callback.weights, callback.weights_hash = weights.kind, tensors
     module = build_module(cfg, net, batch_size=None)
+    if num_devices(cfg) * cfg.trainer.num_nodes > 1:
+        facts = facts_of(cfg, datamodule, "test") | {"weights": f"{weights.kind} ({tensors})"}
+        callbacks["agreement"] = SameOnAllRanks(facts)
     trainer = build_trainer(cfg, callbacks)
     check_world_size(trainer, num_devices(cfg) * cfg.trainer.num_nodes)
     run_dir = Path(cfg.run_dir)

@@ -12,15 +12,18 @@ from omegaconf import DictConfig
 from lgm.cli.build import plain
 from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
+from lgm.data.datamodule import ObjectDataModule
 from lgm.errors import shown
 from lgm.models import LGM
-from lgm.models.checkpoint import load_strictly, network_weights, read_checkpoint
+from lgm.models.checkpoint import file_digest, load_strictly, network_weights, read_checkpoint
 
 log = logging.getLogger(__name__)
 
 # What a run is made of. The rest (folders, callbacks, loggers) may change without a word.
 _COMPARED = ("scene", "resolution", "loss", "data", "optimizer", "scheduler", "train", "protocol")
 _SHOWN = 12
+# Where a host keeps its files, and with how many processes it reads them.
+_OF_A_HOST = ("path", "sets", "cache_dir", "num_workers", "default_root_dir", "weights_path")
 
 
 def resume_path(resume: str | None, run_dir: Path) -> Path | None:
@@ -41,9 +44,10 @@ def resume_path(resume: str | None, run_dir: Path) -> Path | None:
     return path
 
 
-def check_resume(cfg: DictConfig, net: LGM, path: Path) -> None:
+def check_resume(cfg: DictConfig, net: LGM, path: Path) -> int:
     """Load the checkpoint's weights strictly, and say what differs from the configuration that it was
-    trained with. First of all: Lightning would fail only after it has started all processes."""
+    trained with; returns its step. First of all: Lightning would fail only after it has started all
+    processes."""
     checkpoint = read_checkpoint(path, chosen_network(cfg))
     load_strictly(net, network_weights(checkpoint), f"resume={cfg.resume}: {path}")
     then, now = checkpoint["config"], plain(cfg)
@@ -75,6 +79,34 @@ def check_resume(cfg: DictConfig, net: LGM, path: Path) -> None:
     if changed:
         more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         log.warning("in effect from here on: %s%s", ", ".join(changed[:_SHOWN]), more)
+    return checkpoint.get("global_step", 0)
+
+
+def facts_of(cfg: DictConfig, datamodule: ObjectDataModule, stage: str) -> dict[str, Any]:
+    """What all ranks of a run must have in common: the options that say what is computed, and the data.
+
+    stage: "fit" or "test", as in `ObjectDataModule.check`.
+    """
+    options = plain(cfg)
+    facts: dict[str, Any] = {}
+    for key in (*_COMPARED, "model", "freeze", "evaluate_every", "trainer"):
+        facts |= dict(_leaves(options.get(key), key))
+    return facts | {f"split {name}": value for name, value in datamodule.contents(stage).items()}
+
+
+def resume_fact(resume: Path | None, step: int) -> str:
+    """The step that a run begins at, and of which checkpoint."""
+    return f"step {step}" + ("" if resume is None else f" (checkpoint {file_digest(resume)})")
+
+
+def _leaves(values: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Nested dictionaries by their dotted keys, without what may differ from host to host."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            if name not in _OF_A_HOST:
+                yield from _leaves(value, f"{key}.{name}")
+    else:
+        yield key, values
 
 
 def changes(then: Any, now: Any, key: str) -> Iterator[str]:

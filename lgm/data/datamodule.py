@@ -136,6 +136,13 @@ class ObjectDataModule(L.LightningDataModule):
         whole = self._source(self.split).num_objects
         return whole if self.max_test_objects is None else min(whole, self.max_test_objects)
 
+    def contents(self, stage: str) -> dict[str, str]:
+        """By split, its objects' number and content hash; stage as in `check`."""
+        sources = {split or "(all)": self._source(split) for split in self._splits(stage)}
+        return {
+            split: f"{found.num_objects} objects ({found.content_hash})" for split, found in sources.items()
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """What the order of samples depends on, besides the step."""
         return {

@@ -14,7 +14,7 @@ import numpy as np
 from lgm.data.filters import Filters
 from lgm.data.order import MixOrder, Slot
 from lgm.data.shards import ShardSource
-from lgm.data.source import PosedObject, Source
+from lgm.data.source import PosedObject, Source, hash_of
 
 
 class Mixture(Source):
@@ -34,6 +34,10 @@ class Mixture(Source):
     @property
     def shard_sizes(self) -> list[int]:
         return self._sizes
+
+    @property
+    def content_hash(self) -> str:
+        return hash_of(self.shares, *(source.content_hash for source in self.sources))
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
         index = self._set_of(shard)

@@ -28,7 +28,7 @@ from lgm.data.sample import (
 )
 from lgm.data.selection import select
 from lgm.data.shard_files import LocalFiles, ShardFiles, shard_files
-from lgm.data.source import PosedObject, Source
+from lgm.data.source import PosedObject, Source, hash_of
 from lgm.errors import first_line, reading, shown
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,14 @@ class ShardSource(Source):
     @property
     def shard_sizes(self) -> list[int]:
         return self._sizes
+
+    @property
+    def content_hash(self) -> str:
+        shards = [
+            (info.name, info.sha256, None if places is None else list(map(int, places)))
+            for info, places in self._selection
+        ]
+        return hash_of(*shards)
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
         info, places = self._selection[shard]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +117,11 @@ class Source(ABC):
     def num_objects(self) -> int:
         return sum(self.shard_sizes)
 
+    @property
+    def content_hash(self) -> str:
+        """16 digits that are the same for the same objects in the same order, as far as shards tell."""
+        return hash_of(*self.shard_sizes)
+
     def place(self, number: int) -> tuple[int, int]:
         """Shard and ordinal of the `number`-th object that evaluation reads."""
         return self.in_shards(number)
@@ -132,6 +138,11 @@ class Source(ABC):
     @cached_property
     def _ends(self) -> list[int]:
         return list(accumulate(self.shard_sizes))
+
+
+def hash_of(*parts: object) -> str:
+    """16 digits of a SHA-256 over values as Python shows them."""
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class FirstObjects(Source):

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 import reprlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,23 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def file_digest(path: str | Path) -> str:
+    """16 digits that are the same for files of the same content. Of a `.ckpt` or another zip archive, its
+    members' checksums are read, not its gigabytes."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        if zipfile.is_zipfile(file):
+            for member in zipfile.ZipFile(file).infolist():
+                # Without the archive's own name, under which torch.save puts all members.
+                name = member.filename.partition("/")[2]
+                digest.update(f"{name} {member.file_size} {member.CRC}\n".encode())
+        else:
+            file.seek(0)
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
     return digest.hexdigest()[:16]
 
 
