@@ -74,10 +74,10 @@ class ObjectReader:
         return files
 
     def _check_not_empty(self, number: int, content: bytes) -> None:
-        """A network is shown the canonical views: data_tools.verify faults an object of which one is empty."""
+        """A network is shown the canonical views: data_tools.verify faults an object that lacks one."""
         if _decode(content)[..., 3].max() < EMPTY_ALPHA:
             raise FilteredOut(
-                f"view {number}, a canonical input, is empty (a flat object seen edge-on?), which verify faults"
+                f"view {number}, a canonical input, is empty (a flat object, edge-on?), which verify faults"
             )
 
     def digest(self, uid: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from data_tools.colors import srgb_to_linear
 from data_tools.meshes.beside import decode_lines, open_texture
 from data_tools.meshes.images import to_rgba
-from data_tools.meshes.surfaces import Material, image_alpha_mode
+from data_tools.meshes.surfaces import Material, Sampler, image_alpha_mode
 
 # Options before a map's file name and how many words follow at most; of numbers there may be fewer.
 _NUMBER_OPTIONS = {"-o": 3, "-s": 3, "-t": 3, "-mm": 2, "-bm": 1, "-boost": 1, "-texres": 2}
@@ -32,15 +32,24 @@ class TextureMap:
 
     @property
     def placement(self) -> tuple:
-        return self.scale, self.offset, self.clamp
+        return self.scale, self.offset
+
+    @property
+    def sampler(self) -> Sampler:
+        return Sampler("clamp", "clamp") if self.clamp else Sampler()
+
+    def placed(self, uv: np.ndarray) -> np.ndarray:
+        """Where scale and offset put texture coordinates [..., 2]."""
+        return uv * self.scale + self.offset
 
 
 @dataclass(frozen=True)
 class MtlMaterial:
-    """material: what is drawn. placed: how its texture lies on the coordinates."""
+    """material: what is drawn. base, emission: how its textures lie on the coordinates."""
 
     material: Material
-    placed: TextureMap = TextureMap("")
+    base: TextureMap = TextureMap("")
+    emission: TextureMap = TextureMap("")
 
 
 def read_materials(path: Path, notes: list[str]) -> dict[str, MtlMaterial]:
@@ -136,11 +145,12 @@ class _Reader:
         emission_map = self._map("map_ke")
         if emission_map is not None and (glow := self._open(emission_map)) is not None:
             emission = emission if any(emission) else (1.0, 1.0, 1.0)
-            if base is not None and image is not None and base.placement != emission_map.placement:
-                self._notes.append("map_Ke has other options than map_Kd; those of map_Kd are used")
-            base = base if image is not None else emission_map
-        material = Material((*color, opacity), image, emission, glow, alpha_mode=alpha_mode)
-        return MtlMaterial(material, base or TextureMap(""))
+        base, emission_map = base or TextureMap(""), emission_map or TextureMap("")
+        material = Material(
+            (*color, opacity), image, emission, glow, alpha_mode=alpha_mode,
+            base_sampler=base.sampler, emission_sampler=emission_map.sampler,
+        )  # fmt: skip
+        return MtlMaterial(material, base, emission_map)
 
     def _map(self, key: str) -> TextureMap | None:
         found = parse_map(self._values.get(key, ""))

@@ -155,22 +155,21 @@ def _surfaces(
             some = triangles[(has_uv == want_uv) & (has_normals == want_normals)]
             if len(some) == 0:
                 continue
+            uv = file.texture[some[..., 1]] if want_uv else None
+            placed = chosen is not None and want_uv
+            differs = placed and chosen.emission.placement != chosen.base.placement
             colors, own = _corner_colors(vertex_colors, some[..., 0], chosen, want_uv, notes)
             surfaces.append(
                 Surface(
                     positions=file.vertices[some[..., 0]],
                     material=material if own is None else own,
                     normals=file.normals[some[..., 2]] if want_normals else None,
-                    uv=_placed_uv(file.texture[some[..., 1]], chosen) if want_uv else None,
+                    uv=chosen.base.placed(uv) if placed else uv,
+                    emission_uv=chosen.emission.placed(uv) if differs else None,
                     colors=colors,
                 )
             )
     return surfaces
-
-
-def _placed_uv(uv: np.ndarray, chosen: MtlMaterial | None) -> np.ndarray:
-    """Where -s and -o of the map put the texture coordinates [F, 3, 2]."""
-    return uv if chosen is None else uv * chosen.placed.scale + chosen.placed.offset
 
 
 def _corner_colors(

@@ -151,6 +151,14 @@ def test_scale_and_offset_of_a_map_move_its_coordinates(tmp_path):
     np.testing.assert_allclose(mesh.surfaces[0].uv[0], [[0.5, -1], [2.5, -1], [2.5, 2]])
 
 
+def test_a_clamped_map_ends_in_its_edge_and_a_glow_lies_where_its_own_options_say(tmp_path):
+    library = "newmtl m\nmap_Kd -clamp on t.png\nmap_Ke -s 2 2 t.png\n"
+    (surface,) = read(tmp_path, "mtllib a.mtl\n" + TEXTURED, a_mtl=library, t_png="red").surfaces
+    assert surface.material.base_sampler.wrap_u == surface.material.base_sampler.wrap_v == "clamp"
+    assert surface.material.emission_sampler.wrap_u == "repeat"
+    np.testing.assert_allclose(surface.emission_uv, 2 * surface.uv)
+
+
 def test_options_that_are_not_drawn_are_noted(tmp_path):
     found, notes = material(tmp_path, "map_Kd -t 0.1 0.1 0.1 -mm 0.2 0.5 t.png\n", t=Image.new("RGB", (2, 2)))
     assert found.material.base_image is not None
