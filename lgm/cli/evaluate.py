@@ -36,8 +36,9 @@ from lgm.cli.validate import (
 )
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, load_strictly, weights_hash
+from lgm.models.lgm import splat_size
 from lgm.models.networks import COMPUTED_BY, DEFAULT, Network, same_network
-from lgm.models.pretrained import read_weights
+from lgm.models.pretrained import Weights, options_of, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     if weights.config is not None:
         adopt(cfg, weights.config, network)
     elif cfg.model is None:
-        raise ValueError(f"ckpt={cfg.ckpt} does not say which model it is; add model=big (or small, tiny, …)")
+        infer(cfg, weights)
 
     with open_dict(cfg):
         for back_end in COMPUTED_BY:
@@ -123,6 +124,25 @@ def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: Network | None = None
     with open_dict(cfg):
         cfg.model = {**model, "net": net}
         cfg.scene, cfg.resolution = stored["scene"], stored["resolution"]
+
+
+def infer(cfg: DictConfig, weights: Weights) -> None:
+    """Take the architecture from the shapes of weights without a record, as the released ones, which were
+    supervised at four times the size of their splat maps."""
+    options = options_of(weights, LGM, {"kernels": "auto"})
+    net = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    size = splat_size(net["down_channels"], net["up_channels"], net["input_size"])
+    with open_dict(cfg):
+        cfg.model = {"name": weights.path.stem, "net": {"_target_": DEFAULT, **net}}
+        if not any(key.split(".")[0] == "resolution" for _, key in typed() or []):
+            cfg.resolution.target_size = 4 * size
+    log.info(
+        "%s records no model: down_channels=%s up_channels=%s by its shapes, target_size=%d",
+        weights.path,
+        net["down_channels"],
+        net["up_channels"],
+        cfg.resolution.target_size,
+    )
 
 
 def untrained(cfg: DictConfig) -> LGM:

@@ -6,7 +6,7 @@ import math
 import reprlib
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from lgm.models.records import FIX, check_run, check_shapes
 from lgm.tensor_files import check_tensors, read_archive
 
 log = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
+_WRAPPERS = ("module.", "_orig_mod.")
 
 # Of our own checkpoints: raised when an older program could no longer read them rightly.
 SCHEMA_VERSION = 1
@@ -64,11 +67,24 @@ def released_rotation(path: Path) -> Rotation | None:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file; ValueError in one line where it is none."""
+    """The tensors of a `.safetensors` file under their own names (`unwrapped`); ValueError in one line where
+    it is none."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; give the path of a .safetensors or .ckpt file")
     with reading(path, "fetch it again"):
-        return tensor_files.read_safetensors(path)
+        return unwrapped(tensor_files.read_safetensors(path), path)
+
+
+def unwrapped(tensors: dict[str, _Value], path: Path) -> dict[str, _Value]:
+    """By the network's own names, where all names begin as a wrapper that was saved with it made them:
+    DataParallel and DDP put `module.` before each, torch.compile `_orig_mod.`."""
+    while tensors:
+        wrapper = next((w for w in _WRAPPERS if all(name.startswith(w) for name in tensors)), None)
+        if wrapper is None:
+            break
+        log.info("%s: all its tensors are named %s…, which is left out", path, wrapper)
+        tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
+    return tensors
 
 
 def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:

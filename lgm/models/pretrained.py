@@ -20,6 +20,7 @@ from lgm.models.checkpoint import (
     read_checkpoint,
     read_safetensors,
     training_of,
+    unwrapped,
 )
 from lgm.models.networks import DEFAULT, Network, UnknownNetwork, arguments, misfits, same_network, shapes_of
 from lgm.models.plain_data import parsed
@@ -104,6 +105,7 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto", network: Netw
 
 def _of_safetensors(path: Path, choice: WeightChoice, network: Network | None) -> Weights:
     shapes, metadata = read_header(path)
+    shapes = unwrapped(shapes, path)
     kind = metadata.get(KIND_KEY, "unknown")
     if kind not in ("ema", "raw", "unknown"):
         raise ValueError(f"its record has {KIND_KEY}={shown(kind, 60)}, not ema or raw")

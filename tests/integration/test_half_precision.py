@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lgm.cli.evaluate import infer
 from lgm.models import LGM
+from lgm.models.pretrained import read_weights
 from tests.integration.running import MICRO, composed, run_evaluate
 
 MODEL = [o for o in MICRO if o.startswith(("model", "resolution"))]
@@ -48,6 +50,24 @@ def test_the_older_file_is_read_with_its_rotation(dataset, tmp_path):
     asked = run_evaluate(dataset, tmp_path / "asked", path, *options, "rotation=legacy")
     fixed = run_evaluate(dataset, tmp_path / "fixed", path, *options, "rotation=fixed")
     assert by_name == asked != fixed
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_the_model_of_a_released_file_is_inferred_whatever_wrapped_it(tmp_path, wrapper, caplog):
+    """As `from_pretrained` does; what it is measured at is four times its splat map, as released."""
+    net = micro()
+    path = tmp_path / "released.safetensors"
+    save_file({wrapper + name: tensor.half() for name, tensor in net.state_dict().items()}, path)
+    cfg = composed("evaluate", f"ckpt={path}", "data.path=none", "trainer=cpu")
+    with caplog.at_level("INFO"):
+        weights = read_weights(path)
+        infer(cfg, weights)
+    assert weights.tensors.keys() == net.state_dict().keys()
+    assert cfg.model.net.down_channels == [32, 32, 32] and cfg.model.net.up_attention == [True, False]
+    assert cfg.resolution.target_size == cfg.protocol.target_size == 4 * 128
+    assert "records no model: down_channels=[32, 32, 32]" in caplog.text
+    assert (f"all its tensors are named {wrapper[:7]}" in caplog.text) == bool(wrapper)
+    assert torch.equal(LGM.from_pretrained(path).conv.bias, net.conv.bias.half().float())
 
 
 def test_a_network_in_half_keeps_float32_where_it_counts():
