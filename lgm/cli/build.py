@@ -12,6 +12,7 @@ from lgm.data.datamodule import ObjectDataModule
 from lgm.data.prepare import Preparation
 from lgm.files import write_text
 from lgm.losses import CompositeLoss
+from lgm.masking import masked_values
 from lgm.models import LGM
 from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
@@ -56,7 +57,7 @@ def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule
         scheduler=instantiate(cfg.scheduler),
         clip_grad_norm=cfg.train.clip_grad_norm,
         eval_views_per_call=cfg.data.eval_views_per_call,
-        config=plain(cfg),
+        config=recorded(cfg),
     )
 
 
@@ -110,6 +111,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
+def recorded(cfg: DictConfig) -> dict[str, Any]:
+    """What files, checkpoints and loggers keep of the configuration: `plain`, credentials masked."""
+    return masked_values(plain(cfg))
+
+
 def save_config(cfg: DictConfig, run_dir: Path) -> None:
-    """Write `<run_dir>/config.yaml`, resolved."""
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))
+    """Write `<run_dir>/config.yaml`, resolved, credentials masked."""
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded(cfg))))

@@ -9,11 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lgm.cli.build import plain
+from lgm.cli.build import recorded
 from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
 from lgm.data.datamodule import ObjectDataModule
 from lgm.errors import shown
+from lgm.masking import masked_values
 from lgm.models import LGM
 from lgm.models.checkpoint import file_digest, load_strictly, network_weights, read_checkpoint
 
@@ -50,7 +51,8 @@ def check_resume(cfg: DictConfig, net: LGM, path: Path) -> int:
     processes."""
     checkpoint = read_checkpoint(path, chosen_network(cfg))
     load_strictly(net, network_weights(checkpoint), f"resume={cfg.resume}: {path}")
-    then, now = checkpoint["config"], plain(cfg)
+    # Both masked: a new password is no change, and a checkpoint of an older program holds its own.
+    then, now = masked_values(checkpoint["config"]), recorded(cfg)
     # Of one shape and yet another network: what positions are offsets from, how rotations are read.
     changed = list(changes(architecture(then["model"]), architecture(now["model"]), "model"))
     if changed:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lgm.callbacks import RunStopped
 from lgm.errors import first_line
+from lgm.masking import mask_error, masked
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +50,15 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         sys.stderr.write(f"{stopped}; the same command with run_dir={cfg.run_dir} goes on\n")
         sys.exit(128 + stopped.signal_number)
     except (ValueError, OSError, InstantiationException, OmegaConfBaseException) as error:
+        mask_error(error)
         with suppress(OSError):  # a full disk must not hide what is wrong
             run_dir = Path(cfg.run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             name = f"error_rank{local_rank()}.log" if local_rank() else "error.log"
-            (run_dir / name).write_text(traceback.format_exc())
+            (run_dir / name).write_text(masked(traceback.format_exc()))
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        sys.stderr.write(f"error: {one_line(error)}\n")
+        sys.stderr.write(f"error: {masked(one_line(error))}\n")
         sys.exit(2)
 
 

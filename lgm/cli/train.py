@@ -19,6 +19,7 @@ from lgm.cli.build import (
     build_net,
     build_trainer,
     plain,
+    recorded,
     save_config,
 )
 from lgm.cli.launch import check_world_size
@@ -96,7 +97,7 @@ def train(cfg: DictConfig) -> float | None:
         if trainer.is_global_zero:
             save_config(cfg, run_dir)
             for logger in trainer.loggers:
-                logger.log_hyperparams(plain(cfg))  # W&B's own mistakes end the run here
+                logger.log_hyperparams(recorded(cfg))  # W&B's own mistakes end the run here
         trainer.fit(module, datamodule, ckpt_path=None if resume is None else str(resume), weights_only=True)
     return final_metric(trainer, cfg.optimized_metric)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lgm import tensor_files
 from lgm.errors import Named, reading, shown
 from lgm.gaussians.activations import ROTATIONS, Rotation
+from lgm.masking import masked_values
 from lgm.models.lgm import LGM
 from lgm.models.networks import Network, UnknownNetwork, misfits
 from lgm.models.records import FIX, check_run, check_shapes
@@ -208,7 +209,9 @@ def training_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
         "step": checkpoint.get("global_step"),
         "seed": train.get("seed") if isinstance(train, dict) else None,
         **checkpoint.get("callbacks", {}).get("TrainingCost", {}),
-        "config": {key: _without_places(value) for key, value in config.items() if key not in _PRIVATE},
+        "config": {
+            key: _without_places(value) for key, value in masked_values(config).items() if key not in _PRIVATE
+        },
     }
     return {key: value for key, value in known.items() if value is not None}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from lgm.errors import first_line
 from lgm.files import write_text
+from lgm.masking import masked
 from lgm.training.optional import require
 
 _MODES = ("online", "offline", "disabled")
@@ -76,7 +79,10 @@ class WandbLog(Logger):
             import wandb
 
             try:
-                self._run = wandb.init(dir=str(self.folder), id=self._id(), resume="allow", **self._options)
+                with _masked_arguments():
+                    self._run = wandb.init(
+                        dir=str(self.folder), id=self._id(), resume="allow", **self._options
+                    )
             except wandb.Error as error:
                 raise ValueError(
                     f"logger=wandb: {first_line(error)} (or set WANDB_API_KEY; logger=wandb_offline needs "
@@ -115,3 +121,14 @@ class WandbLog(Logger):
             known = uuid.uuid4().hex[:16]
             write_text(path, f"{known}\n")
         return known
+
+
+@contextmanager
+def _masked_arguments() -> Iterator[None]:
+    """W&B takes the command line into its record of a run."""
+    arguments = sys.argv
+    sys.argv = [masked(argument) for argument in arguments]
+    try:
+        yield
+    finally:
+        sys.argv = arguments

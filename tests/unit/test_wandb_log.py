@@ -108,3 +108,18 @@ def test_without_a_key_there_is_one_line(tmp_path, monkeypatch):
 def test_a_mode_that_there_is_not(tmp_path):
     with pytest.raises(ValueError, match="logger.wandb.mode=of must be one of online, offline"):
         WandbLog(tmp_path, mode="of")
+
+
+def test_the_command_line_goes_along_without_its_credentials(tmp_path, monkeypatch):
+    arguments, taken = ["train.py", "data.path=https://h/set?sig=s3cr3t", "train.seed=1"], []
+    monkeypatch.setattr("sys.argv", arguments)
+
+    def init(**options):
+        taken.extend(wandb.Settings()._args)
+        raise wandb.Error("no more")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.raises(ValueError, match="no more"):
+        _ = WandbLog(tmp_path, mode="offline").experiment
+    assert taken == ["data.path=https://h/set?sig=***", "train.seed=1"]
+    assert __import__("sys").argv is arguments
