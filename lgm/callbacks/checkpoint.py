@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lgm.callbacks.stop import RunStopped
+from lgm.errors import reading
+
+_ANEW = "start anew: resume=none init_from=<the checkpoint>"
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -35,6 +39,10 @@ class LastCheckpoint(ModelCheckpoint):
     @property
     def state_key(self) -> str:
         return type(self).__qualname__  # Lightning's names the interval, which may change over a resume
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        with reading(f"{self.state_key} in the checkpoint", _ANEW):
+            self.best_model_path = _own_file(self.dirpath, state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not restored by Lightning: a resumed run would save again in the middle of its first step's
@@ -92,14 +100,25 @@ class BestCheckpoint(ModelCheckpoint):
         return f"{type(self).__qualname__}:{self.monitor}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning forgets the score where the folder has another name than when it was written: a
-        # run that was moved, or mounted elsewhere, would overwrite its best with its next.
-        best = Path(self.dirpath) / Path(state_dict["best_model_path"]).name
-        if best.is_file():
-            path, score = str(best), state_dict["best_model_score"]
-            moved = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
-            state_dict = {**state_dict, **moved, "best_k_models": {path: score}}
-        super().load_state_dict(state_dict)
+        with reading(f"{self.state_key} in the checkpoint", _ANEW):
+            own, score = _own_file(self.dirpath, state_dict), state_dict["best_model_score"]
+            # Lightning forgets the score where the folder has another name than when it was written: a
+            # run that was moved, or mounted elsewhere, would overwrite its best with its next.
+            if own and (Path(own).is_file() or state_dict["dirpath"] == self.dirpath) and score is not None:
+                score = torch.as_tensor(float(score))
+                known = {"best_model_path": own, "kth_best_model_path": own, "best_k_models": {own: score}}
+                scores = {"best_model_score": score, "kth_value": score}
+                super().load_state_dict({"dirpath": self.dirpath, **known, **scores})
+
+
+def _own_file(dirpath: str, state_dict: dict[str, Any]) -> str:
+    """The file of a restored state in a run's own folder, or nothing.
+
+    Lightning removes the file that it has kept before, wherever its path leads: a path out of a file that
+    somebody else made would be removed, and all that lies below it.
+    """
+    name = Path(state_dict["best_model_path"]).name
+    return str(Path(dirpath) / name) if name.endswith(".ckpt") else ""
 
 
 def _validation_follows(trainer: Trainer) -> bool:

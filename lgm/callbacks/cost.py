@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lgm.errors import reading
+
 
 class TrainingCost(Callback):
     """Counts the time that devices have spent on a run, validation included, over all of its legs.
@@ -46,9 +48,10 @@ class TrainingCost(Callback):
         return {**known, "before": self.before} if self.before else known
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._minutes = float(state_dict["device_minutes"])
-        self._devices = [devices for devices in state_dict["devices"].split(", ") if devices]
-        self.before = state_dict.get("before", {})
+        with reading("TrainingCost in the checkpoint", "leave it out: callbacks.cost=null"):
+            self._minutes = float(state_dict["device_minutes"])
+            self._devices = [devices for devices in state_dict["devices"].split(", ") if devices]
+            self.before = state_dict.get("before", {})
 
 
 def devices_of(trainer: Trainer, device: torch.device) -> str:

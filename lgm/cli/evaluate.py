@@ -133,7 +133,7 @@ def infer(cfg: DictConfig, weights: Weights) -> None:
     net = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     size = splat_size(net["down_channels"], net["up_channels"], net["input_size"])
     with open_dict(cfg):
-        cfg.model = {"name": weights.path.stem, "net": {"_target_": DEFAULT, **net}}
+        cfg.model = {"name": weights.path.stem.replace("$", ""), "net": {"_target_": DEFAULT, **net}}
         if not any(key.split(".")[0] == "resolution" for _, key in typed() or []):
             cfg.resolution.target_size = 4 * size
     log.info(

@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch.optim import Optimizer
 
 from lgm.cli.build import recorded
 from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
 from lgm.data.datamodule import ObjectDataModule
-from lgm.errors import shown
+from lgm.errors import reading, shown
 from lgm.masking import masked_values
 from lgm.models import LGM
-from lgm.models.checkpoint import file_digest, load_strictly, network_weights, read_checkpoint
+from lgm.models.checkpoint import (
+    check_fit,
+    file_digest,
+    load_strictly,
+    network_weights,
+    read_checkpoint,
+    training_of,
+)
+from lgm.models.records import FIX, check_training
+from lgm.training.resume import check_state
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +55,16 @@ def resume_path(resume: str | None, run_dir: Path) -> Path | None:
     return path
 
 
-def check_resume(cfg: DictConfig, net: LGM, path: Path) -> int:
+def check_resume(cfg: DictConfig, net: LGM, path: Path) -> dict[str, Any]:
     """Load the checkpoint's weights strictly, and say what differs from the configuration that it was
-    trained with; returns its step. First of all: Lightning would fail only after it has started all
-    processes."""
+    trained with. First of all: Lightning would fail only after it has started all processes. Returns the
+    checkpoint, whose optimizer is still to be checked (`check_training_state`)."""
     checkpoint = read_checkpoint(path, chosen_network(cfg))
     load_strictly(net, network_weights(checkpoint), f"resume={cfg.resume}: {path}")
+    if "ema" in checkpoint:
+        check_fit(net, checkpoint["ema"]["state_dict"], f"resume={cfg.resume}: the EMA weights of {path}")
+    with reading(path, FIX):
+        check_training(training_of(checkpoint))
     # Both masked: a new password is no change, and a checkpoint of an older program holds its own.
     then, now = masked_values(checkpoint["config"]), recorded(cfg)
     # Of one shape and yet another network: what positions are offsets from, how rotations are read.
@@ -81,7 +95,13 @@ def check_resume(cfg: DictConfig, net: LGM, path: Path) -> int:
     if changed:
         more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         log.warning("in effect from here on: %s%s", ", ".join(changed[:_SHOWN]), more)
-    return checkpoint.get("global_step", 0)
+    return checkpoint
+
+
+def check_training_state(checkpoint: dict[str, Any], path: Path, optimizer: Optimizer) -> None:
+    """Raise ValueError in one line where moments and counts of a checkpoint are not those of this run."""
+    with reading(path, f"start anew from its weights: resume=none init_from={path}"):
+        check_state(checkpoint, optimizer)
 
 
 def facts_of(cfg: DictConfig, datamodule: ObjectDataModule, stage: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from lgm.cli.build import (
 from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
 from lgm.cli.networks import check_recordable, chosen_network
-from lgm.cli.resume import check_resume, facts_of, resume_fact, resume_path
+from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
 from lgm.cli.validate import check_training, num_devices
 from lgm.models import LGM
 from lgm.models.blocks import use_gradient_checkpointing
@@ -48,10 +48,9 @@ def train(cfg: DictConfig) -> float | None:
 
     L.seed_everything(cfg.train.seed, verbose=False)
     net = build_net(cfg)
-    before: dict[str, Any] = {}
-    first_step = 0
+    before, checkpoint, first_step = {}, None, 0
     if resume is not None:
-        first_step = check_resume(cfg, net, resume)
+        checkpoint = check_resume(cfg, net, resume)
     elif cfg.init_from is not None:
         before = start(cfg, net)
     freeze(net, list(cfg.freeze))
@@ -69,10 +68,15 @@ def train(cfg: DictConfig) -> float | None:
     for name in ("stop", "evaluation"):
         if name in callbacks:
             callbacks[name] = callbacks.pop(name)
+    # Raises now what would else come after all processes have started.
+    optimizer = module.configure_optimizers()["optimizer"]
+    if checkpoint is not None:
+        check_training_state(checkpoint, resume, optimizer)
+        first_step = checkpoint["global_step"]
+    del optimizer, checkpoint  # the run makes and reads its own
     if batches.world_size > 1:
         facts = facts_of(cfg, datamodule, "fit") | {"resume": resume_fact(resume, first_step)}
         callbacks["agreement"] = SameOnAllRanks(facts)
-    module.configure_optimizers()  # raises now what would else come after all processes have started
     trainer = build_trainer(
         cfg,
         callbacks,

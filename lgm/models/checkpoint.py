@@ -94,12 +94,17 @@ def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str) -> No
     Raises ValueError with the number of tensors that are missing, unexpected or of another shape, and
     the names of the first five of each; or as `check_values`.
     """
+    check_fit(net, weights, source)
+    net.load_state_dict(weights)
+
+
+def check_fit(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """What `load_strictly` raises."""
     if faults := misfits(_shapes(net.state_dict()), _shapes(weights)):
         raise ValueError(
             f"{source} does not fit this model: {faults}; choose the model it was trained as (model=…)"
         )
     check_values(weights, source)
-    net.load_state_dict(weights)
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

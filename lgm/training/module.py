@@ -13,13 +13,14 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from lgm.data.prepare import Preparation
+from lgm.errors import reading
 from lgm.gaussians import Gaussians
 from lgm.losses import CompositeLoss
 from lgm.metrics import Late, psnr
 from lgm.models.checkpoint import SCHEMA_VERSION
 from lgm.rendering.base import Renderer
 from lgm.training.drawing import draw
-from lgm.training.resume import option_values, realign_loops, restore_options
+from lgm.training.resume import check_counts, option_values, realign_loops, restore_options
 from lgm.training.step_log import StepLog
 from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction
@@ -228,7 +229,9 @@ class LGMModule(L.LightningModule):
         self._check_gradient()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        realign_loops(checkpoint, self.trainer.accumulate_grad_batches)
+        with reading("the loops of the checkpoint", "start anew: resume=none init_from=<the checkpoint>"):
+            check_counts(checkpoint["loops"]["fit_loop"], self.trainer.fit_loop.state_dict(), "fit_loop")
+            realign_loops(checkpoint, self.trainer.accumulate_grad_batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_gradient()  # before weights that a bad step has spoiled reach the disk
