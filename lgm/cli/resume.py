@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch.optim import Optimizer
 
-from lgm.cli.build import recorded
+from lgm.cli.build import plain, recorded
 from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
 from lgm.data.datamodule import ObjectDataModule
