@@ -5,18 +5,21 @@ a crash costs one object."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data_tools.engines.base import Engine, EngineUnavailable, GeometryView
 from data_tools.engines.blender_process import BlenderFault, BlenderProcess, find_blender
-from data_tools.engines.textures import texture_pixels
+from data_tools.engines.textures import texture_pixels, within_its_edges
 from data_tools.lights import environment
+from data_tools.meshes.images import MAX_TEXTURE_SIZE
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.normals import face_normals
-from data_tools.meshes.surfaces import Surface
+from data_tools.meshes.surfaces import Sampler, Surface
 from data_tools.plan import RenderPlan
 
 DEFAULT_SAMPLES = 32
@@ -32,7 +35,7 @@ class BlenderEngine(Engine):
     """
 
     name = "blender"
-    version = "1"
+    version = "2"
     draws_geometry = True
 
     def __init__(
@@ -40,7 +43,6 @@ class BlenderEngine(Engine):
         blender: str | None = None,
         samples: int = DEFAULT_SAMPLES,
         threads: int = 2,
-        max_texture_size: int = 2048,
         device_index: int | None = None,
     ) -> None:
         if samples < 1 or threads < 1:
@@ -48,7 +50,6 @@ class BlenderEngine(Engine):
         self._command, _ = find_blender(blender)
         self._samples, self._threads = samples, threads
         self._device_index = device_index
-        self._max_texture_size = max_texture_size
         self._processes: dict[str, BlenderProcess] = {}
         try:
             self._started("color")
@@ -94,7 +95,7 @@ class BlenderEngine(Engine):
 
     def _views(self, surfaces: list[Surface], plan: RenderPlan) -> Iterator[np.ndarray | GeometryView]:
         kinds = ("color", "geometry") if plan.geometry else ("color",)
-        arrays, materials = describe(surfaces, self._max_texture_size)
+        arrays, materials = describe(surfaces)
         arrays["environment"] = environment(plan.lights)
         surfaces.clear()
         for kind in kinds:
@@ -123,37 +124,41 @@ def _draw(process: BlenderProcess, c2w: np.ndarray) -> np.ndarray:
     return np.load(file)
 
 
-def describe(
-    surfaces: list[Surface], max_texture_size: int
-) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+def describe(surfaces: list[Surface]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Arrays and materials as `blender_side/studio.py` takes them."""
     arrays: dict[str, np.ndarray] = {}
     materials, names = [], {}
 
-    def texture(image, surface: Surface) -> str | None:
-        if image is None or surface.uv is None:
+    def texture(
+        image: Image.Image | None, sampler: Sampler, uv: np.ndarray | None, attribute: str
+    ) -> dict[str, Any] | None:
+        if image is None or uv is None:
             return None
-        if id(image) not in names:  # each picture once, however many materials share it
+        if id(image) not in names:  # each image once, however many materials share it
             names[id(image)] = f"texture_{len(names)}"
-            arrays[names[id(image)]] = texture_pixels(image, max_texture_size)
-        return names[id(image)]
+            arrays[names[id(image)]] = texture_pixels(image, MAX_TEXTURE_SIZE)
+        return {"name": names[id(image)], "uv": attribute, **asdict(within_its_edges(sampler, uv))}
 
     for number, surface in enumerate(surfaces):
         arrays[f"positions_{number}"] = surface.positions.astype(np.float32)
         arrays[f"normals_{number}"] = _on_the_wound_side(surface).astype(np.float32)
-        for name, values in (("uv", surface.uv), ("colors", surface.colors)):
+        corners = {"uv": surface.uv, "emission_uv": surface.emission_uv, "colors": surface.colors}
+        for name, values in corners.items():
             if values is not None:
                 arrays[f"{name}_{number}"] = values.astype(np.float32)
         material = surface.material
+        glow_uv = (surface.uv, "uv") if surface.emission_uv is None else (surface.emission_uv, "emission_uv")
         materials.append(
             {
                 "base_color": [float(x) for x in material.base_color],
-                "base_image": texture(material.base_image, surface),
+                "base_image": texture(material.base_image, material.base_sampler, surface.uv, "uv"),
                 "emission": [float(x) for x in material.emission],
-                "emission_image": texture(material.emission_image, surface),
+                "emission_image": texture(material.emission_image, material.emission_sampler, *glow_uv),
                 "alpha_mode": material.alpha_mode,
                 "alpha_cutoff": material.alpha_cutoff,
                 "has_colors": surface.colors is not None,
+                "unlit": material.unlit,
+                "is_shell": material.is_shell,
             }
         )
     return arrays, materials

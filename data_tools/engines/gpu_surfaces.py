@@ -1,25 +1,27 @@
-"""Surfaces and pictures in the memory of the graphics device."""
+"""Surfaces and textures in the memory of the graphics device."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import moderngl
 import numpy as np
 from PIL import Image
 
-from data_tools.engines.textures import texture_pixels
-from data_tools.meshes.surfaces import Surface
+from data_tools.engines.textures import texture_pixels, within_its_edges
+from data_tools.meshes.images import MAX_TEXTURE_SIZE
+from data_tools.meshes.surfaces import Sampler, Surface
 
 ALPHA_MODES = {"opaque": 0, "mask": 1, "blend": 2}
 _SRGB8_ALPHA8 = 0x8C43  # the device turns sRGB to linear light before it filters
 
 
 class TextureCache:
-    """Each picture is uploaded once, however many materials share it."""
+    """Each image is uploaded once, however many materials share it."""
 
-    def __init__(self, context: moderngl.Context, max_size: int) -> None:
+    def __init__(self, context: moderngl.Context) -> None:
         self._context = context
-        self._max_size = max_size
-        # Holding the picture keeps its id from being given to another one.
+        # Holding the image keeps its id from being given to another one.
         self._textures: dict[int, tuple[Image.Image, moderngl.Texture]] = {}
 
     def get(self, image: Image.Image) -> moderngl.Texture:
@@ -33,11 +35,10 @@ class TextureCache:
         self._textures.clear()
 
     def _upload(self, image: Image.Image) -> moderngl.Texture:
-        pixels = texture_pixels(image, self._max_size)
+        pixels = texture_pixels(image, MAX_TEXTURE_SIZE)
         size = pixels.shape[1], pixels.shape[0]
         texture = self._context.texture(size, 4, pixels.tobytes(), internal_format=_SRGB8_ALPHA8)
         texture.build_mipmaps()
-        texture.filter = moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR
         # No anisotropic filter: Mesa's software renderer takes minutes over a stretched triangle.
         return texture
 
@@ -55,20 +56,24 @@ class GpuSurface:
         self._program = program
         self._material = surface.material
         self.is_translucent = surface.material.alpha_mode == "blend"
-        self._buffer = context.buffer(_interleave(surface))
+        self.is_shell = surface.material.is_shell
+        self._buffers = [context.buffer(_interleave(surface))]
         self._index = None
         if self.is_translucent:
             self._centroids = surface.positions.mean(axis=1).astype(np.float32)  # [F, 3]
             self.center = self._centroids.mean(axis=0)
             self._index = context.buffer(reserve=surface.num_triangles * 3 * 4, dynamic=True)
-        self._array = context.vertex_array(
-            program,
-            [(self._buffer, "3f 3f 2f 4f", "in_position", "in_normal", "in_uv", "in_color")],
-            index_buffer=self._index,
-        )
-        has_uv = surface.uv is not None
-        self._base = _texture(surface.material.base_image, has_uv, textures)
-        self._emission = _texture(surface.material.emission_image, has_uv, textures)
+        layout = [(self._buffers[0], "3f 3f 2f 4f", "in_position", "in_normal", "in_uv", "in_color")]
+        if surface.emission_uv is None:
+            layout.append((self._buffers[0], "24x 2f 16x", "in_emission_uv"))
+        else:
+            self._buffers.append(context.buffer(surface.emission_uv.astype(np.float32)))
+            layout.append((self._buffers[1], "2f", "in_emission_uv"))
+        self._array = context.vertex_array(program, layout, index_buffer=self._index)
+        material, uv = surface.material, surface.uv
+        other_uv = uv if surface.emission_uv is None else surface.emission_uv
+        self._base = _Bound.make(material.base_image, material.base_sampler, uv, textures)
+        self._emission = _Bound.make(material.emission_image, material.emission_sampler, other_uv, textures)
 
     def draw(self) -> None:
         program, material = self._program, self._material
@@ -78,10 +83,11 @@ class GpuSurface:
         program["alpha_cutoff"] = material.alpha_cutoff
         program["has_base_image"] = self._base is not None
         program["has_emission_image"] = self._emission is not None
+        program["unlit"] = material.unlit
         if self._base is not None:
-            self._base.use(0)
+            program["base_mirrored"] = self._base.use(0)
         if self._emission is not None:
-            self._emission.use(1)
+            program["emission_mirrored"] = self._emission.use(1)
         self._array.render(moderngl.TRIANGLES)
 
     def draw_in_file_order(self) -> None:
@@ -99,13 +105,36 @@ class GpuSurface:
 
     def release(self) -> None:
         self._array.release()
-        self._buffer.release()
+        for buffer in self._buffers:
+            buffer.release()
         if self._index is not None:
             self._index.release()
 
 
-def _texture(image: Image.Image | None, has_uv: bool, textures: TextureCache) -> moderngl.Texture | None:
-    return textures.get(image) if image is not None and has_uv else None
+@dataclass
+class _Bound:
+    """A texture and how it is sampled."""
+
+    texture: moderngl.Texture
+    sampler: Sampler
+
+    @classmethod
+    def make(
+        cls, image: Image.Image | None, sampler: Sampler, uv: np.ndarray | None, textures: TextureCache
+    ) -> _Bound | None:
+        if image is None or uv is None:
+            return None
+        return cls(textures.get(image), within_its_edges(sampler, uv))
+
+    def use(self, unit: int) -> tuple[int, int]:
+        """Along which axes the shader must mirror, for which the device has the edge go on."""
+        sampler, texture = self.sampler, self.texture
+        texture.repeat_x, texture.repeat_y = sampler.wrap_u == "repeat", sampler.wrap_v == "repeat"
+        # Seen smaller it is always averaged: a sampler that asks for less would only make it flicker.
+        enlarged = moderngl.NEAREST if sampler.nearest else moderngl.LINEAR
+        texture.filter = moderngl.LINEAR_MIPMAP_LINEAR, enlarged
+        texture.use(unit)
+        return int(sampler.wrap_u == "mirror"), int(sampler.wrap_v == "mirror")
 
 
 def _interleave(surface: Surface) -> np.ndarray:

@@ -14,6 +14,7 @@ from data_tools.engines import shaders
 from data_tools.engines.base import Engine, EngineUnavailable, GeometryView
 from data_tools.engines.extent import Extent
 from data_tools.engines.gpu_surfaces import GpuSurface, TextureCache
+from data_tools.engines.passes import Passes
 from data_tools.meshes.load import load_mesh
 from data_tools.plan import RenderPlan
 
@@ -32,21 +33,22 @@ class OpenGLEngine(Engine):
     """
 
     name = "opengl"
-    version = "2"
+    version = "3"
     draws_geometry = True
 
     def __init__(
         self,
         supersample: int = DEFAULT_SUPERSAMPLE,
-        max_texture_size: int = 2048,
         device_index: int | None = None,
     ) -> None:
         self._supersample = supersample
-        self._max_texture_size = max_texture_size
         self._context = _make_context(device_index)
         self._surface_program = self._context.program(shaders.SURFACE_VERTEX, shaders.SURFACE_FRAGMENT)
         self._surface_program["base_image"] = 0
         self._surface_program["emission_image"] = 1
+        # The image's rows run down, which OpenGL's run up: what faces us is wound the other way round there.
+        self._context.front_face = "cw"
+        self._passes = Passes(self._context, self._surface_program)
         self._picture_program = self._context.program(shaders.PICTURE_VERTEX, shaders.PICTURE_FRAGMENT)
         self._picture_program["supersample"] = supersample
         corners = np.array([-1, -1, 3, -1, -1, 3], dtype=np.float32)  # one triangle covers the picture
@@ -78,7 +80,7 @@ class OpenGLEngine(Engine):
                 self._targets.release()
             self._targets = _Targets(self._context, plan.resolution, self._supersample)
         self._set_lights(plan)
-        textures = TextureCache(self._context, self._max_texture_size)
+        textures = TextureCache(self._context)
         on_gpu: list[GpuSurface] = []
         extent = Extent(surfaces)
         try:
@@ -102,11 +104,7 @@ class OpenGLEngine(Engine):
         """Draw the same view again, one sample a pixel: depths may not be averaged across an edge."""
         self._targets.geometry.use()
         self._targets.geometry.clear()
-        self._context.enable_only(moderngl.DEPTH_TEST)
-        self._surface_program["draw_geometry"] = True
-        for surface in surfaces:
-            surface.draw_in_file_order()
-        self._surface_program["draw_geometry"] = False
+        self._passes.draw_geometry(self._targets.geometry, surfaces)
         content = np.frombuffer(self._targets.geometry.read(components=4, dtype="f4"), dtype=np.float32)
         content = content.reshape(*picture.shape)
         return GeometryView(picture, depth=content[..., 3], normal=content[..., :3])
@@ -121,18 +119,7 @@ class OpenGLEngine(Engine):
         targets.clear()
         self._surface_program["clip_from_world"].write(clip_from_world.T.astype("f4").tobytes())
         self._surface_program["camera"] = tuple(camera)
-        context.enable_only(moderngl.DEPTH_TEST)
-        for surface in surfaces:
-            if not surface.is_translucent:
-                surface.draw()
-        context.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
-        context.blend_func = moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
-        targets.multisampled.depth_mask = False
-        translucent = [surface for surface in surfaces if surface.is_translucent]
-        for surface in sorted(translucent, key=lambda s: -np.linalg.norm(s.center - camera)):
-            surface.draw_from_far_to_near(camera)
-        targets.multisampled.depth_mask = True
-        context.enable_only(moderngl.NOTHING)
+        self._passes.draw(targets.multisampled, surfaces, camera)
         # Obeys the scissor of the framebuffer in use, the multisampled one.
         context.copy_framebuffer(targets.resolved, targets.multisampled)
         targets.picture.use()

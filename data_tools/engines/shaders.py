@@ -6,15 +6,18 @@ uniform mat4 clip_from_world;
 in vec3 in_position;
 in vec3 in_normal;
 in vec2 in_uv;
+in vec2 in_emission_uv;
 in vec4 in_color;
 out vec3 position;
 out vec3 normal;
 out vec2 uv;
+out vec2 emission_uv;
 out vec4 color;
 void main() {
     position = in_position;
     normal = in_normal;
     uv = in_uv;
+    emission_uv = in_emission_uv;
     color = in_color;
     gl_Position = clip_from_world * vec4(in_position, 1.0);
 }
@@ -30,6 +33,9 @@ uniform sampler2D base_image;
 uniform sampler2D emission_image;
 uniform bool has_base_image;
 uniform bool has_emission_image;
+uniform ivec2 base_mirrored;  // along u and v; other wraps are the device's
+uniform ivec2 emission_mirrored;
+uniform bool unlit;
 uniform int alpha_mode;  // 0 opaque, 1 mask, 2 blend
 uniform float alpha_cutoff;
 uniform float ground;
@@ -40,6 +46,7 @@ uniform bool draw_geometry;
 in vec3 position;
 in vec3 normal;
 in vec2 uv;
+in vec2 emission_uv;
 in vec4 color;
 out vec4 premultiplied;
 
@@ -50,15 +57,22 @@ float irradiance(vec3 n) {
     return total;
 }
 
+// Every second time mirrored, which the binding to OpenGL can't ask of the device. The derivatives are those
+// of the plain coordinates, which have no kinks.
+vec4 sampled(sampler2D image, vec2 at, ivec2 mirrored) {
+    if (mirrored == ivec2(0)) return texture(image, at);
+    vec2 folded = 1.0 - abs(mod(at, 2.0) - 1.0);
+    return textureGrad(image, mix(at, folded, vec2(mirrored)), dFdx(at), dFdy(at));
+}
+
 void main() {
     vec4 albedo = base_color * color;
-    if (has_base_image) albedo *= texture(base_image, uv);
+    if (has_base_image) albedo *= sampled(base_image, uv, base_mirrored);
     if (alpha_mode == 1 && albedo.a < alpha_cutoff) discard;
     float alpha = alpha_mode == 2 ? albedo.a : 1.0;
 
-    // Which way a face is wound means nothing in found meshes: both sides are drawn, and the normal
-    // is turned to the side that the camera sees. The face's own plane decides that, since an
-    // interpolated normal leans over the horizon at an object's outline.
+    // Normals point anywhere in found meshes: each is turned to the side that the camera sees. The face's
+    // own plane decides that, since an interpolated normal leans over the horizon at an object's outline.
     vec3 plane = cross(dFdx(position), dFdy(position));
     plane = dot(plane, camera - position) < 0.0 ? -plane : plane;
     vec3 n = dot(normal, normal) > 1e-12 ? normalize(normal) : normalize(camera - position);
@@ -70,8 +84,8 @@ void main() {
     }
 
     vec3 glow = emission;
-    if (has_emission_image) glow *= texture(emission_image, uv).rgb;
-    premultiplied = vec4(albedo.rgb * irradiance(n) + glow, 1.0) * alpha;
+    if (has_emission_image) glow *= sampled(emission_image, emission_uv, emission_mirrored).rgb;
+    premultiplied = vec4(albedo.rgb * (unlit ? 1.0 : irradiance(n)) + glow, 1.0) * alpha;
 }
 """
 

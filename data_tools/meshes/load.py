@@ -13,6 +13,7 @@ from data_tools.meshes.gltf import read_gltf
 from data_tools.meshes.normals import crease_normals, usable_normals
 from data_tools.meshes.obj import read_obj
 from data_tools.meshes.ply import read_ply
+from data_tools.meshes.shells import mark_shells
 from data_tools.meshes.stl import read_stl
 from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh, too_many_triangles
 from data_tools.variants import Companion
@@ -69,6 +70,8 @@ def _turned(path: Path, linear: np.ndarray, max_triangles: int) -> Mesh:
     mesh.surfaces = [surface for surface in mesh.surfaces if surface.num_triangles]
     if not mesh.surfaces:
         raise UnrenderableMesh("no triangle with an area")
+    mesh.surfaces, notes = mark_shells(mesh.surfaces)
+    mesh.notes += notes
     for surface in mesh.surfaces:
         _turn(surface, linear)
     return mesh

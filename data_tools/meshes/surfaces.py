@@ -37,7 +37,8 @@ class Material:
     base_image, emission_image: sRGB images, multiplied with the colours.
     alpha_mode: "opaque"; "mask" (drawn where alpha >= alpha_cutoff); "blend" (translucent).
     double_sided: false where a format says that faces are seen from their front alone, around which their
-        corners go counter-clockwise. Their backs give way to every front along the ray, before or behind.
+        corners go counter-clockwise.
+    is_shell: see data_tools.meshes.shells; its backs give way to every front along the ray.
     unlit: the base colour is seen as it is, in no light.
     """
 
@@ -48,6 +49,7 @@ class Material:
     alpha_mode: str = "opaque"
     alpha_cutoff: float = 0.5
     double_sided: bool = True
+    is_shell: bool = False
     unlit: bool = False
     base_sampler: Sampler = Sampler()
     emission_sampler: Sampler = Sampler()

@@ -5,6 +5,8 @@ Runs inside Blender, as studio.py does.
 
 import bpy
 
+_EXTENSIONS = {"repeat": "REPEAT", "mirror": "MIRROR", "clamp": "EXTEND"}
+
 
 class _Nodes:
     """A material's shader, as short calls."""
@@ -39,9 +41,29 @@ class _Nodes:
     def attribute(self, name: str):
         return self.add("Attribute", attribute_name=name).outputs
 
-    def texture(self, name: str):
-        vector = self.attribute("corner_uv")["Vector"]
-        return self.add("TexImage", {"Vector": vector}, image=self._textures[name]).outputs
+    def texture(self, texture: dict):
+        """texture: "name"; "uv", its coordinates; "wrap_u", "wrap_v" (repeat, mirror, clamp); "nearest"."""
+        vector = self.attribute(f"corner_{texture['uv']}")["Vector"]
+        wraps, image = (texture["wrap_u"], texture["wrap_v"]), self._textures[texture["name"]]
+        extension = _EXTENSIONS[wraps[0]]
+        if wraps[0] != wraps[1]:
+            # An image node wraps both axes alike: what does not repeat is brought within its edges before.
+            u, v, _ = self.add("SeparateXYZ", {0: vector}).outputs
+            u, v = (self._folded(*axis) for axis in zip((u, v), wraps, image.size, strict=True))
+            vector = self.add("CombineXYZ", {0: u, 1: v}).outputs[0]
+            extension = "REPEAT" if "repeat" in wraps else "EXTEND"
+        interpolation = "Closest" if texture["nearest"] else "Linear"
+        return self.add(
+            "TexImage", {"Vector": vector}, image=image, extension=extension, interpolation=interpolation
+        ).outputs
+
+    def _folded(self, coordinate, wrap: str, size: int):
+        if wrap == "repeat":
+            return coordinate
+        if wrap == "mirror":
+            coordinate = self.math("PINGPONG", coordinate, 1.0)
+        half = 0.5 / size  # of a texel: no nearer to an edge, across which filtering would mix
+        return self.math("MINIMUM", self.math("MAXIMUM", coordinate, half), 1.0 - half)
 
     def normal(self):
         """The corner's normal on the side that the camera sees, whichever way the face is wound."""
@@ -72,12 +94,23 @@ class _Nodes:
         cutoff = material["alpha_cutoff"] if material["alpha_mode"] == "mask" else 0.5
         return self.math("SUBTRACT", 1.0, self.math("LESS_THAN", alpha, cutoff))
 
+    def seen(self, material: dict, alpha):
+        """A shell is seen by the camera alone, which it would else leave in the dark, and from its front."""
+        if not material["is_shell"]:
+            return alpha
+        front = self.math("SUBTRACT", 1.0, self.add("NewGeometry").outputs["Backfacing"])
+        front = self.math("MULTIPLY", front, self.add("LightPath").outputs["Is Camera Ray"])
+        return front if alpha is None else self.math("MULTIPLY", alpha, front)
+
 
 def color_material(material: dict, textures: dict):
     nodes = _Nodes(textures)
     color, alpha = nodes.albedo(material)
     color = color if isinstance(color, bpy.types.NodeSocket) else (*color, 1.0)
-    shader = nodes.add("BsdfDiffuse", {"Color": color, "Normal": nodes.normal()}).outputs[0]
+    if material["unlit"]:
+        shader = nodes.add("Emission", {"Color": color}).outputs[0]
+    else:
+        shader = nodes.add("BsdfDiffuse", {"Color": color, "Normal": nodes.normal()}).outputs[0]
     if any(material["emission"]):
         glow = tuple(material["emission"])
         if material["emission_image"]:
@@ -85,7 +118,7 @@ def color_material(material: dict, textures: dict):
         glow = glow if isinstance(glow, bpy.types.NodeSocket) else (*glow, 1.0)
         emission = nodes.add("Emission", {"Color": glow}).outputs[0]
         shader = nodes.add("AddShader", {0: shader, 1: emission}).outputs[0]
-    return nodes.finish(shader, nodes.covered(material, alpha, blended=True))
+    return nodes.finish(shader, nodes.seen(material, nodes.covered(material, alpha, blended=True)))
 
 
 def geometry_material(material: dict, textures: dict, far: float):
@@ -102,4 +135,4 @@ def geometry_material(material: dict, textures: dict, far: float):
     color = nodes.add("CombineXYZ", {0: x, 1: y, 2: nodes.math("ADD", depth, below)}).outputs[0]
     shader = nodes.add("Emission", {"Color": color}).outputs[0]
     _, alpha = nodes.albedo(material)
-    return nodes.finish(shader, nodes.covered(material, alpha, blended=False))
+    return nodes.finish(shader, nodes.seen(material, nodes.covered(material, alpha, blended=False)))

@@ -17,9 +17,9 @@ _MAX_LAYERS = 64
 
 class Studio:
     """command: "file", an .npz with `environment` [H, 2H, 3], `texture_<i>` [h, w, 4] uint8 sRGB (bottom row
-    first) and, for surface i, `positions_<i>`, `normals_<i>`, `uv_<i>`, `colors_<i>`; "materials", one a
-    surface; "kind", color or geometry; "resolution"; "samples"; "threads"; "fov_deg"; "far", beyond which
-    nothing lies.
+    first) and, for surface i, `positions_<i>`, `normals_<i>`, `uv_<i>`, `emission_uv_<i>`, `colors_<i>`;
+    "materials", one a surface; "kind", color or geometry; "resolution"; "samples"; "threads"; "fov_deg";
+    "far", beyond which nothing lies.
     """
 
     def __init__(self, command: dict, on_gpu: bool) -> None:
@@ -144,9 +144,10 @@ def _mesh(arrays, number: int):
     mesh.update(calc_edges=True)
     normal = mesh.attributes.new("corner_normal", "FLOAT_VECTOR", "CORNER")
     normal.data.foreach_set("vector", arrays[f"normals_{number}"].ravel())
-    if f"uv_{number}" in arrays:
-        uv = mesh.attributes.new("corner_uv", "FLOAT2", "CORNER")
-        uv.data.foreach_set("vector", arrays[f"uv_{number}"].ravel())
+    for name in ("uv", "emission_uv"):
+        if f"{name}_{number}" in arrays:
+            uv = mesh.attributes.new(f"corner_{name}", "FLOAT2", "CORNER")
+            uv.data.foreach_set("vector", arrays[f"{name}_{number}"].ravel())
     if f"colors_{number}" in arrays:
         color = mesh.attributes.new("corner_color", "FLOAT_COLOR", "CORNER")
         color.data.foreach_set("color", arrays[f"colors_{number}"].ravel())
