@@ -1,7 +1,20 @@
 """Fused operations of the network, each beside the plain one that it equals."""
 
 from lgm.kernels.choice import KernelChoice, kernels_run, use_kernels
+from lgm.kernels.convolution import Conv2d
 from lgm.kernels.hull import fused_enter
-from lgm.kernels.norm import GroupNorm, fused_group_norm
+from lgm.kernels.norm import GroupNorm, autocast_dtype, fused_group_norm
+from lgm.kernels.resnet import BlockOptions, fused_resnet_block
 
-__all__ = ["GroupNorm", "KernelChoice", "fused_enter", "fused_group_norm", "kernels_run", "use_kernels"]
+__all__ = [
+    "BlockOptions",
+    "Conv2d",
+    "GroupNorm",
+    "KernelChoice",
+    "autocast_dtype",
+    "fused_enter",
+    "fused_group_norm",
+    "fused_resnet_block",
+    "kernels_run",
+    "use_kernels",
+]

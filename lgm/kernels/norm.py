@@ -20,6 +20,8 @@ from lgm.kernels.choice import kernels_run
 _TILE = 4096  # numbers that a program holds
 _MOST_CHANNELS = 128  # of them side by side
 _SUMS = 1024  # and when sums are added
+_PROGRAMS = 2048  # that sum, if there is that much: enough for any GPU
+_MOST_STEPS = 16  # blocks that such a program goes through
 
 
 class GroupNorm(nn.GroupNorm):
@@ -35,15 +37,25 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(num_groups, num_channels, eps=eps)
         self.silu = silu
 
-    def forward(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
+    def forward(
+        self, x: Float[Tensor, "N C h w"], dtype: torch.dtype | None = None
+    ) -> Float[Tensor, "N C h w"]:
+        """dtype: of the result, and of what computes it; None is autocast's own choice."""
         if self.is_fused(x):
-            return fused_group_norm(x, self.weight, self.bias, self.num_groups, self.eps, self.silu)
-        y = super().forward(x)
+            dtype = dtype or autocast_dtype(x)
+            return fused_group_norm(x, self.weight, self.bias, self.num_groups, self.eps, self.silu, dtype)
+        y = super().forward(x if dtype is None else x.to(dtype))
         return F.silu(y) if self.silu else y
 
     def is_fused(self, x: Tensor) -> bool:
         """Whether our own kernels compute it, which take and give channels-last, in float32 within."""
         return self.fuse and kernels_run(x)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The precision in which a convolution of `x` computes here."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def fused_group_norm(
@@ -53,11 +65,10 @@ def fused_group_norm(
     num_groups: int,
     eps: float,
     silu: bool,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "N C h w"]:
-    """By our own kernels; in float32 within, the result channels-last and in autocast's precision."""
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return _GroupNorm.apply(x, weight, bias, num_groups, eps, silu, dtype)
+    """By our own kernels; in float32 within, the result channels-last and in `dtype` (None: autocast's)."""
+    return _GroupNorm.apply(x, weight, bias, num_groups, eps, silu, dtype or autocast_dtype(x))
 
 
 class _GroupNorm(torch.autograd.Function):
@@ -72,67 +83,124 @@ class _GroupNorm(torch.autograd.Function):
         silu: bool,
         dtype: torch.dtype,
     ) -> Tensor:
-        from lgm.kernels.triton_kernels.norm import apply_kernel, combine_kernel, moments_kernel
-
         x = x.contiguous(memory_format=torch.channels_last)
-        grid, tile, rows = _tiles(x, num_groups)
-        pixels, channels = x.shape[2] * x.shape[3], x.shape[1]
-        width = channels // num_groups
-        sums = x.new_empty(2, len(x), rows["rows"], channels, dtype=torch.float32)
-        means, rstds = x.new_empty(2, len(x), num_groups, dtype=torch.float32)
-        y = torch.empty_like(x, dtype=dtype)
-        with torch.cuda.device_of(x):
-            moments_kernel[grid](x, *sums, pixels, channels, **tile)
-            combine_kernel[(len(x), num_groups)](
-                *sums, means, rstds, pixels, channels, width, eps=eps,
-                PIXELS=tile["PIXELS"], **rows,
-            )  # fmt: skip
-            apply_kernel[grid](x, weight, bias, means, rstds, y, pixels, channels, width, SILU=silu, **tile)
-        ctx.save_for_backward(x, weight, bias, means, rstds)
+        y, moments = norm_forward(x, weight, bias, None, num_groups, eps, silu, dtype)
+        ctx.save_for_backward(x, weight, bias, *moments)
         ctx.silu = silu
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        from lgm.kernels.triton_kernels.norm import (
-            backward_apply_kernel,
-            backward_combine_kernel,
-            backward_sums_kernel,
-        )
-
-        x, weight, bias, means, rstds = ctx.saved_tensors
+        x, weight, bias, *moments = ctx.saved_tensors
         grad_y = grad_y.contiguous(memory_format=torch.channels_last)
-        pixels, channels, num_groups = x.shape[2] * x.shape[3], x.shape[1], means.shape[1]
-        grid, tile, rows = _tiles(x, num_groups)
-        width = channels // num_groups
-        sums = x.new_empty(2, len(x), rows["rows"], channels, dtype=torch.float32)
-        mean_grads = torch.empty_like(means), torch.empty_like(means)
-        grad_x = torch.empty_like(x)
-        own = (x, grad_y, weight, bias, means, rstds)
-        with torch.cuda.device_of(x):
-            backward_sums_kernel[grid](*own, *sums, pixels, channels, width, SILU=ctx.silu, **tile)
-            backward_combine_kernel[(len(x), num_groups)](
-                *sums, weight, *mean_grads, pixels, channels, width, **rows
-            )
-            backward_apply_kernel[grid](
-                *own, *mean_grads, grad_x, pixels, channels, width, SILU=ctx.silu, **tile
-            )
-        grad_bias, grad_weight = sums.sum((1, 2))
-        return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), None, None, None, None
+        grads = norm_backward(grad_y, x, weight, bias, None, tuple(moments), ctx.silu)
+        return *grads[:3], None, None, None, None
 
 
-def _tiles(x: Tensor, num_groups: int) -> tuple[tuple[int, int, int], dict[str, int], dict[str, int]]:
-    """Programs (blocks of pixels, pictures, blocks of channels), the size of a block, how many rows of sums
-    a picture has, and how many of a group are added at once."""
-    pixels = x.shape[2] * x.shape[3]
-    channels = min(_power(x.shape[1]), _MOST_CHANNELS)
-    block = min(_TILE // channels, _power(pixels))
-    rows = -(-pixels // block)
-    grid = (rows, len(x), -(-x.shape[1] // channels))
-    width = _power(x.shape[1] // num_groups)
-    at_once = {"rows": rows, "ROWS": min(_power(rows), max(1, _SUMS // width)), "WIDTH": width}
-    return grid, {"PIXELS": block, "CHANNELS": channels}, at_once
+# What a forward pass keeps for the backward pass: sums [N, rows, C], means and reciprocal deviations [N, G].
+Moments = tuple[Tensor, Tensor, Tensor]
+
+
+def norm_forward(
+    x: Float[Tensor, "N C h w"],
+    weight: Float[Tensor, " C"],
+    bias: Float[Tensor, " C"],
+    shift: Float[Tensor, " C"] | None,
+    num_groups: int,
+    eps: float,
+    silu: bool,
+    dtype: torch.dtype,
+) -> tuple[Float[Tensor, "N C h w"], Moments]:
+    """The norm of x + shift, without a graph. x: channels-last. shift: of each channel, such as the bias of
+    the convolution before."""
+    from lgm.kernels.triton_kernels.norm import apply_kernel, combine_kernel, moments_kernel
+
+    tiles = _Tiles(x, num_groups)
+    sums, squares = x.new_empty(2, len(x), tiles.rows, x.shape[1], dtype=torch.float32)
+    means, rstds = x.new_empty(2, len(x), num_groups, dtype=torch.float32)
+    y = torch.empty_like(x, dtype=dtype)
+    shifted = {"SHIFTED": shift is not None}
+    shift = weight if shift is None else shift
+    with torch.cuda.device_of(x):
+        moments_kernel[tiles.summing](x, sums, squares, *tiles.size, **tiles.steps, **tiles.block)
+        combine_kernel[(len(x), num_groups)](
+            sums, squares, shift, means, rstds, *tiles.size, tiles.width, tiles.rows, eps=eps,
+            ROW_PIXELS=tiles.row_pixels, **tiles.at_once, **shifted,
+        )  # fmt: skip
+        apply_kernel[tiles.writing](
+            x, weight, bias, shift, means, rstds, y, *tiles.size, tiles.width,
+            SILU=silu, **shifted, **tiles.block,
+        )  # fmt: skip
+    return y, (sums, means, rstds)
+
+
+def norm_backward(
+    grad_y: Float[Tensor, "N C h w"],
+    x: Float[Tensor, "N C h w"],
+    weight: Float[Tensor, " C"],
+    bias: Float[Tensor, " C"],
+    shift: Float[Tensor, " C"] | None,
+    moments: Moments,
+    silu: bool,
+    added: Float[Tensor, "N C h w"] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients by x, weight, bias and shift; that by x with `added` on top. All are channels-last."""
+    from lgm.kernels.triton_kernels.norm import (
+        backward_apply_kernel,
+        backward_combine_kernel,
+        backward_sums_kernel,
+    )
+
+    values, means, rstds = moments
+    tiles = _Tiles(x, means.shape[1])
+    sums = torch.empty_like(values), torch.empty_like(values)
+    mean_grads = torch.empty_like(means), torch.empty_like(means)
+    parameters = x.new_empty(2 if shift is None else 3, len(x), x.shape[1], dtype=torch.float32)
+    grad_x = torch.empty_like(x)
+    shifted = {"SHIFTED": shift is not None}
+    own = (x, grad_y, weight, bias, weight if shift is None else shift, means, rstds)
+    with torch.cuda.device_of(x):
+        backward_sums_kernel[tiles.summing](
+            *own, *sums, *tiles.size, tiles.width, SILU=silu, **shifted, **tiles.steps, **tiles.block
+        )
+        backward_combine_kernel[(len(x), means.shape[1])](
+            *sums, values, *own[2:3], *own[4:], *mean_grads, parameters, *tiles.size, tiles.width, tiles.rows,
+            **tiles.at_once, **shifted,
+        )  # fmt: skip
+        backward_apply_kernel[tiles.writing](
+            *own, *mean_grads, x if added is None else added, grad_x, *tiles.size, tiles.width,
+            SILU=silu, ADDED=added is not None, **shifted, **tiles.block,
+        )  # fmt: skip
+    kinds = [grad.to(weight.dtype) for grad in parameters.sum(1)]
+    return grad_x, kinds[0], kinds[1], None if shift is None else kinds[2]
+
+
+class _Tiles:
+    """How kernels divide a batch of pictures [N, C, h, w] among programs.
+
+    writing, summing: grids of programs (blocks of pixels, or rows of them; pictures; blocks of channels).
+    block: the size of a block; steps: how many of them a row has. row_pixels, rows: pixels a row, and rows a
+    picture. width: channels a group; at_once: how many rows of a group are added at once.
+    """
+
+    def __init__(self, x: Tensor, num_groups: int) -> None:
+        count, num_channels = x.shape[:2]
+        pixels = x.shape[2] * x.shape[3]
+        channels = min(_power(num_channels), _MOST_CHANNELS)
+        block = min(_TILE // channels, _power(pixels))
+        blocks, across = -(-pixels // block), -(-num_channels // channels)
+        steps = min(_MOST_STEPS, _power(max(1, blocks * count * across // _PROGRAMS)), _power(blocks))
+        self.size = pixels, num_channels
+        self.block = {"PIXELS": block, "CHANNELS": channels}
+        self.steps = {"STEPS": steps}
+        self.row_pixels = steps * block
+        self.rows = -(-pixels // self.row_pixels)
+        self.writing = (blocks, count, across)
+        self.summing = (self.rows, count, across)
+        self.width = num_channels // num_groups
+        width = _power(self.width)
+        self.at_once = {"ROWS": min(_power(self.rows), max(1, _SUMS // width)), "WIDTH": width}
 
 
 def _power(number: int) -> int:

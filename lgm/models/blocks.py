@@ -1,12 +1,14 @@
 """The blocks of the U-Net. Names of modules are those of the released weights."""
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lgm.kernels import GroupNorm
+from lgm.kernels import BlockOptions, Conv2d, GroupNorm, autocast_dtype, fused_resnet_block, kernels_run
 from lgm.models.attention import NORM_EPS, NUM_NORM_GROUPS, MultiViewAttention
 
 
@@ -24,8 +26,20 @@ class ResnetBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV D h w"]:
+        if self.norm1.is_fused(x) and x.dtype == autocast_dtype(x):
+            return self._fused(x)
         residual = self.conv2(self.norm2(self.conv1(self.norm1(x))))
         return (residual + self.shortcut(x)) * self.skip_scale
+
+    def _fused(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV D h w"]:
+        norms, convolutions = (
+            tuple(tensor for module in pair for tensor in (module.weight, module.bias))
+            for pair in ((self.norm1, self.norm2), (self.conv1, self.conv2))
+        )
+        shortcut = self.shortcut
+        skip = None if isinstance(shortcut, nn.Identity) else (shortcut.weight, shortcut.bias)
+        options = BlockOptions(self.norm1.num_groups, self.norm1.eps, self.skip_scale, x.dtype)
+        return fused_resnet_block(x, norms, convolutions, skip, options)
 
 
 class Level(nn.Module):
@@ -74,9 +88,7 @@ class DownBlock(Level):
             for i in range(num_layers)
         )
         self.attns = _attentions(num_layers, out_channels, attention, skip_scale)
-        self.downsample = (
-            nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1) if downsample else None
-        )
+        self.downsample = Conv2d(out_channels, out_channels, 3, stride=2, padding=1) if downsample else None
 
     def forward(self, x: Float[Tensor, "BV C h w"], num_views: int) -> tuple[Tensor, list[Tensor]]:
         skips = []
@@ -124,7 +136,7 @@ class UpBlock(Level):
             for i, skip in enumerate(skip_channels)
         )
         self.attns = _attentions(len(skip_channels), out_channels, attention, skip_scale)
-        self.upsample = nn.Conv2d(out_channels, out_channels, 3, padding=1) if upsample else None
+        self.upsample = Conv2d(out_channels, out_channels, 3, padding=1) if upsample else None
 
     def forward(
         self, x: Float[Tensor, "BV C h w"], skips: list[Tensor], num_views: int
@@ -133,8 +145,14 @@ class UpBlock(Level):
         for layer, skip in enumerate(skips):
             x = self.pair(layer, torch.cat([x, skip], dim=1), num_views)
         if self.upsample is not None:
-            x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x = self.upsample(_doubled(x, self.upsample.fuse and kernels_run(x)))
         return x
+
+
+def _doubled(x: Float[Tensor, "N C h w"], fused: bool) -> Float[Tensor, "N C 2*h 2*w"]:
+    """Each pixel four times. Autocast does that in float32; half precision copies the same numbers."""
+    with torch.autocast(x.device.type, enabled=False) if fused else nullcontext():
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def _attentions(num_layers: int, channels: int, attention: bool, skip_scale: float) -> nn.ModuleList:

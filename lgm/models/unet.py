@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lgm.kernels import GroupNorm
+from lgm.kernels import Conv2d, GroupNorm
 from lgm.models.attention import NORM_EPS, NUM_NORM_GROUPS
 from lgm.models.blocks import DownBlock, MidBlock, UpBlock
 
@@ -32,7 +32,7 @@ class UNet(nn.Module):
         skip_scale: float = SKIP_SCALE,
     ) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(in_channels, down_channels[0], 3, padding=1)
+        self.conv_in = Conv2d(in_channels, down_channels[0], 3, padding=1)
 
         skip_channels = [down_channels[0]]
         channels = down_channels[0]
@@ -55,7 +55,7 @@ class UNet(nn.Module):
             channels = width
 
         self.norm_out = GroupNorm(NUM_NORM_GROUPS, channels, eps=NORM_EPS, silu=True)
-        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.conv_out = Conv2d(channels, out_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "BV C H W"], num_views: int) -> Float[Tensor, "BV D h w"]:
         if self.norm_out.is_fused(x):  # what comes out of a convolution lies as what went in
@@ -71,7 +71,7 @@ class UNet(nn.Module):
         # In the weights' own precision also under autocast: what comes out are positions and scales,
         # and a position in bf16 is a pixel off.
         with torch.autocast(x.device.type, enabled=False):
-            return self.conv_out(self.norm_out(x.to(self.conv_out.weight.dtype)))
+            return self.conv_out(self.norm_out(x, self.conv_out.weight.dtype))
 
 
 def check_levels(

@@ -1,7 +1,9 @@
 """GroupNorm and SiLU over pictures whose channels lie side by side ([N, P, C] in memory, P pixels).
 
-A program takes a block of pixels and of channels. Sums go into one row a block of pixels, and a second
-kernel adds the rows of a group: no atomics, so the same bits each time, and groups of any width.
+A program takes a block of pixels and of channels. Kernels that sum go through several blocks each, whose sums
+go into one row, and a second kernel adds the rows of a group: no atomics, so the same bits each time, and
+groups of any width. `shift` is a number for each channel that is added to x before all else: the bias of the
+convolution that x comes from.
 """
 
 import triton
@@ -9,9 +11,9 @@ import triton.language as tl
 
 
 @triton.jit
-def _tile(num_pixels, num_channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Places of this program's tile within its picture, which of them exist, and its channels."""
-    pixels = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+def _tile(block, num_pixels, num_channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Places of a block of pixels within its picture, which of them exist, and this program's channels."""
+    pixels = block * PIXELS + tl.arange(0, PIXELS)
     channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     inside = (pixels < num_pixels)[:, None] & (channels < num_channels)[None, :]
     picture = tl.program_id(1).to(tl.int64) * num_pixels * num_channels
@@ -26,30 +28,44 @@ def _row(channels, num_channels):
 
 
 @triton.jit
-def _normalised(x, means, rstds, channels, num_channels, group_width):
-    """(x - mean) / deviation of each channel's group."""
+def _normalised(
+    x, shift, means, rstds, channels, num_channels, group_width, SHIFTED: tl.constexpr
+):  # fmt: skip
+    """(x + shift - mean) / deviation of each channel's group."""
     groups = num_channels // group_width
     group = tl.program_id(1) * groups + channels // group_width
     there = channels < num_channels
     mean, rstd = tl.load(means + group, there, 0.0), tl.load(rstds + group, there, 0.0)
+    if SHIFTED:
+        mean -= tl.load(shift + channels, there, 0.0).to(tl.float32)
     return (x - mean[None, :]) * rstd[None, :]
 
 
 @triton.jit
 def moments_kernel(
     x,  # [N, P, C]
-    sums, squares,  # [N, rows, C] float32: of a block of pixels, and of their distances from its mean
+    sums, squares,  # [N, rows, C] float32: of a row of blocks of pixels, and of distances from its mean
     num_pixels, num_channels,
-    PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    STEPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
-    values = tl.load(x + place, inside, 0.0).to(tl.float32)
-    total = tl.sum(values, axis=0)
-    count = tl.minimum(PIXELS, num_pixels - tl.program_id(0) * PIXELS)
-    distance = tl.where(inside, values - (total / count)[None, :], 0.0)
+    begin = tl.program_id(0) * STEPS
+    channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
+    # Squares are about the row's first pixel, a number of its channel's own size: next to nothing cancels.
+    first = (tl.program_id(1).to(tl.int64) * num_pixels + begin * PIXELS) * num_channels + channels
+    about = tl.load(x + first, channels < num_channels, 0.0).to(tl.float32)[None, :]
+    total = tl.zeros([PIXELS, CHANNELS], tl.float32)
+    square = tl.zeros([PIXELS, CHANNELS], tl.float32)
+    for step in range(STEPS):
+        place, inside, _ = _tile(begin + step, num_pixels, num_channels, PIXELS, CHANNELS)
+        distance = tl.where(inside, tl.load(x + place, inside, 0.0).to(tl.float32) - about, 0.0)
+        total += distance
+        square += distance * distance
+    count = tl.minimum(STEPS * PIXELS, num_pixels - begin * PIXELS) * 1.0
+    mean = tl.sum(total, axis=0) / count
     row = _row(channels, num_channels)
-    tl.store(sums + row, total, channels < num_channels)
-    tl.store(squares + row, tl.sum(distance * distance, axis=0), channels < num_channels)
+    tl.store(sums + row, (mean + tl.sum(about, axis=0)) * count, channels < num_channels)
+    apart = tl.maximum(tl.sum(square, axis=0) - mean * mean * count, 0.0)
+    tl.store(squares + row, apart, channels < num_channels)
 
 
 @triton.jit
@@ -65,23 +81,29 @@ def _group_sums(sums, num_channels, group_width, rows, begin, ROWS: tl.constexpr
 @triton.jit
 def combine_kernel(
     sums, squares,  # [N, rows, C] float32
+    shift,  # [C]
     means, rstds,  # [N, G] float32
     num_pixels, num_channels, group_width, rows, eps,
-    PIXELS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    SHIFTED: tl.constexpr, ROW_PIXELS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """One program a picture and group. Squares are about each block's own mean: no cancellation."""
+    """One program a picture and group. Squares are about each row's own mean: no cancellation."""
     of_one = 1.0 / (num_pixels * group_width * 1.0)
+    column = tl.arange(0, WIDTH)
+    added = tl.zeros([WIDTH], tl.float32)
+    if SHIFTED:
+        own = tl.program_id(1) * group_width + column
+        added = tl.load(shift + own, column < group_width, 0.0).to(tl.float32)
     totals = tl.zeros([ROWS, WIDTH], tl.float32)
     for begin in range(0, rows, ROWS):
         total, _ = _group_sums(sums, num_channels, group_width, rows, begin, ROWS, WIDTH)
         totals += total
-    mean = tl.sum(totals) * of_one
+    mean = (tl.sum(totals) + num_pixels * tl.sum(added)) * of_one
     distances = tl.zeros([ROWS, WIDTH], tl.float32)
     for begin in range(0, rows, ROWS):
         total, inside = _group_sums(sums, num_channels, group_width, rows, begin, ROWS, WIDTH)
         within, _ = _group_sums(squares, num_channels, group_width, rows, begin, ROWS, WIDTH)
-        count = tl.minimum(PIXELS, num_pixels - (begin + tl.arange(0, ROWS)) * PIXELS)[:, None] * 1.0
-        apart = tl.where(inside, total / count - mean, 0.0)
+        count = tl.minimum(ROW_PIXELS, num_pixels - (begin + tl.arange(0, ROWS)) * ROW_PIXELS)[:, None] * 1.0
+        apart = tl.where(inside, total / count + added[None, :] - mean, 0.0)
         distances += within + count * apart * apart
     group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(means + group, mean)
@@ -90,15 +112,15 @@ def combine_kernel(
 
 @triton.jit
 def apply_kernel(
-    x, weight, bias, means, rstds,
+    x, weight, bias, shift, means, rstds,
     y,  # [N, P, C], in the precision that it is wanted in
     num_pixels, num_channels, group_width,
-    SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    SILU: tl.constexpr, SHIFTED: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
+    place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
     values = tl.load(x + place, inside, 0.0).to(tl.float32)
     there = channels < num_channels
-    z = _normalised(values, means, rstds, channels, num_channels, group_width)
+    z = _normalised(values, shift, means, rstds, channels, num_channels, group_width, SHIFTED)
     z *= tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
     z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
     if SILU:
@@ -108,13 +130,13 @@ def apply_kernel(
 
 @triton.jit
 def _gradients(
-    x, grad_y, weight, bias, means, rstds, place, inside, channels, num_channels, group_width,
-    SILU: tl.constexpr,
+    x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width,
+    SILU: tl.constexpr, SHIFTED: tl.constexpr,
 ):  # fmt: skip
     """Normalised values, and the gradient before SiLU, which is computed again."""
     values = tl.load(x + place, inside, 0.0).to(tl.float32)
     grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
-    normalised = _normalised(values, means, rstds, channels, num_channels, group_width)
+    normalised = _normalised(values, shift, means, rstds, channels, num_channels, group_width, SHIFTED)
     if SILU:
         there = channels < num_channels
         z = normalised * tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
@@ -126,56 +148,92 @@ def _gradients(
 
 @triton.jit
 def backward_sums_kernel(
-    x, grad_y, weight, bias, means, rstds,
-    grad_biases, grad_weights,  # [N, rows, C] float32: sums over a block of pixels
+    x, grad_y, weight, bias, shift, means, rstds,
+    grads, products,  # [N, rows, C] float32: of gradients, and of them times the normalised values
     num_pixels, num_channels, group_width,
-    SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    SILU: tl.constexpr, SHIFTED: tl.constexpr,
+    STEPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
-    normalised, grad = _gradients(
-        x, grad_y, weight, bias, means, rstds, place, inside, channels, num_channels, group_width, SILU
-    )
+    channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
+    total = tl.zeros([PIXELS, CHANNELS], tl.float32)
+    product = tl.zeros([PIXELS, CHANNELS], tl.float32)
+    for step in range(STEPS):
+        block = tl.program_id(0) * STEPS + step
+        place, inside, _ = _tile(block, num_pixels, num_channels, PIXELS, CHANNELS)
+        normalised, grad = _gradients(
+            x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels,
+            group_width, SILU, SHIFTED,
+        )  # fmt: skip
+        total += grad
+        product += grad * normalised
     row = _row(channels, num_channels)
-    tl.store(grad_biases + row, tl.sum(grad, axis=0), channels < num_channels)
-    tl.store(grad_weights + row, tl.sum(grad * normalised, axis=0), channels < num_channels)
+    tl.store(grads + row, tl.sum(total, axis=0), channels < num_channels)
+    tl.store(products + row, tl.sum(product, axis=0), channels < num_channels)
 
 
 @triton.jit
 def backward_combine_kernel(
-    grad_biases, grad_weights, weight,
+    grads, products,  # [N, rows, C] float32
+    sums,  # [N, rows, C] float32: of x, as the forward pass had them
+    weight, shift, means, rstds,
     mean_grads, mean_products,  # [N, G] float32: of the gradient, and of it times the normalised values
+    parameter_grads,  # [3, N, C] float32: of weight, bias and shift, of each picture
     num_pixels, num_channels, group_width, rows,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    SHIFTED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     of_one = 1.0 / (num_pixels * group_width * 1.0)
-    grads, products = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
+    grad_rows, product_rows = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
+    value_rows = tl.zeros([ROWS, WIDTH], tl.float32)
     for begin in range(0, rows, ROWS):
-        grad, _ = _group_sums(grad_biases, num_channels, group_width, rows, begin, ROWS, WIDTH)
-        product, _ = _group_sums(grad_weights, num_channels, group_width, rows, begin, ROWS, WIDTH)
-        grads, products = grads + grad, products + product
+        grad, _ = _group_sums(grads, num_channels, group_width, rows, begin, ROWS, WIDTH)
+        product, _ = _group_sums(products, num_channels, group_width, rows, begin, ROWS, WIDTH)
+        grad_rows, product_rows = grad_rows + grad, product_rows + product
+        if SHIFTED:
+            value, _ = _group_sums(sums, num_channels, group_width, rows, begin, ROWS, WIDTH)
+            value_rows += value
+    grad, product = tl.sum(grad_rows, axis=0), tl.sum(product_rows, axis=0)
     column = tl.arange(0, WIDTH)
     there = column < group_width
-    scale = tl.load(weight + tl.program_id(1) * group_width + column, there, 0.0).to(tl.float32) * of_one
+    channels = tl.program_id(1) * group_width + column
+    scale = tl.load(weight + channels, there, 0.0).to(tl.float32)
+    mean_grad = tl.sum(grad * scale) * of_one
+    mean_product = tl.sum(product * scale) * of_one
     group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    tl.store(mean_grads + group, tl.sum(grads * scale[None, :]))
-    tl.store(mean_products + group, tl.sum(products * scale[None, :]))
+    tl.store(mean_grads + group, mean_grad)
+    tl.store(mean_products + group, mean_product)
+    place = parameter_grads + tl.program_id(0) * num_channels + channels
+    of_kind = tl.num_programs(0) * num_channels
+    tl.store(place, product, there)
+    tl.store(place + of_kind, grad, there)
+    if SHIFTED:
+        # The sum over pixels of x's gradient (`backward_apply_kernel`), which need not be read again for it.
+        rstd = tl.load(rstds + group)
+        moved = tl.load(shift + channels, there, 0.0).to(tl.float32) - tl.load(means + group)
+        normalised = (tl.sum(value_rows, axis=0) + num_pixels * moved) * rstd
+        grad_shift = (scale * grad - num_pixels * mean_grad - normalised * mean_product) * rstd
+        tl.store(place + 2 * of_kind, grad_shift, there)
 
 
 @triton.jit
 def backward_apply_kernel(
-    x, grad_y, weight, bias, means, rstds, mean_grads, mean_products,
+    x, grad_y, weight, bias, shift, means, rstds, mean_grads, mean_products,
+    added,  # [N, P, C]: what else x's gradient is made of
     grad_x,  # [N, P, C]
     num_pixels, num_channels, group_width,
-    SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    SILU: tl.constexpr, SHIFTED: tl.constexpr, ADDED: tl.constexpr,
+    PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    place, inside, channels = _tile(num_pixels, num_channels, PIXELS, CHANNELS)
+    place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
     normalised, grad = _gradients(
-        x, grad_y, weight, bias, means, rstds, place, inside, channels, num_channels, group_width, SILU
-    )
+        x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width,
+        SILU, SHIFTED,
+    )  # fmt: skip
     there = channels < num_channels
     group = tl.program_id(1) * (num_channels // group_width) + channels // group_width
     grad *= tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
     grad -= tl.load(mean_grads + group, there, 0.0)[None, :]
     grad -= normalised * tl.load(mean_products + group, there, 0.0)[None, :]
     grad *= tl.load(rstds + group, there, 0.0)[None, :]
+    if ADDED:
+        grad += tl.load(added + place, inside, 0.0).to(tl.float32)
     tl.store(grad_x + place, grad.to(grad_x.dtype.element_ty), inside)

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lgm.kernels import autocast_dtype, kernels_run
+from lgm.losses.perceptual.fused import Stage, fused_feature_distance, vgg_stages
 from lgm.losses.perceptual.trunks import Trunk
 
 _EPS = 1e-10  # the `lpips` package's own
@@ -35,12 +37,17 @@ class FeatureDistance(nn.Module, ABC):
     min_size: the smallest picture that the trunk takes, in pixels a side.
     size: pictures whose longer side is larger are shrunk to it (bilinear), and smaller ones left alone;
         None leaves all.
+    fuse: let our own kernels compute a VGG's distance where they run and no target wants a gradient
+        (`use_kernels` sets it): the same numbers but for their rounding.
 
     Raises ValueError for a size below min_size.
     """
 
+    fuse = False
+
     def __init__(self, name: str, min_size: int, size: int | None) -> None:
         super().__init__()
+        self._stages: dict[torch.dtype, list[Stage] | None] = {}  # the trunk as our kernels take it
         if size is not None and size < min_size:
             raise ValueError(f"size={size} is too small for {name}: at least {min_size}, or null")
         self.name = name
@@ -58,6 +65,7 @@ class FeatureDistance(nn.Module, ABC):
         """Pictures in 0..1 as the trunk was trained on them, float32."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureDistance:
+        self._stages.clear()
         for module in self._frozen:
             module._apply(fn)
         trunk, weights = self._frozen
@@ -85,16 +93,25 @@ class FeatureDistance(nn.Module, ABC):
         trunk, weights = self._frozen
         kernel = trunk.features[0].weight
         x, y = (
-            self.standardised(shrunk(pictures.flatten(0, -4), self.size)).to(
-                kernel.dtype, memory_format=_memory_format(kernel.device)
-            )
+            self.standardised(shrunk(pictures.flatten(0, -4), self.size))
             for pictures in (images[None], targets[None])
         )  # [M, 3, h, w]
+        if self.fuse and kernels_run(x) and not (y.requires_grad and torch.is_grad_enabled()):
+            stages = self._fused_stages(autocast_dtype(kernel))
+            if stages is not None:
+                return fused_feature_distance(x, y, stages, list(weights), _EPS).view(images.shape[:-3])
+        x, y = (maps.to(kernel.dtype, memory_format=_memory_format(kernel.device)) for maps in (x, y))
         distance = torch.zeros(len(x), device=x.device)
         for block, weight in zip(trunk.blocks(), weights, strict=True):
             x, y = block(x), block(y)
             distance = distance + layer_distance(x, y, weight)
         return distance.view(images.shape[:-3])
+
+    def _fused_stages(self, dtype: torch.dtype) -> list[Stage] | None:
+        if dtype not in self._stages:
+            with torch.inference_mode(False), torch.no_grad():  # as `_follow`
+                self._stages[dtype] = vgg_stages(self._frozen[0], dtype)
+        return self._stages[dtype]
 
     def _follow(self, device: torch.device) -> None:
         """Go where the pictures are: FSDP moves only what it shards, and calls no `to`."""

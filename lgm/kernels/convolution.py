@@ -1,0 +1,113 @@
+"""Convolutions whose bias costs next to nothing, and the gradients of any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lgm.kernels.choice import kernels_run
+from lgm.kernels.norm import autocast_dtype
+from lgm.kernels.residual import scale_and_sum, scaled_sum
+
+_CHANNELS = 16  # cuDNN convolves as many, the last of them zeros, in a fifth of the time that 9 take
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d.
+
+    fuse: let our own kernels add the bias and sum its gradient where they run.
+    """
+
+    fuse = False
+
+    def forward(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D H W"]:
+        if not self.fuse or not kernels_run(x) or self.bias is None:
+            return super().forward(x)
+        return _Convolution.apply(x, self.weight, self.bias, self.stride, self.padding, autocast_dtype(x))
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.channels, ctx.x_dtype = x.shape[1], x.dtype
+        spare = -x.shape[1] % _CHANNELS if x.shape[1] < 2 * _CHANNELS else 0
+        own = half_copy(weight, dtype)
+        x = x.to(dtype)
+        if spare:
+            x, own = (F.pad(tensor, (0, 0, 0, 0, 0, spare)) for tensor in (x, own))
+        x, own = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, own))
+        ctx.save_for_backward(x, own, weight)
+        ctx.options = stride, padding
+        y = convolve(x, own, stride, padding)
+        return scaled_sum(y, None, bias, in_place=True)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, own, weight = ctx.saved_tensors
+        grad_y = grad_y.contiguous(memory_format=torch.channels_last)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_x, grad_weight = convolution_gradients(
+            grad_y, x, own, *ctx.options, needs_x=needs_x, needs_weight=needs_weight
+        )
+        if grad_x is not None:
+            grad_x = grad_x[:, : ctx.channels].to(ctx.x_dtype)
+        if grad_weight is not None:
+            grad_weight = as_parameter(grad_weight[:, : ctx.channels], weight)
+        grad_bias = scale_and_sum(grad_y)[1].to(weight.dtype) if needs_bias else None
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def convolve(
+    x: Float[Tensor, "N C h w"],
+    weight: Float[Tensor, "D C k l"],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (1, 1),
+) -> Float[Tensor, "N D H W"]:
+    """Without a bias, in the precision of x and weight, whatever autocast says. Channels-last."""
+    with torch.autocast(x.device.type, enabled=False):
+        y = F.conv2d(x, weight, None, stride, padding)
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+def convolution_gradients(
+    grad_y: Float[Tensor, "N D H W"],
+    x: Float[Tensor, "N C h w"],
+    weight: Float[Tensor, "D C k l"],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (1, 1),
+    needs_x: bool = True,
+    needs_weight: bool = True,
+) -> tuple[Float[Tensor, "N C h w"] | None, Float[Tensor, "D C k l"] | None]:
+    """Gradients by x, channels-last, and by the weight; None for one that nobody needs."""
+    mask = (needs_x, needs_weight, False)
+    if not any(mask):
+        return None, None
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad_y, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1, mask
+    )
+    if needs_x:
+        grad_x = grad_x.contiguous(memory_format=torch.channels_last)
+    return grad_x if needs_x else None, grad_weight if needs_weight else None
+
+
+def half_copy(weight: Float[Tensor, "D C k l"], dtype: torch.dtype) -> Float[Tensor, "D C k l"]:
+    """A kernel in another precision and channels-last, in one pass."""
+    return weight.to(dtype, memory_format=torch.channels_last)
+
+
+def as_parameter(grad: Tensor, parameter: Tensor) -> Tensor:
+    """A gradient in its parameter's precision and layout, in one pass."""
+    return torch.empty_like(parameter).copy_(grad)

@@ -1,0 +1,95 @@
+"""A residual block of the U-Net as one operation on a GPU: nothing between its convolutions is done twice.
+
+Biases go into the norm that follows, or into the sum at the block's end, which is also where the skip's scale
+is. In the backward pass that scale, the gradient of the biases at the end and the copy that convolutions take
+are one pass; the gradient of the first bias follows from the norm's own sums; and the two gradients of the
+block's input are added where the second is written. Same numbers as from the parts, but for their rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lgm.kernels.convolution import as_parameter, convolution_gradients, convolve, half_copy
+from lgm.kernels.norm import norm_backward, norm_forward
+from lgm.kernels.residual import scale_and_sum, scaled_sum
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """num_groups, eps: of both norms. scale: of the sum at the end. dtype: what convolutions compute with."""
+
+    num_groups: int
+    eps: float
+    scale: float
+    dtype: torch.dtype
+
+
+def fused_resnet_block(
+    x: Float[Tensor, "N C h w"],
+    norms: tuple[Tensor, Tensor, Tensor, Tensor],
+    convolutions: tuple[Tensor, Tensor, Tensor, Tensor],
+    shortcut: tuple[Tensor, Tensor] | None,
+    options: BlockOptions,
+) -> Float[Tensor, "N D h w"]:
+    """(conv(silu(norm(conv(silu(norm(x)))))) + shortcut(x)) * scale.
+
+    x: in `options.dtype`. norms, convolutions: weight and bias of the first and the second. shortcut: of a
+    1×1 convolution; None is x itself.
+    """
+    assert x.dtype == options.dtype, "the sum at the end is of one precision"
+    return _ResnetBlock.apply(x, *norms, *convolutions, *(shortcut or (None, None)), options)
+
+
+class _ResnetBlock(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Any) -> Tensor:
+        *tensors, options = parameters
+        gain1, offset1, gain2, offset2, weight1, bias1, weight2, bias2, weight3, bias3 = tensors
+        groups, eps, dtype = options.num_groups, options.eps, options.dtype
+        x = x.contiguous(memory_format=torch.channels_last)
+        own1, own2 = half_copy(weight1, dtype), half_copy(weight2, dtype)
+        z1, moments1 = norm_forward(x, gain1, offset1, None, groups, eps, True, dtype)
+        y1 = convolve(z1, own1)
+        z2, moments2 = norm_forward(y1, gain2, offset2, bias1, groups, eps, True, dtype)
+        y2 = convolve(z2, own2)
+        if weight3 is None:
+            own3, skip, bias = None, x, bias2
+        else:
+            own3 = half_copy(weight3, dtype)
+            skip, bias = convolve(x, own3, padding=(0, 0)), bias2 + bias3
+        ctx.save_for_backward(x, z1, y1, z2, own1, own2, own3, *moments1, *moments2, *tensors)
+        ctx.options = options
+        return scaled_sum(y2, skip, bias, options.scale, in_place=True)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, z1, y1, z2, own1, own2, own3, *rest = ctx.saved_tensors
+        moments1, moments2, tensors = tuple(rest[:3]), tuple(rest[3:6]), rest[6:]
+        gain1, offset1, gain2, offset2, weight1, bias1, weight2, bias2, weight3, bias3 = tensors
+        needs = ctx.needs_input_grad
+        grad_y = grad_y.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        grad_y, sums = scale_and_sum(grad_y, ctx.options.scale)
+
+        grad_z2, grad2 = convolution_gradients(grad_y, z2, own2, needs_weight=needs[7])
+        grad_y1, *grads2, grad_bias1 = norm_backward(grad_z2, y1, gain2, offset2, bias1, moments2, True)
+        del grad_z2
+        grad_z1, grad1 = convolution_gradients(grad_y1, z1, own1, needs_weight=needs[5])
+        del grad_y1
+        skip, grad3 = grad_y, None
+        if weight3 is not None:
+            skip, grad3 = convolution_gradients(grad_y, x, own3, padding=(0, 0), needs_weight=needs[9])
+        grad_x, *grads1, _ = norm_backward(grad_z1, x, gain1, offset1, None, moments1, True, added=skip)
+
+        grad1, grad2, grad3 = (
+            None if grad is None else as_parameter(grad, weight)
+            for grad, weight in ((grad1, weight1), (grad2, weight2), (grad3, weight3))
+        )
+        end2, end3 = (None if bias is None else sums.to(bias.dtype) for bias in (bias2, bias3))
+        return grad_x, *grads1, *grads2, grad1, grad_bias1, grad2, end2, grad3, end3, None

@@ -1,0 +1,133 @@
+"""Fused residual blocks and convolutions against PyTorch's own in float64, through Triton's interpreter."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lgm.kernels import Conv2d, GroupNorm
+from lgm.kernels import convolution as convolution_module
+from lgm.kernels.norm import norm_backward, norm_forward
+from lgm.kernels.residual import scale_and_sum, scaled_sum
+from lgm.models import blocks as blocks_module
+from lgm.models.blocks import ResnetBlock
+
+pytest.importorskip("triton", reason="no triton")
+if torch.cuda.is_available():
+    pytest.skip("Triton's interpreter runs where no GPU is; tests/gpu has its own", allow_module_level=True)
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """All that can be fused is, where float64 is not at work."""
+    monkeypatch.setattr(GroupNorm, "is_fused", lambda self, x: x.dtype != torch.float64)
+    for module in (convolution_module, blocks_module):
+        monkeypatch.setattr(module, "kernels_run", lambda x: x.dtype != torch.float64)
+
+
+def channels_last(shape):
+    return torch.randn(shape).contiguous(memory_format=torch.channels_last)
+
+
+def both(module, x, *args):
+    """Results and gradients, by x first: fused, and in float64 as PyTorch computes them."""
+    for layer in module.modules():
+        if hasattr(layer, "fuse"):
+            layer.fuse = True
+    found, cotangent = [], None
+    for dtype in (torch.float32, torch.float64):
+        network, leaf = copy.deepcopy(module).to(dtype), x.to(dtype, copy=True).requires_grad_()
+        y = network(leaf, *args)
+        cotangent = torch.randn_like(y) if cotangent is None else cotangent
+        y.backward(cotangent.to(dtype))
+        named = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+        found.append({"y": y.detach(), "x": leaf.grad, **named})
+    return found
+
+
+def assert_near(ours, exact):
+    assert ours.keys() == exact.keys()
+    scale = max(grad.norm() for grad in exact.values()).float()
+    for name, mine in ours.items():
+        error = (mine - exact[name]).norm()
+        # A bias before a norm over few channels hardly counts: its gradient is what rounding leaves.
+        assert error < 1e-5 * exact[name].norm() + 1e-7 * scale, name
+
+
+@pytest.mark.parametrize(("channels", "shape"), [((32, 32), (2, 32, 5, 7)), ((32, 64), (1, 32, 6, 6))])
+def test_a_block(channels, shape, interpreted):
+    torch.manual_seed(0)
+    block = ResnetBlock(*channels, 0.7)
+    for parameter in block.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    assert_near(*both(block, torch.randn(shape)))
+
+
+def test_frozen_parameters_get_no_gradient(interpreted):
+    block = ResnetBlock(32, 64, 0.7)
+    for parameter in (block.conv1.weight, block.norm2.bias, block.shortcut.bias):
+        parameter.requires_grad_(False)
+    assert_near(*both(block, torch.randn(1, 32, 4, 4)))
+
+
+@pytest.mark.parametrize("layer", [(9, 32, 3, 1, 1), (32, 48, 3, 2, 1), (48, 14, 3, 1, 1), (16, 8, 1, 1, 0)])
+def test_a_convolution(layer, interpreted):
+    assert_near(*both(Conv2d(*layer), torch.randn(2, layer[0], 6, 6)))
+
+
+def test_upsampling_is_the_same_numbers_in_half_precision():
+    x = torch.randn(1, 4, 3, 5).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        fused, plain = blocks_module._doubled(x, True), blocks_module._doubled(x, False)
+    assert fused.dtype == torch.bfloat16 and torch.equal(fused, plain.bfloat16())
+
+
+def test_a_norm_gives_the_precision_that_is_asked_for(interpreted):
+    norm, x = GroupNorm(4, 8, 1e-5, silu=True), torch.randn(1, 8, 3, 3).bfloat16()
+    ours = norm(x, torch.float32)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, copy.deepcopy(norm).double()(x.double()).float())
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 5, 7), (1, 192, 3, 3), (1, 4, 40, 40)])
+def test_the_norm_of_a_convolution_without_its_bias(shape, monkeypatch):
+    monkeypatch.setattr("lgm.kernels.norm._PROGRAMS", 4)  # so that one goes through several blocks
+    x, channels = channels_last(shape), shape[1]
+    values = [1 + 0.5 * torch.randn(channels), torch.randn(channels), 3 * torch.randn(channels)]
+    exact = [tensor.double().requires_grad_() for tensor in (x, *values)]
+    y = F.silu(F.group_norm(exact[0] + exact[3][:, None, None], 4, *exact[1:3], 1e-5))
+    cotangent, added = channels_last(shape), channels_last(shape)
+    y.backward(cotangent.double())
+    ours, moments = norm_forward(x, *values, 4, 1e-5, True, torch.float32)
+    grads = norm_backward(cotangent, x, *values, moments, True, added)
+    torch.testing.assert_close(ours, y.detach().float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(grads[0], exact[0].grad.float() + added, rtol=1e-5, atol=1e-5)
+    for mine, tensor in zip(grads[1:], exact[1:], strict=True):
+        torch.testing.assert_close(mine, tensor.grad.float(), rtol=1e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 5, 7), (1, 14, 3, 3), (2, 200, 20, 20)])
+def test_sums(shape, monkeypatch):
+    monkeypatch.setattr("lgm.kernels.residual._PROGRAMS", 1)
+    x, added, bias = channels_last(shape), channels_last(shape), torch.randn(shape[1])
+    torch.testing.assert_close(scaled_sum(x, added, bias, 0.7), (x + added + bias[:, None, None]) * 0.7)
+    scaled, sums = scale_and_sum(x, 0.7)
+    torch.testing.assert_close(scaled, x * 0.7)
+    torch.testing.assert_close(sums, (x * 0.7).sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
+    assert scale_and_sum(x)[0] is x
+    expected = x + bias[:, None, None]
+    assert scaled_sum(x, None, bias, in_place=True) is x and torch.equal(x, expected)
+
+
+def test_half_precision_sums_are_rounded_once():
+    x, added, bias = channels_last((1, 8, 4, 4)).half(), channels_last((1, 8, 4, 4)).half(), torch.randn(8)
+    exact = (x.double() + added.double() + bias.double()[:, None, None]) * 0.7
+    assert ((scaled_sum(x, added, bias, 0.7) - exact).abs() <= exact.abs() * 2**-10.9 + 1e-7).all()
+
+
+def test_a_block_of_another_precision_is_not_one_operation(interpreted, monkeypatch):
+    """Its sum would be: PyTorch's promotes."""
+    monkeypatch.setattr(blocks_module, "fused_resnet_block", lambda *_: pytest.fail("fused"))
+    with torch.autocast("cpu", torch.bfloat16):
+        ResnetBlock(32, 32, 0.7)(torch.randn(1, 32, 4, 4))
