@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lgm.data.datamodule import ObjectDataModule
 from lgm.data.prepare import Preparation
 from lgm.files import write_text
+from lgm.kernels import use_kernels
 from lgm.losses import CompositeLoss
 from lgm.masking import masked_values
 from lgm.models import LGM
@@ -74,7 +75,8 @@ def build_eval_preparation(cfg: DictConfig, net: LGM) -> Preparation:
 
 def build_loss(cfg: DictConfig) -> CompositeLoss:
     """The loss of a run of train.max_steps. A term that the run never reaches is not even built: LPIPS
-    would read, or fetch, half a gigabyte for nothing. Nor is one that is set to null."""
+    would read, or fetch, half a gigabyte for nothing. Nor is one that is set to null. Its fused operations
+    are chosen as the network's are: model.net.kernels."""
     loss = plain(cfg.loss)
     for name, term in list(loss["terms"].items()):
         if term is None:
@@ -82,7 +84,9 @@ def build_loss(cfg: DictConfig) -> CompositeLoss:
         elif term.get("weight", 1.0) == 0 or term.get("start_step", 0) >= cfg.train.max_steps:
             log.info("loss.terms.%s is left out: weight=0, or start_step after the last step", name)
             del loss["terms"][name]
-    return instantiate(loss)
+    built = instantiate(loss)
+    use_kernels(built, plain(cfg.model.net).get("kernels", "plain"))
+    return built
 
 
 def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:

@@ -44,5 +44,5 @@ def _triton_runs() -> bool:
     except Exception as error:  # not installed, or it finds no compiler or no Python headers
         log.info("no kernels of our own: triton does not run here (%s)", first_line(error))
         return False
-    log.info("norms, and the visual hull where it is asked for, are our own kernels'")
+    log.info("what can be fused is computed by our own kernels")
     return True
