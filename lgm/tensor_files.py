@@ -32,10 +32,17 @@ def read_archive(path: Path) -> Any:
     """What `torch.save` wrote, on the CPU, its tensors memory-mapped. Raises whatever torch does: call it
     within `lgm.errors.reading`."""
     _check_archive(path)
-    return unpickled(path, mmap=True)
+    return _unpickled(path, mmap=True)
 
 
-def unpickled(path: Path, mmap: bool = False) -> Any:
+def read_any_archive(path: Path) -> Any:
+    """The same into memory, also of files in the form that torch.save had before 2020."""
+    if zipfile.is_zipfile(path):
+        _check_archive(path)
+    return _unpickled(path, mmap=False)
+
+
+def _unpickled(path: Path, mmap: bool) -> Any:
     """`torch.load` with `weights_only=True`, whose message for a file that holds more than data would
     advise to turn that off."""
     try:

@@ -76,12 +76,15 @@ class TrunkSpec:
         with torch.device("meta"):
             trunk = self.build()
         expected = {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
-        weights = {name: tensor.float() for name, tensor in weights.items() if name in expected}
-        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        wrong = [name for name, shape in expected.items() if found.get(name) != shape]
+        given = {name: tensor for name, tensor in weights.items() if name in expected}
+        shapes = {name: tuple(tensor.shape) for name, tensor in given.items() if tensor.is_floating_point()}
+        wrong = [name for name, shape in expected.items() if shapes.get(name) != shape]
         if wrong:
             raise ValueError(f"{mistake}: it lacks {wrong[0]} of shape {expected[wrong[0]]}; {fix}")
-        trunk.load_state_dict(weights, assign=True)
+        trunk.load_state_dict({name: tensor.float() for name, tensor in given.items()}, assign=True)
+        broken = [name for name, tensor in trunk.state_dict().items() if not tensor.isfinite().all()]
+        if broken:
+            raise ValueError(f"{mistake}: its {broken[0]} is not finite (NaN or infinity); {fix}")
         return trunk.requires_grad_(False)
 
 

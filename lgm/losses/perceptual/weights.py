@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lgm.errors import first_line
+from lgm.tensor_files import check_tensors, read_any_archive
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,9 @@ def _no_endless_wait(seconds: float) -> Iterator[None]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.pth` file, on the CPU; ValueError in one line where it is none."""
     try:
-        # Written on GPUs; a machine without one must read them too.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = read_any_archive(path)
+        check_tensors(content, "it", path.stat().st_size)
+        return content
     except Exception as error:  # torch raises half a dozen types for a file that is cut or foreign
         raise ValueError(
             f"{path} is no readable weights file: {first_line(error)}; fetch it again"
