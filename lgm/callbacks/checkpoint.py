@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor
+from torch.optim import Optimizer
 
-from lgm.callbacks.stop import RunStopped
-from lgm.errors import reading
+from lgm.callbacks.ema import EMA
+from lgm.errors import RunStopped, first_line, reading
+
+log = logging.getLogger(__name__)
 
 _ANEW = "start anew: resume=none init_from=<the checkpoint>"
 
@@ -35,6 +41,9 @@ class LastCheckpoint(ModelCheckpoint):
         )
         self.every_n_steps = every_n_train_steps
         self._validation_due = False
+        self._validated_at = -1
+        self._stepping_from = -1
+        self._has_started = False
 
     @property
     def state_key(self) -> str:
@@ -48,6 +57,12 @@ class LastCheckpoint(ModelCheckpoint):
         # Not restored by Lightning: a resumed run would save again in the middle of its first step's
         # accumulation, and the next resume would start from half a step.
         self._last_global_step_saved = trainer.global_step
+        self._stepping_from, self._has_started = -1, True
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        self._stepping_from = trainer.global_step  # which counts a step when it is done
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,6 +71,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated_at = trainer.global_step
         if self._is_due(trainer):
             self._save(trainer)
 
@@ -67,6 +83,8 @@ class LastCheckpoint(ModelCheckpoint):
             # Whoever goes on from here begins with the validation that was cut off or left out.
             self._validation_due = trainer.validating or _validation_follows(trainer)
             self._save(trainer)
+        elif isinstance(exception, Exception):
+            self._rescue(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
         checkpoint["validation_due"] = self._validation_due
@@ -74,6 +92,26 @@ class LastCheckpoint(ModelCheckpoint):
     def _is_due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
         return step % self.every_n_steps == 0 or step == trainer.max_steps
+
+    def _rescue(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After an error (data, a logger, a full disk, a rank that is gone): a checkpoint of the last whole
+        step. Other ranks stand somewhere else or nowhere, and are not waited for; their state is the same."""
+        step = trainer.global_step
+        if not trainer.is_global_zero or not self._has_started or step == self._last_global_step_saved:
+            return
+        path = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}"
+        try:
+            check_whole(trainer, pl_module, is_stepping=self._stepping_from == step)
+            # Counted in steps: the error may have come before or after the batch was counted.
+            batches = step * trainer.accumulate_grad_batches
+            is_left_out = trainer.enable_validation and batches % trainer.val_check_batch == 0
+            self._validation_due = bool(is_left_out and self._validated_at != step)
+            trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(False), str(path))
+        except Exception as error:  # what has ended the run is what is to be said
+            log.warning("no checkpoint of step %d: %s", step, first_line(error))
+        else:
+            self._last_global_step_saved = step
+            log.warning("step %d is saved to %s: the same command goes on from there", step, path)
 
     def _save(self, trainer: Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
@@ -119,6 +157,30 @@ def _own_file(dirpath: str, state_dict: dict[str, Any]) -> str:
     """
     name = Path(state_dict["best_model_path"]).name
     return str(Path(dirpath) / name) if name.endswith(".ckpt") else ""
+
+
+def check_whole(trainer: Trainer, pl_module: LightningModule, is_stepping: bool) -> None:
+    """Raise ValueError where a checkpoint would not be that of `trainer.global_step`; EMA weights that are
+    behind take the step first.
+
+    Forward and backward passes change nothing that is saved: gradients are not, and a resume goes on in whole
+    steps.
+
+    is_stepping: the optimizer has begun its step and not ended it.
+    """
+    if is_stepping:
+        raise ValueError("the optimizer was in the middle of its step")
+    if isinstance(trainer.strategy, FSDPStrategy):
+        raise ValueError("all ranks of trainer=fsdp would have to save it together")
+    tensors = [*pl_module.state_dict().values()]
+    for callback in trainer.callbacks:
+        if isinstance(callback, EMA):
+            callback.follow(trainer, pl_module)
+            tensors += callback.net.state_dict().values()
+    for optimizer in trainer.optimizers:
+        tensors += [value for state in optimizer.state.values() for value in state.values()]
+    if not all(bool(x.isfinite().all()) for x in tensors if isinstance(x, Tensor)):
+        raise ValueError("weights or moments are not finite (NaN or infinity)")
 
 
 def _validation_follows(trainer: Trainer) -> bool:

@@ -58,11 +58,15 @@ class EMA(Callback):
             self.net.load_state_dict(pl_module.net.state_dict())
         self._loaded = None
 
-    @torch.no_grad()
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._step:  # in the middle of an accumulation
+        self.follow(trainer, pl_module)
+
+    @torch.no_grad()
+    def follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the step that the weights have taken since; none in the middle of an accumulation."""
+        if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))

@@ -16,7 +16,9 @@ from lgm.losses import CompositeLoss
 from lgm.masking import masked_values
 from lgm.models import LGM
 from lgm.training.checkpoint_io import AtomicCheckpointIO
+from lgm.training.guarded import guarded
 from lgm.training.module import LGMModule
+from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,12 @@ def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: 
     if cfg.trainer.precision in HALVES:
         plugins.append(HalfWeights(cfg.trainer.precision))
         derived["precision"] = None
-    loggers = [instantiate(entry) for entry in (cfg.get("logger") or {}).values() if entry is not None]
+    loggers = [
+        guarded(instantiate(entry), name)
+        for name, entry in (cfg.get("logger") or {}).items()
+        if entry is not None
+    ]
+    watch_peers()
     return instantiate(
         cfg.trainer,
         callbacks=list(callbacks.values()),

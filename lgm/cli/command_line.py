@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from lgm.cli.faults import fault_line
 from lgm.errors import shown
 from lgm.masking import masked
 
@@ -51,10 +52,12 @@ def run(main: Callable[[], None]) -> None:
     sys.argv[1:] = understood(sys.argv[1:])
     try:
         main()
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
-        if is_asked:
+    except Exception as error:
+        is_of_hydra = isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError)
+        line = _message(error) if is_of_hydra else fault_line(error)
+        if is_asked or line is None:
             raise
-        _refuse(_message(error, sys.argv[1:]))
+        _refuse(line)
 
 
 def understood(arguments: list[str]) -> list[str]:
@@ -145,7 +148,7 @@ def quoted(value: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
 
 
-def _message(error: BaseException, arguments: list[str]) -> str:
+def _message(error: BaseException) -> str:
     """What Hydra or OmegaConf says, on one line, with the form that works where it could not read a value."""
     lines = [line for part in (error, error.__cause__) if part is not None for line in str(part).splitlines()]
     said: list[str] = []

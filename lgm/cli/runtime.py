@@ -13,13 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lgm.callbacks import RunStopped
-from lgm.errors import first_line
+from lgm.cli.faults import fault_line, quieten_log_handlers
 from lgm.masking import mask_error, masked
 
 log = logging.getLogger(__name__)
@@ -49,8 +47,9 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
             sys.exit(0)  # the first process would kill itself over one that ends otherwise
         sys.stderr.write(f"{stopped}; the same command with run_dir={cfg.run_dir} goes on\n")
         sys.exit(128 + stopped.signal_number)
-    except (ValueError, OSError, InstantiationException, OmegaConfBaseException) as error:
+    except Exception as error:
         mask_error(error)
+        line = fault_line(error)
         with suppress(OSError):  # a full disk must not hide what is wrong
             run_dir = Path(cfg.run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -58,7 +57,9 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
             (run_dir / name).write_text(masked(traceback.format_exc()))
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        sys.stderr.write(f"error: {masked(one_line(error))}\n")
+        if line is None:
+            raise
+        sys.stderr.write(f"error: {masked(line)}\n")
         sys.exit(2)
 
 
@@ -67,26 +68,9 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def one_line(error: BaseException) -> str:
-    """The line that says what is wrong, also where a library wrapped it.
-
-    Hydra puts its own sentences around what a constructor raised, and a loader's worker sends its
-    whole traceback as the message.
-    """
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return one_line(error.__cause__)
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if lines and lines[0].startswith("Caught ") and "worker process" in lines[0]:
-        name = lines[0].split()[1]
-        marked = [line for line in lines if line.startswith(f"{name}: ")]
-        return (marked[-1] if marked else lines[-1]).removeprefix(f"{name}: ")
-    key = getattr(error, "full_key", None)  # OmegaConf says it on a later line
-    message = first_line(error)
-    return f"{key}: {message}" if key and key not in message else message
-
-
 def quieten_libraries() -> None:
     """Leave out what a person who trains can do nothing about."""
+    quieten_log_handlers()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*You have overridden `.*batch.*`.*")

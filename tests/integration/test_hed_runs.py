@@ -5,7 +5,7 @@ import csv
 import pytest
 from hydra.errors import InstantiationException
 
-from lgm.cli.runtime import one_line
+from lgm.cli.faults import one_line
 from lgm.losses.perceptual import weights as weights_room
 from lgm.models.checkpoint import read_checkpoint
 from tests.integration.running import run_train

@@ -1,0 +1,118 @@
+"""What ends a run, as one line: what a person can do something about, and what it happened to."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from hydra.errors import InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+from lgm.errors import first_line, shown
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+# As gloo and NCCL say that another process is gone; only the newer of their errors have classes of their own.
+_PEER = ("closed by peer", "reset by peer", "broken pipe", "communicator was aborted", "timed out")
+_GOES_ON = "the same command goes on from the last checkpoint"
+
+
+def fault_line(error: BaseException) -> str | None:
+    """The line for an error that a person can do something about; None for one of this program's own, whose
+    traceback is wanted."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return fault_line(error.__cause__) or one_line(error)
+    if isinstance(error, OSError) and error.filename is None and error.errno in _DISK:
+        return _disk_line(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return (
+            f"out of memory: {one_line(error)}; give a smaller data.micro_batch_size, or "
+            "train.gradient_checkpointing=true"
+        )
+    if isinstance(error, RuntimeError) and _is_of_a_peer(error):
+        return (
+            f"another process of this run is gone ({one_line(error)}): its own error says why (above, or in "
+            f"error_rank*.log of its run_dir); {_GOES_ON}"
+        )
+    if isinstance(error, ValueError | OSError | InstantiationException | OmegaConfBaseException):
+        return one_line(error)
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """The line that says what is wrong, also where a library wrapped it.
+
+    Hydra puts its own sentences around what a constructor raised, and a loader's worker sends its
+    whole traceback as the message.
+    """
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return one_line(error.__cause__)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Caught ") and "worker process" in lines[0]:
+        name = lines[0].split()[1]
+        marked = [line for line in lines if line.startswith(f"{name}: ")]
+        return shown((marked[-1] if marked else lines[-1]).removeprefix(f"{name}: "), longest=2000)
+    key = getattr(error, "full_key", None)  # OmegaConf says it on a later line
+    message = first_line(error)
+    return f"{key}: {message}" if key and key not in message else message
+
+
+def _is_of_a_peer(error: RuntimeError) -> bool:
+    distributed = getattr(torch.distributed, "DistError", None)  # there is none in a build without it
+    message = str(error).lower()
+    is_known = "gloo" in message or "nccl" in message
+    return (distributed is not None and isinstance(error, distributed)) or (
+        is_known and any(words in message for words in _PEER)
+    )
+
+
+def _disk_line(error: OSError) -> str:
+    path = _path_in_hand(error.__traceback__)
+    if path is None:
+        return f"{error}; make room where the run writes, and {_GOES_ON}"
+    return f"{path} cannot be written: {error}{_free(path)}; make room there, and {_GOES_ON}"
+
+
+def _path_in_hand(trace: TracebackType | None) -> Path | None:
+    """A write that fails names no file: the file is what the innermost function has that has one."""
+    frames = []
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    for frame in reversed(frames):
+        values = list(frame.f_locals.values())
+        names = [value.name for value in values if isinstance(value, io.IOBase) and hasattr(value, "name")]
+        paths = [value for value in values if isinstance(value, Path)]
+        for name in (*names, *paths):
+            if isinstance(name, str | Path):
+                return Path(name)
+    return None
+
+
+def _free(path: Path) -> str:
+    folder = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
+    try:
+        return "" if folder is None else f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB free)"
+    except OSError:
+        return ""
+
+
+def quieten_log_handlers() -> None:
+    """A log that cannot be written (a full disk, a closed pipe) costs one line, not a traceback a record."""
+    said: set[int] = set()
+
+    def say_once(handler: logging.Handler, record: logging.LogRecord) -> None:
+        if id(handler) in said:
+            return
+        said.add(id(handler))
+        name = getattr(handler, "baseFilename", None) or getattr(handler, "stream", handler)
+        with suppress(OSError):  # nothing is left to say it to
+            sys.stderr.write(f"log: {name} cannot be written: {first_line(sys.exc_info()[1])}\n")
+
+    logging.Handler.handleError = say_once
