@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lgm.callbacks.objects import object_dir
 from lgm.callbacks.pictures import TEXT, resized
+from lgm.errors import reading
+from lgm.errors import shown as printable
+from lgm.models.plain_data import parsed, plain
 
 COLUMNS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "alpha_iou": ("alpha IoU", ".3f")}
 BANDS = {
@@ -94,7 +96,8 @@ def table(summary: Mapping[str, Any]) -> str:
     metrics = summary["protocol_content"].get("metrics", {})
     limit = metrics.get("level_elevation_deg", 30)
     lines = [
-        f"`{summary['protocol']}` ({summary['protocol_hash']}), {summary['num_objects']} objects, "
+        f"`{printable(summary['protocol'])}` ({printable(summary['protocol_hash'])}), "
+        f"{summary['num_objects']} objects, "
         f"{summary['num_views']} pictures of {summary['protocol_content']['target_size']}²; in brackets "
         f"{summary['confidence']['level']:.0%} intervals over objects:",
         "",
@@ -133,8 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=10, help="objects on a sheet (10); 0 is all on one")
     options = parser.parse_args(arguments)
     try:
-        write(options.folder, options.out, options.count)
-    except (OSError, ValueError, KeyError) as error:
+        with reading(options.folder, "give the folder of a run of evaluate.py"):
+            write(options.folder, options.out, options.count)
+    except (ValueError, OSError) as error:
         print(f"error: {options.folder} holds no whole evaluation: {error}", file=sys.stderr)
         return 2
     return 0
@@ -142,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write(folder: Path, out: Path, count: int) -> None:
     """Print the table and write the sheets; raises FileNotFoundError and ValueError."""
-    summary = json.loads((folder / "metrics.json").read_text("utf-8"))
+    text = (folder / "metrics.json").read_text("utf-8")
+    summary = plain(parsed(text, "metrics.json"), built=("protocol_content",))
     with (folder / "per_object.csv").open(newline="", encoding="utf-8") as file:
         rows = sorted(
             (row for row in csv.DictReader(file) if row["psnr"]), key=lambda row: float(row["psnr"])

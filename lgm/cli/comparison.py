@@ -9,17 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lgm.cli.comparison_page import comparison_page
 from lgm.cli.resume import changes
+from lgm.errors import reading, shown
 from lgm.files import write_text
+from lgm.metrics import Protocol
 from lgm.metrics.comparison import Comparison, Evaluation, check_same_pictures, compare
 from lgm.metrics.summary import METRICS
 from lgm.metrics.table import read_view_csv
+from lgm.models.plain_data import fits, parsed, plain, unlike
 
 PAGE_NAME, VALUES_NAME = "comparison.html", "comparison.json"
+_MOST_RESAMPLES = 100_000  # each takes a pass over all objects
 _NEEDED = ("psnr", "num_objects", "num_views", "protocol", "protocol_hash", "protocol_content", "confidence")
 
 
@@ -65,25 +71,50 @@ def compare_folders(folders: Sequence[Path]) -> Comparison:
                 f"({detail}): their numbers do not compare; evaluate both by one protocol"
             )
     check_same_pictures(evaluations)
-    return compare(evaluations)
+    with reading(first.folder, "evaluate again with this version"):
+        return compare(evaluations)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
     path = folder / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no metrics.json; give folders of runs of evaluate.py")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in _NEEDED if key not in summary]
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); evaluate again") from error
+    with reading(path, "evaluate again with this version"):
+        summary = plain(parsed(path.read_text(encoding="utf-8"), str(path)), built=("protocol_content",))
+        _check_summary(summary, path)
+    if summary["num_views"] == 0:
+        reason = shown(summary.get("psnr_reason"))
+        raise ValueError(f"{folder}: nothing was measured ({reason}), so there is nothing to compare")
+    views = folder / "per_view.csv"
+    with reading(views, "evaluate again with this version"):
+        table = read_view_csv(views)
+        for name in ("psnr", "white_psnr"):
+            if name not in table.columns:
+                raise ValueError(f"it has no {name}")
+        if any(np.isinf(column).any() for column in table.columns.values()):
+            raise ValueError("it holds numbers that are infinite")
+    return Evaluation(_checkpoint(folder), folder, summary, table)
+
+
+def _check_summary(summary: Any, path: Path) -> None:
+    """Raise ValueError where an evaluation's numbers are not of their types: they may be a stranger's."""
+    if not isinstance(summary, dict):
+        raise ValueError(f"it holds {type(summary).__name__}, not named values")
+    missing = [key for key in _NEEDED if key not in summary]
     if missing:
         raise ValueError(f"{path} has no {missing[0]}; evaluate again with this version")
-    if summary["num_views"] == 0:
-        raise ValueError(
-            f"{folder}: nothing was measured ({summary['psnr_reason']}), so there is nothing to compare"
-        )
-    return Evaluation(_checkpoint(folder), folder, summary, read_view_csv(folder / "per_view.csv"))
+    numbers = dict.fromkeys(METRICS, float | None)
+    for key, hint in {
+        **numbers,
+        "protocol": str,
+        "protocol_hash": str,
+        "num_objects": int,
+        "num_views": int,
+    }.items():
+        if not fits(summary.get(key), hint):
+            raise unlike(key, summary[key], f"of type {hint}")
+    if Protocol(summary["protocol_content"]).metrics.bootstrap.resamples > _MOST_RESAMPLES:
+        raise ValueError(f"protocol.metrics.bootstrap.resamples is beyond {_MOST_RESAMPLES}")
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> Path:
@@ -148,7 +179,12 @@ def _number(value: float | None) -> str:
 
 def _checkpoint(folder: Path) -> str:
     config = folder / "config.yaml"
-    return str(OmegaConf.load(config).get("ckpt", folder)) if config.is_file() else str(folder)
+    if not config.is_file():
+        return str(folder)
+    with reading(config, "evaluate again"):
+        # Not by OmegaConf, which would resolve ${oc.env:…} in a stranger's file.
+        ckpt = dict(yaml.safe_load(config.read_text(encoding="utf-8"))).get("ckpt")
+        return shown(ckpt) if isinstance(ckpt, str) else str(folder)
 
 
 def _labelled(evaluations: list[Evaluation]) -> list[Evaluation]:

@@ -138,7 +138,7 @@ def read_view_csv(path: Path) -> ViewTable:
         raise ValueError(f"{path} has no uid and {VIEW_ID}; evaluate again with this version")
     try:
         columns = {
-            name: np.array([float(line[name]) if line[name] else np.nan for line in lines])
+            name: np.array([np.nan if line[name] == "" else float(line[name]) for line in lines])
             for name in lines[0]
             if name not in ("uid", "protocol", "protocol_hash")
         }
