@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from lgm.masking import masked
+
 
 def run_command(main: Callable[[], int]) -> None:
     """Leave the program with main's exit code; a person's mistake is one line and exit code 2."""
@@ -13,7 +15,7 @@ def run_command(main: Callable[[], int]) -> None:
         code = main()
         sys.stdout.flush()
     except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {masked(error)}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

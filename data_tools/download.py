@@ -28,6 +28,7 @@ from data_tools.command import run_command
 from data_tools.naming import is_uid, make_uid, stable_hash
 from data_tools.parts import Part, parse_part
 from data_tools.sources import MESH_SUFFIXES, SIDECAR_KEYS
+from lgm.masking import masked
 
 if TYPE_CHECKING:
     from data_tools.downloads.fetch import Fetcher
@@ -77,6 +78,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--retries", type=int, default=5, help="attempts after the first, with growing pauses (5)")
     add("--backoff-s", type=float, default=1.0, help="first pause, doubled each time, 60 at most (1)")
     add("--min-bytes-per-s", type=float, default=1000.0, help="slower counts as cut off (1000)")
+    add("--max-bytes", type=int, default=4_000_000_000, help="of one file; a larger one fails (%(default)s)")
     add("--recheck", action="store_true", help="also look into files that are there; fetch broken ones again")
 
 
@@ -84,6 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.workers < 1 or options.retries < 0 or min(options.timeout_s, options.backoff_s) <= 0:
         raise ValueError("--workers, --timeout-s and --backoff-s must be positive, --retries not negative")
+    if options.max_bytes < 1:
+        raise ValueError(f"--max-bytes {options.max_bytes} must be at least 1")
     part = parse_part(options.part)
     try:
         from data_tools.downloads.fetch import Fetcher, FetchOptions
@@ -92,12 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
         raise _package_missing(error) from error
     token = os.environ.get("HF_TOKEN")  # optional: Hugging Face lets known callers ask more often
     fetch_options = FetchOptions(
-        options.timeout_s,
-        options.retries,
-        options.backoff_s,
-        options.min_bytes_per_s,
-        token,
-        "huggingface.co",
+        timeout_s=options.timeout_s,
+        retries=options.retries,
+        backoff_s=options.backoff_s,
+        min_bytes_per_s=options.min_bytes_per_s,
+        max_bytes=options.max_bytes,
+        token=token,
+        token_host="huggingface.co",
     )
     fetcher = Fetcher(fetch_options)
     items = {"objaverse": _objaverse, "xl": _xl, "urls": _urls}[options.command](options, fetcher)
@@ -179,7 +184,11 @@ def _url_item(row: dict[str, Any], captions: dict[str, str], folder: Path) -> It
     if parts.scheme == "":
         url = str(folder / url)
     uid = str(row.get("uid") or f"{make_uid(name)[:60]}-{stable_hash(row['url'])[:8]}")
-    metadata = {"source": row["url"], **{key: row[key] for key in SIDECAR_KEYS if row.get(key)}, "uid": uid}
+    metadata = {
+        "source": masked(row["url"]),
+        **{key: row[key] for key in SIDECAR_KEYS if row.get(key)},
+        "uid": uid,
+    }
     if uid in captions:
         metadata["caption"] = captions[uid]
     has_companions = suffix in HAVE_COMPANIONS

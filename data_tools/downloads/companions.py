@@ -7,10 +7,15 @@ import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from data_tools.downloads.fetch import Fetcher, FetchError
+from data_tools.downloads.fetch import PARTIAL_SUFFIX, Fetcher, FetchError
 from data_tools.meshes.mtl import texture_names
+from data_tools.sources import SIDECAR_SUFFIX
+from lgm.errors import first_line, shown
 
 HAVE_COMPANIONS = (".obj", ".gltf")
+_MOST_COMPANIONS = 1000
+_LONGEST_NAME = 200  # characters between two slashes
+_OURS = (SIDECAR_SUFFIX, PARTIAL_SUFFIX, ".etag", ".staged")
 _MTLLIB = re.compile(rb"^\s*mtllib\s+(.+?)\s*$", re.MULTILINE)
 
 
@@ -22,10 +27,12 @@ def fetch_companions(fetcher: Fetcher, mesh: Path, suffix: str, url: str, folder
     """
     notes: list[str] = []
     names = _gltf_names(mesh, notes) if suffix == ".gltf" else _obj_names(mesh)
-    for name in names:
+    if len(names) > _MOST_COMPANIONS:
+        notes.append(f"it names {len(names)} companions, of which the first {_MOST_COMPANIONS} were fetched")
+    for name in names[:_MOST_COMPANIONS]:
         found = _bring(fetcher, name, url, folder, notes)
         if found is not None and suffix == ".obj":
-            for texture in texture_names(found.read_bytes()):
+            for texture in texture_names(found.read_bytes())[:_MOST_COMPANIONS]:
                 _bring(fetcher, texture, urljoin(url, quote(_portable(name))), found.parent, notes)
     return notes
 
@@ -42,8 +49,8 @@ def _gltf_names(mesh: Path, notes: list[str]) -> list[str]:
         names = [
             unquote(entry["uri"]) for entry in entries if not entry.get("uri", "data:").startswith("data:")
         ]
-    except (ValueError, TypeError, AttributeError) as error:
-        notes.append(f"its companions are unknown, it is no glTF: {error}")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        notes.append(f"its companions are unknown, it is not a glTF: {shown(first_line(error))}")
         return []
     return list(dict.fromkeys(names))
 
@@ -57,14 +64,20 @@ def _bring(fetcher: Fetcher, name: str, url: str, folder: Path, notes: list[str]
         or not portable.name
     ):
         # A foreign file may not choose where we write.
-        notes.append(f"{name!r} lies outside the mesh's folder and was not fetched")
+        notes.append(f"{shown(repr(name))} lies outside the mesh's folder and was not fetched")
+        return None
+    if not name.isprintable() or max(map(len, portable.parts)) > _LONGEST_NAME:
+        notes.append(f"{shown(repr(name))} is not a file's name and was not fetched")
+        return None
+    if portable.name.lower().endswith(_OURS):
+        notes.append(f"{shown(repr(name))} would overwrite what is kept beside the mesh and was not fetched")
         return None
     path = folder / portable
     if not path.is_file():
         try:
             fetcher.fetch(urljoin(url, quote(str(portable))), path)
         except FetchError as error:
-            notes.append(f"{name!r}: {error}")
+            notes.append(f"{shown(repr(name))}: {error}")
             return None
     return path
 

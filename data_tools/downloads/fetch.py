@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import random
+import re
 import shutil
 import threading
 import time
@@ -21,9 +22,12 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, TimeoutError
+from urllib3.exceptions import HTTPError
 
 from data_tools.downloads.content import check_content
+from data_tools.downloads.faults import FetchError, plain
+from data_tools.downloads.session import Sessions
+from lgm.errors import shown
 
 PARTIAL_SUFFIX = ".partial"
 _CHUNK_BYTES = 1 << 16
@@ -32,28 +36,6 @@ _LONGEST_PAUSE_S = 60.0
 # An attempt that brought this much is no failure: a line that breaks often still ends with the file.
 _PROGRESS_BYTES = 1 << 16
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-class FetchError(Exception):
-    """Why a file could not be had.
-
-    temporary: another attempt may help. offline: the server could not even be reached.
-    wait_s: how long the server asks to be left alone. busy: another process is fetching the same file.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        temporary: bool = False,
-        offline: bool = False,
-        wait_s: float = 0.0,
-        busy: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.temporary = temporary
-        self.offline = offline
-        self.wait_s = wait_s
-        self.busy = busy
 
 
 class Stopped(Exception):
@@ -67,12 +49,14 @@ class FolderUnusable(ValueError):
 @dataclass(frozen=True)
 class FetchOptions:
     """timeout_s: without an answer or a byte. min_bytes_per_s: slower than this for timeout_s is a failure.
+    max_bytes: of one file; a server may send without end.
     token: sent to `token_host` alone (Hugging Face lets known callers ask more often)."""
 
     timeout_s: float = 30.0
     retries: int = 5
     backoff_s: float = 1.0
     min_bytes_per_s: float = 1000.0
+    max_bytes: int = 4_000_000_000
     token: str | None = None
     token_host: str = ""
 
@@ -82,7 +66,7 @@ class Fetcher:
 
     def __init__(self, options: FetchOptions) -> None:
         self._options = options
-        self._local = threading.local()
+        self._sessions = Sessions()
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -109,9 +93,8 @@ class Fetcher:
             raise FetchError(f"{path}: {error.strerror or error}") from error
 
     def _fetch_into(self, file: BinaryIO, url: str, path: Path, sha256: str | None, impatient: bool) -> None:
-        failures = 0
+        failures, furthest = 0, file.seek(0, os.SEEK_END)
         while True:
-            before = file.seek(0, os.SEEK_END)
             try:
                 if _is_local(url):
                     _copy(url, file)
@@ -126,8 +109,10 @@ class Fetcher:
                 # a whole download that is wrong stays so.
                 raise FetchError(fault, temporary=is_doubtful)
             except FetchError as error:
-                progressed = file.seek(0, os.SEEK_END) >= before + _PROGRESS_BYTES
-                failures = 1 if progressed else failures + 1
+                # By how far it ever came: a server that begins anew each time makes none.
+                size = file.seek(0, os.SEEK_END)
+                failures = 1 if size >= furthest + _PROGRESS_BYTES else failures + 1
+                furthest = max(furthest, size)
                 if not error.temporary or (error.offline and impatient):
                     raise
                 if failures > self._options.retries:
@@ -152,17 +137,20 @@ class Fetcher:
             headers["Range"] = f"bytes={offset}-"
             if validator:
                 headers["If-Range"] = validator
-        if self._options.token and urlsplit(url).hostname == self._options.token_host:
-            headers["Authorization"] = f"Bearer {self._options.token}"
+
+        def headers_of(url: str) -> dict[str, str]:
+            if self._options.token and urlsplit(url).hostname == self._options.token_host:
+                return {**headers, "Authorization": f"Bearer {self._options.token}"}
+            return headers
+
         try:
-            with self._session().get(
-                url, headers=headers, stream=True, timeout=self._options.timeout_s
-            ) as response:
+            with self._sessions.get(url, headers_of, self._options.timeout_s) as response:
                 if response.status_code == 416:
                     return _whole_already(response, file, offset)
                 _check_status(response, path)
                 if response.status_code == 206:
-                    if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+                    begins_there = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+                    if not offset or not begins_there:
                         file.truncate(0)
                         raise FetchError("the server answered with another range", temporary=True)
                 else:
@@ -171,19 +159,25 @@ class Fetcher:
                     validator_path.write_text(_validator(response), "utf-8")
                 has_length = self._receive(response, file, offset)
         except (requests.RequestException, HTTPError) as error:
-            raise _plain(error) from error
+            raise plain(error) from error
         return offset > 0 or not has_length
 
     def _receive(self, response: requests.Response, file: BinaryIO, offset: int) -> bool:
         """Write what comes; whether the server said how much that is."""
-        length = response.headers.get("Content-Length", "")
-        expected = offset + int(length) if length.isdigit() else None
+        length = _whole_number(response.headers.get("Content-Length", ""))
+        expected = None if length is None else offset + length
+        if expected is not None and expected > self._options.max_bytes:
+            file.truncate(0)
+            raise FetchError(f"it has {expected} bytes, more than --max-bytes {self._options.max_bytes}")
         file.seek(offset)
         window_start, window_bytes = time.monotonic(), 0
         # read1, not read: a server that drips must not hold a thread until a whole chunk is there.
         while chunk := response.raw.read1(_CHUNK_BYTES):
             if self._stopping.is_set():
                 raise Stopped
+            if file.tell() + len(chunk) > self._options.max_bytes:
+                file.truncate(0)
+                raise FetchError(f"it sends more than --max-bytes {self._options.max_bytes}")
             file.write(chunk)
             window_bytes += len(chunk)
             passed = time.monotonic() - window_start
@@ -195,12 +189,6 @@ class Fetcher:
         if expected is not None and file.tell() != expected:
             raise FetchError(f"cut off after {file.tell()} of {expected} bytes", temporary=True)
         return expected is not None
-
-    def _session(self) -> requests.Session:
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-            self._local.session.headers["User-Agent"] = "lgm-training data_tools.download"
-        return self._local.session
 
 
 @contextmanager
@@ -244,39 +232,19 @@ def _whole_already(response: requests.Response, file: BinaryIO, offset: int) -> 
 def _check_status(response: requests.Response, path: Path) -> None:
     status = response.status_code
     if status >= 400:
-        wait = response.headers.get("Retry-After", "")
-        wait_s = float(wait) if wait.isdigit() else 0.0
-        raise FetchError(f"HTTP {status} {response.reason}", status in _TEMPORARY_STATUS, wait_s=wait_s)
+        wait_s = float(_whole_number(response.headers.get("Retry-After", "")) or 0)
+        reason = shown(response.reason)
+        raise FetchError(f"HTTP {status} {reason}", status in _TEMPORARY_STATUS, wait_s=wait_s)
+    if status not in (200, 203, 206):
+        raise FetchError(f"HTTP {status} {shown(response.reason)}, expected 200 with the file")
     is_page = response.headers.get("Content-Type", "").startswith("text/html")
     if is_page and path.suffix.lower() not in (".html", ".htm"):
         raise FetchError("the server sent a web page instead of the file")
 
 
-def _plain(error: Exception) -> FetchError:
-    """requests and urllib3 nest their errors; this says what happened in a few words."""
-    chain, current = [], error
-    while isinstance(current, BaseException) and len(chain) < 8:
-        chain.append(current)
-        inner = getattr(current, "reason", None) or (current.args[0] if current.args else None)
-        current = inner if isinstance(inner, BaseException) else current.__cause__ or current.__context__
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema,
-                          requests.exceptions.InvalidSchema, requests.TooManyRedirects)):  # fmt: skip
-        return FetchError(str(error))
-    if isinstance(error, requests.exceptions.SSLError):
-        return FetchError(f"TLS: {chain[-1]}")
-    if any(isinstance(e, NameResolutionError) for e in chain):
-        return FetchError("its server's name can't be resolved", temporary=True, offline=True)
-    if any(isinstance(e, ConnectionRefusedError) for e in chain):
-        return FetchError("connection refused", temporary=True, offline=True)
-    if isinstance(error, requests.ConnectTimeout):
-        return FetchError("no connection in time", temporary=True, offline=True)
-    if any(isinstance(e, (TimeoutError, requests.Timeout)) for e in chain):
-        return FetchError("no answer in time", temporary=True)
-    if any(isinstance(e, (ProtocolError, ConnectionResetError)) for e in chain):
-        return FetchError("the connection was cut", temporary=True)
-    text = " ".join(str(chain[-1]).split())[:200]
-    offline = isinstance(error, requests.ConnectionError)
-    return FetchError(text or type(error).__name__, temporary=True, offline=offline)
+def _whole_number(text: str) -> int | None:
+    """Of a header; None where it is none, or beyond any size and time."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _is_local(url: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 from data_tools.downloads.fetch import Fetcher, FetchError
 from data_tools.downloads.items import Item
 from data_tools.naming import is_uid, make_uid
+from lgm.masking import masked
 
 BASE_URL = "https://huggingface.co/datasets/allenai/objaverse/resolve/main"
 _BUSY_PAUSE_S = 1.0
+_MOST_TABLE_BYTES = 1 << 28  # unpacked; the largest published one has 90 MB
 # Sketchfab's codes for the licences of what may be downloaded there.
 _LICENCES = {
     "by": "CC-BY-4.0", "by-sa": "CC-BY-SA-4.0", "by-nd": "CC-BY-ND-4.0", "by-nc": "CC-BY-NC-4.0",
@@ -40,7 +43,8 @@ class Catalogue:
 
     def lvis(self) -> dict[str, list[str]]:
         """Category -> uids."""
-        return self._table("lvis-annotations.json.gz")
+        table = self._table("lvis-annotations.json.gz")
+        return {name: list(map(str, uids)) for name, uids in table.items() if isinstance(uids, list)}
 
     def metadata(self, folder: str) -> dict[str, dict[str, Any]]:
         """uid -> what Sketchfab knew, for the objects of one folder (`000-023`)."""
@@ -54,12 +58,18 @@ class Catalogue:
         for _ in range(2):
             fetch_table(self._fetcher, self.url(name), path)
             try:
-                with gzip.open(path, "rt", encoding="utf-8") as content:
-                    return json.load(content)
-            except (OSError, EOFError, ValueError):
+                with gzip.open(path, "rb") as content:
+                    text = content.read(_MOST_TABLE_BYTES + 1)
+                table = json.loads(text) if len(text) <= _MOST_TABLE_BYTES else None
+                if not isinstance(table, dict):
+                    raise ValueError("not a table")
+                return table
+            except (OSError, EOFError, ValueError, RecursionError, zlib.error):
                 # The objaverse package leaves half a table under its whole name when it is killed.
                 path.unlink()
-        raise ValueError(f"{self.url(name)} is no gzipped JSON; check --base-url {self._base_url}")
+        raise ValueError(
+            f"{masked(self.url(name))} is no gzipped JSON table; check --base-url {masked(self._base_url)}"
+        )
 
 
 def fetch_table(fetcher: Fetcher, url: str, path: Path) -> None:
@@ -71,8 +81,8 @@ def fetch_table(fetcher: Fetcher, url: str, path: Path) -> None:
         except FetchError as error:
             if not error.busy:
                 raise ValueError(
-                    f"cannot fetch {url}: {error}; check the network (or HTTPS_PROXY), or give --base-url "
-                    "of a mirror (a URL or a local folder)"
+                    f"cannot fetch {masked(url)}: {error}; check the network (or HTTPS_PROXY), or give "
+                    "--base-url of a mirror (a URL or a local folder)"
                 ) from error
             time.sleep(_BUSY_PAUSE_S)  # another part of the same run brings it
 
@@ -117,7 +127,7 @@ def _items(
 ) -> Iterator[Item]:
     folders: dict[str, list[str]] = {}
     for uid in wanted:
-        if uid in object_paths:
+        if isinstance(object_paths.get(uid), str):
             folders.setdefault(PurePosixPath(object_paths[uid]).parent.name, []).append(uid)
         else:
             yield Item(uid, "", PurePosixPath(), {"uid": uid}, fault="not in Objaverse 1.0")
@@ -131,7 +141,7 @@ def _items(
             continue
         for uid in folders[folder]:
             path = object_paths[uid]
-            metadata = sidecar(uid, known.get(uid, {}))
+            metadata = sidecar(uid, _dict(known.get(uid)))
             if uid in category_of:
                 metadata["category"] = category_of[uid]
             if uid in captions:
@@ -159,8 +169,8 @@ def _plain_name(category: str) -> str:
 
 def sidecar(uid: str, known: dict[str, Any]) -> dict[str, Any]:
     """An object's sidecar from Sketchfab's metadata; only what is known stands there."""
-    user = known.get("user") or {}
-    categories = [c.get("name") for c in known.get("categories") or [] if isinstance(c, dict)]
+    user, listed = _dict(known.get("user")), known.get("categories")
+    categories = [_dict(entry).get("name") for entry in (listed if isinstance(listed, list) else [])]
     code = known.get("license")
     found = {
         "uid": uid if is_uid(uid) else make_uid(f"{uid}.glb"),
@@ -171,3 +181,7 @@ def sidecar(uid: str, known: dict[str, Any]) -> dict[str, Any]:
         "category": categories[0] if categories else None,
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

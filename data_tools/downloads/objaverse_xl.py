@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 from data_tools.downloads.companions import HAVE_COMPANIONS
 from data_tools.downloads.items import Item
 from data_tools.downloads.objaverse import Catalogue, objaverse_items
+from lgm.errors import shown
+from lgm.masking import masked
 
 BASE_URL = "https://huggingface.co/datasets/allenai/objaverse-xl/resolve/main"
 SOURCES = ("sketchfab", "github", "smithsonian", "thingiverse")
@@ -32,6 +34,9 @@ def read_annotations(path: Path, uids: Collection[str] | None) -> Iterator[dict[
     """Rows of a table, lazily; with `uids`, those whose sha256 or Sketchfab uid is among them."""
     rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _parquet_rows(path)
     for row in rows:
+        if not all(isinstance(row[key], str) for key in _REQUIRED):
+            found = {key: row[key] for key in _REQUIRED}
+            raise ValueError(f"{path} has a row with {shown(found)}, expected texts; remove it, or mend it")
         if uids is None or row["sha256"] in uids or sketchfab_uid(row) in uids:
             yield row
 
@@ -133,13 +138,19 @@ def _all_items(
 def hosted_item(row: dict[str, Any], captions: dict[str, str]) -> Item:
     """The item of an object that is not from Sketchfab."""
     identifier, uid = row["fileIdentifier"], row["sha256"]
+    try:
+        scheme = urlsplit(identifier).scheme
+    except ValueError as error:
+        return Item(uid, "", PurePosixPath(), {"uid": uid}, fault=f"{shown(identifier)}: {error}")
+    # Of a published table: no file of this machine.
+    fault = None if scheme in ("http", "https") else f"{shown(identifier)} is not a URL of http(s)"
     source = row.get("source") or urlsplit(identifier).hostname or "other"
     url, name = _address(identifier)
     suffix = PurePosixPath(name).suffix.lower()
     known = _parse_metadata(row.get("metadata"))
     metadata = {
         "uid": uid,
-        "source": identifier,
+        "source": masked(identifier),
         "licence": row.get("license"),
         "name": known.get("title") or known.get("name") or PurePosixPath(name).stem,
         "author": known.get("author") or known.get("github_organization") or _github_owner(identifier),
@@ -149,7 +160,7 @@ def hosted_item(row: dict[str, Any], captions: dict[str, str]) -> Item:
     folder = PurePosixPath(source) / uid[:2]
     has_companions = suffix in HAVE_COMPANIONS
     path = folder / uid / f"model{suffix}" if has_companions else folder / f"{uid}{suffix}"
-    return Item(uid, url, path, metadata, uid, has_companions)
+    return Item(uid, url, path, metadata, uid, has_companions, fault)
 
 
 def _address(identifier: str) -> tuple[str, str]:

@@ -13,10 +13,12 @@ from pathlib import Path
 from data_tools.downloads.companions import fetch_companions
 from data_tools.downloads.content import check_content
 from data_tools.downloads.fetch import Fetcher, FetchError
-from data_tools.downloads.items import Item
+from data_tools.downloads.items import Item, path_fault
 from data_tools.renders import append_report
 from data_tools.sources import SIDECAR_SUFFIX
+from lgm.errors import shown
 from lgm.files import write_text
+from lgm.masking import masked
 
 _PROGRESS_EVERY_S = 15.0
 # After so many objects in a row without a connection the network is gone, not the objects.
@@ -48,7 +50,7 @@ class Runner:
 
     def run(self, items: Iterator[Item]) -> Counter[str]:
         """Counts by status. Raises ValueError where no server can be reached (any more)."""
-        start = shown = time.monotonic()
+        start = shown_at = time.monotonic()
         waiting: dict[Future[Outcome], Item] = {}
         self._out.mkdir(parents=True, exist_ok=True)
         pool = ThreadPoolExecutor(self._workers)
@@ -62,9 +64,9 @@ class Runner:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     self._note(waiting.pop(future), future.result())
-                if time.monotonic() - shown > _PROGRESS_EVERY_S:
-                    shown = time.monotonic()
-                    print(f"{self.summary()} in {shown - start:.0f} s", flush=True)
+                if time.monotonic() - shown_at > _PROGRESS_EVERY_S:
+                    shown_at = time.monotonic()
+                    print(f"{self.summary()} in {shown_at - start:.0f} s", flush=True)
             if self._held:
                 raise self._no_network()
         finally:
@@ -79,8 +81,9 @@ class Runner:
         self._counts[outcome.status] += 1
         if outcome.status != "complete before":
             append_report(self._out, {
-                "uid": item.uid, "source": item.url or None, "path": str(item.path), "status": outcome.status,
-                "reason": outcome.reason, "notes": list(outcome.notes), "seconds": round(outcome.seconds, 3),
+                "uid": item.uid, "source": masked(item.url) or None, "path": str(item.path),
+                "status": outcome.status, "reason": outcome.reason, "notes": list(outcome.notes),
+                "seconds": round(outcome.seconds, 3),
             })  # fmt: skip
         if outcome.offline and not self._has_contact:
             # Without a network this is one line at the end, not one for each object.
@@ -105,15 +108,17 @@ class Runner:
     def _no_network(self) -> ValueError:
         item, outcome = self._held[0]
         return ValueError(
-            f"no server can be reached, e.g. {item.url}: {outcome.reason}; check the network "
+            f"no server can be reached, e.g. {masked(item.url)}: {outcome.reason}; check the network "
             "(or HTTPS_PROXY) and run the same command again"
         )
 
     def _bring(self, item: Item, impatient: bool) -> Outcome:
         """One item, in a thread of the pool."""
         start = time.monotonic()
-        if item.fault is not None:
-            return Outcome("failed", item.fault)
+        # A list may come from a stranger: it must not choose where we write.
+        fault = item.fault if item.fault is not None else path_fault(item.path)
+        if fault is not None:
+            return Outcome("failed", masked(fault))
         path = self._out / item.path
         if path.is_file() and not (self._recheck and self._is_spoilt(path, item)):
             self._write_sidecar(path, item)
@@ -121,8 +126,8 @@ class Runner:
         try:
             notes = self._fetch_with_companions(item, path, impatient)
         except FetchError as error:
-            return Outcome("failed", str(error), (), error.offline, time.monotonic() - start)
-        return Outcome("fetched", None, tuple(notes), False, time.monotonic() - start)
+            return Outcome("failed", masked(error), (), error.offline, time.monotonic() - start)
+        return Outcome("fetched", None, tuple(map(masked, notes)), False, time.monotonic() - start)
 
     def _fetch_with_companions(self, item: Item, path: Path, impatient: bool) -> list[str]:
         # The sidecar comes first and the mesh last: a mesh that is there has all that belongs to it.
@@ -161,4 +166,4 @@ class Runner:
 
 def _say(item: Item, outcome: Outcome) -> None:
     if outcome.reason:
-        print(f"failed {item.uid}: {outcome.reason}", flush=True)
+        print(f"failed {shown(item.uid)}: {outcome.reason}", flush=True)

@@ -79,9 +79,9 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 @contextmanager
-def _ends_in_time(connection: http.client.HTTPConnection) -> Iterator[None]:
+def ends_in_time(connection: http.client.HTTPConnection) -> Iterator[None]:
     """Close a connection whose step takes twice its timeout: that one counts from byte to byte, so headers
-    that drip in, or `100 Continue` without end, would never reach it."""
+    that drip in, or `100 Continue` without end, would never reach it. Raises TimeoutError then."""
     is_late = threading.Event()
 
     def end() -> None:
@@ -109,11 +109,11 @@ def _ends_in_time(connection: http.client.HTTPConnection) -> Iterator[None]:
 
 class _HTTPConnection(http.client.HTTPConnection):
     def connect(self) -> None:
-        with _ends_in_time(self):
+        with ends_in_time(self):
             super().connect()
 
     def getresponse(self) -> http.client.HTTPResponse:
-        with _ends_in_time(self):
+        with ends_in_time(self):
             return super().getresponse()
 
 
