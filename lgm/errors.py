@@ -12,12 +12,31 @@ _LONGEST = 300  # characters of a foreign message or name: a header may hold 10 
 _MASKED_WHOLE = 20_000
 
 
-class RunStopped(Exception):
-    """The run was asked to end, and stands between two optimizer steps on all ranks."""
+class RunStopped(BaseException):
+    """The program was asked to end. No `Exception`: what tolerates a failure on one object must not
+    tolerate this.
 
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
+    at_once: nothing was finished first. step: the optimizer step that training stands after, on all
+    ranks; None outside of training. saved: a checkpoint holds that step.
+    """
+
+    def __init__(self, signal_number: int, step: int | None = None, at_once: bool = False) -> None:
+        super().__init__(signal_number, step)
         self.signal_number = signal_number
+        self.step = step
+        self.at_once = at_once
+        self.saved = False
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.signal_number).name
+        if self.step is None:
+            return f"stopped by {name}"
+        return f"stopped by {name} {'in' if self.at_once else 'after'} step {self.step + self.at_once}"
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell counts a process that a signal has ended."""
+        return 128 + self.signal_number
 
 
 class Named(ValueError):
@@ -48,7 +67,7 @@ def reading(
     """
     try:
         yield
-    except (Named, FileNotFoundError, RunStopped, *passing):
+    except (Named, FileNotFoundError, *passing):
         raise
     except Exception as error:
         name = shown(what)

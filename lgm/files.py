@@ -23,14 +23,17 @@ class Locked(Exception):
 
 
 @contextmanager
-def atomic(path: str | Path, sync: bool = False) -> Iterator[Path]:
+def atomic(path: str | Path, sync: bool = False, alone: bool = False) -> Iterator[Path]:
     """The path to write to, so that a reader finds the old file at `path` or the complete new one: the
     partial file is renamed at the end of the block, and removed where the block raises.
 
     sync: wait for the disk before the rename, so that a power cut cannot leave an empty file either.
+    alone: no other process writes this file; the next write then takes the place of a partial file that a
+        kill has left.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    writer = "" if alone else f".{os.getpid()}"
+    partial = path.with_name(f"{path.name}{writer}{PARTIAL_SUFFIX}")
     try:
         yield partial
         if sync:

@@ -21,10 +21,11 @@ from lgm.callbacks.measure import Measure
 from lgm.callbacks.objects import ObjectHook
 from lgm.callbacks.progress import StepProgress
 from lgm.callbacks.report import Report
-from lgm.callbacks.stop import RunStopped, StopOnSignal
+from lgm.callbacks.stop import StopOnSignal
 from lgm.callbacks.throughput import Throughput
 from lgm.callbacks.turntable import Turntable
 from lgm.callbacks.views import WriteViews
+from lgm.errors import RunStopped
 
 __all__ = [
     "BestCheckpoint",

@@ -71,6 +71,8 @@ class LastCheckpoint(ModelCheckpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
         self._validated_at = trainer.global_step
         if self._is_due(trainer):
             self._save(trainer)
@@ -80,14 +82,24 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, RunStopped):
+            if exception.step is None or exception.at_once:
+                return
             # Whoever goes on from here begins with the validation that was cut off or left out.
-            self._validation_due = trainer.validating or _validation_follows(trainer)
+            is_left_out = _validation_follows(trainer) and self._validated_at != trainer.global_step
+            self._validation_due = trainer.validating or is_left_out
+            if not trainer.strategy.broadcast(self._path.is_file()):  # resumed from another folder's
+                self._last_global_step_saved = 0
             self._save(trainer)
+            exception.saved = trainer.global_step > 0
         elif isinstance(exception, Exception):
             self._rescue(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
         checkpoint["validation_due"] = self._validation_due
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}"
 
     def _is_due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
@@ -99,7 +111,7 @@ class LastCheckpoint(ModelCheckpoint):
         step = trainer.global_step
         if not trainer.is_global_zero or not self._has_started or step == self._last_global_step_saved:
             return
-        path = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}"
+        path = self._path
         try:
             check_whole(trainer, pl_module, is_stepping=self._stepping_from == step)
             # Counted in steps: the error may have come before or after the batch was counted.
@@ -119,7 +131,8 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the one checkpoint with the highest value of `monitor`, looked at after each validation."""
+    """Keeps the one checkpoint with the highest value of `monitor` that is finite, looked at after each
+    validation."""
 
     def __init__(self, dirpath: str, monitor: str, filename: str = "best") -> None:
         super().__init__(
@@ -136,6 +149,18 @@ class BestCheckpoint(ModelCheckpoint):
     @property
     def state_key(self) -> str:
         return f"{type(self).__qualname__}:{self.monitor}"
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        # Lightning takes NaN for the lowest score, which is the best where there is no other.
+        if current is not None and not trainer.strategy.reduce_boolean_decision(bool(current.isfinite())):
+            log.warning(
+                "step %d: %s is %s: best.ckpt is not replaced",
+                trainer.global_step,
+                self.monitor,
+                float(current),
+            )
+            return False
+        return super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         with reading(f"{self.state_key} in the checkpoint", _ANEW):

@@ -13,8 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
+from lgm import stopping
 from lgm.callbacks.ema import EMA
 from lgm.callbacks.measure import table_text
+from lgm.errors import RunStopped
 from lgm.files import write_text
 from lgm.losses.perceptual import LPIPS
 from lgm.metrics import Measurement, PerceptualNets, Protocol
@@ -93,6 +95,9 @@ class EvaluateEvery(Callback):
         measurement, net = Measurement(self.protocol, self._perceptual), _measured_net(trainer, pl_module)
         with torch.random.fork_rng(devices=[]):  # a loader draws its seed from the host's numbers
             for batch in trainer.datamodule.val_dataloader(with_depth=True):
+                # Several ranks have different numbers of objects: alone they must not stop.
+                if trainer.world_size == 1 and (number := stopping.received()):
+                    raise RunStopped(number, step)
                 batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
                 batch = pl_module.eval_preparation(batch)
                 with trainer.precision_plugin.forward_context():

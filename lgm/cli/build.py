@@ -20,6 +20,7 @@ from lgm.training.guarded import guarded
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
+from lgm.training.takeover import take_over
 
 log = logging.getLogger(__name__)
 
@@ -108,13 +109,14 @@ def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: 
         if entry is not None
     ]
     watch_peers()
-    return instantiate(
+    trainer = instantiate(
         cfg.trainer,
         callbacks=list(callbacks.values()),
         logger=loggers or False,
         plugins=plugins,
         **derived,
     )
+    return take_over(trainer)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from lgm.models.checkpoint import load_released, load_strictly, weights_hash
 from lgm.models.lgm import splat_size
 from lgm.models.networks import COMPUTED_BY, DEFAULT, Network, same_network
 from lgm.models.pretrained import Weights, options_of, read_weights
+from lgm.training.takeover import ending_peers
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def evaluate(cfg: DictConfig) -> float | None:
     with exclusive(run_dir) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             save_config(cfg, run_dir)
-        trainer.test(module, datamodule, verbose=False)
+        with ending_peers(trainer):
+            trainer.test(module, datamodule, verbose=False)
     value = trainer.callback_metrics.get(cfg.optimized_metric)
     return None if value is None else float(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import os
@@ -11,13 +12,15 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lgm.callbacks import RunStopped
+from lgm import stopping
 from lgm.cli.faults import fault_line, quieten_log_handlers
+from lgm.errors import RunStopped
 from lgm.masking import mask_error, masked
 
 log = logging.getLogger(__name__)
@@ -41,12 +44,11 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     keep_freed_memory()
     quieten_libraries()
     try:
-        return task(cfg)
+        with stopping.handled(last_resort=True):
+            stopping.begin_rank(local_rank())
+            return task(cfg)
     except RunStopped as stopped:
-        if local_rank():
-            sys.exit(0)  # the first process would kill itself over one that ends otherwise
-        sys.stderr.write(f"{stopped}; the same command with run_dir={cfg.run_dir} goes on\n")
-        sys.exit(128 + stopped.signal_number)
+        _leave(stopped, cfg.run_dir)
     except Exception as error:
         mask_error(error)
         line = fault_line(error)
@@ -61,6 +63,31 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
             raise
         sys.stderr.write(f"error: {masked(line)}\n")
         sys.exit(2)
+
+
+def program(main: Callable[[], Result]) -> None:
+    """A whole program: a signal before `run` begins, or between two jobs of a sweep, counts too."""
+    try:
+        with stopping.handled(last_resort=True):
+            main()
+    except RunStopped as stopped:
+        _leave(stopped)
+
+
+def _leave(stopped: RunStopped, run_dir: str | None = None) -> NoReturn:
+    """End with one line, and the exit code of a process that the signal has ended."""
+    atexit.register(stopping.end_workers)  # last of all: loaders that are told to end have their own way
+    if local_rank():
+        stopping.tell_launcher(stopped)
+        sys.exit(0)  # the first process would kill itself over one that ends otherwise
+    if stopped.saved:
+        what_next = f"the same command with run_dir={run_dir} goes on"
+    elif stopped.step:
+        what_next = f"the same command with run_dir={run_dir} goes on from the last checkpoint before it"
+    else:
+        what_next = "nothing was to be saved; run the same command again"
+    sys.stderr.write(f"{stopped}; {what_next}\n")
+    sys.exit(stopped.exit_code)
 
 
 def local_rank() -> int:

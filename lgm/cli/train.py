@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
+from lgm import stopping
 from lgm.callbacks import SameOnAllRanks, TrainingCost
 from lgm.cli.build import (
     build_callbacks,
@@ -33,6 +34,7 @@ from lgm.models.checkpoint import released_rotation
 from lgm.models.lgm import splat_size
 from lgm.models.networks import complete_net
 from lgm.models.pretrained import freeze, match_spacing, read_weights, start_from
+from lgm.training.takeover import ending_peers
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +104,12 @@ def train(cfg: DictConfig) -> float | None:
             save_config(cfg, run_dir)
             for logger in trainer.loggers:
                 logger.log_hyperparams(recorded(cfg))  # W&B's own mistakes end the run here
-        trainer.fit(module, datamodule, ckpt_path=None if resume is None else str(resume), weights_only=True)
+        ckpt_path = None if resume is None else str(resume)
+        try:
+            with ending_peers(trainer):
+                trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+        finally:
+            stopping.defer(False)  # the last checkpoint is written
     return final_metric(trainer, cfg.optimized_metric)
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lgm.data.cache import Cache, NoCache
 from lgm.data.in_process import InProcess
+from lgm.data.loader import Loader
 from lgm.data.sample import BrokenSample
 from lgm.data.source import PosedObject, Source
 from lgm.data.stream import EvalStream, TrainStream
@@ -120,7 +121,8 @@ class ObjectDataModule(L.LightningDataModule):
             max_broken_fraction=self.max_broken_fraction,
         )
         if self.cache.on_device:
-            return DataLoader(InProcess(stream, self.num_workers, device), batch_size=None)
+            made_here = InProcess(stream, self.num_workers, device)
+            return Loader(made_here, alone=self.trainer.world_size == 1)
         return self._loader(stream)
 
     def val_dataloader(self, with_depth: bool = False) -> DataLoader:
@@ -191,10 +193,10 @@ class ObjectDataModule(L.LightningDataModule):
         return self._loader(stream)
 
     def _loader(self, stream: TrainStream | EvalStream) -> DataLoader:
-        return DataLoader(
+        return Loader(
             stream,
-            batch_size=None,  # streams make whole batches
-            num_workers=self.num_workers,
+            self.num_workers,
+            alone=self.trainer.world_size == 1,
             pin_memory=self.trainer.strategy.root_device.type != "cpu",
             persistent_workers=False,
         )

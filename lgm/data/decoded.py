@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from lgm.data.loader import Loader
 from lgm.data.order import Slot
 from lgm.data.sample import BrokenSample, CameraRecord
 from lgm.data.source import PosedObject, Source
@@ -66,7 +67,7 @@ class DecodedSource(Source):
         num_views = [0 if isinstance(x, BrokenSample) else x.cameras.num_views for x in loaded]
         rgba = allocate((sum(num_views), height, width, 4))
         first = 0
-        whole = DataLoader(_Whole(loaded), batch_size=None, num_workers=num_workers)
+        whole = Loader(_Whole(loaded), num_workers)
         for found, views, decoded in zip(loaded, num_views, whole, strict=True):
             if isinstance(found, BrokenSample):
                 self._objects.append(found)

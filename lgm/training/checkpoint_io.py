@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from lgm import stopping
 from lgm.errors import first_line
+from lgm.files import atomic
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, waits for the disk, then renames.
 
     Lightning's own goes through memory and the system's temporary folder and moves the file from
-    there, which between two disks is a copy: a kill in its middle would leave half a `last.ckpt`.
+    there, which between two disks is a copy: a kill in its middle would leave half a `last.ckpt`. A stop
+    that is asked for meanwhile waits for the write.
     """
 
     def save_checkpoint(
@@ -27,15 +29,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
         try:
-            with partial.open("wb") as file:
+            with (
+                stopping.held(),
+                atomic(path, sync=True, alone=True) as partial,
+                partial.open("wb") as file,
+            ):
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            partial.unlink(missing_ok=True)
             raise ValueError(
                 f"{path} cannot be written ({first_line(error)}); what was there before is whole: "
                 "make room, and the same command goes on"

@@ -1,0 +1,298 @@
+"""Signals that ask a program to end: SIGTERM (a cluster, systemd, `timeout`), SIGINT (Ctrl-C), SIGHUP (a lost
+terminal) and SIGUSR1 (Slurm's warning).
+
+The main thread raises `RunStopped` for them: at once where nothing is to be saved, after the current
+optimizer step in training, after the write where a checkpoint is being written. The handlers are installed
+once per program (`handled`), early; what is worth finishing says so (`defer`, `held`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from lgm.errors import RunStopped
+
+log = logging.getLogger(__name__)
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+# `timeout` signals its child and then the child's group, a closing terminal hangs up more than once: what
+# follows so soon is the same request.
+_ECHO_S = 0.5
+# A program that was to end at once and has not: its main thread waits in a library for another process, or
+# a destructor has swallowed the exception.
+_PATIENCE_S = 30.0
+_HANGUP = getattr(signal, "SIGHUP", None)
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_LAUNCHER = "LGM_LAUNCHER_PID"  # in the environment of further ranks: who has started them
+
+
+class _Requests:
+    """What this process was asked, and what it does first."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.received = 0  # the first signal
+        self.insisted = False  # a second one, later than an echo
+        self.received_at = 0.0
+        self.deferring = False
+        self.holds = 0
+        self.waits_for_data = False
+        self.previous: dict[int, Any] = {}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to raise now."""
+        if not self.received or self.holds:
+            return False
+        return self.insisted or not self.deferring
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.pid:  # a fork with this handler
+            _as_without_handler(number)
+            return
+        now = time.monotonic()
+        if not self.received:
+            self.received, self.received_at = number, now
+            if self.deferring and self.waits_for_data and not self.holds:
+                raise RunStopped(number)
+            if self.deferring:
+                _say("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+        elif now - self.received_at > _ECHO_S and number != _HANGUP:
+            self.insisted = True
+        self.raise_if_due()
+
+    def raise_if_due(self) -> None:
+        if self.is_due:
+            raise RunStopped(self.received, at_once=True)
+
+
+_requests = _Requests()
+
+
+@contextmanager
+def handled(last_resort: bool = False) -> Iterator[None]:
+    """Within the block, signals stop the program as this module says; a block within another changes nothing.
+
+    last_resort: end the process where it has not ended by itself in time; for programs, not for libraries.
+    """
+    if is_handled() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _install()
+    with _last_resort() if last_resort else _nothing():
+        try:
+            yield
+        finally:
+            _restore()
+
+
+def is_handled() -> bool:
+    return bool(_requests.previous) and _requests.pid == os.getpid()
+
+
+def received() -> int:
+    """The signal that asked for an end, or 0."""
+    return _requests.received
+
+
+def check() -> None:
+    """Raise `RunStopped` where a stop is due. A handler's exception may get lost in a destructor; what goes
+    round in a loop asks."""
+    _requests.raise_if_due()
+
+
+def defer(on: bool = True) -> None:
+    """From now on a first signal is noted only: `received` tells the caller, who stops where it is whole."""
+    _requests.deferring = on
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """A write that is finished whatever comes; a stop that became due meanwhile is raised after it."""
+    _requests.holds += 1
+    try:
+        yield
+    finally:
+        _requests.holds -= 1
+    check()
+
+
+@contextmanager
+def waiting_for_data(alone: bool) -> Iterator[None]:
+    """Nothing is under way but a wait for the next batch: a stop that is asked for meanwhile need not wait
+    for it too.
+
+    alone: no other rank would wait for this one.
+    """
+    check()
+    before, _requests.waits_for_data = _requests.waits_for_data, alone
+    try:
+        yield
+    finally:
+        _requests.waits_for_data = before
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Around a fork of loader workers: signals wait until a worker has its own handlers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_worker(parent_pid: int | None) -> None:
+    """In a loader worker: signals to the whole process group are the parent's to answer, who still needs
+    batches for its step; the worker ends with it.
+
+    parent_pid: of the main thread that forked this process; None where another thread has.
+    """
+    was_told = False
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal was_told
+        if number == signal.SIGTERM and was_told:
+            os._exit(0)  # the parent's own, to a worker that has not left when it was told to
+        was_told = True
+
+    for number in SIGNALS:
+        signal.signal(number, receive)
+    if parent_pid is not None:
+        end_with(parent_pid)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def end_with(parent_pid: int) -> None:
+    """The kernel kills this process when the thread that has started it ends (Linux; elsewhere a loader's
+    worker looks every few seconds)."""
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it has ended before
+        os._exit(0)
+
+
+def end_workers() -> None:
+    """Before the program ends by a stop or an error: Python would ask its daemons to end, and wait for them."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def begin_rank(local_rank: int) -> None:
+    """Rank 0 of a machine leaves its process id to those that Lightning starts; these end with it."""
+    if local_rank == 0:
+        os.environ[_LAUNCHER] = str(os.getpid())
+    elif _is_launched():
+        end_with(os.getppid())
+    elif _LAUNCHER in os.environ:  # it has ended while this one started
+        sys.exit(0)
+
+
+def tell_launcher(stopped: RunStopped) -> None:
+    """A further rank that stops alone would leave rank 0 waiting for it."""
+    if stopped.at_once and _is_launched():
+        with suppress(ProcessLookupError):
+            os.kill(os.getppid(), stopped.signal_number)
+
+
+def _is_launched() -> bool:
+    return os.environ.get(_LAUNCHER) == str(os.getppid())
+
+
+def _install() -> None:
+    global _requests
+    _requests = _Requests()
+    for number in SIGNALS:
+        before = signal.getsignal(number)
+        # nohup: the terminal may go.
+        if before == signal.SIG_IGN and number == _HANGUP:
+            continue
+        _requests.previous[number] = before
+        signal.signal(number, _requests.receive)
+
+
+def _restore() -> None:
+    global _requests
+    for number, handler in _requests.previous.items():
+        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    _requests = _Requests()
+
+
+def _as_without_handler(number: int) -> None:
+    if number != signal.SIGINT:  # Ctrl-C reaches the whole group: the parent answers it
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _say(*line: object) -> None:
+    with suppress(RuntimeError):  # the handler has interrupted a write to the same stream
+        log.warning(*line)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _last_resort() -> Iterator[None]:
+    """A thread that sees signals which the main thread cannot: Python runs handlers between two of its own
+    instructions, and a library may wait for another process within one."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    ended = threading.Event()
+    thread = threading.Thread(target=_watch, args=(reader, ended), name="last-resort", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        ended.set()
+        os.write(writer, bytes(1))  # closing it would not end the read: forks have a copy
+        thread.join()
+        os.close(writer)
+        os.close(reader)
+
+
+def _watch(reader: int, ended: threading.Event) -> None:
+    first_at: float | None = None
+    while number := os.read(reader, 1)[0]:
+        now = time.monotonic()
+        if number not in SIGNALS:
+            continue
+        is_second = first_at is not None and now - first_at > _ECHO_S and number != _HANGUP
+        first_at = now if first_at is None else first_at
+        if (_requests.deferring and not is_second) or number not in _requests.previous:
+            continue
+        deadline = now + _PATIENCE_S
+        while time.monotonic() < deadline or _requests.holds:
+            if ended.wait(0.1):
+                return
+        os.write(2, f"stopped by {signal.Signals(number).name}; it had not ended by itself\n".encode())
+        os._exit(128 + number)
+
+
+def _after_fork() -> None:
+    if _requests.previous:
+        with suppress(ValueError):
+            signal.set_wakeup_fd(-1)  # the parent's: it would take our signals for its own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
