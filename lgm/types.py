@@ -173,6 +173,10 @@ class ViewGenerator(Protocol):
     @property
     def settings(self) -> dict[str, Any]: ...
 
+    def prepare(self) -> None:
+        """Read what it needs, so that what is wrong shows before anything is generated."""
+        ...
+
     def __call__(
         self,
         prompts: Sequence[ViewPrompt],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from torch import Tensor
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
 from lgm.data.images.background import Background
 from lgm.multiview.components import load_components
+from lgm.multiview.hub import find_pipeline
 from lgm.multiview.pipeline import MultiViewPipeline, StepCallback
 from lgm.multiview.prompt_image import centred_over_white
 from lgm.types import GeneratedViews, ViewPrompt
@@ -32,7 +33,8 @@ _LOG_EVERY = 5  # steps
 class DiffusionViews:
     """Views by MVDream (from text) or ImageDream (from one image), as the original LGM takes them.
 
-    folder: a pipeline in the layout of `diffusers`; read when the first views are made.
+    folder: a pipeline in the layout of `diffusers`, or `hf:<owner>/<name>` on the hub; read by `prepare`.
+    takes_image: whether it is prompted with an image. revision, licence, sha256: of `find_pipeline`.
     background: cuts the object out of each generated view. prompt_border: around the object of a prompt's
         image, as a fraction of the side.
     guidance_scale, num_steps, negative_prompt, elevation_deg, size: of `MultiViewPipeline`.
@@ -44,7 +46,7 @@ class DiffusionViews:
 
     def __init__(
         self,
-        folder: str | Path | None,
+        folder: str | Path,
         background: Background,
         guidance_scale: float,
         num_steps: int = 30,
@@ -57,16 +59,17 @@ class DiffusionViews:
         offload: bool = False,
         radius: float = 1.5,
         fov_y_deg: float = 49.1,
+        takes_image: bool = False,
+        revision: str = "main",
+        licence: str = "",
+        sha256: Mapping[str, str] | None = None,
     ) -> None:
-        if folder is None:
-            raise ValueError(
-                "multiview.folder is not set: give the folder of a pipeline in the layout of diffusers"
-            )
         if dtype not in _DTYPES:
             raise ValueError(f"multiview.dtype={dtype} is not one of {', '.join(_DTYPES)}")
         if num_steps < 1:
             raise ValueError(f"multiview.num_steps={num_steps} must be at least 1")
-        self.folder = Path(folder).expanduser()
+        self.folder, self.revision = str(folder), revision
+        self.takes_image, self.licence, self.sha256 = takes_image, licence, sha256
         self.background = background
         self.prompt_border = prompt_border
         self.options = {
@@ -85,13 +88,30 @@ class DiffusionViews:
 
     @cached_property
     def pipeline(self) -> MultiViewPipeline:
+        folder = find_pipeline(self.folder, self.revision, self.takes_image, self.licence, self.sha256)
         log.info("multi-view pipeline %s on %s", self.folder, self.device)
-        return MultiViewPipeline(load_components(self.folder, self.dtype), self.device, self.offload)
+        components = load_components(folder, self.dtype)
+        if components.takes_image != self.takes_image:
+            kind = (
+                "one image (multiview=imagedream)" if components.takes_image else "text (multiview=mvdream)"
+            )
+            raise ValueError(f"multiview.folder={self.folder} holds a pipeline that takes {kind}")
+        return MultiViewPipeline(components, self.device, self.offload)
+
+    def prepare(self) -> None:
+        """Read, and where necessary fetch, the pipeline."""
+        _ = self.pipeline
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides, beside a prompt, what is made: plain values."""
-        return {"pipeline": self.folder.name, **self.options, "prompt_border": self.prompt_border}
+        name = Path(self.folder).name  # no path of this machine: what is made may be given away
+        return {
+            "pipeline": name,
+            "revision": self.revision,
+            **self.options,
+            "prompt_border": self.prompt_border,
+        }
 
     def __call__(
         self, prompts: Sequence[ViewPrompt], on_step: StepCallback | None = None

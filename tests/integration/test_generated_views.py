@@ -84,7 +84,8 @@ def test_each_image_of_a_folder_becomes_an_object(ckpt, folders, tmp_path):
     [
         (['data.prompts=["a cup"," "]'], r"data.prompts\[1\]=' ' is empty"),
         (["data.prompts=[]"], "data.prompts is empty"),
-        (["multiview.folder=null"], "multiview.folder is not set"),
+        (["multiview.folder=hf:teapot"], "multiview.folder=hf:teapot names no pipeline"),
+        (["multiview.takes_image=true"], "holds a pipeline that takes text"),
         (["multiview.folder=/none"], "multiview.folder=/none is not a folder"),
         (["multiview.dtype=int8"], "multiview.dtype=int8"),
     ],

@@ -89,10 +89,12 @@ class GeneratedSource(Source):
         return [len(self._inputs)]
 
     def check(self, *args: Any, **kwargs: Any) -> list[OwnPictures]:
-        """Images can be opened; no view is generated for that."""
+        """Images can be opened, and the generator is ready; no view is generated for that."""
         for item in self._inputs:
             if isinstance(item, Path):
                 open_picture(item, turn=True)
+        if not all(map(self._is_kept, range(self.num_objects))):
+            self._generator.prepare()
         return []
 
     def load(self, shard: int, ordinal: int) -> OwnPictures:
