@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lgm.cli.build import plain, recorded
 from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
 from lgm.data.datamodule import ObjectDataModule
-from lgm.errors import reading, shown
+from lgm.errors import first_line, reading, shown
 from lgm.masking import masked_values
 from lgm.models import LGM
 from lgm.models.checkpoint import (
@@ -25,6 +26,7 @@ from lgm.models.checkpoint import (
     read_checkpoint,
     training_of,
 )
+from lgm.models.networks import Network
 from lgm.models.records import FIX, check_training
 from lgm.training.resume import check_state
 
@@ -33,26 +35,71 @@ log = logging.getLogger(__name__)
 # What a run is made of. The rest (folders, callbacks, loggers) may change without a word.
 _COMPARED = ("scene", "resolution", "loss", "data", "optimizer", "scheduler", "train", "protocol")
 _SHOWN = 12
+# What a run goes on from, by the names of Lightning's checkpoints.
+_STATE = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 # Where a host keeps its files, and with how many processes it reads them.
 _OF_A_HOST = ("path", "sets", "cache_dir", "num_workers", "default_root_dir", "weights_path")
 
 
-def resume_path(resume: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from, or None."""
+def resume_path(resume: str | None, run_dir: Path, network: Network | None = None) -> Path | None:
+    """The checkpoint to go on from, or None.
+
+    network: one's own, that a checkpoint may name.
+    """
     if resume in (None, "none"):
         return None
     if resume == "auto":
-        last = run_dir / "checkpoints" / "last.ckpt"
-        if last.is_file():
-            log.info("resuming from %s (resume=none starts anew)", last)
-            return last
-        return None
+        return _latest(run_dir / "checkpoints", network)
     path = Path(resume)
     if not path.is_file():
         raise FileNotFoundError(f"resume={resume} is no file; give a .ckpt, auto or none")
     if path.suffix == ".safetensors":
         raise ValueError(f"resume={resume} holds weights alone, no training to go on with; give a .ckpt")
     return path
+
+
+def _latest(folder: Path, network: Network | None) -> Path | None:
+    """`last.ckpt`; where that is damaged, `best.ckpt`; raises ValueError where both are."""
+    last, best = folder / "last.ckpt", folder / "best.ckpt"
+    if not last.is_file():
+        if best.is_file():
+            log.warning("%s is missing: starting anew; resume=%s goes on from the best", last, best)
+        return None
+    try:
+        _read_whole(last, network)
+    except (ValueError, OSError) as fault:
+        anew = "resume=none starts anew"
+        if not best.is_file():
+            raise ValueError(f"resume=auto: {first_line(fault)}; there is no {best}; {anew}") from fault
+        try:
+            step = _read_whole(best, network)
+        except (ValueError, OSError) as second:
+            raise ValueError(f"resume=auto: {first_line(fault)}; {first_line(second)}; {anew}") from second
+        log.warning(
+            "resume=auto: %s; resuming from %s of step %d: what came after it is trained again (%s)",
+            first_line(fault),
+            best,
+            step,
+            anew,
+        )
+        return best
+    log.info("resuming from %s (resume=none starts anew)", last)
+    return last
+
+
+def _read_whole(path: Path, network: Network | None) -> int:
+    """A checkpoint's step; raises ValueError where its content has changed since it was written, or it lacks
+    a part that a resume needs."""
+    with reading(path):
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:  # by checksum: a memory-mapped tensor has none
+                raise ValueError(f"its part {damaged} is not what was written")
+        checkpoint = read_checkpoint(path, network)
+        if missing := [name for name in _STATE if name not in checkpoint]:
+            raise ValueError(f"it holds no {', '.join(missing)}")
+        if type(step := checkpoint["global_step"]) is not int:
+            raise ValueError(f"its global_step is {shown(step, 60)}, not a count")
+    return step
 
 
 def check_resume(cfg: DictConfig, net: LGM, path: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def train(cfg: DictConfig) -> float | None:
     check_recordable(cfg)  # raises now for what cannot be resolved, or read again
     datamodule = build_datamodule(cfg, accumulation=batches.accumulation)
     datamodule.check("fit", num_devices(cfg), cfg.trainer.num_nodes)
-    resume = resume_path(cfg.resume, run_dir)
+    resume = resume_path(cfg.resume, run_dir, chosen_network(cfg))
 
     L.seed_everything(cfg.train.seed, verbose=False)
     net = build_net(cfg)

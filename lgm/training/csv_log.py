@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+
+from lgm.errors import first_line, shown
+from lgm.files import atomic, set_aside
+
+log = logging.getLogger(__name__)
 
 
 class CSVLog(Logger):
@@ -66,7 +73,7 @@ class CSVLog(Logger):
 
     def _open(self, first_step: int, metrics: dict[str, float]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = self._rows()
+        kept = self._rows_before(first_step)
         rows = [row for row in kept if _step(row) <= first_step]
         if rows and _step(rows[-1]) == first_step:
             row = rows.pop()
@@ -82,6 +89,48 @@ class CSVLog(Logger):
             self.path.unlink(missing_ok=True)
         self._opened = True
 
+    def _rows_before(self, first_step: int) -> list[dict[str, str]]:
+        """What an earlier run has written. A damaged file is set aside, and the rows before the damage are
+        kept: the run goes on either way."""
+        rows: list[dict[str, str]] = []
+        fault = None
+        try:
+            for row in self._read():
+                if not _is_row(row):
+                    fault = f"row {len(rows) + 1} is not a step and its numbers"
+                    break
+                rows.append(row)
+            if fault and self._is_cut_off(len(rows)):
+                fault = None
+        except (ValueError, csv.Error, OSError) as error:
+            fault = first_line(error)
+        if fault:
+            aside = set_aside(self.path)
+            log.warning(
+                "%s is damaged (%s): set aside as %s; step %d goes on after the %d rows before it",
+                self.path,
+                fault,
+                aside.name,
+                first_step,
+                len(rows),
+            )
+        return rows
+
+    def _is_cut_off(self, number: int) -> bool:
+        """Whether the row after `number` good ones is the last line, as a kill leaves one."""
+        with self.path.open("rb") as file:
+            return sum(1 for _ in file) <= number + 2  # with the header
+
+    def _read(self) -> Iterator[dict[str, str]]:
+        if not self.path.exists():
+            return
+        with self.path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = reader.fieldnames or []
+            if "step" not in names or len(set(names)) < len(names):
+                raise ValueError(f"its columns are {shown(names, 60)}, without one step")
+            yield from reader
+
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
@@ -89,13 +138,22 @@ class CSVLog(Logger):
             return list(csv.DictReader(file))
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        # Through a second file: a kill in the middle leaves the old one whole.
-        partial = self.path.with_suffix(".csv.partial")
-        with partial.open("w", newline="") as file:
+        with atomic(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(self.path)
+
+
+def _is_row(row: dict[str, str]) -> bool:
+    """Whether a row has all of its columns and no more, each a number or empty."""
+    try:
+        return (
+            None not in row
+            and all(value == "" or isinstance(float(value), float) for value in row.values())
+            and int(row["step"]) >= 0
+        )
+    except (TypeError, ValueError):
+        return False
 
 
 def _step(row: dict[str, str]) -> float:

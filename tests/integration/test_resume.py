@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from lgm.callbacks import RunStopped
 from lgm.cli.lock import exclusive
+from lgm.cli.resume import resume_path
 from lgm.models.checkpoint import network_weights, read_checkpoint
 from lgm.training.module import LGMModule
 from tests.clock import GIVE_UP_S, wait_until
@@ -261,3 +263,56 @@ def test_a_record_from_before_an_option_existed(dataset, tmp_path):
     torch.save(checkpoint, path)
     run_train(dataset, tmp_path, "train.max_steps=3", "train.val_every_steps=100")
     assert last(tmp_path)["global_step"] == 3
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path):
+    """In the middle of a tensor: the file opens as before."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def lose_a_part(path):
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["optimizer_states"]
+    torch.save(checkpoint, path)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, lose_a_part, empty])
+def test_a_damaged_last_checkpoint_falls_back_to_the_best(tmp_path, caplog, damaged_run, damage):
+    shutil.copytree(damaged_run, tmp_path / "checkpoints")
+    last, best = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    damage(last)
+    assert resume_path("auto", tmp_path) == best
+    assert f"{last} cannot be read" in caplog.text and f"resuming from {best} of step 2" in caplog.text
+    damage(best)
+    with pytest.raises(ValueError, match=r"resume=auto: .*last.ckpt .*best.ckpt .*resume=none starts anew"):
+        resume_path("auto", tmp_path)
+    best.unlink()
+    with pytest.raises(ValueError, match=r"last.ckpt cannot be read.*there is no .*resume=none starts anew"):
+        resume_path("auto", tmp_path)
+
+
+@pytest.fixture(scope="session")
+def damaged_run(dataset, tmp_path_factory):
+    """The checkpoints of a run of three steps, validated after the second; to be damaged."""
+    run_dir = tmp_path_factory.mktemp("run")
+    run_train(dataset, run_dir, "train.max_steps=3", "train.val_every_steps=2")
+    return run_dir / "checkpoints"
+
+
+def test_a_run_goes_on_from_its_best_where_the_last_is_damaged(dataset, tmp_path, damaged_run):
+    shutil.copytree(damaged_run, tmp_path / "checkpoints")
+    cut(tmp_path / "checkpoints" / "last.ckpt")
+    run_train(dataset, tmp_path, "train.max_steps=4", "train.val_every_steps=2")
+    assert last(tmp_path)["global_step"] == 4
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [3, 4]

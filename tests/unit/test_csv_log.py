@@ -1,5 +1,7 @@
 import csv
 
+import pytest
+
 from lgm.training.csv_log import CSVLog
 
 
@@ -65,3 +67,29 @@ def test_a_step_that_is_done_again_keeps_nothing_of_the_first_time(tmp_path):
     write(tmp_path, range(1, 5), other=1.0)
     CSVLog(tmp_path).log_metrics({"train/loss": 9.0}, 4)
     assert rows(tmp_path)[-1] == {"step": "4", "other": "", "train/loss": "9.0"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (lambda data: b"\x00\xff" * 100, []),
+        (lambda data: data.replace(b"step", b"stop"), []),
+        (lambda data: data.replace(b"\n3,", b"\n\xfe,"), [1, 2]),
+        (lambda data: data.replace(b"\n3,", b"\nthree,"), [1, 2]),
+        (lambda data: data.replace(b"\n4,", b"\n4,1,2,3,"), [1, 2, 3]),
+        (lambda data: data[:25] + b'"' + data[25:], None),
+        (lambda data: b"", None),
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_the_run_goes_on(tmp_path, damage, kept, caplog):
+    write(tmp_path, range(1, 7), other=1.0)
+    path = tmp_path / "metrics.csv"
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    write(tmp_path, range(7, 9), other=1.0)
+    steps = [int(row["step"]) for row in rows(tmp_path)]
+    assert steps[-2:] == [7, 8]
+    if kept is not None:
+        assert steps == [*kept, 7, 8]
+        assert (tmp_path / "metrics.csv.damaged-1").read_bytes() == damaged
+        assert len(caplog.messages) == 1 and "set aside as metrics.csv.damaged-1" in caplog.text
