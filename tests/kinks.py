@@ -74,6 +74,36 @@ class Decisions:
         return relu, max_pool
 
 
+def away_from_kinks(network: nn.Module, draw: Callable[[], Tensor], tries: int = 100) -> Tensor:
+    """The first of `draw()`, `draw()`, … for which no ReLU of `network` is within rounding of its kink: two
+    implementations then decide alike, and their gradients compare.
+
+    draw: gives what the network is applied to.
+    """
+    for _ in range(tries):
+        if not _undecided(network, x := draw()):
+            return x
+    raise AssertionError(f"each of {tries} inputs has a ReLU within rounding of its kink; draw smaller ones")
+
+
+def _undecided(network: nn.Module, x: Tensor) -> list[tuple[nn.Module, tuple[Tensor, ...], Tensor]]:
+    """ReLUs that may decide either way for `x`: each one's layer, index, and the value before it."""
+    found: list[tuple[nn.Module, tuple[Tensor, ...], Tensor]] = []
+
+    def find(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        z = inputs[0].detach()
+        near = z.abs() <= _UNDECIDED * z.std()
+        found.extend((layer, tuple(index), z[tuple(index)].clone()) for index in near.nonzero())
+
+    relus = [layer for layer in network.modules() if isinstance(layer, nn.ReLU)]
+    handles = [layer.register_forward_pre_hook(find) for layer in relus]
+    with torch.no_grad():
+        network(x)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
 def error_but_for_ties(
     network: nn.Module, x: Tensor, error: Callable[[], float], tolerance: float, limit: int = 12
 ) -> float:
@@ -85,19 +115,7 @@ def error_but_for_ties(
     best = error()
     if best <= tolerance:
         return best
-    undecided: list[tuple[nn.Module, tuple[Tensor, ...], Tensor]] = []
-
-    def find(layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        z = inputs[0].detach()
-        near = z.abs() <= _UNDECIDED * z.std()
-        undecided.extend((layer, tuple(index), z[tuple(index)].clone()) for index in near.nonzero())
-
-    relus = [layer for layer in network.modules() if isinstance(layer, nn.ReLU)]
-    handles = [layer.register_forward_pre_hook(find) for layer in relus]
-    with torch.no_grad():
-        network(x)
-    for handle in handles:
-        handle.remove()
+    undecided = _undecided(network, x)
     assert len(undecided) <= limit, f"{len(undecided)} ReLUs are within rounding of their kinks"
     for layer, index, value in undecided:
 

@@ -10,6 +10,7 @@ from lgm.losses.perceptual import LPIPS
 from lgm.losses.perceptual import features as features_module
 from lgm.losses.perceptual import fused as fused_module
 from lgm.losses.perceptual.features import _EPS
+from tests.kinks import away_from_kinks
 from tests.perceptual_weights import needs_linear_weights
 
 pytest.importorskip("triton", reason="no triton")
@@ -80,7 +81,14 @@ def interpreted(monkeypatch):
 def test_a_networks_distance_and_gradient(perceptual, interpreted, monkeypatch):
     monkeypatch.setattr(fused_module, "_CHUNK_PIXELS", 2 * 18 * 20)  # three images in two chunks
     network = LPIPS()
-    images, targets = torch.rand(2, 3, 3, 18, 20).unbind()
+    drawn: list[torch.Tensor] = []
+
+    def draw() -> torch.Tensor:
+        drawn.append(torch.rand(3, 3, 18, 20))
+        return network.standardised(drawn[-1])
+
+    away_from_kinks(network._frozen[0].features, draw)
+    images, targets = drawn[-1], torch.rand(3, 3, 18, 20)
     found = []
     for fuse in (False, True):
         network.fuse = fuse
