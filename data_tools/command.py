@@ -1,10 +1,11 @@
-"""What every command of this package shares: how it ends."""
+"""What every command of this package shares: how it ends, and where it writes."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from lgm.masking import masked
 
@@ -24,7 +25,28 @@ def run_command(main: Callable[[], int]) -> None:
         # Someone read the first lines only (`| head`); Python would complain again while closing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:  # a full disk, a folder that may not be written to, a name that is too long
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        code = 2
     sys.exit(code)
+
+
+def make_folder(path: Path, option: str = "--out") -> None:
+    """A folder to write to, made where it is missing; raises ValueError that names the option."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(path, os.W_OK | os.X_OK)
+    except FileExistsError:
+        raise ValueError(f"{option} {path} is a file; give a folder") from None
+    except NotADirectoryError:
+        file = next((parent for parent in path.parents if parent.is_file()), path.parent)
+        raise ValueError(f"{option} {path} lies below {file}, which is a file; give another folder") from None
+    except OSError as error:
+        raise ValueError(f"{option} {path} can't be made: {error.strerror}; give another folder") from error
+    if not is_writable:
+        raise ValueError(f"{option} {path} can't be written to (read-only); give another folder")
 
 
 def usable_cores() -> int:

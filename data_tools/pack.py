@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_tools.command import run_command, usable_cores
+from data_tools.command import make_folder, run_command, usable_cores
 from data_tools.filters import add_filter_arguments, filter_options
 from data_tools.pack_jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
 from data_tools.pack_objects import COPIED, ObjectReader, PictureOptions, read_metadata
@@ -75,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     render = {**settings, **_render_info(pictures, settings["resolution"])}
     reader = ObjectReader(options.renders, pictures, filters)
     wanted = _pack_settings(options, render, reader, arranged)
+    make_folder(options.out)
     state = PackState(options.out)
     with state.locked():
         begun = state.settings()

@@ -12,11 +12,13 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_tools.command import run_command
 from data_tools.engines.base import ENGINES, Engine, engine_class
+from data_tools.identity import SAME, compare
 from data_tools.launcher import (
     LOG_FOLDER,
     check_launcher,
@@ -26,6 +28,9 @@ from data_tools.launcher import (
     workers_of_a_part,
 )
 from data_tools.lights import LIGHTINGS
+from data_tools.notes import count as count_notes
+from data_tools.notes import summary as notes_summary
+from data_tools.objects import NamedSource, named_apart
 from data_tools.parts import Part, parse_part
 from data_tools.plan import RenderPlan, make_plan
 from data_tools.render_worker import RenderTask, make_renderer
@@ -35,10 +40,11 @@ from data_tools.renders import (
     append_report,
     check_settings,
     is_complete,
+    remove_abandoned,
     update_metadata,
 )
-from data_tools.sources import MeshSource, find_meshes, read_metadata
-from data_tools.variants import part_uids, variants_of
+from data_tools.sources import find_meshes, other_kinds
+from data_tools.variants import is_variant, part_uids, variants_of
 from data_tools.worker_pool import Lost, run_tasks
 
 _PROGRESS_EVERY_S = 15.0
@@ -109,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise ValueError(
             f"--part {options.part} and --launcher exclude each other: it makes the parts itself"
         )
-    sources = find_meshes(options.inputs)
+    others: Counter[str] = Counter()
+    sources = find_meshes(options.inputs, others)
     engine = engine_class(options.engine)
     plan = make_plan(
         options.resolution, options.views, options.radius, options.fov,
@@ -126,7 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
         return launch("data_tools.render", own, options, options.out / LOG_FOLDER)
     counts: Counter[str] = Counter()
     report = _Report(options.out, part, counts)
-    tasks = _tasks(_objects(sources, options.variants, report), options.out, plan, part, report)
+    remove_abandoned(options.out)
+    named = named_apart(sources, options.out, report.add)
+    tasks = _tasks(_objects(named, options.variants), options.out, plan, part, report)
     start = shown = time.monotonic()
     for task, result in run_tasks(tasks, recipes, options.timeout_s):
         lost = isinstance(result, Lost)
@@ -136,26 +145,23 @@ def main(arguments: list[str] | None = None) -> int:
         if time.monotonic() - shown > _PROGRESS_EVERY_S:
             shown = time.monotonic()
             print(f"{_summary(counts)} in {shown - start:.0f} s", flush=True)
-    print(f"{_summary(counts)} in {time.monotonic() - start:.0f} s; {options.out}")
+    if others:
+        print(other_kinds(others))
+    print(f"{_summary(counts)} in {time.monotonic() - start:.0f} s{report.noted()}; {options.out}")
     nothing_to_do = part.total > 1 and not counts["failed"]
     return 0 if counts["rendered"] + counts["complete before"] or nothing_to_do else 1
 
 
-def _objects(sources: Iterator[MeshSource], num_variants: int, report: _Report) -> Iterator[RenderTask]:
+def _objects(named: Iterator[NamedSource], num_variants: int) -> Iterator[RenderTask]:
     """What there is to render, each with its metadata. Variants come after all others, for which all meshes
-    are held. A sidecar that can't be used is reported."""
+    are held."""
     paths: dict[str, Path] = {}
     held: list[dict[str, Any]] = []
-    for source in sources:
-        try:
-            metadata = read_metadata(source)
-        except ValueError as error:
-            report.add({"uid": None, "source": source.relative}, str(error))
-            continue
-        if num_variants and metadata["uid"] not in paths:
+    for source, metadata, notes in named:
+        if num_variants:
             paths[metadata["uid"]] = source.path
             held.append(metadata)
-        yield RenderTask(source.path, metadata)
+        yield RenderTask(source.path, metadata, notes=notes)
     for metadata in held:
         for variant in variants_of(metadata, num_variants, list(paths)):
             first, *others = (paths[uid] for uid in part_uids(variant))
@@ -165,20 +171,18 @@ def _objects(sources: Iterator[MeshSource], num_variants: int, report: _Report) 
 def _tasks(
     objects: Iterator[RenderTask], renders: Path, plan: RenderPlan, part: Part, report: _Report
 ) -> Iterator[RenderTask]:
-    """What is left to do; faults that need no renderer are reported on the way."""
-    seen: set[str] = set()
+    """What is left to do; what is complete, and whose files have changed since, is drawn again."""
     for task in objects:
         uid = task.metadata["uid"]
         if not part.holds(uid):
             continue
-        if uid in seen:
-            report.add({**task.metadata, "source": str(task.path)}, f"uid {uid!r} is taken already")
-            continue
-        seen.add(uid)
         if is_complete(renders / uid, plan.num_views):
-            update_metadata(renders, task.metadata)
-            report.counts["complete before"] += 1
-            continue
+            # How a variant was made stays as it was, and what it was made of.
+            if compare(renders / uid, None if is_variant(task.metadata) else task.meshes) == SAME:
+                update_metadata(renders, task.metadata)
+                report.counts["complete before"] += 1
+                continue
+            task = replace(task, notes=(*task.notes, "its files have changed; drawn again"))
         yield task
 
 
@@ -221,6 +225,8 @@ class _Report:
 
     def __init__(self, renders: Path, part: Part, counts: Counter[str]) -> None:
         self.counts = counts
+        self._kinds: Counter[str] = Counter()
+        self._num_noted = 0
         self._renders = renders
         self._name = REPORT_NAME if part.total == 1 else f"report-{part.number + 1}-of-{part.total}.jsonl"
 
@@ -237,8 +243,16 @@ class _Report:
             "seconds": seconds,
         }
         append_report(self._renders, line, self._name)
+        if notes and not fault:
+            self._num_noted += 1
+            count_notes(self._kinds, notes)
         if fault:
             print(f"failed {metadata['uid'] or metadata.get('source')}: {fault}", flush=True)
+
+    def noted(self) -> str:
+        """`; 7 with notes (missing texture 7), see renders/report.jsonl`, or nothing."""
+        said = notes_summary(self._kinds, self._num_noted)
+        return f"; {said}, see {self._renders / self._name}" if said else ""
 
 
 def _summary(counts: Counter[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.engines import make_engine
+from data_tools.identity import describe
 from data_tools.meshes.surfaces import UnrenderableMesh
 from data_tools.plan import RenderPlan
 from data_tools.renders import NothingVisible, write_object
@@ -16,11 +17,16 @@ from data_tools.renders import NothingVisible, write_object
 
 @dataclass(frozen=True)
 class RenderTask:
-    """others: the meshes of a variant's further parts."""
+    """others: the meshes of a variant's further parts. notes: what is to be said of it anyway."""
 
     path: Path
     metadata: dict[str, Any]
     others: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def meshes(self) -> tuple[Path, ...]:
+        return self.path, *self.others
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,10 @@ def make_renderer(
         start = time.monotonic()
         fault, notes = None, []
         try:
+            # Before the mesh is read: what changes meanwhile is drawn again by the next run.
+            source = describe(task.meshes) if all(mesh.is_file() for mesh in task.meshes) else None
             views, notes = engine.render(task.path, plan.for_object(task.metadata, task.others))
-            write_object(renders, task.metadata, plan, views, picture_format)
+            write_object(renders, task.metadata, plan, views, picture_format, source)
         except (UnrenderableMesh, NothingVisible) as error:
             fault = str(error)
         except MemoryError:
@@ -55,6 +63,8 @@ def make_renderer(
         except Exception as error:  # noqa: BLE001 - one object must not end a run of a million
             fault = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         # The same material file missing for each of fifty materials is one note.
-        return RenderResult(fault, tuple(dict.fromkeys(notes)), round(time.monotonic() - start, 3))
+        return RenderResult(
+            fault, tuple(dict.fromkeys([*task.notes, *notes])), round(time.monotonic() - start, 3)
+        )
 
     return render_object

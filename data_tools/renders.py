@@ -1,15 +1,19 @@
 """The folder of rendered objects: `<renders>/<uid>/view_000.png … cameras.json meta.json`.
 
-An object's folder is written under `.partial/` and renamed when whole, so that a folder with a uid's
-name is complete whatever stopped the program.
+An object's folder is written under `.partial/`, in a folder that no other process writes to, and renamed when
+whole: a folder with a uid's name is complete whatever stopped the program, and whoever else was at work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_tools.command import make_folder
 from data_tools.engines.base import GeometryView
+from data_tools.identity import SOURCE_NAME, SourceRecord
 from data_tools.naming import is_uid, make_uid
 from data_tools.plan import RenderPlan
 from data_tools.variants import VARIANT_KEY, is_variant
@@ -34,6 +40,11 @@ ADAPTED_ENGINE = "adapted from "
 PICTURE_FORMATS = ("png", "webp")
 # Mean alpha below this in all canonical views: under one pixel in ten thousand, nothing is there.
 _EMPTY_COVERAGE = 1e-4
+
+
+# What a killed process left behind, on another machine, goes after so long.
+_ABANDONED_AFTER_S = 86400.0
+_PUBLISH_ATTEMPTS = 10
 
 
 class NothingVisible(Exception):
@@ -57,13 +68,14 @@ def write_object(
     plan: RenderPlan,
     views: Iterable[np.ndarray] | Iterable[GeometryView],
     picture_format: str,
+    source: SourceRecord | None = None,
 ) -> None:
     """Write one object's folder, rendered by a plan; it appears under its name only when whole.
 
     A GeometryView also becomes depth_000.png, 16 bits, in the plan's depth_unit, 0 for nothing, and
     normal_000.png: round((n + 1) / 2 * 255) of the unit normal in the world's frame, alpha 0 for nothing.
     """
-    write_views(renders, metadata, plan.camera_record(), views, picture_format, plan.depth_unit)
+    write_views(renders, metadata, plan.camera_record(), views, picture_format, plan.depth_unit, source)
 
 
 def write_views(
@@ -73,12 +85,12 @@ def write_views(
     views: Iterable[np.ndarray] | Iterable[GeometryView],
     picture_format: str,
     depth_unit: float | None = None,
+    source: SourceRecord | None = None,
 ) -> None:
     """The same for any cameras. Raises NothingVisible where the canonical views, or all of a set without
-    them, are empty."""
+    them, are empty. source: the files that it was drawn from."""
     uid = metadata["uid"]
-    partial = renders / PARTIAL_NAME / uid
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = renders / PARTIAL_NAME / f"{uid}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
     partial.mkdir(parents=True)
     judged = record.canonical_inputs or tuple(range(record.num_views))
     coverage = []
@@ -92,15 +104,53 @@ def write_views(
             coverage.append(float(pixels[..., 3].mean()) / 255)
             if number == max(judged) and max(coverage[index] for index in judged) < _EMPTY_COVERAGE:
                 raise NothingVisible("nothing visible in the canonical views")
+        if source is not None:
+            (partial / SOURCE_NAME).write_text(source.to_json() + "\n", "utf-8")
         (partial / META_NAME).write_text(_metadata_text(metadata), "utf-8")
         (partial / CAMERAS_NAME).write_text(record.to_json() + "\n", "utf-8")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    final = renders / uid
-    # Whatever stands there was judged incomplete, or the object would have been skipped.
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    _publish(partial, renders / uid)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Rename; what stands there was judged incomplete or out of date, or another process drew the same."""
+    aside = partial.with_name(f"{partial.name}.old")
+    for _ in range(_PUBLISH_ATTEMPTS):
+        try:
+            partial.rename(final)
+            return
+        except OSError:
+            if not final.exists():
+                raise
+        # A folder can't be renamed onto one that holds files. Another process may do this at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            final.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    raise OSError(f"{final} is written to by other processes again and again")
+
+
+def remove_abandoned(renders: Path) -> None:
+    """What processes that are gone left under `.partial/`."""
+    folder, host = renders / PARTIAL_NAME, socket.gethostname()
+    for partial in folder.iterdir() if folder.is_dir() else ():
+        of_host = partial.name.partition(".")[2].startswith(f"{host}.")
+        pid = partial.name.partition(f".{host}.")[2].partition(".")[0]
+        with contextlib.suppress(FileNotFoundError):
+            is_old = time.time() - partial.stat().st_mtime > _ABANDONED_AFTER_S
+            if is_old or (of_host and pid.isdigit() and not _is_alive(int(pid))):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another person's
+        return True
+    return True
 
 
 def _write_geometry(folder: Path, number: int, view: GeometryView, depth_unit: float | None) -> None:
@@ -140,7 +190,9 @@ def _metadata_text(metadata: dict[str, Any]) -> str:
 def check_settings(renders: Path, settings: dict[str, Any]) -> None:
     """One folder holds one kind of renders: write its settings, or compare with those there."""
     path = renders / SETTINGS_NAME
-    if path.is_file():
+    make_folder(renders)
+    text = json.dumps(settings, indent=1) + "\n"
+    if path.is_file() or not _write_first(path, text):
         found = read_settings(renders)
         for key in {**settings, **found}:
             had, asked = found.get(key), settings.get(key)
@@ -149,9 +201,21 @@ def check_settings(renders: Path, settings: dict[str, Any]) -> None:
                     f"{renders} was rendered with {key}={had!r}, now {asked!r} is asked for; "
                     "give the same options, or another --out"
                 )
-        return
-    renders.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(settings, indent=1) + "\n")
+
+
+def _write_first(path: Path, text: str) -> bool:
+    """False where another process wrote it first."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    partial.write_text(text, "utf-8")
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        write_text(path, text)
+    finally:
+        partial.unlink()
+    return True
 
 
 def read_settings(renders: Path) -> dict[str, Any]:

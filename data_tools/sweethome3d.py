@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_tools.command import run_command
+from data_tools.command import make_folder, run_command
 from data_tools.naming import is_uid, make_uid
 from data_tools.sources import SIDECAR_SUFFIX
 
@@ -115,7 +115,7 @@ def _unpack(
 ) -> None:
     model = PurePosixPath(piece["model"].lstrip("/"))
     folder = out / uid
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     licence = licence_id(properties.get("license", "unknown"))
     for entry in archive.infolist():
         path = PurePosixPath(entry.filename)

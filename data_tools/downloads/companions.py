@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from data_tools.downloads.fetch import PARTIAL_SUFFIX, Fetcher, FetchError
 from data_tools.meshes.mtl import texture_names
+from data_tools.meshes.named_files import gltf_uris, library_names, obj_libraries
 from data_tools.sources import SIDECAR_SUFFIX
 from lgm.errors import first_line, shown
 
@@ -16,7 +16,6 @@ HAVE_COMPANIONS = (".obj", ".gltf")
 _MOST_COMPANIONS = 1000
 _LONGEST_NAME = 200  # characters between two slashes
 _OURS = (SIDECAR_SUFFIX, PARTIAL_SUFFIX, ".etag", ".staged")
-_MTLLIB = re.compile(rb"^\s*mtllib\s+(.+?)\s*$", re.MULTILINE)
 
 
 def fetch_companions(fetcher: Fetcher, mesh: Path, suffix: str, url: str, folder: Path) -> list[str]:
@@ -38,21 +37,16 @@ def fetch_companions(fetcher: Fetcher, mesh: Path, suffix: str, url: str, folder
 
 
 def _obj_names(mesh: Path) -> list[str]:
-    names = [match.decode("utf-8", "replace") for match in _MTLLIB.findall(mesh.read_bytes())]
-    return list(dict.fromkeys(names))
+    lines = obj_libraries(mesh.read_bytes())
+    return list(dict.fromkeys(name for line in lines for name in library_names(line)))
 
 
 def _gltf_names(mesh: Path, notes: list[str]) -> list[str]:
     try:
-        content = json.loads(mesh.read_bytes())
-        entries = [*content.get("buffers", []), *content.get("images", [])]
-        names = [
-            unquote(entry["uri"]) for entry in entries if not entry.get("uri", "data:").startswith("data:")
-        ]
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return gltf_uris(json.loads(mesh.read_bytes()))
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         notes.append(f"its companions are unknown, it is not a glTF: {shown(first_line(error))}")
         return []
-    return list(dict.fromkeys(names))
 
 
 def _bring(fetcher: Fetcher, name: str, url: str, folder: Path, notes: list[str]) -> Path | None:

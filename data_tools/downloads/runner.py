@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_tools.command import make_folder
 from data_tools.downloads.companions import fetch_companions
 from data_tools.downloads.content import check_content
 from data_tools.downloads.fetch import Fetcher, FetchError
@@ -52,7 +53,7 @@ class Runner:
         """Counts by status. Raises ValueError where no server can be reached (any more)."""
         start = shown_at = time.monotonic()
         waiting: dict[Future[Outcome], Item] = {}
-        self._out.mkdir(parents=True, exist_ok=True)
+        make_folder(self._out)
         pool = ThreadPoolExecutor(self._workers)
         try:
             while True:

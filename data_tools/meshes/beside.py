@@ -88,17 +88,22 @@ def find_beside(name: str, folder: Path) -> Path | None:
         except (OSError, ValueError):  # a name too long, or with a null in it
             continue
         wanted = _folded(_last_part(candidate))
-        if (found := next((p for p in _listed(folder) if _folded(p.name) == wanted), None)) is not None:
+        if (
+            found := next((p for p in _listed(folder) if _folded(p.name) == wanted and p.is_file()), None)
+        ) is not None:
             return found
     return None
 
 
 def same_stem(mesh: Path, suffixes: tuple[str, ...]) -> Path | None:
     """A file beside a mesh that is called as it is, for meshes that name none."""
-    stem = _folded(mesh.stem)
-    return next(
-        (p for p in _listed(mesh.parent) if _folded(p.stem) == stem and p.suffix.lower() in suffixes), None
-    )
+    # Asked for by name: to list a folder of many meshes once for each of them would take hours.
+    for stem in dict.fromkeys((mesh.stem, mesh.stem.lower(), mesh.stem.upper(), mesh.stem.capitalize())):
+        for suffix in suffixes:
+            for spelling in (suffix, suffix.upper()):
+                if (path := mesh.with_name(stem + spelling)).is_file():
+                    return path
+    return None
 
 
 def _spellings(name: str) -> Iterator[str]:
@@ -127,7 +132,7 @@ def _texture_folders(folder: Path) -> Iterator[Path]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _last_part(name: str) -> str:

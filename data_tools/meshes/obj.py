@@ -3,7 +3,6 @@ material when one face of it has none, and reads relative indices from the wrong
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from data_tools.colors import srgb_to_linear
 from data_tools.meshes.beside import IMAGE_SUFFIXES, find_beside, open_texture, same_stem
 from data_tools.meshes.mtl import MtlMaterial, read_materials
+from data_tools.meshes.named_files import library_names
 from data_tools.meshes.obj_lines import NONE, ObjFile, read_lines
 from data_tools.meshes.polygons import triangulate
 from data_tools.meshes.surfaces import (
@@ -24,7 +24,6 @@ from data_tools.meshes.surfaces import (
     image_alpha_mode,
 )
 
-_LIBRARY = re.compile(r"\S.*?\.mtl(?=\s|$)", re.IGNORECASE)
 _WHITE = (1.0, 1.0, 1.0, 1.0)
 
 
@@ -51,14 +50,6 @@ def read_obj(path: Path, max_triangles: int) -> Mesh:
         chosen = triangles if len(file.groups) == 1 else triangles[group == number]
         surfaces += _surfaces(file, chosen, materials.get(name), colors, notes)
     return Mesh(surfaces, list(dict.fromkeys(notes)))
-
-
-def library_names(rest: str, folder: Path) -> list[str]:
-    """What stands after `mtllib`: one name that may hold spaces, or several names."""
-    whole = rest.strip().strip("\"'")
-    if find_beside(whole, folder) is not None:
-        return [whole]
-    return [name.strip("\"'") for name in _LIBRARY.findall(rest)] or ([whole] if whole else [])
 
 
 def find_libraries(lines: list[str], mesh: Path, notes: list[str]) -> list[Path]:

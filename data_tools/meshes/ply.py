@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_tools.colors import srgb_to_linear
 from data_tools.meshes.beside import IMAGE_SUFFIXES, open_texture, same_stem
+from data_tools.meshes.named_files import ply_textures
 from data_tools.meshes.ply_elements import BrokenPly, Ragged, read_elements
 from data_tools.meshes.polygons import triangulate
 from data_tools.meshes.surfaces import (
@@ -52,12 +53,6 @@ class _Triangles:
     place: np.ndarray
 
 
-def texture_files(comments: list[str]) -> list[str]:
-    """The images that a header's comments name, as MeshLab does (`TextureFile name.png`)."""
-    named = (comment.partition(" ") for comment in comments)
-    return [name.strip().strip("\"'") for key, _, name in named if key.lower() == "texturefile"]
-
-
 def read_ply(path: Path, max_triangles: int) -> Mesh:
     """Triangles and materials of a PLY file; raises UnrenderableMesh."""
     notes: list[str] = []
@@ -79,7 +74,7 @@ def read_ply(path: Path, max_triangles: int) -> Mesh:
         _check_indices(strips, len(positions))
     except (BrokenPly, OSError) as error:
         raise UnrenderableMesh(f"unreadable PLY: {error}") from error
-    images = _images(path, texture_files(file.comments), vertices, faces, notes)
+    images = _images(path, ply_textures(file.comments), vertices, faces, notes)
     surfaces = list(_face_surfaces(positions, vertices, faces, polygons, triangles, images, notes))
     if len(strips):
         of_faces = {"corners": strips, "positions": positions, "vertices": vertices}

@@ -63,6 +63,17 @@ def test_sidecar(tmp_path):
         read_metadata(source)
 
 
+@pytest.mark.parametrize(("name", "readable"), [
+    ("椅子.glb", "YiZi"), ("деревянный стул.obj", "derevyannyy_stul"), ("كرسي.ply", "krsy"),
+    ("의자.stl", "UiJa"), ("Café table.glb", "Caf_table"), ("🪑.glb", "object"),
+    ("مجلد/a/椅.glb", "mjld_a_Yi"),
+])  # fmt: skip
+def test_names_of_other_scripts_keep_something_readable(name, readable):
+    uid = make_uid(name)
+    assert is_uid(uid) and uid.rpartition("-")[0] == readable
+    assert is_uid(make_uid("長" * 90 + ".glb"))
+
+
 def test_catalogue_is_unpacked_turned_and_described(tmp_path, capsys):
     properties = (
         "license=Public domain\nname#1=Caf\\u00e9 \\\n  table\ncreator#1=Ann\nid#1=Set#cafe\n"
