@@ -20,6 +20,7 @@ from data_tools.engines import EngineUnavailable, make_engine
 from data_tools.engines.blender_process import PATH_VARIABLE, BlenderFault, find_blender
 from data_tools.plan import make_plan
 from tests.clock import wait_until
+from tests.gltf_files import GltfFile
 
 RESOLUTION = 96
 
@@ -129,6 +130,49 @@ def test_emission_glows_in_srgb(engines, tmp_path):
     for views in draw(engines, tmp_path / "a.glb"):
         middle = RESOLUTION // 2
         np.testing.assert_allclose(views[0][middle, middle], [188, 0, 0, 255], atol=1)
+
+
+def test_gltf_looks_alike_in_both(engines, tmp_path):
+    """Side by side: a texture mirrored along u and clamped along v, nearest texels, a glow with coordinates
+    of its own, and an inverted hull around an unlit box."""
+    image = Image.new("RGB", (4, 4), (200, 40, 30))
+    image.paste((30, 180, 60), (1, 0, 4, 2))
+    image.paste((40, 60, 220), (0, 3, 4, 4))
+    file = GltfFile()
+    wraps = {"wrapS": 33648, "wrapT": 33071, "magFilter": 9728}
+    mixed = {"index": file.texture(image, sampler=file.add("samplers", **wraps))}
+    # Between texels Cycles mixes in sRGB, the device in linear light: nothing to compare.
+    plain = {"index": file.texture(image, sampler=file.add("samplers", magFilter=9728)), "texCoord": 1}
+    black = {"pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]}}
+    parts = [
+        {"pbrMetallicRoughness": {"baseColorTexture": mixed}, "extensions": {"KHR_materials_unlit": {}}},
+        {**black, "emissiveTexture": plain, "emissiveFactor": [1, 1, 1]},
+    ]
+    square = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=float)
+    uv = (square[:, :2] * (1, -1) + 1) / 2
+    for x, entry in zip((-1.1, 1.1), parts, strict=True):
+        coordinates = {"TEXCOORD_0": file.accessor(uv * 3 - 1), "TEXCOORD_1": file.accessor(uv[:, ::-1])}
+        position, indices = file.accessor(square), file.accessor([0, 1, 2, 0, 2, 3], "uint8")
+        material = file.add("materials", **entry)
+        primitive = file.primitive(material, indices, POSITION=position, **coordinates)
+        file.node(primitive, translation=[x, 0, 1])
+    box = trimesh.creation.box()
+    for scale, faces, rgb in (
+        (1.0, box.faces, (0.1, 0.5, 0.9)),
+        (1.1, box.faces[:, ::-1], (0.02, 0.02, 0.02)),
+    ):
+        entry = {
+            "pbrMetallicRoughness": {"baseColorFactor": [*rgb, 1]},
+            "extensions": {"KHR_materials_unlit": {}},
+        }
+        indices, position = file.accessor(faces.ravel(), "uint8"), file.accessor(box.vertices * scale)
+        primitive = file.primitive(file.add("materials", **entry), indices, POSITION=position)
+        file.node(primitive, translation=[0, 1.8, 0])
+    blender, opengl = (views[0] for views in draw(engines, file.save(tmp_path)))
+    both = inside_of_both(blender, opengl)
+    difference = np.abs(blender[..., :3].astype(int) - opengl[..., :3])[both].max(axis=-1)
+    assert both.sum() > 2000 and (difference > 12).mean() < 0.08  # along edges of texels
+    assert np.abs(blender[..., 3].astype(int) - opengl[..., 3]).mean() < 1
 
 
 def test_a_dead_blender_costs_one_object(engines, tmp_path):

@@ -15,8 +15,8 @@ _NUMBERS = {
 }  # fmt: skip
 # Matrices of two or three rows of small numbers have padded columns; nothing that is drawn uses them.
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-# An accessor without a bufferView costs nothing in the file, whatever its count.
-_MAX_ELEMENTS = 1 << 28
+# An accessor without a bufferView takes no bytes of the file, whatever its count.
+_MAX_ZEROS = 1 << 25
 
 
 def read_accessor(document: Document, index: Any) -> np.ndarray:
@@ -63,7 +63,7 @@ def _shape(entry: dict[str, Any], name: str) -> tuple[int, np.dtype, int]:
         kind = f"type {entry.get('type')!r} of componentType {entry.get('componentType')!r}"
         raise UnrenderableMesh(f"{name} is of {kind}, which is not read")
     count = int(entry["count"])
-    if not 0 <= count <= _MAX_ELEMENTS:
+    if count < 0 or ("bufferView" not in entry and count > _MAX_ZEROS):
         raise UnrenderableMesh(f"{name} has {count} elements")
     return count, number, width
 

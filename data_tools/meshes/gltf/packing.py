@@ -13,7 +13,7 @@ from data_tools.meshes.surfaces import UnrenderableMesh
 _MESHOPT = ("KHR_meshopt_compression", "EXT_meshopt_compression")
 DRACO = "KHR_draco_mesh_compression"
 # A small file may claim to unpack to anything.
-_MAX_UNPACKED_BYTES = 1 << 31
+_MAX_UNPACKED_BYTES = 1 << 30
 
 
 def unpacked_view(

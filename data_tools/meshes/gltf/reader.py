@@ -30,6 +30,8 @@ def read_gltf(path: Path, max_triangles: int) -> Mesh:
         reason = first_line(error)
         if isinstance(error, KeyError):
             reason = f"it lacks {reason!r} where that is needed"
+        elif isinstance(error, AttributeError | TypeError):
+            reason = f"a value is of another kind than the format has there ({reason})"
         raise UnrenderableMesh(f"unreadable {path.suffix[1:].upper()}: {reason}") from error
 
 
@@ -46,7 +48,10 @@ class _Reader:
         self._count(placed)
         surfaces = [surface for one in placed for surface in self._surfaces(one)]
         add_file(self._document, self._not_drawn)
-        return Mesh(surfaces, self._document.notes + self._not_drawn.note())
+        notes = self._document.notes + self._not_drawn.note()
+        if not any(surface.num_triangles for surface in surfaces):
+            raise UnrenderableMesh("; ".join(["no faces", *notes]))
+        return Mesh(surfaces, notes)
 
     def _count(self, placed: list[PlacedMesh]) -> None:
         """A scene may place one mesh a million times: count before copying."""
