@@ -24,6 +24,7 @@ from PIL import Image
 from data_tools.command import run_command, usable_cores
 from data_tools.layouts import LAYOUTS, Layout, UnreadableObject
 from data_tools.layouts.base import naming, read_json
+from data_tools.meshes.images import to_rgba
 from data_tools.naming import make_uid
 from data_tools.renders import (
     ADAPTED_ENGINE,
@@ -32,6 +33,7 @@ from data_tools.renders import (
     append_report,
     check_settings,
     is_complete,
+    remove_abandoned,
     write_views,
 )
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG
@@ -84,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         {"resolution": resolution, "trajectory": options.layout, "engine": ADAPTED_ENGINE + options.layout,
          "engine_version": "1"},
     )  # fmt: skip
+    remove_abandoned(options.out)
     adapt = partial(adapt_object, layout, options.folder, options.out, resolution, options.format)
     counts: Counter[str] = Counter()
     for outcome in _in_order(adapt, layout.find_objects(options.folder), options.workers):
@@ -147,7 +150,7 @@ def _read_picture(path: Path, resolution: int) -> np.ndarray:
             raise UnreadableObject(
                 f"{path} is {image.size[0]}x{image.size[1]}, the set's first is {resolution} square"
             )
-        return np.array(image.convert("RGBA"))
+        return np.array(to_rgba(image))
 
 
 def _read_metadata(folder: Path) -> dict:
@@ -163,14 +166,15 @@ def _read_metadata(folder: Path) -> dict:
 
 def _first_resolution(layout: Layout, root: Path) -> int:
     """The side of the first readable object's first picture: all must be as large, and square."""
+    faults: list[str] = []
     for folder in layout.find_objects(root):
         try:
             path = layout.read(folder).pictures[0]
             with naming(path), Image.open(path) as image:
                 return image.size[1]
-        except (OSError, ValueError):
-            continue  # adapt_object names it
-    raise ValueError(f"{root} holds no readable object")
+        except (OSError, ValueError) as error:
+            faults.append(f"{folder.name}: {' '.join(str(error).split())}")  # adapt_object names it too
+    raise ValueError(f"{root} holds no readable object of {len(faults)}; the first, {faults[0]}")
 
 
 def _in_order(adapt: partial, folders: Iterator[Path], workers: int) -> Iterator[Outcome]:

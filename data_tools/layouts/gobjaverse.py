@@ -37,8 +37,13 @@ class GObjaverse(Layout):
             try:
                 c2w[view, :3] = np.stack([content[key] for key in ("x", "y", "z", "origin")], axis=1)
                 angles.append(float(content["x_fov"]))
+                other = float(content.get("y_fov", angles[-1]))
             except (KeyError, TypeError) as error:
                 raise UnreadableObject(f"{path} lacks {error}") from error
+            if abs(other - angles[-1]) > 1e-3:
+                raise UnreadableObject(
+                    f"{path} has x_fov={angles[-1]:g} and y_fov={other:g}; images are square"
+                )
         pictures = require_files([path.with_suffix(".png") for path in files])
         if self.fov_y_deg is None and max(angles) - min(angles) > 1e-4:
             raise UnreadableObject(

@@ -1,7 +1,8 @@
 """What the original LGM program reads (its data set was never published): `rgb/000.png`, `pose/000.txt`.
 
 A pose is 16 numbers, camera-to-world, row by row. Its loader takes the camera's axes for OpenCV's and the
-world for Blender's (+z up), and the field of view is the program's 49.1 degrees.
+world for Blender's (+z up), and the field of view is the program's 49.1 degrees, unless `intrinsics.txt`, or
+`intrinsics/000.txt` of each view, says another (sets of Scene Representation Networks are laid out alike).
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, naming, require_files
+from data_tools.layouts.lenses import common_fov_deg, read_intrinsics
 
 _FOV_Y_DEG = 49.1
 
@@ -30,4 +33,14 @@ class OriginalLGM(Layout):
             poses.append(numbers)
         pictures = require_files([folder / "rgb" / f"{path.stem}.png" for path in files])
         c2w = np.array(poses, dtype=np.float64).reshape(-1, 4, 4)
-        return PosedPictures(pictures, from_z_up(c2w), self.fov_y_deg or _FOV_Y_DEG)
+        return PosedPictures(pictures, from_z_up(c2w), self._fov_y_deg(folder, pictures))
+
+    def _fov_y_deg(self, folder: Path, pictures: tuple[Path, ...]) -> float:
+        files = [path for path in (folder / "intrinsics.txt",) if path.is_file()]
+        files += [folder / "intrinsics" / f"{picture.stem}.txt" for picture in pictures]
+        files = [path for path in files if path.is_file()]
+        if not files:
+            return self.fov_y_deg or _FOV_Y_DEG
+        with naming(pictures[0]), Image.open(pictures[0]) as image:
+            size = image.size
+        return common_fov_deg([read_intrinsics(path, *size) for path in files], self.fov_y_deg)

@@ -1,50 +1,33 @@
 """NeRF's synthetic scenes (Mildenhall et al. 2020), and what Blender scripts after them write.
 
-`transforms.json`, or `transforms_train.json` beside `_val` and `_test`: `camera_angle_x` in radians, and
-`frames` of `file_path` (`./train/r_0`, `.png` understood) and `transform_matrix`: camera-to-world, OpenGL
-axes, world +z up.
+`transforms.json`, or `transforms_train.json` beside `_val` and `_test`, as `lgm.data.images.transforms_json`
+reads them: lens, and `frames` of `file_path` (`./train/r_0`, `.png` understood) and `transform_matrix`:
+camera-to-world, OpenGL axes, world +z up.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 
-from data_tools.layouts.base import (
-    Layout,
-    PosedPictures,
-    UnreadableObject,
-    from_blender,
-    read_json,
-    require_files,
-)
+from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, require_files
+from data_tools.layouts.lenses import common_fov_deg
+from lgm.data.images import transforms_json
+from lgm.data.sample import BrokenSample
 
 
 class NerfSynthetic(Layout):
     def is_object(self, folder: Path) -> bool:
-        return any(folder.glob("transforms*.json"))
+        return bool(transforms_json.find_files(folder))
 
     def read(self, folder: Path) -> PosedPictures:
-        pictures: dict[Path, list] = {}
-        angles = set()
-        for path in sorted(folder.glob("transforms*.json")):
-            content = read_json(path)
-            try:
-                angles.add(float(content["camera_angle_x"]))
-                for frame in content["frames"]:
-                    pictures[_picture_path(folder, frame["file_path"])] = frame["transform_matrix"]
-            except (KeyError, TypeError) as error:
-                raise UnreadableObject(f"{path} lacks {error}") from error
-        if self.fov_y_deg is None and len(angles) != 1:
-            raise UnreadableObject(f"has camera_angle_x of {sorted(angles)}; views need one; give --fov")
-        # Pictures are square (adapt sees to it), so that x's field of view is y's.
-        fov_y_deg = self.fov_y_deg or math.degrees(next(iter(angles)))
-        c2w = np.array(list(pictures.values()), dtype=np.float64).reshape(-1, 4, 4)
-        return PosedPictures(require_files(list(pictures)), from_blender(c2w), fov_y_deg)
-
-
-def _picture_path(folder: Path, file_path: str) -> Path:
-    path = folder / file_path
-    return path if path.suffix in (".png", ".webp") else path.with_name(path.name + ".png")
+        try:
+            photos = transforms_json.read(folder, folder.name).photos
+        except BrokenSample as error:
+            raise UnreadableObject(str(error)) from error
+        pictures = require_files([photo.picture.path for photo in photos])
+        if any(photo.picture.mask for photo in photos):
+            raise UnreadableObject("has mask_path, which this layout does not read; put masks into the alpha")
+        fov_y_deg = common_fov_deg([photo.lens for photo in photos], self.fov_y_deg)
+        return PosedPictures(pictures, from_z_up(np.stack([photo.c2w for photo in photos])), fov_y_deg)

@@ -37,4 +37,6 @@ class Zero123(Layout):
                 raise UnreadableObject(f"{path} has shape {matrix.shape}, expected (3, 4)")
             w2c[view, :3] = matrix[:3]
         pictures = require_files([path.with_suffix(".png") for path in files])
+        if self.fov_y_deg is None and (stated := next(folder.glob("intrinsics*"), None)) is not None:
+            raise UnreadableObject(f"{stated} is not read by this layout; give --fov")
         return PosedPictures(pictures, from_blender(np.linalg.inv(w2c)), self.fov_y_deg or _FOV_Y_DEG)

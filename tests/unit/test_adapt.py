@@ -6,6 +6,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +127,7 @@ def from_world_to_camera(c2w: np.ndarray) -> np.ndarray:
 
 
 WRONG = {
-    "nerf_synthetic": (nerf_synthetic, "from_blender", base.from_z_up, "objects say 'OpenGL axes'"),
+    "nerf_synthetic": (nerf_synthetic, "from_z_up", base.from_blender, "objects say 'OpenGL axes'"),
     "zero123": (
         zero123,
         "from_blender",
@@ -233,3 +235,90 @@ def test_a_persons_mistake_is_one_line(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         adapt.main([str(tmp_path / "posed"), "--out", str(tmp_path / "renders"), *options])
     assert not (tmp_path / "renders").exists()
+
+
+def adapted(folder: Path, layout: str, out: Path, *options: str) -> tuple[float, list[str]]:
+    """The field of view of the first object, and why others failed."""
+    arguments = [str(folder), "--layout", layout, "--out", str(out), "--workers", "1", *options]
+    if adapt.main(arguments):
+        return 0.0, [json.loads(line)["reason"] for line in (out / "report.jsonl").open()]
+    (cameras,) = out.glob("*/cameras.json")
+    return json.loads(cameras.read_text())["fov_y_deg"], []
+
+
+def one_scene(folder: Path, change=lambda content: content) -> Path:
+    _, pictures, c2w, fov_y_deg = posed()[0]
+    shutil.rmtree(folder / "a", ignore_errors=True)
+    write_nerf_synthetic(folder / "a", pictures[:5], c2w[:5], fov_y_deg)
+    path = folder / "a" / "transforms_train.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    return folder
+
+
+LENS = {"fl_x": 200.0, "fl_y": 200.0, "w": 128, "h": 128, "cx": 64.0, "cy": 64.0}
+
+
+@pytest.mark.parametrize(("stated", "reason"), [
+    ({"k1": 0.1}, "k1=0.1: undistort the images first"), ({"k3": 0.1}, "k3=0.1"),
+    ({"cx": 70.0}, "has cx=70 of 128"),
+    ({"distortion_params": [0.1, 0, 0, 0, 0, 0]}, "k1=0.1"), ({"fl_y": 210.0}, "focal lengths 200 and 210"),
+    ({"camera_model": "OPENCV_FISHEYE"}, "camera_model=OPENCV_FISHEYE"),
+])  # fmt: skip
+def test_a_lens_that_a_shard_cannot_say_is_refused(tmp_path, stated, reason):
+    one_scene(tmp_path, lambda content: {**content, **LENS, **stated})
+    for options in ((), ("--fov", "40")):
+        with pytest.raises(
+            ValueError, match="holds no readable object of 1; the first, a: .*" + re.escape(reason)
+        ):
+            adapted(tmp_path, "nerf_synthetic", tmp_path / "out", *options)
+
+
+def test_focal_lengths_and_angles_of_frames_are_read(tmp_path):
+    one_scene(tmp_path, lambda content: {"frames": content["frames"], **LENS})
+    expected = math.degrees(2 * math.atan(64 / 200))
+    assert adapted(tmp_path, "nerf_synthetic", tmp_path / "out") == (pytest.approx(expected), [])
+    one_scene(tmp_path, lambda content: {"frames": [{**f, "camera_angle_x": 0.6} for f in content["frames"]]})
+    fov_y_deg, _ = adapted(tmp_path, "nerf_synthetic", tmp_path / "out2")
+    assert fov_y_deg == pytest.approx(math.degrees(0.6))
+    angles = iter([0.6, 0.6, 0.7, 0.6, 0.6])
+    one_scene(tmp_path, lambda c: {"frames": [{**f, "camera_angle_x": next(angles)} for f in c["frames"]]})
+    with pytest.raises(
+        ValueError, match=r"fields of view from 34.38 to 40.11 degrees; views need one; give --fov"
+    ):
+        adapted(tmp_path, "nerf_synthetic", tmp_path / "out3")
+    assert adapted(tmp_path, "nerf_synthetic", tmp_path / "out4", "--fov", "30") == (30.0, [])
+
+
+@pytest.mark.parametrize("text", [
+    "131.25 64. 64. 0.\n0. 0. 0.\n1.\n1.\n128 128\n", "131.25 0 64 0\n0 131.25 64 0\n0 0 1 0\n0 0 0 1\n",
+])  # fmt: skip
+def test_intrinsics_beside_poses_are_read(tmp_path, text):
+    _, pictures, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    (tmp_path / "a" / "intrinsics.txt").write_text(text)
+    expected = math.degrees(2 * math.atan(64 / 131.25))
+    assert adapted(tmp_path, "lgm", tmp_path / "out") == (pytest.approx(expected), [])
+    for wrong, reason in ((text.replace("64", "50"), "has cx=50"), ("1 2 3 4 5", "neither SRN's"),
+                          (text.replace("131.25", "1.02"), "focal length of 1.02 for 128 pixels")):  # fmt: skip
+        (tmp_path / "a" / "intrinsics.txt").write_text(wrong)
+        with pytest.raises(ValueError, match=reason):
+            adapted(tmp_path, "lgm", tmp_path / "no")
+
+
+def test_intrinsics_that_a_layout_does_not_read_are_refused(tmp_path):
+    _, pictures, c2w, fov_y_deg = posed()[0]
+    write_zero123(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    (tmp_path / "a" / "intrinsics.npy").touch()
+    with pytest.raises(ValueError, match="intrinsics.npy is not read by this layout; give --fov"):
+        adapted(tmp_path, "zero123", tmp_path / "out")
+
+
+def test_grey_of_16_bits_stays_grey(tmp_path):
+    _, pictures, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    for path in (tmp_path / "a" / "rgb").iterdir():
+        Image.fromarray(np.full((128, 128), 20_000, np.uint16)).save(path)
+    assert adapted(tmp_path, "lgm", tmp_path / "out")[1] == []
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(tmp_path / "out" / "a" / "view_000.png"))[0, 0], [78, 78, 78, 255]
+    )
