@@ -7,6 +7,7 @@ import io
 import logging
 import shutil
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from lgm.errors import first_line, shown
+
+log = logging.getLogger(__name__)
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 # As gloo and NCCL say that another process is gone; only the newer of their errors have classes of their own.
@@ -103,8 +106,9 @@ def _free(path: Path) -> str:
         return ""
 
 
-def quieten_log_handlers() -> None:
-    """A log that cannot be written (a full disk, a closed pipe) costs one line, not a traceback a record."""
+def quieten_side_shows() -> None:
+    """What fails beside the run costs one line, not a traceback: a log that cannot be written (a full disk, a
+    closed pipe), a library's thread."""
     said: set[int] = set()
 
     def say_once(handler: logging.Handler, record: logging.LogRecord) -> None:
@@ -115,4 +119,10 @@ def quieten_log_handlers() -> None:
         with suppress(OSError):  # nothing is left to say it to
             sys.stderr.write(f"log: {name} cannot be written: {first_line(sys.exc_info()[1])}\n")
 
+    def say_of_thread(args: threading.ExceptHookArgs) -> None:
+        name = "a thread" if args.thread is None else args.thread.name
+        log.warning("%s has ended: %s", name, first_line(args.exc_value))
+        log.debug("%s", name, exc_info=args.exc_value)
+
     logging.Handler.handleError = say_once
+    threading.excepthook = say_of_thread

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lgm import stopping
-from lgm.cli.faults import fault_line, quieten_log_handlers
+from lgm.cli.faults import fault_line, quieten_side_shows
 from lgm.errors import RunStopped
 from lgm.masking import mask_error, masked
 
@@ -97,7 +97,7 @@ def local_rank() -> int:
 
 def quieten_libraries() -> None:
     """Leave out what a person who trains can do nothing about."""
-    quieten_log_handlers()
+    quieten_side_shows()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*You have overridden `.*batch.*`.*")

@@ -38,9 +38,8 @@ def guarded(logger: Logger, key: str) -> Logger:
 def _guarded(method: Callable[..., Any], what: str, key: str) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with reading(
-            what, f"make that work, or go on with logger.{key}=null", kind=LoggerFailed, verb="written"
-        ):
+        remedy = f"mend that (room on the disk, a network, a key), or go on with logger.{key}=null"
+        with reading(what, remedy, kind=LoggerFailed, verb="written"):
             return method(*args, **kwargs)
 
     return call

@@ -1,14 +1,18 @@
 """An error in mid-run: one line, and a checkpoint of the current step wherever the state is whole."""
 
+import contextlib
 import errno
+import logging
 import os
+import threading
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from lgm.callbacks import ImageGrid
-from lgm.cli.faults import fault_line
+from lgm.cli.faults import fault_line, quieten_side_shows
 from lgm.data.stream import TrainStream
 from lgm.training.csv_log import CSVLog
 from lgm.training.guarded import LoggerFailed
@@ -153,6 +157,25 @@ def test_a_logger_that_cannot_be_finished_hides_nothing(dataset, tmp_path, monke
     monkeypatch.setattr(CSVLog, "finalize", finalize)
     assert run_train(dataset, tmp_path, *OPTIONS) > 3
     assert "metrics.csv) could not be finished: of no kind" in caplog.text
+
+
+def test_what_fails_beside_the_run_is_one_line(monkeypatch, capsys, caplog):
+    monkeypatch.setattr(logging.Handler, "handleError", logging.Handler.handleError)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    quieten_side_shows()
+    with Path("/dev/full").open("w", buffering=1) as full:
+        handler = logging.StreamHandler(full)
+        for _ in range(3):
+            handler.handle(logging.makeLogRecord({"msg": "a record"}))
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "/dev/full" in line and "No space left on device" in line
+        with contextlib.suppress(OSError):
+            full.close()
+    thread = threading.Thread(target=lambda: 1 / 0, name="a library's thread")
+    thread.start()
+    thread.join()
+    assert "a library's thread has ended: division by zero" in caplog.messages
+    assert not capsys.readouterr().err
 
 
 def test_a_rank_that_is_gone_costs_no_step_and_is_one_line(dataset, tmp_path):
