@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from data_tools.colors import srgb_to_linear
 from data_tools.meshes.gltf import read_gltf
 from data_tools.meshes.gltf.specular_glossiness import base_color, base_image
 from data_tools.meshes.images import MAX_TEXTURE_SIZE
-from data_tools.meshes.surfaces import Mesh, Sampler
+from data_tools.meshes.surfaces import Mesh, Sampler, UnrenderableMesh
 from tests.gltf_files import INDICES, UV, GltfFile, color, encoded
 
 ANY = 10**9
@@ -331,9 +330,18 @@ def test_large_textures_of_specular_glossiness_are_reduced_before_they_are_compu
     assert material.base_image.size == (MAX_TEXTURE_SIZE, 32)
 
 
-def test_a_gltf_with_a_byte_order_mark_is_read(tmp_path):
+@pytest.mark.parametrize(("before", "after"), [(b"\xef\xbb\xbf", b""), (b"", b"\0\0"), (b" \n", b"\n")])
+def test_json_with_a_byte_order_mark_or_padding_is_read(tmp_path, before, after):
     file = GltfFile()
     file.node(file.primitive())
     path = file.save(tmp_path, "a.gltf")
-    path.write_text("\ufeff" + json.dumps(json.loads(path.read_text())), encoding="utf-8")
+    path.write_bytes(before + path.read_bytes() + after)
     assert read_gltf(path, ANY).surfaces[0].num_triangles == 2
+
+
+def test_a_factor_that_is_no_number_is_refused(tmp_path):
+    file = GltfFile()
+    factor = {"baseColorFactor": [float("nan"), 1, 1, 1]}
+    file.node(file.primitive(file.add("materials", pbrMetallicRoughness=factor)))
+    with pytest.raises(UnrenderableMesh, match="a material has NaN or infinity for a factor"):
+        read(file, tmp_path)

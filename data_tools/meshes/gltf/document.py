@@ -34,23 +34,26 @@ class Document:
     def __init__(self, path: Path) -> None:
         self.folder = path.parent
         self.notes: list[str] = []
-        raw = np.memmap(path, dtype=np.uint8, mode="r")
+        raw = _mapped(path)
         text, self._binary = _chunks(raw) if raw[:4].tobytes() == b"glTF" else (raw.tobytes(), None)
-        self.header: dict[str, Any] = json.loads(text.decode("utf-8-sig"))
+        self.header: dict[str, Any] = json.loads(text.rstrip(b"\0").decode("utf-8-sig"))
         if not isinstance(self.header, dict):
             raise ValueError("its JSON is no object")
         version = str(self.header.get("asset", {}).get("version", "2.0"))
         if not version.startswith("2."):
             raise UnrenderableMesh(f"glTF {version} is not read, glTF 2.0 is; convert the file first")
+        self._entries: dict[str, list[dict[str, Any]]] = {}
         self._buffers: dict[int, np.ndarray] = {}
         self._views: dict[int, np.ndarray] = {}
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """A list at the top of the JSON ("nodes"); empty where the file has none."""
-        found = self.header.get(kind, [])
-        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-            raise UnrenderableMesh(f"its {kind} are no list of objects")
-        return found
+        if kind not in self._entries:
+            found = self.header.get(kind, [])
+            if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+                raise UnrenderableMesh(f"its {kind} are no list of objects")
+            self._entries[kind] = found
+        return self._entries[kind]
 
     def entry(self, kind: str, index: Any) -> dict[str, Any]:
         """Raises UnrenderableMesh where the file names what it lacks."""
@@ -111,7 +114,7 @@ class Document:
         path = self._located(uri, find)
         if path.stat().st_size == 0:
             raise Unreadable("is empty")
-        return np.memmap(path, dtype=np.uint8, mode="r")
+        return _mapped(path)
 
     def _located(self, uri: str, find: Callable[[str, Path], Path | None]) -> Path:
         """A file of its own folder, or near it. A foreign file may name nothing farther away: what it names
@@ -135,6 +138,11 @@ class Document:
 def shown(uri: str) -> str:
     """A URI as a note shows it."""
     return uri if len(uri) <= 60 else uri[:57] + "..."
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """A file's bytes [N] uint8, read when they are used."""
+    return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
 
 
 def _chunks(raw: np.ndarray) -> tuple[bytes, np.ndarray | None]:

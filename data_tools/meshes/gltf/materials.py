@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,4 +123,6 @@ def _numbers(values: Any, default: tuple[float, ...]) -> tuple[float, ...]:
     numbers = tuple(float(value) for value in values)
     if len(numbers) != len(default):
         raise ValueError(f"{len(numbers)} numbers where {len(default)} belong")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a material has NaN or infinity for a factor")
     return numbers
