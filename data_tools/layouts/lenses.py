@@ -30,8 +30,8 @@ def common_fov_deg(lenses: Sequence[Lens], given_deg: float | None = None) -> fl
         for name, center, size in (("cx", lens.center_x, lens.width), ("cy", lens.center_y, lens.height)):
             if abs(center - size / 2) > _MAX_OFF_CENTER * size:
                 raise UnreadableObject(
-                    f"view {view} has {name}={center:g} of {size} pixels: crop the images, so that the principal "
-                    "point is their middle"
+                    f"view {view} has {name}={center:g} of {size} pixels: crop the images, so that the "
+                    "principal point is their middle"
                 )
         if abs(lens.focal_x / lens.focal_y - 1) > _MAX_FOCAL_DIFFERENCE:
             raise UnreadableObject(

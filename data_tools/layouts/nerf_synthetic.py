@@ -13,17 +13,17 @@ import numpy as np
 
 from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, require_files
 from data_tools.layouts.lenses import common_fov_deg
-from lgm.data.images import transforms_json
+from lgm.data.images.transforms_json import find_files, read
 from lgm.data.sample import BrokenSample
 
 
 class NerfSynthetic(Layout):
     def is_object(self, folder: Path) -> bool:
-        return bool(transforms_json.find_files(folder))
+        return bool(find_files(folder))
 
     def read(self, folder: Path) -> PosedPictures:
         try:
-            photos = transforms_json.read(folder, folder.name).photos
+            photos = read(folder, folder.name).photos
         except BrokenSample as error:
             raise UnreadableObject(str(error)) from error
         pictures = require_files([photo.picture.path for photo in photos])

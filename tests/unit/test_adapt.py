@@ -299,7 +299,7 @@ def test_intrinsics_beside_poses_are_read(tmp_path, text):
     expected = math.degrees(2 * math.atan(64 / 131.25))
     assert adapted(tmp_path, "lgm", tmp_path / "out") == (pytest.approx(expected), [])
     for wrong, reason in ((text.replace("64", "50"), "has cx=50"), ("1 2 3 4 5", "neither SRN's"),
-                          (text.replace("131.25", "1.02"), "focal length of 1.02 for 128 pixels")):  # fmt: skip
+                          (text.replace("131.25", "1.02"), "focal length of 1.02")):  # fmt: skip
         (tmp_path / "a" / "intrinsics.txt").write_text(wrong)
         with pytest.raises(ValueError, match=reason):
             adapted(tmp_path, "lgm", tmp_path / "no")
