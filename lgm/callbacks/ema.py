@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torchmetrics import MeanMetric
 
-from lgm.metrics import psnr
+from lgm.metrics.validation import validation_psnr
 from lgm.types import Prediction
 
 KEY = "ema"  # in a checkpoint: {"state_dict": …, "num_updates": …}
@@ -35,7 +35,7 @@ class EMA(Callback):
         self.num_updates = 0
         self.net: nn.Module | None = None
         self._step = 0
-        self._psnr = MeanMetric()
+        self._psnr = MeanMetric(nan_strategy=float("nan"))
         self._loaded: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -83,8 +83,8 @@ class EMA(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         with trainer.precision_plugin.forward_context():
-            render = pl_module.predict(outputs.batch, net=self.net).render
-        self._psnr.update(psnr(render.images, outputs.batch.target.images))
+            prediction = pl_module.predict(outputs.batch, net=self.net)
+        self._psnr.update(validation_psnr(prediction))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.log("val/psnr_ema", self._psnr.compute(), sync_dist=False)

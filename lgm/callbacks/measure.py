@@ -41,8 +41,8 @@ class Measure(Callback):
         empty and the reason stands beside it.
     make_untrained: makes the same network as it was before training, a baseline; may be set later, before
         testing.
-    untrained_objects: on how many objects it is measured, the first that arrive; it costs as much as the
-        network itself. 0 leaves it out.
+    untrained_objects: on how many objects it is measured, the first that arrive; it costs more than the
+        network itself, for its Gaussians are large. 0 leaves it out.
     weights: "ema", "raw" or "unknown", and weights_hash, as `lgm.models.checkpoint` makes it: for the
         record, and to be set later.
     table, summary: of all ranks, once the test epoch has ended.

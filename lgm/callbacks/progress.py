@@ -22,7 +22,8 @@ DEFAULT_METRICS = {"loss": "train/loss", "psnr": "train/psnr"}
 
 class StepProgress(ProgressBar):
     """A bar in a terminal; elsewhere (a file, a cluster's log) a line now and then:
-    `step 120/900 · loss 0.0312 · psnr 17.2 · 6.1 objects/s · 4:10 left`.
+    `step 120/900 · loss 0.0312 · psnr 17.2 · 6.1 objects/s · 4:10 left`, and in an evaluation
+    `object 12/190 · 0.33 objects/s · 8:59 left`.
 
     Lightning's bars count batches of an epoch, which say nothing here: one step may take several,
     and there are no epochs.
@@ -77,7 +78,10 @@ class StepProgress(ProgressBar):
         self._stop()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start("test", 0, _total_batches(trainer))
+        total = _total_objects(trainer)
+        self._start("test", 0, total or _total_batches(trainer))
+        if total and self._enabled:
+            self._say(f"{total} objects to measure")
 
     def on_test_batch_end(
         self,
@@ -89,7 +93,10 @@ class StepProgress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         self._objects += len(batch.uids) * trainer.world_size
-        self._advance(trainer, "batch", self._last_step + 1, _total_batches(trainer))
+        if total := _total_objects(trainer):
+            self._advance(trainer, "object", min(self._objects, total), total)
+        else:
+            self._advance(trainer, "batch", self._last_step + 1, _total_batches(trainer))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -138,7 +145,7 @@ class StepProgress(ProgressBar):
         ]
         if rate := self._rate.per_s():
             steps_per_s, objects_per_s = rate
-            notes.append(f"{objects_per_s:.1f} objects/s")
+            notes.append(f"{objects_per_s:{'.1f' if objects_per_s >= 1 else '.2g'}} objects/s")
             if total > step and steps_per_s > 0:
                 notes.append(f"{duration((total - step) / steps_per_s)} left")
         return notes
@@ -160,6 +167,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _total_objects(trainer: Trainer) -> int:
+    """Objects that all ranks test; 0 where the data module does not say."""
+    return getattr(getattr(trainer, "datamodule", None), "num_test_objects", 0)
 
 
 def _total_batches(trainer: Trainer) -> int:

@@ -27,6 +27,7 @@ from lgm.cli.resume import changes, facts_of
 from lgm.cli.validate import (
     FOR_TRAINING,
     architecture,
+    check_callbacks,
     check_data,
     check_devices,
     check_renderer,
@@ -50,6 +51,7 @@ def evaluate(cfg: DictConfig) -> float | None:
         raise ValueError("ckpt is not set: give ckpt=<.ckpt of a run, or a released .safetensors>")
     refuse_options(FOR_TRAINING)
     check_data(cfg)
+    check_callbacks(cfg, "evaluate")
     check_devices(cfg)
     check_renderer(cfg)
     network = chosen_network(cfg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import re
 import shutil
 import sys
 import threading
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 # As gloo and NCCL say that another process is gone; only the newer of their errors have classes of their own.
 _PEER = ("closed by peer", "reset by peer", "broken pipe", "communicator was aborted", "timed out")
+_NOT_LOADED = re.compile(r"Error loading '(.+?)'")  # of hydra.utils.instantiate and get_object
 _GOES_ON = "the same command goes on from the last checkpoint"
 
 
@@ -30,7 +32,8 @@ def fault_line(error: BaseException) -> str | None:
     """The line for an error that a person can do something about; None for one of this program's own, whose
     traceback is wanted."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return fault_line(error.__cause__) or one_line(error)
+        if not _could_not_load(error.__cause__):  # else the option's name stands in this error
+            return fault_line(error.__cause__) or one_line(error)
     if isinstance(error, OSError) and error.filename is None and error.errno in _DISK:
         return _disk_line(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
@@ -45,6 +48,8 @@ def fault_line(error: BaseException) -> str | None:
         )
     if isinstance(error, ValueError | OSError | InstantiationException | OmegaConfBaseException):
         return one_line(error)
+    if _could_not_load(error):
+        return _loading_line(error)
     return None
 
 
@@ -55,7 +60,10 @@ def one_line(error: BaseException) -> str:
     whole traceback as the message.
     """
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return one_line(error.__cause__)
+        cause = error.__cause__
+        if _could_not_load(cause):
+            return _loading_line(cause, _key(error))
+        return one_line(cause)
     lines = [line for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("Caught ") and "worker process" in lines[0]:
         name = lines[0].split()[1]
@@ -64,6 +72,28 @@ def one_line(error: BaseException) -> str:
     key = getattr(error, "full_key", None)  # OmegaConf says it on a later line
     message = first_line(error)
     return f"{key}: {message}" if key and key not in message else message
+
+
+def _could_not_load(error: BaseException) -> bool:
+    return isinstance(error, ImportError) and _NOT_LOADED.match(str(error)) is not None
+
+
+def _loading_line(error: ImportError, key: str = "") -> str:
+    """Why Hydra could not load a class, which its message says in later lines."""
+    target, cause = _NOT_LOADED.match(str(error))[1], error.__cause__ or error
+    if isinstance(cause, ModuleNotFoundError):
+        fix = "install it, put its folder on PYTHONPATH, or correct the name"
+    elif isinstance(cause, AttributeError):
+        fix = "correct the name"
+    else:
+        fix = "its module raises that when it is imported"
+    option = f"{key}._target_={target}" if key else f"_target_={target}"
+    return f"{option} cannot be loaded: {type(cause).__name__}: {shown(first_line(cause))}; {fix}"
+
+
+def _key(error: InstantiationException) -> str:
+    match = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _is_of_a_peer(error: RuntimeError) -> bool:

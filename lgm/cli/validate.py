@@ -33,6 +33,21 @@ FOR_EVALUATION = {
     "data.split": "training reads data.train_split and data.val_split",
     "data.max_test_objects": "training reads data.max_train_objects and data.max_val_objects",
 }
+# What each program cannot do without, what is the other's, and what to choose.
+_CALLBACKS = {
+    "train": (
+        ("progress", "checkpoint_best", "checkpoint_last", "stop"),
+        "measure",
+        "use callbacks=train or callbacks=train_ema, one's own beside it as callbacks=[train,<name>]; "
+        "the others are evaluate.py's",
+    ),
+    "evaluate": (
+        ("progress", "measure"),
+        "checkpoint_last",
+        "use callbacks=evaluate, turntable, views, … or several, callbacks=[turntable,views]; train and "
+        "train_ema are train.py's",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,7 @@ def check_training(cfg: DictConfig) -> BatchPlan:
     """What can be seen of a training run from its configuration alone."""
     refuse_options(FOR_EVALUATION)
     check_data(cfg)
+    check_callbacks(cfg, "train")
     check_devices(cfg)
     check_renderer(cfg)
     if cfg.trainer.precision in HALVES:
@@ -155,6 +171,22 @@ def check_data(cfg: DictConfig) -> None:
             "data.path is not set: give data.path=<folder or URL prefix with index.json>, data=images "
             "data.path=<folder of pictures>, or data=quickstart for the bundled objects"
         )
+
+
+def check_callbacks(cfg: DictConfig, program: str) -> None:
+    """Raise ValueError where the chosen callbacks are the other program's: a training would keep no
+    checkpoints, an evaluation would measure nothing. An entry that is set to null was meant.
+
+    program: "train" or "evaluate".
+    """
+    needed, others, choice = _CALLBACKS[program]
+    known = cfg.callbacks or {}
+    missing = [name for name in needed if name not in known]
+    if not missing and others not in known:
+        return
+    given = next((override for override, key in typed() or [] if key == "callbacks"), "callbacks")
+    what = f"it has no {', '.join(missing)}" if missing else f"its {others} has no effect here"
+    raise ValueError(f"{given} is not for {program}.py: {what}; {choice}")
 
 
 def check_devices(cfg: DictConfig) -> None:

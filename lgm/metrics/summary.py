@@ -32,7 +32,7 @@ def summarise(table: ViewTable, protocol: Protocol, reasons: Mapping[str, str]) 
     for name in METRICS:
         overall[name] = mean_of(table, name)
         if overall[name] is None or name == "lpips":
-            overall[f"{name}_reason"] = _reason(name, overall[name], reasons)
+            overall[f"{name}_reason"] = _reason(table, name, overall[name], reasons)
     bootstrap = protocol.metrics.bootstrap
     return {
         **overall,
@@ -102,8 +102,14 @@ def per_view(table: ViewTable, protocol: Protocol) -> Iterator[dict[str, object]
         }
 
 
-def _reason(name: str, value: float | None, reasons: Mapping[str, str]) -> str | None:
-    return None if value is not None else reasons.get(name, "not measured")
+def _reason(table: ViewTable, name: str, value: float | None, reasons: Mapping[str, str]) -> str | None:
+    if value is not None:
+        return None
+    if name == "psnr" and name in table.columns:  # which every image has
+        is_nan = np.isnan(table.columns[name])
+        uids = np.unique(table.uids[is_nan])
+        return f"NaN for {int(is_nan.sum())} of {len(table)} images, of {len(uids)} objects, e.g. {uids[0]}"
+    return reasons.get(name, "not measured")
 
 
 def _band(rows: ViewTable, protocol: Protocol) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,11 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from lgm.data.prepare import Preparation
-from lgm.errors import reading
+from lgm.errors import reading, shown
 from lgm.gaussians import Gaussians
 from lgm.losses import CompositeLoss
 from lgm.metrics import Late, psnr
+from lgm.metrics.validation import validation_psnr
 from lgm.models.checkpoint import SCHEMA_VERSION
 from lgm.rendering.base import Renderer
 from lgm.training.drawing import draw
@@ -25,7 +27,10 @@ from lgm.training.step_log import StepLog
 from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction
 
+log = logging.getLogger(__name__)
+
 _SMALLEST_SCALE = 2.0**-4
+_SHOWN = 5
 
 
 class LGMModule(L.LightningModule):
@@ -66,10 +71,12 @@ class LGMModule(L.LightningModule):
         self.clip_grad_norm = clip_grad_norm
         self.eval_views_per_call = eval_views_per_call
         self.config = config or {}
-        self.val_psnr = MeanMetric()
-        self.val_loss = MeanMetric()
+        # NaN stays NaN: by default torchmetrics leaves it out of the mean.
+        self.val_psnr = MeanMetric(nan_strategy=float("nan"))
+        self.val_loss = MeanMetric(nan_strategy=float("nan"))
         self.step_log = StepLog()
         self.stopwatch = Stopwatch()  # stands still until somebody starts it
+        self._validated: list[tuple[tuple[str, ...], Tensor]] = []  # uids, and PSNR of each object [B]
         self._gradient_norm: Late | None = None  # of the last step, not yet looked at
         self._options: list[dict[str, Any]] = []
         self._schedule: dict[str, Any] | None = None
@@ -149,15 +156,38 @@ class LGMModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
         prediction, target = self.predict(batch), batch.target
-        self.val_psnr.update(psnr(prediction.render.images, target.images))
+        values = validation_psnr(prediction)
+        self.val_psnr.update(values)
+        self._validated.append((batch.uids, values.detach().mean(dim=1)))
         total, _ = self.loss(prediction.render, target, self.global_step)
         self.val_loss.update(total, weight=len(batch.uids))
         return prediction
 
     def on_validation_epoch_end(self) -> None:
+        self._say_non_finite()
         self.log("step", float(self.global_step))
         self.log("val/psnr", self.val_psnr, prog_bar=True)
         self.log("val/loss", self.val_loss)
+
+    def _say_non_finite(self) -> None:
+        """Name the objects of this rank whose images came out as NaN or infinity. Asked once a validation:
+        at each batch, the program would wait for the device."""
+        validated, self._validated = self._validated, []
+        uids = [uid for names, _ in validated for uid in names]
+        if not uids:
+            return
+        is_finite = torch.cat([values for _, values in validated]).isfinite().tolist()
+        bad = [shown(uid, 60) for uid, finite in zip(uids, is_finite, strict=True) if not finite]
+        if bad:
+            more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+            log.warning(
+                "step %d: val/psnr is not finite (NaN or infinity) for %d of %d objects: %s%s",
+                self.global_step,
+                len(bad),
+                len(uids),
+                ", ".join(bad[:_SHOWN]),
+                more,
+            )
 
     def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
         return self.predict(batch)

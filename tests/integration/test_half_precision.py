@@ -30,7 +30,7 @@ def micro(**changes) -> LGM:
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_half_weights_measure_nearly_the_same(dataset, tmp_path, precision):
     path = write_released(tmp_path / "model_fp16_fixrot.safetensors", micro())
-    options = ["data.split=val", *MODEL]
+    options = ["data.split=val", "callbacks.measure.untrained_objects=32", *MODEL]
     full = run_evaluate(dataset, tmp_path / "full", path, *options)
     half = run_evaluate(dataset, tmp_path / "half", path, *options, f"trainer.precision={precision}")
     assert half == pytest.approx(full, abs=0.1) and half != full

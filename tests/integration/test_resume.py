@@ -316,3 +316,26 @@ def test_a_run_goes_on_from_its_best_where_the_last_is_damaged(dataset, tmp_path
     assert last(tmp_path)["global_step"] == 4
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [int(row["step"]) for row in rows] == [3, 4]
+
+
+@pytest.mark.parametrize("callbacks", ["train", "train_ema"])
+def test_nan_in_validation_is_said_and_never_the_best(dataset, tmp_path, monkeypatch, caplog, callbacks):
+    original = LGMModule.predict
+
+    def predict(self, batch, net=None):
+        prediction = original(self, batch, net)
+        if not self.training and self.global_step in (2, 6):  # images of such Gaussians are plain white
+            prediction.gaussians.means[0, 0] = float("nan")
+        return prediction
+
+    monkeypatch.setattr(LGMModule, "predict", predict)
+    options = ["train.val_every_steps=2", f"callbacks={callbacks}", "callbacks.progress=null"]
+    run_train(dataset, tmp_path, "train.max_steps=2", *options)
+    monitor = "val/psnr" if callbacks == "train" else "val/psnr_ema"
+    assert f"step 2: {monitor} is nan: best.ckpt is not replaced" in caplog.text
+    assert "step 2: val/psnr is not finite (NaN or infinity) for 1 of 2 objects: object-006" in caplog.text
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    run_train(dataset, tmp_path, "train.max_steps=6", *options)
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 4
+    rows = {int(row["step"]): row for row in csv.DictReader((tmp_path / "metrics.csv").open())}
+    assert [math.isnan(float(rows[step][monitor])) for step in (2, 4, 6)] == [True, False, True]

@@ -76,7 +76,9 @@ def test_a_checkpoint_is_plain_and_complete(trained):
 
 def test_evaluation_needs_the_checkpoint_alone(trained, dataset, tmp_path):
     best = trained[0] / "checkpoints" / "best.ckpt"
-    metric = run_evaluate(dataset, tmp_path, best, "data.split=val")
+    metric = run_evaluate(
+        dataset, tmp_path, best, "data.split=val", "callbacks.measure.untrained_objects=32"
+    )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["num_objects"] == 2 and metrics["num_views"] == 2 * 6
     assert metrics["protocol"] == "canonical4"

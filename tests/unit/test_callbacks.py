@@ -385,3 +385,32 @@ def test_a_uid_never_leaves_its_folder(tmp_path, uid):
 def test_uids_that_differ_have_folders_that_differ(tmp_path):
     assert object_dir(tmp_path, "plain-1.0_x").name == "plain-1.0_x"
     assert len({object_dir(tmp_path, uid) for uid in ("a/b", "a_b", "a b", ".a_b")}) == 4
+
+
+def test_progress_of_an_evaluation_counts_objects_to_their_end(tmp_path, caplog, monkeypatch):
+    class Data(LightningDataModule):
+        num_test_objects = 5
+
+        def test_dataloader(self):
+            return loader(make_batch("a", "b"), make_batch("c", "d"), make_batch("e"))
+
+    clock = FakeClock()
+    monkeypatch.setattr("lgm.callbacks.rate.time", clock)
+    caplog.set_level(logging.INFO, logger="lgm.callbacks.progress")
+    trainer = make_trainer(tmp_path, [StepProgress(log_every_s=0.0)], enable_progress_bar=True)
+    module = FakeModule()
+    original = module.test_step
+
+    def slow(batch, batch_idx):
+        clock.sleep(40.0)
+        return original(batch, batch_idx)
+
+    monkeypatch.setattr(module, "test_step", slow)
+    trainer.test(module, datamodule=Data(), verbose=False)
+    lines = [record.getMessage() for record in caplog.records if record.name == "lgm.callbacks.progress"]
+    assert lines == [
+        "5 objects to measure",
+        "object 2/5 · 0.05 objects/s · 1:00 left",
+        "object 4/5 · 0.05 objects/s · 0:20 left",
+        "object 5/5 · 0.025 objects/s",
+    ]

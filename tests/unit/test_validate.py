@@ -1,10 +1,14 @@
+import re
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 
+from lgm.cli.build import build_loss
 from lgm.cli.evaluate import evaluate
-from lgm.cli.runtime import one_line
+from lgm.cli.faults import fault_line, one_line
 from lgm.cli.validate import check_training, num_devices, plan_batches
 from lgm.models import LGM
 from lgm.models.pretrained import read_weights
@@ -158,3 +162,44 @@ def test_the_line_is_found_in_what_libraries_wrap_around_it():
     )
     assert one_line(worker) == "object 7 is broken"
     assert one_line(ValueError("a\nb")) == "a"
+
+
+@pytest.mark.parametrize("choice", ["turntable", "turntable_fancy", "views", "evaluate", "[turntable,views]"])
+def test_callbacks_of_an_evaluation_are_refused_in_training(choice):
+    with pytest.raises(ValueError, match="it has no checkpoint_best, checkpoint_last, stop; use"):
+        check_training(composed(f"callbacks={choice}", "data=quickstart"))
+    with pytest.raises(ValueError, match=r"its measure has no effect here"):
+        check_training(composed(f"callbacks=[train,{choice.strip('[]')}]", "data=quickstart"))
+
+
+def test_callbacks_of_training_are_taken_in_training():
+    for choice in ("callbacks=train", "callbacks=train_ema", "callbacks.stop=null", "+callbacks.mine.a=1"):
+        assert check_training(composed(choice, "data=quickstart"))
+
+
+@pytest.mark.parametrize("choice", ["train", "train_ema"])
+def test_callbacks_of_training_are_refused_in_an_evaluation(choice):
+    with pytest.raises(ValueError, match=r"callbacks is not for evaluate.py: it has no measure"):
+        evaluate(composed(f"callbacks={choice}", "data=quickstart", "ckpt=mini", config="evaluate"))
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (
+            "mylab.L1",
+            "ModuleNotFoundError: No module named 'mylab'; install it, put its folder on PYTHONPATH",
+        ),
+        ("lgm.losses.L7", "No module named 'lgm.losses.L7'; install it"),
+        ("lgm.losses.CompositeLoss.none", "AttributeError: .*no attribute 'none'; correct the name"),
+        ("fails_on_import.L1", "RuntimeError: no licence; its module raises that when it is imported"),
+    ],
+)
+def test_a_class_that_cannot_be_loaded_says_why(target, said, tmp_path, monkeypatch):
+    (tmp_path / "fails_on_import.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = composed(f"+loss.terms.mine._target_={target}")
+    with pytest.raises(InstantiationException) as caught:
+        build_loss(cfg)
+    line = fault_line(caught.value)
+    assert re.match(rf"terms\.mine\._target_={target} cannot be loaded: .*{said}", line) and "\n" not in line
