@@ -31,9 +31,9 @@ _GOES_ON = "the same command goes on from the last checkpoint"
 def fault_line(error: BaseException) -> str | None:
     """The line for an error that a person can do something about; None for one of this program's own, whose
     traceback is wanted."""
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        if not _could_not_load(error.__cause__):  # else the option's name stands in this error
-            return fault_line(error.__cause__) or one_line(error)
+    if isinstance(error, InstantiationException) and (cause := error.__cause__) is not None:
+        # Of what cannot be loaded, the option's name stands in this error alone.
+        return one_line(error) if _could_not_load(cause) else fault_line(cause) or one_line(error)
     if isinstance(error, OSError) and error.filename is None and error.errno in _DISK:
         return _disk_line(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
