@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from lgm.cli.comparison import compare_folders, comparison_text, write_comparison
+from lgm.masking import masked
 
 
 def main() -> int:
@@ -27,7 +28,7 @@ def main() -> int:
         print(comparison_text(comparison))
         print(write_comparison(comparison, options.out))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {masked(error)}", file=sys.stderr)
         return 2
     return 0
 

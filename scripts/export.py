@@ -29,6 +29,7 @@ from torch import Tensor
 from lgm.cli.networks import network_named
 from lgm.errors import first_line
 from lgm.files import atomic, write_text
+from lgm.masking import masked
 from lgm.models.checkpoint import check_values, weights_hash
 from lgm.models.networks import complete_net
 from lgm.models.plain_data import parsed, plain
@@ -156,7 +157,7 @@ def main() -> int:
             weights = replace(weights, metrics=known)
         path = export(weights, arguments.out, torch.float32 if arguments.float32 else torch.float16)
     except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {masked(error)}\n")
         return 2
     sys.stdout.write(f"{path}: {len(weights.tensors)} tensors, {path.stat().st_size / 1e6:.1f} MB\n")
     return 0

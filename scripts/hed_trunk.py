@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from lgm.losses.perceptual.hed_weights import find_trunk, write_trunk
+from lgm.masking import masked
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
     try:
         number = write_trunk(find_trunk(arguments.source), arguments.target)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {masked(error)}\n")
         return 2
     size = arguments.target.stat().st_size
     sys.stdout.write(f"{arguments.target}: {number} tensors, {size / 1e6:.1f} MB\n")

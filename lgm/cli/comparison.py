@@ -18,6 +18,7 @@ from lgm.cli.comparison_page import comparison_page
 from lgm.cli.resume import changes
 from lgm.errors import reading, shown
 from lgm.files import write_text
+from lgm.masking import masked
 from lgm.metrics import Protocol
 from lgm.metrics.comparison import Comparison, Evaluation, check_same_pictures, compare
 from lgm.metrics.summary import METRICS
@@ -48,7 +49,7 @@ class CompareSweep(Callback):
         try:
             comparison = compare_folders(sorted(jobs, key=_job_number))
         except (ValueError, OSError) as error:  # Hydra would make a traceback of it
-            sys.stderr.write(f"not compared: {error}\n")
+            sys.stderr.write(f"not compared: {masked(error)}\n")
             return
         sys.stdout.write(f"{comparison_text(comparison)}\n{write_comparison(comparison, folder)}\n")
 

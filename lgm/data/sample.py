@@ -8,9 +8,10 @@ In a tar, one object is one WebDataset key `<uid>`, which has no dot:
     <uid>.depth_000.png   where there is geometry, one a view: 16 bits, distance along the camera's axis in
                           the index's `render.depth_unit`, 0 for nothing
 
-`index.json` names the shards with their sizes and checksums (`Index`). `objects.jsonl`, where there is
-one, repeats each object's `<uid>.json` in the order of the shards, one a line, with its `shard`: so that
-choosing objects by licence or category need not read the shards.
+`index.json` names the shards with their sizes and checksums (`Index`; `lgm.data.names` says what a name, a
+checksum and a count may be). `objects.jsonl`, where there is one, repeats each object's `<uid>.json` in the
+order of the shards, one a line, with its `shard`: so that choosing objects by licence or category need not
+read the shards.
 """
 
 from __future__ import annotations
