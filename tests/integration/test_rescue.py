@@ -1,9 +1,12 @@
 """An error in mid-run: one line, and a checkpoint of the current step wherever the state is whole."""
 
 import contextlib
+import copy
+import csv
 import errno
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lgm.callbacks import ImageGrid
 from lgm.cli.faults import fault_line, quieten_side_shows
 from lgm.data.stream import TrainStream
+from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.csv_log import CSVLog
 from lgm.training.guarded import LoggerFailed
 from lgm.training.module import LGMModule
@@ -45,10 +49,18 @@ def raises_at(monkeypatch, owner, name, step, error=None):
 
 @pytest.fixture(scope="module")
 def whole(dataset, tmp_path_factory):
-    """A run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("whole")
-    run_train(dataset, folder, *OPTIONS)
-    return folder
+    """A run that nothing happened to: its folder, and its checkpoint after each step."""
+    folder, after = tmp_path_factory.mktemp("whole"), {}
+    original = AtomicCheckpointIO.save_checkpoint
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        after[checkpoint["global_step"]] = copy.deepcopy(checkpoint)
+        original(self, checkpoint, path, storage_options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", save_checkpoint)
+        run_train(dataset, folder, *OPTIONS, "train.checkpoint_every_steps=1")
+    return folder, after
 
 
 def data_ends(monkeypatch):
@@ -70,7 +82,6 @@ def a_callback_raises(monkeypatch):
 
 FAULTS = {
     "data": (2, data_ends),
-    "a batch on its way": (2, lambda m: raises_at(m, LGMModule, "on_before_batch_transfer", 2)),
     "forward": (2, lambda m: raises_at(m, LGMModule, "training_step", 2)),
     "backward": (2, lambda m: raises_at(m, LGMModule, "on_after_backward", 2)),
     "a callback": (2, a_callback_raises),
@@ -80,17 +91,42 @@ FAULTS = {
 }
 
 
+def assert_equal(one, other):
+    """Nested containers, tensors to the bit."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == other
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_current_step_is_kept_and_goes_on_bit_for_bit(fault, whole, dataset, tmp_path, monkeypatch):
+def test_the_current_step_is_kept_to_the_bit(fault, whole, dataset, tmp_path, monkeypatch):
     step, break_it = FAULTS[fault]
+    break_it(monkeypatch)
+    with pytest.raises((Broken, LoggerFailed)):
+        run_train(dataset, tmp_path, *OPTIONS)
+    kept, expected = last(tmp_path), whole[1][step]
+    assert kept["global_step"] == step and kept["validation_due"] is (step == 3)
+    for name in ("state_dict", "ema", "optimizer_states"):
+        assert_equal(kept[name], expected[name])
+
+
+def test_a_run_goes_on_from_there_and_makes_up_for_its_validation(whole, dataset, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        break_it(patch)
-        with pytest.raises((Broken, LoggerFailed)):
+        FAULTS["validation"][1](patch)
+        with pytest.raises(Broken):
             run_train(dataset, tmp_path, *OPTIONS)
-    assert last(tmp_path)["global_step"] == step
-    assert last(tmp_path)["validation_due"] is (step == 3)
     run_train(dataset, tmp_path, *OPTIONS)
-    assert_same_weights(whole, tmp_path)
+    assert_same_weights(whole[0], tmp_path)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows if row["val/psnr"]] == [3]
 
 
 def test_the_middle_of_an_optimizer_step_is_not_kept(dataset, tmp_path, monkeypatch, caplog):
@@ -126,12 +162,14 @@ def test_spoiled_weights_are_not_kept(dataset, tmp_path, monkeypatch, caplog):
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-def test_an_error_before_the_first_step_leaves_the_checkpoint_that_was_there(dataset, tmp_path, monkeypatch):
-    run_train(dataset, tmp_path, *OPTIONS, "train.max_steps=2", "train.val_every_steps=100")
+def test_an_error_before_the_first_step_leaves_the_checkpoint_that_was_there(
+    whole, dataset, tmp_path, monkeypatch
+):
+    shutil.copytree(whole[0] / "checkpoints", tmp_path / "checkpoints")
     before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
-    raises_at(monkeypatch, LGMModule, "on_train_start", 2)
+    raises_at(monkeypatch, LGMModule, "on_train_start", 5)
     with pytest.raises(Broken):
-        run_train(dataset, tmp_path, *OPTIONS)
+        run_train(dataset, tmp_path, *OPTIONS, "train.max_steps=6")
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
@@ -155,7 +193,7 @@ def test_a_logger_that_cannot_be_finished_hides_nothing(dataset, tmp_path, monke
         raise Broken("of no kind")
 
     monkeypatch.setattr(CSVLog, "finalize", finalize)
-    assert run_train(dataset, tmp_path, *OPTIONS) > 3
+    run_train(dataset, tmp_path, *OPTIONS, "train.max_steps=2", "train.val_every_steps=100")
     assert "metrics.csv) could not be finished: of no kind" in caplog.text
 
 
