@@ -13,6 +13,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,7 +24,7 @@ from PIL import Image
 
 from data_tools.command import run_command, usable_cores
 from data_tools.layouts import LAYOUTS, Layout, UnreadableObject
-from data_tools.layouts.base import naming, read_json
+from data_tools.layouts.base import read_json
 from data_tools.meshes.images import to_rgba
 from data_tools.naming import make_uid
 from data_tools.renders import (
@@ -37,7 +38,10 @@ from data_tools.renders import (
     write_views,
 )
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG
+from lgm.cameras.checks import fov_fault
+from lgm.data.decode import IMAGE_FORMATS, MAX_VIEW_SIDE, opened_image
 from lgm.data.sample import CameraRecord, parse_cameras
+from lgm.errors import reading
 
 # Of the distance: as data_tools.verify asks of canonical views.
 _POSITION_TOLERANCE = 1e-3
@@ -73,8 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if not options.folder.is_dir():
         raise FileNotFoundError(f"{options.folder} is no folder")
-    if options.fov is not None and not 0 < options.fov < 180:
-        raise ValueError(f"--fov {options.fov} must lie between 0 and 180 degrees")
+    if options.fov is not None and (fault := fov_fault(options.fov)):
+        raise ValueError(f"--fov {fault}")
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers} must be at least 1")
     layout = LAYOUTS[options.layout](options.fov)
@@ -111,14 +115,15 @@ def adapt_object(
     relative = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
     uid = make_uid(f"{relative}.folder")  # a folder's name may have a dot, which is no extension
     try:
-        posed = layout.read(folder)
-        if is_complete(renders / uid, len(posed.pictures)):
-            return Outcome(uid, relative, "complete before")
-        record = CameraRecord(posed.fov_y_deg, posed.c2w, canonical_views(posed.c2w))
-        parse_cameras(record.to_json(), uid)
-        views = (_read_picture(path, resolution) for path in posed.pictures)
-        metadata = {"uid": uid, "source": relative, **_read_metadata(folder)}
-        write_views(renders, metadata, record, views, picture_format)
+        with reading(folder, passing=(NothingVisible,)):
+            posed = layout.read(folder)
+            if is_complete(renders / uid, len(posed.pictures)):
+                return Outcome(uid, relative, "complete before")
+            record = CameraRecord(posed.fov_y_deg, posed.c2w, canonical_views(posed.c2w))
+            parse_cameras(record.to_json(), uid)
+            views = (_read_picture(path, resolution) for path in posed.pictures)
+            metadata = {"uid": uid, "source": relative, **_read_metadata(folder)}
+            write_views(renders, metadata, record, views, picture_format)
     except (NothingVisible, OSError, ValueError) as error:
         return Outcome(uid, relative, "failed", " ".join(str(error).split()))
     return Outcome(uid, relative, "adapted")
@@ -144,8 +149,12 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
     return tuple(found)
 
 
+def _opened(path: Path) -> AbstractContextManager[Image.Image]:
+    return opened_image(path, path, MAX_VIEW_SIDE, formats=IMAGE_FORMATS, kind=UnreadableObject)
+
+
 def _read_picture(path: Path, resolution: int) -> np.ndarray:
-    with naming(path), Image.open(path) as image:
+    with _opened(path) as image:
         if image.size != (resolution, resolution):
             raise UnreadableObject(
                 f"{path} is {image.size[0]}x{image.size[1]}, the set's first is {resolution} square"
@@ -170,7 +179,7 @@ def _first_resolution(layout: Layout, root: Path) -> int:
     for folder in layout.find_objects(root):
         try:
             path = layout.read(folder).pictures[0]
-            with naming(path), Image.open(path) as image:
+            with _opened(path) as image:
                 return image.size[1]
         except (OSError, ValueError) as error:
             faults.append(f"{folder.name}: {' '.join(str(error).split())}")  # adapt_object names it too

@@ -7,17 +7,21 @@ the shards; this collects them into one page: numbers by licence and source, the
 from __future__ import annotations
 
 import argparse
-import json
+import html
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from data_tools.command import run_command
 from data_tools.variants import is_variant
-from lgm.data.sample import INDEX_NAME, TABLE_NAME, parse_index
+from lgm.data.sample import INDEX_NAME, TABLE_NAME, json_object, parse_index
+from lgm.errors import reading, shown
 from lgm.files import write_text
 
 _UNKNOWN = "unknown"
+_FIELDS = ("name", "author", "licence")
+_MARKUP = re.compile(r"[\\`|\[\]*]")
 _LINKS = {
     "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "CC-BY-3.0": "https://creativecommons.org/licenses/by/3.0/",
@@ -60,12 +64,26 @@ def read_objects(shards: Path) -> list[dict[str, Any]]:
             raise FileNotFoundError(f"{shards / name} does not exist; give a folder of data_tools.pack")
     index = parse_index((shards / INDEX_NAME).read_bytes(), str(shards / INDEX_NAME))
     split_of = {shard: split for split, names in (index.splits or {}).items() for shard in names}
-    lines = (shards / TABLE_NAME).read_text("utf-8").splitlines()
-    objects = [json.loads(line) for line in lines]
-    for entry in objects:
-        entry["split"] = split_of.get(entry["shard"], "")
+    table = shards / TABLE_NAME
+    objects = [_entry(line, f"{table} line {number}", split_of) for number, line in _lines(table)]
     originals = [entry for entry in objects if not is_variant(entry)]
     return sorted(originals, key=lambda entry: entry["uid"])
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    with reading(path, "pack the set again"):
+        return [(number, line) for number, line in enumerate(path.read_text("utf-8").split("\n"), 1) if line]
+
+
+def _entry(line: str, where: str, split_of: dict[str, str]) -> dict[str, Any]:
+    with reading(where, "pack the set again"):
+        entry = json_object(line, where)
+        for key in ("uid", "shard"):
+            if not isinstance(entry.get(key), str):
+                raise ValueError(f"{where} lacks a {key}; pack the set again")
+        # Numbers, lists and what else stands there are shown as they are written.
+        shown_fields = {key: str(entry[key]) for key in _FIELDS if entry.get(key) is not None}
+        return {**entry, **shown_fields, "split": split_of.get(entry["shard"], "")}
 
 
 def page(objects: list[dict[str, Any]], title: str, intro: str) -> str:
@@ -93,7 +111,9 @@ def _licence(name: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text of an object as Markdown shows it, and not as it reads it: no markup, no table, no HTML."""
+    text = html.escape(shown(" ".join(text.split())), quote=False)
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 if __name__ == "__main__":

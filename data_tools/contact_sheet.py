@@ -7,7 +7,10 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
+from lgm.errors import shown
+
 _LABEL_HEIGHT = 12
+_LABEL_CHARACTERS = 80
 
 
 def strip(pictures: list[np.ndarray], views: list[int], side: int) -> Image.Image:
@@ -27,7 +30,7 @@ def contact_sheet(strips: list[tuple[str, Image.Image]], columns: int) -> Image.
     draw = ImageDraw.Draw(sheet)
     for number, (uid, row) in enumerate(strips):
         left, top = number % columns * width, number // columns * height
-        draw.text((left + 2, top), uid, fill="black")
+        draw.text((left + 2, top), shown(uid, _LABEL_CHARACTERS), fill="black")
         sheet.paste(row, (left, top + _LABEL_HEIGHT))
     return sheet
 

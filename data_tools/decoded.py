@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from lgm.data.decode import FORMATS
+from lgm.data.decode import MAX_VIEW_SIDE, opened_image
 
 # Silhouettes are compared at this size or a little more: finer ones would cost memory and change nothing.
 _SILHOUETTE_SIDE = 128
@@ -42,19 +40,13 @@ class DecodedPicture:
 
 def decode_picture(content: bytes) -> DecodedPicture:
     """Raises UndecodablePicture."""
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            image.load()
-            picture = image.convert("RGBA")
-            alpha = picture.getchannel("A")
-            small = alpha.reduce(max(1, min(image.size) // _SILHOUETTE_SIDE))
-            silhouette = np.asarray(small, dtype=np.float32) / 255
-            # Multiplied by alpha here, because reduce() of RGBA divides by it again.
-            thumbnail = picture.convert("RGBa").reduce(max(1, min(image.size) // _THUMBNAIL_SIDE))
-            pixels = np.frombuffer(thumbnail.tobytes(), np.uint8).reshape(*thumbnail.size[::-1], 4)
-            return DecodedPicture(image.mode, image.size, alpha.getextrema()[1], silhouette, pixels)
-    except UnidentifiedImageError as error:  # whose own text says where in memory the bytes lie
-        reason = f"{len(content)} bytes, neither WebP nor PNG"
-        raise UndecodablePicture(f"picture does not decode: {reason}") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UndecodablePicture(f"picture does not decode: {error}") from error
+    with opened_image(content, "picture", MAX_VIEW_SIDE, kind=UndecodablePicture) as image:
+        image.load()
+        picture = image.convert("RGBA")
+        alpha = picture.getchannel("A")
+        small = alpha.reduce(max(1, min(image.size) // _SILHOUETTE_SIDE))
+        silhouette = np.asarray(small, dtype=np.float32) / 255
+        # Multiplied by alpha here, because reduce() of RGBA divides by it again.
+        thumbnail = picture.convert("RGBa").reduce(max(1, min(image.size) // _THUMBNAIL_SIDE))
+        pixels = np.frombuffer(thumbnail.tobytes(), np.uint8).reshape(*thumbnail.size[::-1], 4)
+        return DecodedPicture(image.mode, image.size, alpha.getextrema()[1], silhouette, pixels)

@@ -46,7 +46,7 @@ def _latin(letter: str) -> str:
 
 def stable_hash(text: str) -> str:
     """The same on every machine and in every run, unlike Python's hash()."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def stable_generator(text: str) -> np.random.Generator:

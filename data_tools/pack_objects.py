@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from dataclasses import dataclass
@@ -11,13 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_tools.filters import FilteredOut, FilterOptions, caption_fault, measure_picture, picture_fault
 from data_tools.pictures import downscale, encode, encode_depth, read_depth
 from data_tools.renders import CAMERAS_NAME, META_NAME
 from data_tools.sample_checks import EMPTY_ALPHA
-from lgm.data.sample import BrokenSample, CameraRecord, check_sample, depth_key, view_key, view_keys
+from lgm.data.decode import MAX_VIEW_SIDE, opened_image
+from lgm.data.sample import (
+    BrokenSample,
+    CameraRecord,
+    check_sample,
+    depth_key,
+    json_object,
+    view_key,
+    view_keys,
+)
+from lgm.errors import Named, reading
 
 COPIED = "rendered"
 _ESTIMATE_VIEWS = 4
@@ -46,30 +54,31 @@ class ObjectReader:
     def read(self, uid: str) -> list[tuple[str, bytes]] | str:
         """An object's files in the order of the shard, or one line saying why it is left out."""
         try:
-            sample, record = self._sample(uid)
-            metadata = read_metadata(self.renders, uid)
-            fault = caption_fault(metadata, self.filters.excluded_words)
-            if fault:
-                raise FilteredOut(fault)
-            files = [("json", _json_bytes(metadata)), (CAMERAS_NAME, record.to_json().encode())]
-            measures = {}
-            for number, name in view_keys(sample).items():
-                content, pixels = (self.renders / uid / name).read_bytes(), None
-                if self.filters.asks_for(number, record.canonical_inputs):
-                    pixels = _decode(content)
-                    measures[number] = measure_picture(pixels, self.filters)
-                files.append(self._packed(number, name, content, pixels))
-                if number in record.canonical_inputs:
-                    self._check_not_empty(number, files[-1][1])
-                if self.pictures.depth:
-                    depth = read_depth(self.renders / uid / depth_key(number), self.pictures.resolution)
-                    files.append((depth_key(number), encode_depth(depth)))
-            fault = picture_fault(measures, self.filters, record.canonical_inputs)
-            if fault:
-                raise FilteredOut(fault)
+            with reading("its folder", passing=(FilteredOut,)):
+                sample, record = self._sample(uid)
+                metadata = read_metadata(self.renders, uid)
+                fault = caption_fault(metadata, self.filters.excluded_words)
+                if fault:
+                    raise FilteredOut(fault)
+                files = [("json", _json_bytes(metadata)), (CAMERAS_NAME, record.to_json().encode())]
+                measures = {}
+                for number, name in view_keys(sample).items():
+                    content, pixels = (self.renders / uid / name).read_bytes(), None
+                    if self.filters.asks_for(number, record.canonical_inputs):
+                        pixels = _decode(content)
+                        measures[number] = measure_picture(pixels, self.filters)
+                    files.append(self._packed(number, name, content, pixels))
+                    if number in record.canonical_inputs:
+                        self._check_not_empty(number, files[-1][1])
+                    if self.pictures.depth:
+                        depth = read_depth(self.renders / uid / depth_key(number), self.pictures.resolution)
+                        files.append((depth_key(number), encode_depth(depth)))
+                fault = picture_fault(measures, self.filters, record.canonical_inputs)
+                if fault:
+                    raise FilteredOut(fault)
         except BrokenSample as error:
             return str(error)
-        except (FilteredOut, OSError, ValueError, Image.DecompressionBombError) as error:
+        except (FilteredOut, OSError, ValueError) as error:
             return f"object {uid!r}: {error}"
         return files
 
@@ -103,7 +112,7 @@ class ObjectReader:
             chosen = names[:: max(1, len(names) // _ESTIMATE_VIEWS)]
             encoded = [self._packed(0, name, (self.renders / uid / name).read_bytes())[1] for name in chosen]
             text = (self.renders / uid / CAMERAS_NAME).stat().st_size
-        except (BrokenSample, OSError, ValueError, Image.DecompressionBombError):
+        except (OSError, ValueError):
             return None
         picture = sum(map(len, encoded)) / len(encoded)
         # Each file has a header and is filled up to whole blocks.
@@ -121,11 +130,8 @@ class ObjectReader:
     ) -> tuple[str, bytes]:
         """A view's name and content in the shard, from those among the renders. pixels: if decoded before."""
         if self.pictures.picture_format == COPIED:
-            try:
-                with Image.open(io.BytesIO(content)) as image:
-                    image.verify()  # a PNG's checksums, at a tenth of what decoding takes
-            except (SyntaxError, OSError) as error:  # a wrong one; one that is cut off
-                raise OSError(f"{name}: {error}") from error
+            with opened_image(content, name, MAX_VIEW_SIDE, kind=Named) as image:
+                image.verify()  # a PNG's checksums, at a tenth of what decoding takes
             return name, content
         pixels = _decode(content) if pixels is None else pixels
         if self.pictures.resolution is not None:
@@ -135,13 +141,13 @@ class ObjectReader:
 
 
 def _decode(content: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as image:
+    with opened_image(content, "an image", MAX_VIEW_SIDE, kind=Named) as image:
         return np.array(image.convert("RGBA"))
 
 
 def read_metadata(renders: Path, uid: str) -> dict[str, Any]:
     path = renders / uid / META_NAME
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {"uid": uid}
+    return json_object(path.read_bytes(), str(path)) if path.is_file() else {"uid": uid}
 
 
 def _json_bytes(content: dict[str, Any]) -> bytes:

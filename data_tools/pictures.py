@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from data_tools.colors import linear_to_srgb, srgb_to_linear
+from lgm.data.decode import MAX_VIEW_SIDE, opened_image
+from lgm.errors import Named
 
 # By the 256 values that there are: powers of every pixel took most of the time.
 _LINEAR = srgb_to_linear(np.arange(256) / 255)
@@ -82,8 +84,8 @@ def encode(pixels: np.ndarray, picture_format: str, quality: int | None) -> byte
 
 def read_depth(path: Path, resolution: int | None) -> np.ndarray:
     """uint16 [H, W]; the nearest pixel's where it is made smaller, as between an object and what lies behind
-    it there is no depth. Raises OSError."""
-    with Image.open(path) as image:
+    it there is no depth. Raises ValueError."""
+    with opened_image(path, path.name, MAX_VIEW_SIDE, formats=("PNG",), kind=Named) as image:
         depth = np.asarray(image).astype(np.uint16)
     if resolution is None or resolution == len(depth):
         return depth

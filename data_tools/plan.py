@@ -14,6 +14,7 @@ import numpy as np
 
 from data_tools.lights import LIGHTINGS, Lights, random_lights, studio_lights
 from data_tools.variants import Companion, companions, first_linear, first_tints
+from lgm.cameras.checks import fov_fault
 from lgm.data.sample import CameraRecord
 
 NUM_CANONICAL_VIEWS = 4
@@ -129,8 +130,8 @@ def make_plan(
 
     if resolution < 8:
         raise ValueError(f"--resolution {resolution} is too small; use 8 or more")
-    if not 0 < fov_y_deg < 180:
-        raise ValueError(f"--fov {fov_y_deg} must lie between 0 and 180 degrees")
+    if fault := fov_fault(fov_y_deg):
+        raise ValueError(f"--fov {fault}")
     if radius < 1.0:
         raise ValueError(f"--radius {radius} stands inside or against the object; use 1.0 or more")
     if lighting not in LIGHTINGS:

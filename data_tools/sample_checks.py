@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,15 @@ from data_tools.renders import ADAPTED_ENGINE
 from data_tools.shard_reader import Sample
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG
 from lgm.data.decode import decode_depths
-from lgm.data.sample import BrokenSample, check_sample, depth_key, parse_cameras
+from lgm.data.sample import (
+    BrokenSample,
+    check_sample,
+    depth_key,
+    json_object,
+    parse_cameras,
+    uid_fault,
+)
+from lgm.errors import shown
 
 # Takes the object and the index's render information; yields faults without the object's name.
 SampleCheck = Callable[[Sample, dict[str, Any]], Iterator[str]]
@@ -91,19 +98,20 @@ def _turned(angle_deg: float) -> float:
 
 def check_metadata(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
     """A uid that WebDataset can hold, and a <uid>.json that names the same one."""
-    if not is_uid(sample.uid):
+    if fault := uid_fault(sample.uid):
+        yield fault
+    elif not is_uid(sample.uid):
         yield "its uid has other characters than letters, digits, _ and -"
     if "json" not in sample.files:
         yield "json is missing"
         return
     try:
-        content = json.loads(sample.files["json"])
-    except ValueError as error:
-        yield f"json is unreadable: {error}"
+        content = json_object(sample.files["json"], "json")
+    except BrokenSample as error:
+        yield str(error)
         return
-    if not isinstance(content, dict) or content.get("uid") != sample.uid:
-        found = content.get("uid") if isinstance(content, dict) else content
-        yield f"json names the uid {found!r}"
+    if content.get("uid") != sample.uid:
+        yield f"json names the uid {shown(repr(content.get('uid')))}"
 
 
 def check_pictures(sample: Sample, render: dict[str, Any]) -> Iterator[str]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.decoded import DecodedPicture, decode_picture
+from lgm.data.members import member_fault
 from lgm.data.sample import view_keys
+from lgm.errors import reading, shown
 
 
 class ShardFault(Exception):
@@ -40,26 +42,29 @@ def read_samples(path: Path) -> Iterator[Sample]:
     As WebDataset does, neighbouring members with the same name up to the first dot are one object.
     """
     sample: Sample | None = None
+    end = path.stat().st_size
     try:
-        with tarfile.open(path, "r|") as tar:
+        with reading("the tar", passing=(ShardFault,)), tarfile.open(path, "r|") as tar:
             for member in tar:
                 tar.members = []  # or a record of half a kilobyte would stay for each file
+                if fault := member_fault(member, end):
+                    raise ShardFault(f"unreadable or truncated: {fault}")
                 uid, dot, name = member.name.partition(".")
-                if not member.isfile() or not dot or "/" in member.name:
-                    raise ShardFault(f"member {member.name!r} is no file named <uid>.<key>")
+                if not member.isfile() or not uid or not dot or "/" in member.name:
+                    raise ShardFault(f"member {shown(repr(member.name))} is no file named <uid>.<key>")
                 if sample is not None and sample.uid != uid:
                     yield sample
                     sample = None
                 if sample is None:
                     sample = Sample(uid)
                 if name in sample.files:
-                    raise ShardFault(f"object {uid!r}: {name} stands twice")
+                    raise ShardFault(f"object {shown(repr(uid))}: {shown(name)} stands twice")
                 content = tar.extractfile(member).read()
                 if len(content) != member.size:
-                    raise ShardFault(f"truncated in object {uid!r}, {name}")
+                    raise ShardFault(f"truncated in object {shown(repr(uid))}, {shown(name)}")
                 sample.files[name] = content
-    except (tarfile.TarError, OSError, EOFError) as error:
-        last = f" after object {sample.uid!r}" if sample is not None else ""
+    except ValueError as error:
+        last = f" after object {shown(repr(sample.uid))}" if sample is not None else ""
         raise ShardFault(f"unreadable or truncated{last}: {error}") from error
     if sample is None:
         raise ShardFault("holds no object")

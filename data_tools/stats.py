@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import io
-import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data_tools.command import run_command, usable_cores
 from data_tools.contact_sheet import as_webp, contact_sheet, strip
@@ -25,8 +23,10 @@ from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.stats_page import page
 from data_tools.tally import Case, Histogram, Tally, figures
 from data_tools.verify import read_index, split_sizes
+from lgm.data.decode import MAX_VIEW_SIDE, opened_image
 from lgm.data.members import ShardMembers, read_file
-from lgm.data.sample import BrokenSample, Index, check_sample
+from lgm.data.sample import Index, check_sample, json_object
+from lgm.errors import reading
 from lgm.files import write_text
 
 _SAMPLE_SEED = 0
@@ -137,18 +137,19 @@ def count_shard(
     """Figures of the chosen objects of one shard, and the strips of those on the sheet."""
     tally, strips = Tally(drawing.num_cases), []
     try:
-        for ordinal, sample in _samples(folder / part.name, part.ordinals):
-            record = check_sample(sample.files, sample.uid)
-            pictures = [_decode(sample.uid, content) for content in sample.pictures.values()]
-            found = figures(pictures, record)
-            tally.add(found, json.loads(sample.files.get("json", b"{}")))
-            if ordinal in part.on_sheet:
-                strips.append((sample.uid, strip(pictures, drawing.views, drawing.tile)))
-            for name, score in found.scores().items():
-                if drawing.num_cases and tally.stands_out(name, score):
-                    thumbnail = as_webp(strip(pictures, drawing.views, drawing.tile))
-                    tally.keep(name, Case(score, sample.uid, thumbnail))
-    except (ShardFault, BrokenSample, OSError, ValueError) as error:
+        with reading("its content", passing=(ShardFault,)):
+            for ordinal, sample in _samples(folder / part.name, part.ordinals):
+                record = check_sample(sample.files, sample.uid)
+                pictures = [_decode(sample.uid, content) for content in sample.pictures.values()]
+                found = figures(pictures, record)
+                tally.add(found, json_object(sample.files.get("json", b"{}"), f"object {sample.uid!r}: json"))
+                if ordinal in part.on_sheet:
+                    strips.append((sample.uid, strip(pictures, drawing.views, drawing.tile)))
+                for name, score in found.scores().items():
+                    if drawing.num_cases and tally.stands_out(name, score):
+                        thumbnail = as_webp(strip(pictures, drawing.views, drawing.tile))
+                        tally.keep(name, Case(score, sample.uid, thumbnail))
+    except (ShardFault, FileNotFoundError, ValueError) as error:
         raise ValueError(f"shard {part.name}: {error}; run data_tools.verify") from error
     return tally, strips
 
@@ -170,13 +171,8 @@ def _samples(path: Path, ordinals: tuple[int, ...] | None) -> Iterator[tuple[int
 
 def _decode(uid: str, content: bytes) -> np.ndarray:
     """RGBA [H, W, 4] in 0..1."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-    except UnidentifiedImageError as error:  # whose own text says where in memory the bytes lie
-        raise BrokenSample(f"object {uid!r}: a picture of {len(content)} bytes does not decode") from error
-    except OSError as error:
-        raise BrokenSample(f"object {uid!r}: a picture does not decode: {error}") from error
+    with opened_image(content, f"object {uid!r}: a picture", MAX_VIEW_SIDE) as image:
+        return np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
 
 
 def _facts(index: Index, tally: Tally) -> dict[str, str]:

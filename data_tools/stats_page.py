@@ -7,6 +7,7 @@ from html import escape
 
 from data_tools.contact_sheet import as_webp
 from data_tools.tally import EXTREMES, Case, Histogram, Tally
+from lgm.errors import shown
 
 _BINS = 50
 _WIDTH, _HEIGHT = 500, 120
@@ -27,32 +28,33 @@ svg { max-width: 100%; height: auto }
 def page(title: str, facts: dict[str, str], tally: Tally, strips: list) -> str:
     """facts: lines at the top. strips: (uid, picture) of the contact sheet."""
     parts = [
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>",
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escape(shown(title))}</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>",
+        f"<style>{_STYLE}</style></head><body><h1>{escape(shown(title))}</h1>",
         _table([(name, value, False) for name, value in facts.items()]),
         "<h2>Histograms</h2><div class='row'>",
         *(_figure(name, histogram) for name, histogram in tally.histograms.items()),
         "</div>",
     ]
     for name, counter in tally.fields.items():
-        shown = [(value, str(number), True) for value, number in counter.most_common(_MOST_VALUES)]
-        rest = len(counter) - len(shown)
-        parts += [f"<h2>{escape(name)}</h2>", _table(shown), f"<p>and {rest} more</p>" if rest > 0 else ""]
+        most = [(value, str(number), True) for value, number in counter.most_common(_MOST_VALUES)]
+        rest = len(counter) - len(most)
+        parts += [f"<h2>{escape(name)}</h2>", _table(most), f"<p>and {rest} more</p>" if rest > 0 else ""]
     for name, cases in tally.cases.items():
         if cases:
             parts.append(f"<h2>The {escape(name)}</h2><div class='row'>")
             parts += [_case(name, case) for case in sorted(cases, reverse=True)]
             parts.append("</div>")
     parts.append("<h2>Contact sheet</h2><div class='row'>")
-    parts += [_thumbnail(as_webp(picture), escape(uid)) for uid, picture in strips]
+    parts += [_thumbnail(as_webp(picture), escape(shown(uid))) for uid, picture in strips]
     parts.append("</div></body></html>\n")
     return "\n".join(parts)
 
 
 def _table(rows: list[tuple[str, str, bool]]) -> str:
     cells = (
-        f"<tr><td>{escape(name)}</td><td{' class=number' if is_number else ''}>{escape(value)}</td></tr>"
+        f"<tr><td>{escape(shown(name))}</td>"
+        f"<td{' class=number' if is_number else ''}>{escape(shown(value, 1000))}</td></tr>"
         for name, value, is_number in rows
     )
     return f"<table>{''.join(cells)}</table>"
@@ -60,7 +62,7 @@ def _table(rows: list[tuple[str, str, bool]]) -> str:
 
 def _case(name: str, case: Case) -> str:
     said = EXTREMES[name].format(abs(case.score))
-    return _thumbnail(case.thumbnail, f"{escape(case.uid)}<br>{escape(said)}")
+    return _thumbnail(case.thumbnail, f"{escape(shown(case.uid))}<br>{escape(said)}")
 
 
 def _thumbnail(content: bytes, caption: str) -> str:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lgm.data.sample import CameraRecord
+from lgm.errors import shown
 
 FIELDS = ("licence", "category")
 # A field with more values than this is no list of kinds; further values are counted together.
 _MAX_VALUES = 1000
+_LONGEST_VALUE = 100  # characters
 OTHERS = "(others)"
 
 
@@ -135,7 +137,7 @@ class Tally:
         self.histograms["brightness by picture"].add(found.brightness)
         self.histograms["elevation by picture"].add(found.elevation_deg)
         for name, counter in self.fields.items():
-            _count(counter, str(metadata.get(name) or "unknown"), 1)
+            _count(counter, shown(metadata.get(name) or "unknown", _LONGEST_VALUE), 1)
 
     def stands_out(self, name: str, score: float) -> bool:
         """Whether a case of this score would be kept: a thumbnail is made only then."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import math
 import multiprocessing
 from collections import Counter
@@ -28,9 +27,20 @@ from data_tools.reprojection import Tally, reproject
 from data_tools.sample_checks import SAMPLE_CHECKS, has_canonical_views, is_adapted
 from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.shard_writer import file_sha256
-from lgm.data.sample import INDEX_NAME, TABLE_NAME, Index, ShardInfo, parse_index, table_line
+from lgm.data.sample import (
+    INDEX_NAME,
+    TABLE_NAME,
+    BrokenSample,
+    Index,
+    ShardInfo,
+    json_object,
+    parse_index,
+    table_line,
+)
+from lgm.errors import reading, shown
 
 # Of adapted sets they are each object's own, in its cameras.json.
+_LONGEST_FAULT = 600  # characters
 _RENDER_NUMBERS = ("views", "radius", "fov_y_deg")
 
 
@@ -82,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(fault, flush=True)
             num_faults += 1
         uids.update(report.uids)
-        table_digest.update("".join(report.lines).encode())
+        table_digest.update("".join(report.lines).encode("utf-8", "backslashreplace"))
         num_pictures += report.num_pictures
         num_free += report.num_free
         tally.merge(report.tally)
@@ -131,7 +141,7 @@ def render_faults(render: dict[str, Any]) -> Iterator[str]:
         yield f"{INDEX_NAME}: render lacks {', '.join(missing)}"
     for key in ("resolution", *_RENDER_NUMBERS):
         if key in render and not _is_positive(render[key]):
-            yield f"{INDEX_NAME}: render has {key}={render[key]!r}, which is no positive number"
+            yield f"{INDEX_NAME}: render has {key}={shown(repr(render[key]))}, which is no positive number"
 
 
 def _is_positive(value: Any) -> bool:
@@ -196,30 +206,35 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
     try:
         for sample in read_samples(path):
             uids.append(sample.uid)
-            lines.append(_table_line(shard.name, sample))
             num_pictures += len(sample.pictures)
-            num_free += not has_canonical_views(sample)
-            for check in SAMPLE_CHECKS:
-                faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in check(sample, render)]
-            is_drawn = share > 0 and unit_hash(f"reprojection:{sample.uid}") < share
-            verdict = reproject(sample) if is_drawn else None
-            if verdict is not None:
-                tally.add(verdict)
-                faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in verdict.faults]
+            try:
+                with reading("its content", "pack it again"):
+                    lines.append(_table_line(shard.name, sample))
+                    num_free += not has_canonical_views(sample)
+                    found = [fault for check in SAMPLE_CHECKS for fault in check(sample, render)]
+                    is_drawn = share > 0 and unit_hash(f"reprojection:{sample.uid}") < share
+                    verdict = reproject(sample) if is_drawn else None
+                    if verdict is not None:
+                        tally.add(verdict)
+                        found += verdict.faults
+            except ValueError as error:
+                found = [str(error)]
+            faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in found]
     except ShardFault as error:
         faults.append(f"{where}: {error}")
     else:
         if len(uids) != shard.samples:
             faults.append(f"{where}: {len(uids)} objects, {INDEX_NAME} says {shard.samples}")
-    return ShardReport(tuple(uids), tuple(lines), num_pictures, tuple(faults), num_free, tally)
+    said = tuple(shown(fault, _LONGEST_FAULT) for fault in faults)
+    return ShardReport(tuple(uids), tuple(lines), num_pictures, said, num_free, tally)
 
 
 def _table_line(shard: str, sample: Sample) -> str:
     try:
-        content = json.loads(sample.files.get("json", b""))
-    except ValueError:
+        content = json_object(sample.files.get("json", b""), "json")
+    except BrokenSample:
         content = {}  # check_metadata says so
-    return table_line(shard, sample.uid, content if isinstance(content, dict) else {})
+    return table_line(shard, sample.uid, content)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from lgm.callbacks.objects import object_dir
 from lgm.callbacks.pictures import TEXT, resized
 from lgm.errors import reading
 from lgm.errors import shown as printable
+from lgm.metrics.table import plain_text
 from lgm.models.plain_data import parsed, plain
 
 COLUMNS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "alpha_iou": ("alpha IoU", ".3f")}
@@ -58,7 +59,7 @@ class Shown:
         if row.get("alpha_iou"):
             parts.append(f"alpha IoU {float(row['alpha_iou']):.2f}")
         return cls(
-            caption=f"{row['uid']}\n{', '.join(parts)}",
+            caption=f"{printable(row['uid'], 60)}\n{', '.join(parts)}",
             inputs=sorted(pictures.glob("input_*.png")),
             targets=targets,
             predictions=[path.with_name(path.name.replace("target", "prediction")) for path in targets],
@@ -149,9 +150,8 @@ def write(folder: Path, out: Path, count: int) -> None:
     text = (folder / "metrics.json").read_text("utf-8")
     summary = plain(parsed(text, "metrics.json"), built=("protocol_content",))
     with (folder / "per_object.csv").open(newline="", encoding="utf-8") as file:
-        rows = sorted(
-            (row for row in csv.DictReader(file) if row["psnr"]), key=lambda row: float(row["psnr"])
-        )
+        lines = [{**row, "uid": plain_text(row["uid"])} for row in csv.DictReader(file) if row["psnr"]]
+    rows = sorted(lines, key=lambda row: float(row["psnr"]))
     chosen = {"worst": rows[:count], "best": rows[-count:][::-1]} if count else {"all": rows}
     out.mkdir(parents=True, exist_ok=True)
     for name, some in chosen.items():
@@ -159,7 +159,8 @@ def write(folder: Path, out: Path, count: int) -> None:
         missing = [row["uid"] for row, entry in zip(some, shown, strict=True) if entry is None]
         if missing:
             raise ValueError(
-                f"no pictures of {', '.join(missing)}; evaluate with callbacks.report.max_objects={len(rows)}"
+                f"no pictures of {printable(', '.join(missing))}; evaluate with "
+                f"callbacks.report.max_objects={len(rows)}"
             )
         sheet(shown).save(out / f"{name}.webp", quality=QUALITY, method=6)
     print(table(summary))

@@ -6,8 +6,12 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from lgm.data.decode import opened_image
+from lgm.errors import shown
+
+MAX_TEXTURE_PIXELS = 1 << 26  # 8192 squared; decoded it takes 256 MiB
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tga", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 # Where archives keep their textures, below the mesh's folder or beside it.
 _TEXTURE_FOLDERS = ("textures", "texture", "tex", "maps", "map", "images", "image", "img", "materials")
@@ -49,13 +53,12 @@ def open_texture(name: str, folder: Path, notes: list[str]) -> Image.Image | Non
     if _folded(found.name) != _folded(_last_part(name)) and found.stem.isascii():
         notes.append(f"texture {name!r} not found; {found.name!r} is used")
     try:
-        image = Image.open(found)
-        image.load()
-    except Exception as error:  # noqa: BLE001 - Pillow raises what it likes, SyntaxError for one
-        reason = "no image" if isinstance(error, UnidentifiedImageError) else error
-        notes.append(f"texture {name!r} unreadable ({reason}); its material's colour is used")
+        with opened_image(found, "it", max_pixels=MAX_TEXTURE_PIXELS, formats=None, kind=ValueError) as image:
+            image.load()
+            return image
+    except ValueError as error:
+        notes.append(f"texture {shown(repr(name))} unreadable ({error}); its material's colour is used")
         return None
-    return image
 
 
 def find_texture(name: str, folder: Path) -> Path | None:

@@ -17,9 +17,11 @@ from data_tools.meshes.shells import mark_shells
 from data_tools.meshes.stl import read_stl
 from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh, too_many_triangles
 from data_tools.variants import Companion
+from lgm.errors import reading, shown
 
 # The farthest vertex of `normalize=sphere`; a sphere of 0.623 just fits the default camera.
 SPHERE_RADIUS = 0.6
+_LONGEST_FAULT = 600  # characters
 NORMALIZATIONS = ("sphere", "box")
 _READERS = {".obj": read_obj, ".ply": read_ply, ".stl": read_stl, ".glb": read_gltf, ".gltf": read_gltf}
 
@@ -107,7 +109,12 @@ def _read(path: Path, max_triangles: int) -> Mesh:
         raise UnrenderableMesh(
             f"a file named {suffix or 'without a suffix'} is not read, {' '.join(_READERS)} are"
         )
-    mesh = _READERS[suffix](path, max_triangles)
+    try:
+        with reading(path.name, passing=(UnrenderableMesh,)):
+            mesh = _READERS[suffix](path, max_triangles)
+    except (UnrenderableMesh, ValueError) as error:  # names in it are the file's
+        raise UnrenderableMesh(shown(error, _LONGEST_FAULT)) from error
+    mesh.notes = [shown(note, _LONGEST_FAULT) for note in mesh.notes]
     if not any(surface.num_triangles for surface in mesh.surfaces):
         raise UnrenderableMesh("no faces")
     return mesh

@@ -14,6 +14,7 @@ from lgm.callbacks.measure import NOTHING_NOVEL
 from lgm.callbacks.objects import ObjectHook
 from lgm.callbacks.pictures import resized, table, to_picture
 from lgm.callbacks.report_page import head
+from lgm.errors import shown
 from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, novel_targets
 from lgm.types import Prediction
@@ -76,7 +77,8 @@ def _sheet(prediction: Prediction, scene: int) -> Any:
 
 def _page(sheets: list[tuple[str, str]]) -> str:
     sections = "\n".join(
-        f'<h2>{escape(uid)}</h2>\n<img src="{escape(quote(href))}" alt="inputs above, predictions below">'
+        f"<h2>{escape(shown(uid))}</h2>\n"
+        f'<img src="{escape(quote(href))}" alt="inputs above, predictions below">'
         for uid, href in sheets
     )
     return f"""{head("Evaluation: no numbers")}

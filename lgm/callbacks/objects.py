@@ -17,6 +17,9 @@ from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
 
+_LONGEST_NAME = 100  # bytes
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10))}
+
 
 class ObjectHook(Callback, ABC):
     """Writes something for each object that is tested, into `<run_dir>/objects/<uid>/`.
@@ -73,12 +76,17 @@ class ObjectHook(Callback, ABC):
 def object_dir(run_dir: str | Path, uid: str) -> Path:
     """`<run_dir>/objects/<uid>`, wherever that name is one a file system takes.
 
-    Other uids lose the characters that are no part of a file name (a uid may be a path) and get a
-    few digits of their hash, so that two of them never share a folder.
+    Other uids lose the characters that are no part of a file name (a uid may be a path), or are cut where the
+    name would be too long, and get a few digits of their hash, so that two of them never share a folder. So
+    do names that Windows keeps for devices.
     """
-    name = re.sub(r"[^\w.-]+", "_", uid).lstrip(".")[:100] or "object"
+    name = re.sub(r"[^\w.-]+", "_", uid).strip(".").lstrip("-")
+    # By its bytes, of which a file system takes 255; a character may have four.
+    name = name.encode("utf-8", "ignore")[:_LONGEST_NAME].decode("utf-8", "ignore") or "object"
+    if name.partition(".")[0].upper() in _DEVICES:
+        name = f"_{name}"
     if name != uid:
-        name += "_" + hashlib.sha256(uid.encode()).hexdigest()[:8]
+        name += "_" + hashlib.sha256(uid.encode("utf-8", "backslashreplace")).hexdigest()[:8]
     return Path(run_dir) / "objects" / name
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from lgm.callbacks.measure import format_number
+from lgm.errors import shown as printable
 from lgm.metrics.summary import mean_of
 from lgm.metrics.table import VIEW_ID, ViewTable
 
@@ -187,7 +188,11 @@ def _worst(measured: dict[str, ViewTable], shown: set[str], summary: dict) -> st
     headings = "".join(f"<th>{heading}</th>" for heading, _ in columns.values())
     lines = []
     for uid, views in measured.items():
-        name = f'<a href="#{_anchor(uid)}">{escape(uid)}</a>' if uid in shown else escape(uid)
+        name = (
+            f'<a href="#{_anchor(uid)}">{escape(printable(uid))}</a>'
+            if uid in shown
+            else escape(printable(uid))
+        )
         cells = "".join(
             f"<td>{format_number(mean_of(views, key), spec)}</td>" for key, (_, spec) in columns.items()
         )
@@ -201,7 +206,7 @@ def _worst(measured: dict[str, ViewTable], shown: set[str], summary: dict) -> st
 
 
 def _anchor(uid: str) -> str:
-    return escape("object-" + quote(uid, safe=""))
+    return escape("object-" + quote(uid, safe="", errors="backslashreplace"))
 
 
 def _section(entry: ObjectPictures, table: ViewTable) -> str:
@@ -225,7 +230,7 @@ def _section(entry: ObjectPictures, table: ViewTable) -> str:
     )
     body = "\n".join(lines)
     return f"""<section id="{_anchor(entry.uid)}">
-<header><h2>{escape(entry.uid)}</h2>
+<header><h2>{escape(printable(entry.uid))}</h2>
 {values}
 <span class="quiet">mean of {len(table)} views, {len(views)} shown</span></header>
 <div class="inputs"><span>inputs</span>{inputs}{_video(entry.turntable)}</div>

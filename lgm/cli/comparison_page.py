@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from lgm.callbacks.measure import format_number
 from lgm.callbacks.report_page import columns_of, head, interval_html
+from lgm.errors import shown
 from lgm.metrics.comparison import Comparison, Difference
 
 _SHOWN_OBJECTS = 10
@@ -79,8 +80,8 @@ def _objects(comparison: Comparison) -> str:
         if len(ranked) > 2 * _SHOWN_OBJECTS:
             chosen = [*ranked[:_SHOWN_OBJECTS], *ranked[-_SHOWN_OBJECTS:]]
         lines = [
-            f"<tr><td>{escape(uid)}</td><td>{first[uid]:.2f}</td><td>{first[uid] + by_object[uid]:.2f}</td>"
-            f"<td>{by_object[uid]:+.2f}</td></tr>"
+            f"<tr><td>{escape(shown(uid))}</td><td>{first[uid]:.2f}</td>"
+            f"<td>{first[uid] + by_object[uid]:.2f}</td><td>{by_object[uid]:+.2f}</td></tr>"
             for uid in chosen
         ]
         title = (

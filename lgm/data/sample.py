@@ -145,6 +145,15 @@ def parse_cameras(text: str | bytes, uid: str, at_origin: bool = True) -> Camera
     return CameraRecord(fov_y_deg, c2w, canonical_inputs)
 
 
+def json_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON file that holds one object, as `<uid>.json` does; raises BrokenSample, which `what` begins."""
+    with reading(what, kind=BrokenSample):
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise BrokenSample(f"{what} is no JSON object: {shown(repr(content))}")
+        return content
+
+
 def uid_fault(uid: str) -> str | None:
     """What keeps a name from being a uid, or None. Any printable name will do: pages, tables and folders make
     theirs of it; data_tools.pack takes fewer (`data_tools.naming`)."""

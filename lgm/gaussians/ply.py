@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from plyfile import PlyData, PlyElement, PlyParseError
+from plyfile import PlyData, PlyElement
 from torch import Tensor
 
+from lgm.errors import reading
 from lgm.gaussians.compressed_ply import is_compressed, unpacked
 from lgm.gaussians.gaussians import Gaussians
 from lgm.gaussians.stored import COLOR, FIELDS, POSITION, SHAPE, from_stored, to_stored
@@ -81,11 +82,9 @@ def load_ply(path: str | Path, up: str = "y") -> Gaussians:
         raise FileNotFoundError(f"no such file: {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; write it again")
-    try:
+    with reading(path, "it is no .ply of 3D Gaussians, or damaged"):
         ply = PlyData.read(_ascii_header(path))
-    except (PlyParseError, ValueError, MemoryError) as error:
-        raise ValueError(f"{path} is no readable .ply: {error}") from error
-    x = unpacked(ply) if is_compressed(ply) else _columns(ply, path)
+        x = unpacked(ply) if is_compressed(ply) else _columns(ply, path)
     if not len(x):
         raise ValueError(f"{path} holds no Gaussians at all; save it with a lower min_opacity")
     # An opacity's logit of ±inf is 1 or 0, a log scale of -inf a Gaussian that is flat: both have a meaning.
@@ -105,7 +104,14 @@ def load_ply(path: str | Path, up: str = "y") -> Gaussians:
             path,
             dropped,
         )
-    return from_stored(x, up)
+    gaussians = from_stored(x, up)
+    beyond = ~gaussians.packed()[0].isfinite().all(dim=-1)
+    if beyond.any():
+        raise ValueError(
+            f"{path} holds scales or colours beyond float32 once activated, for {int(beyond.sum())} of its "
+            f"{len(x)} Gaussians, the first at {int(beyond.nonzero()[0])}; write it again"
+        )
+    return gaussians
 
 
 def rest_fields(sh_degree: int) -> tuple[str, ...]:

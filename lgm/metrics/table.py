@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lgm.errors import reading
 from lgm.files import atomic
 
 VIEW_ID = "view_id"
+_FORMULA = ("=", "+", "-", "@", "'")  # what text begins with that a spreadsheet may compute
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,11 @@ class ViewTable:
 
 
 def write_csv(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
-    """Atomic write of a CSV of at least one line; numbers to 6 digits, what is not known as an empty cell."""
+    """Atomic write of a CSV of at least one line; numbers to 6 digits, what is not known as an empty cell.
+
+    Text that a spreadsheet would take for a formula (`=1+1`, `@x`, `-a`) gets an apostrophe in front, as does
+    text that begins with one; `plain_text` takes it off again.
+    """
     lines = iter(lines)
     first = next(lines)
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
@@ -132,22 +138,27 @@ def read_view_csv(path: Path) -> ViewTable:
     """A `per_view.csv`; raises FileNotFoundError, or ValueError where it is none."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the folder of a run of evaluate.py")
-    with path.open(newline="", encoding="utf-8") as file:
+    with reading(path, "it is damaged; evaluate again"), path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     if not lines or not {"uid", VIEW_ID} <= set(lines[0]):
         raise ValueError(f"{path} has no uid and {VIEW_ID}; evaluate again with this version")
-    try:
+    with reading(path, "it is damaged; evaluate again"):
         columns = {
             name: np.array([np.nan if line[name] == "" else float(line[name]) for line in lines])
             for name in lines[0]
             if name not in ("uid", "protocol", "protocol_hash")
         }
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); evaluate again") from error
-    return ViewTable(np.array([line["uid"] for line in lines]), columns)
+    return ViewTable(np.array([plain_text(line["uid"]) for line in lines]), columns)
 
 
 def _cell(value: object) -> object:
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.6f}"
+    if isinstance(value, str) and value.lstrip().startswith(_FORMULA):
+        return f"'{value}"
     return value
+
+
+def plain_text(cell: str) -> str:
+    """Text as it was before `write_csv` wrote it."""
+    return cell[1:] if cell.startswith("'") else cell

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _SMALLEST_SCALE = 2.0**-4
 _SHOWN = 5
+_NAMED_UIDS, _LONGEST_UID = 8, 60  # objects that an error names, and characters of each
 
 
 class LGMModule(L.LightningModule):
@@ -78,6 +79,8 @@ class LGMModule(L.LightningModule):
         self.stopwatch = Stopwatch()  # stands still until somebody starts it
         self._validated: list[tuple[tuple[str, ...], Tensor]] = []  # uids, and PSNR of each object [B]
         self._gradient_norm: Late | None = None  # of the last step, not yet looked at
+        self._step_uids: list[str] = []  # objects of the step in hand, of all its micro-batches
+        self._judged_uids: list[str] = []  # objects of the step whose gradient norm that is
         self._options: list[dict[str, Any]] = []
         self._schedule: dict[str, Any] | None = None
 
@@ -120,6 +123,7 @@ class LGMModule(L.LightningModule):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._step_uids += batch.uids
         prediction, target = self.predict(batch), batch.target
         total, terms = self.loss(prediction.render, target, self.global_step)
         if self._is_logged_step():
@@ -227,6 +231,7 @@ class LGMModule(L.LightningModule):
         sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
         norm = sharded(limit) if sharded else nn.utils.clip_grad_norm_(parameters, limit)
         self._gradient_norm = Late(norm)
+        self._judged_uids, self._step_uids = self._step_uids, []
         if self._is_logged_step():
             # Lightning would count from 0; a row says how many steps were taken.
             self.log("step", float(self.global_step + 1), batch_size=1)
@@ -248,8 +253,15 @@ class LGMModule(L.LightningModule):
             # Gaussians that are no numbers render as plain white: nothing else would show it.
             raise ValueError(
                 f"the gradient of step {self.global_step} is {norm}; the last checkpoint is from "
-                "before: resume it with a lower optimizer.lr, or with trainer.precision=32-true"
+                "before: resume it with a lower optimizer.lr, with trainer.precision=32-true, or without the "
+                f"objects of that step that may be broken: {self._named_uids()}"
             )
+
+    def _named_uids(self) -> str:
+        """The objects of the step that is judged, of this process, as a list of bounded length."""
+        uids = [repr(shown(uid, _LONGEST_UID)) for uid in self._judged_uids[:_NAMED_UIDS]]
+        more = len(self._judged_uids) - len(uids)
+        return ", ".join(uids) + (f" and {more} more" if more > 0 else "")
 
     def _scaler(self) -> torch.amp.GradScaler | None:
         return getattr(self.trainer.precision_plugin, "scaler", None)

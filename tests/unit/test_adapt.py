@@ -227,7 +227,7 @@ def test_canonical_views_are_found_in_any_order():
     ("options", "message"),
     [
         (("--layout", "lgm"), "holds no object laid out as 'lgm'"),
-        (("--layout", "zero123", "--fov", "200"), "--fov 200.0 must lie between 0 and 180"),
+        (("--layout", "zero123", "--fov", "200"), "--fov 200, which is not between 0.1 and 170"),
     ],
 )
 def test_a_persons_mistake_is_one_line(tmp_path, options, message):

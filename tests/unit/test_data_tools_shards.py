@@ -285,7 +285,7 @@ def no_metadata(members):
         (cameras_with(canonical_inputs=[]), "names 0 canonical_inputs, expected 4: elevation 0, azimuth 0,"),
         (cameras_with(canonical_inputs=[0, 1]), "names 2 canonical_inputs, expected 4"),
         (cameras_with([0, 90, 185, 270]), "view 2: is canonical input 2 but stands at azimuth 185.0"),
-        (spoil_picture, "view 1: picture does not decode: 13 bytes, neither WebP nor PNG"),
+        (spoil_picture, "view 1: picture cannot be decoded: 13 bytes, neither WebP nor PNG"),
         (jpeg_picture, "bytes, neither WebP nor PNG"),  # which training could not read either
         (grey_picture, "view 1: picture is L, not RGBA"),
         (small_picture, "view 1: picture is 16x8, expected 16x16"),
