@@ -103,8 +103,18 @@ def test_validation_during_training_and_evaluation_agree(trained, dataset, tmp_p
     assert value == pytest.approx(trained[1], abs=1e-4)
 
 
-class Killed(Exception):
-    pass
+class Killed(BaseException):
+    """As SIGKILL: no handler of errors sees it."""
+
+
+UNINTERRUPTED = ["train.max_steps=6", "train.val_every_steps=100", "train.global_batch_size=4"]
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("whole")
+    run_train(dataset, folder, *UNINTERRUPTED)
+    return read_checkpoint(folder / "checkpoints" / "last.ckpt")
 
 
 def dies_at(monkeypatch, global_step: int, micro_batch: int = 0) -> None:
@@ -123,18 +133,15 @@ def dies_at(monkeypatch, global_step: int, micro_batch: int = 0) -> None:
     monkeypatch.setattr(LGMModule, "training_step", training_step)
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(dataset, tmp_path, monkeypatch):
-    options = ["train.max_steps=6", "train.val_every_steps=100", "train.global_batch_size=4"]
-    run_train(dataset, tmp_path / "whole", *options)
-
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(whole, dataset, tmp_path, monkeypatch):
     dies_at(monkeypatch, global_step=5)
     with pytest.raises(Killed):
-        run_train(dataset, tmp_path / "cut", *options)
+        run_train(dataset, tmp_path / "cut", *UNINTERRUPTED)
     monkeypatch.undo()
     assert read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")["global_step"] == 4
-    run_train(dataset, tmp_path / "cut", *options)  # resume=auto
+    run_train(dataset, tmp_path / "cut", *UNINTERRUPTED)  # resume=auto
 
-    whole, cut = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "cut"))
+    cut = read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")
     assert whole["global_step"] == cut["global_step"] == 6
     for name, tensor in network_weights(whole).items():
         assert torch.equal(tensor, network_weights(cut)[name]), name
@@ -142,16 +149,14 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(dataset, tmp_path, m
     assert steps == ["1", "2", "3", "4", "5", "6"]
 
 
-def test_two_kills_in_the_middle_of_a_step_lose_nothing(dataset, tmp_path, monkeypatch):
-    options = ["train.max_steps=5", "train.val_every_steps=100", "train.global_batch_size=4"]
-    run_train(dataset, tmp_path / "whole", *options)
+def test_two_kills_in_the_middle_of_a_step_lose_nothing(whole, dataset, tmp_path, monkeypatch):
     for _ in range(2):
         dies_at(monkeypatch, global_step=2, micro_batch=1)
         with pytest.raises(Killed):
-            run_train(dataset, tmp_path / "cut", *options)
+            run_train(dataset, tmp_path / "cut", *UNINTERRUPTED)
         monkeypatch.undo()
-    run_train(dataset, tmp_path / "cut", *options)
-    whole, cut = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "cut"))
+    run_train(dataset, tmp_path / "cut", *UNINTERRUPTED)
+    cut = read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")
     for name, tensor in network_weights(whole).items():
         assert torch.equal(tensor, network_weights(cut)[name]), name
 
