@@ -48,7 +48,7 @@ _RANGES = {
 FIX = "fetch the file again, or export it anew with the program that wrote it"
 _MOST_STARTS = 64  # weights that were started from weights that were started from …
 # The sections of a run's configuration that it builds objects from, whose classes' names are on record.
-_BUILT = (
+BUILT = (
     "model",
     "renderer",
     "loss",
@@ -59,6 +59,7 @@ _BUILT = (
     "trainer",
     "callbacks",
     "logger",
+    "multiview",
 )
 
 
@@ -129,7 +130,7 @@ def check_run(config: Any, chosen: Network | None = None) -> dict[str, Any]:
     The rest says how the run was made. It is compared and shown and never built, so that the names of classes
     (`_target_`) stand in it as names, where a run has them.
     """
-    run = plain(config, built=_BUILT, finite=False)
+    run = plain(config, built=BUILT, finite=False)
     if not isinstance(run, dict):
         raise ValueError("it records no model, scene and resolution of this program")
     return {**run, **check_record({key: run[key] for key in SECTIONS if key in run}, chosen)}
@@ -144,7 +145,7 @@ def check_training(training: Any) -> dict[str, Any]:
     for _ in range(_MOST_STARTS):
         facts = plain({key: value for key, value in level.items() if key not in ("config", "before")})
         if "config" in level:
-            facts["config"] = plain(level["config"], built=_BUILT)
+            facts["config"] = plain(level["config"], built=BUILT)
         kept = known if kept is None else kept.setdefault("before", {})
         kept |= facts
         _check_fields({**facts, **({"before": level["before"]} if "before" in level else {})}, Training, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 import types
 import zipfile
@@ -20,13 +21,16 @@ from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.resume import check_resume
 from lgm.cli.train import start
 from lgm.models import LGM
+from lgm.models.networks import NETWORKS
 from lgm.models.pretrained import find_weights, read_weights
-from lgm.models.records import Resolution, Scene
+from lgm.models.records import BUILT, Resolution, Scene
 from scripts.export import export
 from scripts.export import main as export_main
 from tests.unit.test_configs import composed
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+OF_HYDRA = ("hparams_search", "launcher", "experiment", "debug")  # deltas over others, and Hydra's own
 NET = {
     "_target_": "lgm.models.LGM",
     "down_channels": [32, 32],
@@ -439,6 +443,17 @@ def test_a_run_of_before_is_taken_by_every_door(weights, run_config, training, t
 def test_scene_and_resolution_are_those_of_the_configuration(training):
     for section, schema in (("scene", Scene), ("resolution", Resolution)):
         assert set(plain(training)[section]) == set(schema.__annotations__)
+
+
+def test_networks_and_sections_of_the_configuration_are_known():
+    """A new network stands in NETWORKS, and a new group that is built in BUILT, or no record of it loads."""
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        targets = re.findall(r"^\s*_target_: (\S+)", path.read_text(), re.MULTILINE)
+        group = path.relative_to(ROOT / "configs").parts[0].removesuffix(".yaml")
+        if group == "model":
+            assert set(targets) <= set(NETWORKS), f"{path.name}: lgm.models.networks.NETWORKS"
+        elif targets and group not in ("train", "evaluate", *OF_HYDRA):
+            assert group in BUILT, f"{path.name}: lgm.models.records.BUILT"
 
 
 # Networks of one's own.
