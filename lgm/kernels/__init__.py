@@ -4,6 +4,7 @@ from lgm.kernels.choice import KernelChoice, kernels_run, use_kernels
 from lgm.kernels.convolution import Conv2d
 from lgm.kernels.hull import fused_enter
 from lgm.kernels.norm import GroupNorm, autocast_dtype, fused_group_norm
+from lgm.kernels.resize import double
 from lgm.kernels.resnet import BlockOptions, fused_resnet_block
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "GroupNorm",
     "KernelChoice",
     "autocast_dtype",
+    "double",
     "fused_enter",
     "fused_group_norm",
     "fused_resnet_block",

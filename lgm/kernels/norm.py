@@ -144,8 +144,12 @@ def norm_backward(
     moments: Moments,
     silu: bool,
     added: Float[Tensor, "N C h w"] | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients by x, weight, bias and shift; that by x with `added` on top. All are channels-last."""
+    split: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients by x, weight, bias and shift; that by x with `added` on top. All are channels-last.
+
+    split: the first of these is by as many of x's channels, and the last result is by the others.
+    """
     from lgm.kernels.triton_kernels.norm import (
         backward_apply_kernel,
         backward_combine_kernel,
@@ -157,7 +161,11 @@ def norm_backward(
     sums = torch.empty_like(values), torch.empty_like(values)
     mean_grads = torch.empty_like(means), torch.empty_like(means)
     parameters = x.new_empty(2 if shift is None else 3, len(x), x.shape[1], dtype=torch.float32)
-    grad_x = torch.empty_like(x)
+    grad_x, grad_rest = torch.empty_like(x), None
+    if split is not None:
+        grad_x, grad_rest = (
+            torch.empty_like(part, memory_format=torch.channels_last) for part in (x[:, :split], x[:, split:])
+        )
     shifted = {"SHIFTED": shift is not None}
     own = (x, grad_y, weight, bias, weight if shift is None else shift, means, rstds)
     with torch.cuda.device_of(x):
@@ -169,11 +177,12 @@ def norm_backward(
             **tiles.at_once, **shifted,
         )  # fmt: skip
         backward_apply_kernel[tiles.writing](
-            *own, *mean_grads, x if added is None else added, grad_x, *tiles.size, tiles.width,
-            SILU=silu, ADDED=added is not None, **shifted, **tiles.block,
+            *own, *mean_grads, x if added is None else added, grad_x, grad_x if split is None else grad_rest,
+            *tiles.size, tiles.width, split or 0,
+            SILU=silu, ADDED=added is not None, SPLIT=split is not None, **shifted, **tiles.block,
         )  # fmt: skip
     kinds = [grad.to(weight.dtype) for grad in parameters.sum(1)]
-    return grad_x, kinds[0], kinds[1], None if shift is None else kinds[2]
+    return grad_x, kinds[0], kinds[1], None if shift is None else kinds[2], grad_rest
 
 
 class _Tiles:

@@ -32,6 +32,7 @@ class BlockOptions:
 
 def fused_resnet_block(
     x: Float[Tensor, "N C h w"],
+    rest: Float[Tensor, "N E h w"] | None,
     norms: tuple[Tensor, Tensor, Tensor, Tensor],
     convolutions: tuple[Tensor, Tensor, Tensor, Tensor],
     shortcut: tuple[Tensor, Tensor] | None,
@@ -39,19 +40,21 @@ def fused_resnet_block(
 ) -> Float[Tensor, "N D h w"]:
     """(conv(silu(norm(conv(silu(norm(x)))))) + shortcut(x)) * scale.
 
-    x: in `options.dtype`. norms, convolutions: weight and bias of the first and the second. shortcut: of a
-    1×1 convolution; None is x itself.
+    x: in `options.dtype`, with the channels of `rest` after its own where there is one. norms, convolutions:
+    weight and bias of the first and the second. shortcut: of a 1×1 convolution; None is x itself.
     """
     assert x.dtype == options.dtype, "the sum at the end is of one precision"
-    return _ResnetBlock.apply(x, *norms, *convolutions, *(shortcut or (None, None)), options)
+    return _ResnetBlock.apply(x, rest, *norms, *convolutions, *(shortcut or (None, None)), options)
 
 
 class _ResnetBlock(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rest: Tensor | None, *parameters: Any) -> Tensor:
         *tensors, options = parameters
         gain1, offset1, gain2, offset2, weight1, bias1, weight2, bias2, weight3, bias3 = tensors
         groups, eps, dtype = options.num_groups, options.eps, options.dtype
+        ctx.split = None if rest is None else x.shape[1]
+        x = x if rest is None else torch.cat([x, rest.to(x.dtype)], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
         own1, own2 = half_copy(weight1, dtype), half_copy(weight2, dtype)
         z1, moments1 = norm_forward(x, gain1, offset1, None, groups, eps, True, dtype)
@@ -77,19 +80,21 @@ class _ResnetBlock(torch.autograd.Function):
         grad_y = grad_y.to(x.dtype).contiguous(memory_format=torch.channels_last)
         grad_y, sums = scale_and_sum(grad_y, ctx.options.scale)
 
-        grad_z2, grad2 = convolution_gradients(grad_y, z2, own2, needs_weight=needs[7])
-        grad_y1, *grads2, grad_bias1 = norm_backward(grad_z2, y1, gain2, offset2, bias1, moments2, True)
+        grad_z2, grad2 = convolution_gradients(grad_y, z2, own2, needs_weight=needs[8])
+        grad_y1, *grads2, grad_bias1, _ = norm_backward(grad_z2, y1, gain2, offset2, bias1, moments2, True)
         del grad_z2
-        grad_z1, grad1 = convolution_gradients(grad_y1, z1, own1, needs_weight=needs[5])
+        grad_z1, grad1 = convolution_gradients(grad_y1, z1, own1, needs_weight=needs[6])
         del grad_y1
         skip, grad3 = grad_y, None
         if weight3 is not None:
-            skip, grad3 = convolution_gradients(grad_y, x, own3, padding=(0, 0), needs_weight=needs[9])
-        grad_x, *grads1, _ = norm_backward(grad_z1, x, gain1, offset1, None, moments1, True, added=skip)
+            skip, grad3 = convolution_gradients(grad_y, x, own3, padding=(0, 0), needs_weight=needs[10])
+        grad_x, *grads1, _, grad_rest = norm_backward(
+            grad_z1, x, gain1, offset1, None, moments1, True, skip, ctx.split
+        )
 
         grad1, grad2, grad3 = (
             None if grad is None else as_parameter(grad, weight)
             for grad, weight in ((grad1, weight1), (grad2, weight2), (grad3, weight3))
         )
         end2, end3 = (None if bias is None else sums.to(bias.dtype) for bias in (bias2, bias3))
-        return grad_x, *grads1, *grads2, grad1, grad_bias1, grad2, end2, grad3, end3, None
+        return grad_x, grad_rest, *grads1, *grads2, grad1, grad_bias1, grad2, end2, grad3, end3, None

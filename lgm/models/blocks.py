@@ -1,14 +1,11 @@
 """The blocks of the U-Net. Names of modules are those of the released weights."""
 
-from contextlib import nullcontext
-
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lgm.kernels import BlockOptions, Conv2d, GroupNorm, autocast_dtype, fused_resnet_block, kernels_run
+from lgm.kernels import BlockOptions, Conv2d, GroupNorm, autocast_dtype, double, fused_resnet_block
 from lgm.models.attention import NORM_EPS, NUM_NORM_GROUPS, MultiViewAttention
 
 
@@ -25,13 +22,18 @@ class ResnetBlock(nn.Module):
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV D h w"]:
+    def forward(
+        self, x: Float[Tensor, "BV C h w"], skip: Float[Tensor, "BV E h w"] | None = None
+    ) -> Float[Tensor, "BV D h w"]:
+        """skip: further channels of the block's input."""
         if self.norm1.is_fused(x) and x.dtype == autocast_dtype(x):
-            return self._fused(x)
+            return self._fused(x, skip)
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
         residual = self.conv2(self.norm2(self.conv1(self.norm1(x))))
         return (residual + self.shortcut(x)) * self.skip_scale
 
-    def _fused(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV D h w"]:
+    def _fused(self, x: Tensor, rest: Tensor | None) -> Float[Tensor, "BV D h w"]:
         norms, convolutions = (
             tuple(tensor for module in pair for tensor in (module.weight, module.bias))
             for pair in ((self.norm1, self.norm2), (self.conv1, self.conv2))
@@ -39,7 +41,7 @@ class ResnetBlock(nn.Module):
         shortcut = self.shortcut
         skip = None if isinstance(shortcut, nn.Identity) else (shortcut.weight, shortcut.bias)
         options = BlockOptions(self.norm1.num_groups, self.norm1.eps, self.skip_scale, x.dtype)
-        return fused_resnet_block(x, norms, convolutions, skip, options)
+        return fused_resnet_block(x, rest, norms, convolutions, skip, options)
 
 
 class Level(nn.Module):
@@ -53,13 +55,15 @@ class Level(nn.Module):
     attns: nn.ModuleList
     gradient_checkpointing = False
 
-    def pair(self, layer: int, x: Float[Tensor, "BV C h w"], num_views: int) -> Float[Tensor, "BV D h w"]:
+    def pair(
+        self, layer: int, num_views: int, x: Float[Tensor, "BV C h w"], skip: Tensor | None = None
+    ) -> Float[Tensor, "BV D h w"]:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._pair, layer, x, num_views, use_reentrant=False)
-        return self._pair(layer, x, num_views)
+            return checkpoint(self._pair, layer, num_views, x, skip, use_reentrant=False)
+        return self._pair(layer, num_views, x, skip)
 
-    def _pair(self, layer: int, x: Tensor, num_views: int) -> Tensor:
-        x, attn = self.nets[layer](x), self.attns[layer]
+    def _pair(self, layer: int, num_views: int, x: Tensor, skip: Tensor | None) -> Tensor:
+        x, attn = self.nets[layer](x, skip), self.attns[layer]
         return attn(x, num_views) if isinstance(attn, MultiViewAttention) else x
 
 
@@ -93,7 +97,7 @@ class DownBlock(Level):
     def forward(self, x: Float[Tensor, "BV C h w"], num_views: int) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for layer in range(len(self.nets)):
-            x = self.pair(layer, x, num_views)
+            x = self.pair(layer, num_views, x)
             skips.append(x)
         if self.downsample is not None:
             x = self.downsample(x)
@@ -143,16 +147,10 @@ class UpBlock(Level):
     ) -> Float[Tensor, "BV D H W"]:
         """skips: in the order in which they are consumed, one a layer."""
         for layer, skip in enumerate(skips):
-            x = self.pair(layer, torch.cat([x, skip], dim=1), num_views)
+            x = self.pair(layer, num_views, x, skip)
         if self.upsample is not None:
-            x = self.upsample(_doubled(x, self.upsample.fuse and kernels_run(x)))
+            x = self.upsample(double(x, self.upsample.fuse))
         return x
-
-
-def _doubled(x: Float[Tensor, "N C h w"], fused: bool) -> Float[Tensor, "N C 2*h 2*w"]:
-    """Each pixel four times. Autocast does that in float32; half precision copies the same numbers."""
-    with torch.autocast(x.device.type, enabled=False) if fused else nullcontext():
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def _attentions(num_layers: int, channels: int, attention: bool, skip_scale: float) -> nn.ModuleList:

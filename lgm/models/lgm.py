@@ -19,6 +19,7 @@ from lgm.kernels import KernelChoice, use_kernels
 from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
 from lgm.models.attention import AttentionChoice, use_attention
 from lgm.models.drafts import draft_poses, with_drafts
+from lgm.models.graphs import TrainingGraphs
 from lgm.models.unet import UNet, check_levels
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class LGM(nn.Module):
     """
 
     fuse = False  # set by `use_kernels`
+    graphs: TrainingGraphs | None = None  # replay the U-Net in training
 
     def __init__(
         self,
@@ -203,7 +205,8 @@ class LGM(nn.Module):
         self._map_size(*x.shape[-2:])
         num_views = x.shape[1]
         x = x.to(self.unet.conv_in.weight.dtype)
-        raw = self.unet(rearrange(x, "b v c h w -> (b v) c h w"), num_views)
+        x = rearrange(x, "b v c h w -> (b v) c h w")
+        raw = self.unet(x, num_views) if self.graphs is None else self.graphs(self.unet, x, num_views)
         with torch.autocast(x.device.type, enabled=False):  # as the U-Net's own last layer
             raw = self.conv(raw)
         return rearrange(raw, "(b v) c h w -> b v c h w", v=num_views)

@@ -1,47 +1,67 @@
-"""What a training step costs: with PyTorch's norms, with our own kernels, and compiled, side by side.
+"""What a training step costs, and its phases: with PyTorch's operations, with our own kernels, these as CUDA
+graphs, and compiled, side by side.
 
     python scripts/bench/train.py --model nano --batch 2
-    python scripts/bench/train.py --model big --batch 8 --device cuda --json out.json
+    python scripts/bench/train.py --model big --device cuda --state object --random-lpips --json out.json
 
-A step is what train.py takes with the preset: pictures and cameras to Gaussians, drawn from the supervised
-views, the default loss, backward, gradients clipped, AdamW, under bf16 on a GPU. Objects are balls over
-white; no data is read. `network` is the U-Net alone, forward and backward. Medians; compiling is warm-up.
+A step is what train.py takes with the preset: images and cameras to Gaussians, drawn from the supervised
+views, the loss, backward, gradients clipped, AdamW, under bf16 on a GPU. Objects are balls over white; no
+data is read. `network` is the U-Net alone, forward and backward. Medians of steps that each begin on an idle
+device; compiling is warm-up. A phase is what lies between two marks in the device's own work.
+
+--state init draws what an untrained network gives, and object a shell of Gaussians as a trained one does,
+whose gradients reach the network all the same. --random-lpips takes the paper's loss, its VGG16 with random
+weights: no values that mean anything, and the same work. The rate counts the products of convolutions,
+matrices and attention, forward and backward, as PyTorch's counter does; its peak is a large product's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from infer import timed  # its neighbour
+from infer import synchronize, timed  # its neighbour
 from omegaconf import DictConfig
+from render import object_scene  # another
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras, pixel_rays
 from lgm.cli import resolvers
 from lgm.cli.build import build_module, build_net
 from lgm.cli.runtime import keep_freed_memory
+from lgm.gaussians import Gaussians
 from lgm.kernels import use_kernels
+from lgm.losses.perceptual.trunks import TRUNKS
 from lgm.models.blocks import use_gradient_checkpointing
+from lgm.models.graphs import TrainingGraphs
 from lgm.training.module import LGMModule
-from lgm.types import Batch, Views
+from lgm.training.stopwatch import Stopwatch
+from lgm.types import Batch, Prediction, Views
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-WAYS = ("plain", "fused", "compiled")
+WAYS = ("plain", "fused", "graphs", "compiled")
 DECIDED_HERE = (
     "train.compile",
+    "train.graph",
+    "speed",
     "trainer",
     "model.net.kernels",
     "data.micro_batch_size",
     "train.global_batch",
 )
 RADIUS = 0.45  # of the balls
+PEAK_SIZE = 8192  # of the matrices whose product is the peak; a CPU's are an eighth of it
 
 
 def ball(cameras: Cameras, size: int) -> Views:
@@ -74,14 +94,68 @@ def make_module(cfg: DictConfig, way: str, device: torch.device) -> LGMModule:
     net = build_net(cfg).to(device)
     if cfg.train.gradient_checkpointing:
         use_gradient_checkpointing(net)
-    use_kernels(net, "plain" if way == "plain" else "auto")  # compiled, the hull is still our own
     if way == "compiled":
         net.unet.compile()
-    return build_module(cfg, net, cfg.batch).to(device).train()
+    if way == "graphs":
+        net.graphs = TrainingGraphs()
+    module = build_module(cfg, net, cfg.batch).to(device).train()
+    use_kernels(module, "plain" if way == "plain" else "auto")  # compiled, hull and loss are still our own
+    return module
 
 
-def measure(cfg: DictConfig, way: str, device: torch.device, repeats: int) -> dict[str, dict | float | None]:
-    module = make_module(cfg, way, device)
+class Shell(nn.Module):
+    """A network whose Gaussians are a trained one's, whatever its weights: their gradients are its own's."""
+
+    def __init__(self, net: nn.Module, scenes: int, device: torch.device) -> None:
+        super().__init__()
+        self.net = net
+        self.packed = object_scene(scenes, net.num_gaussians).to(device).packed()
+
+    def forward(self, *inputs: object) -> Gaussians:
+        packed = self.net(*inputs).packed()
+        return Gaussians.from_packed(self.packed + (packed - packed.detach()))
+
+
+def write_random_vgg(path: Path) -> None:
+    """A file such as torchvision's, of kernels that keep the variance."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in TRUNKS["vgg"].build().state_dict().items()}
+    weights = {}
+    for name, shape in shapes.items():
+        drawn = torch.randn(shape, generator=generator)
+        weights[name] = drawn * (2 / shape[1:].numel()) ** 0.5 if len(shape) == 4 else 0.01 * drawn
+    torch.save(weights, path)
+
+
+def measure_peak(device: torch.device) -> float:
+    """TFLOP/s of a large product, in bf16 on a GPU."""
+    size, dtype = (PEAK_SIZE, torch.bfloat16) if device.type == "cuda" else (PEAK_SIZE // 8, torch.float32)
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
+    return 2 * size**3 / timed(lambda: a @ b, device, 10)["median_ms"] / 1e9
+
+
+def timed_phases(
+    step: Callable[[Stopwatch], None], device: torch.device, repeats: int
+) -> tuple[dict[str, float], float]:
+    """Median milliseconds of each phase, and of their sum."""
+    stopwatch, rows = Stopwatch(), []
+    for _ in range(repeats):
+        synchronize(device)
+        stopwatch.start(device)
+        step(stopwatch)
+        stopwatch.end_step()
+        synchronize(device)
+        rows.append(stopwatch.read())
+    phases = {name: 1e3 * statistics.median(row[name] for row in rows) for name in rows[0]}
+    return phases, 1e3 * statistics.median(sum(row.values()) for row in rows)
+
+
+def measure(
+    cfg: DictConfig, way: str, device: torch.device, options: argparse.Namespace
+) -> dict[str, dict | float | None]:
+    module, repeats = make_module(cfg, way, device), options.repeats
+    net = Shell(module.net, cfg.batch, device) if options.state == "object" else module.net
     batch = make_batch(cfg, module.net.input_size, device)
     optimizer = module.make_optimizer(module.net)
     on_gpu = device.type == "cuda"
@@ -95,34 +169,73 @@ def measure(cfg: DictConfig, way: str, device: torch.device, repeats: int) -> di
         raw.float().square().mean().backward()
         module.net.zero_grad(set_to_none=True)
 
-    def step() -> None:
+    def step(stopwatch: Stopwatch | None = None) -> None:
+        module.stopwatch = stopwatch or Stopwatch()
         with autocast:
-            prediction = module.predict(batch)
+            prediction: Prediction = module.predict(batch, net)  # marks network and render
             total, _ = module.loss(prediction.render, batch.target, 0)
+        module.stopwatch.mark("loss")
         total.backward()
+        module.stopwatch.mark("backward")
         if module.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(module.net.parameters(), module.clip_grad_norm)
+        module.stopwatch.mark("clip")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        module.stopwatch.mark("optimizer")
 
+    found: dict[str, dict | float | None] = {}
+    if way == "plain" or options.way:  # counted where all products are PyTorch's own
+        use_kernels(module, "plain")
+        graphs, module.net.graphs = module.net.graphs, None
+        with FlopCounterMode(display=False) as counter:
+            step()
+        found["tflop"] = counter.get_total_flops() / 1e12
+        use_kernels(module, "plain" if way == "plain" else "auto")
+        module.net.graphs = graphs
+    found["network"] = timed(network, device, repeats)
+    step(), step()
     if on_gpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    found = {"network": timed(network, device, repeats), "step": timed(step, device, repeats)}
-    found["peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else None
+    found["step"] = timed(step, device, repeats)
+    # A graph's memory is the allocator's reserve, and counts as free once it is recorded.
+    reserved, allocated = (torch.cuda.max_memory_reserved, torch.cuda.max_memory_allocated)
+    peak = reserved if way == "graphs" else allocated
+    found["peak_gib"] = peak(device) / 2**30 if on_gpu else None
+    found["phases_ms"], _ = timed_phases(step, device, repeats)
+    if options.trace:
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+        with profile(activities=activities) as profiler:
+            step()
+            synchronize(device)
+        profiler.export_chrome_trace(str(options.trace.with_name(f"{options.trace.stem}_{way}.json")))
     return found
 
 
 def show(report: dict) -> None:
     options = report["options"]
     table = Table(title=f"{options['model']}, batch {options['batch']}, {report['device']}")
-    for column in ("", "network, ms", "step, ms", "objects/s", "peak, GiB"):
+    columns = ("", "network, ms", "step, ms", "objects/s", "TFLOP/s", "peak, GiB")
+    for column in columns:
         table.add_column(column, justify="right" if column else "left")
+    tflop = next((row["tflop"] for row in report["ways"].values() if "tflop" in row), None)
     for way, row in report["ways"].items():
         step, peak = row["step"]["median_ms"], row["peak_gib"]
         speed = f"{1e3 * options['batch'] / step:.1f}"
         memory = "–" if peak is None else f"{peak:.2f}"
-        table.add_row(way, f"{row['network']['median_ms']:.1f}", f"{step:.1f}", speed, memory)
-    Console().print(table)
+        rate = "–" if tflop is None else f"{1e3 * tflop / step:.1f}"
+        table.add_row(way, f"{row['network']['median_ms']:.1f}", f"{step:.1f}", speed, rate, memory)
+    console = Console()
+    console.print(table)
+    console.print(f"state {options['state']}; a large product: {report['peak_tflops']:.1f} TFLOP/s")
+    phases = Table(title="phases, ms")
+    names = list(next(iter(report["ways"].values()))["phases_ms"])
+    for column in ("", *names):
+        phases.add_column(column, justify="right" if column else "left")
+    for way, row in report["ways"].items():
+        phases.add_row(way, *(f"{row['phases_ms'][name]:.1f}" for name in names))
+    console.print(phases)
 
 
 def main() -> None:
@@ -137,33 +250,50 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], help="an option of train.py, as often as wanted"
     )
+    parser.add_argument("--state", choices=("init", "object"), default="init", help="what is drawn")
+    parser.add_argument(
+        "--random-lpips", action="store_true", help="loss=paper, its VGG16 with random weights"
+    )
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--trace", type=Path, help="also write <name>_<way>.json of one step, for Perfetto")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     options = parser.parse_args()
     ways = options.way or (WAYS if options.device.type != "cpu" else ("plain",))
-    if options.device.type == "cpu" and "fused" in ways:
-        parser.error("--way fused is a GPU's; give --device cuda")
+    for way in ("fused", "graphs"):
+        if options.device.type == "cpu" and way in ways:
+            parser.error(f"--way {way} is a GPU's; give --device cuda")
     for option in options.set:
         if option.startswith(DECIDED_HERE):
             parser.error(f"--set {option} has no effect: --way and --device decide that")
+    with tempfile.TemporaryDirectory() as folder:
+        report = run(options, ways, Path(folder))
+    show(report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def run(options: argparse.Namespace, ways: tuple[str, ...], folder: Path) -> dict:
     keep_freed_memory()  # as train.py does
     resolvers.register()
+    loss = []
+    if options.random_lpips:
+        write_random_vgg(folder / "vgg16.pth")
+        loss = ["loss=paper", f"loss.terms.lpips.loss.weights_path={folder / 'vgg16.pth'}"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         given = [f"model={options.model}", "data.path=none", f"+batch={options.batch}", "run_dir=none"]
         trainer = ["trainer=cpu"] if options.device.type == "cpu" else []
-        cfg = compose("train", overrides=[*given, *trainer, *options.set])
+        cfg = compose("train", overrides=[*given, *trainer, *loss, *options.set])
     on_gpu = options.device.type == "cuda"
-    report = {
-        "options": {"model": options.model, "batch": options.batch, "set": options.set},
+    kept = ("model", "batch", "set", "state", "random_lpips")
+    return {
+        "options": {name: getattr(options, name) for name in kept},
         "device": torch.cuda.get_device_name(options.device)
         if on_gpu
         else f"{options.device} with {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "ways": {way: measure(cfg, way, options.device, options.repeats) for way in ways},
+        "peak_tflops": measure_peak(options.device),
+        "ways": {way: measure(cfg, way, options.device, options) for way in ways},
     }
-    show(report)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

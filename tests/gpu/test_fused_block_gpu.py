@@ -61,6 +61,18 @@ def test_a_block(channels, shape, dtype):
     check(ResnetBlock(*channels, 0.7), torch.randn(shape, device="cuda"), dtype)
 
 
+class Joined(ResnetBlock):
+    """Whose input is two maps."""
+
+    def forward(self, x):
+        return super().forward(x[:, :96], x[:, 96:])
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_block_on_a_skip(dtype):
+    check(Joined(224, 64, 0.7), torch.randn(4, 224, 40, 24, device="cuda"), dtype)
+
+
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize(
     "layer", [(9, 64, 3, 1, 1), (64, 128, 3, 2, 1), (128, 14, 3, 1, 1), (256, 256, 3, 1, 1)]

@@ -49,7 +49,7 @@ def distance_kernel(
 
 
 @triton.jit
-def _window(width, num_channels, across, WINDOWS: tl.constexpr, CHANNELS: tl.constexpr):
+def window(width, num_channels, across, WINDOWS: tl.constexpr, CHANNELS: tl.constexpr):
     """This program's windows of 2×2 pixels, `across` in a row: their row and column, the place of their first
     number within the image, and their channels."""
     window = tl.program_id(0) * WINDOWS + tl.arange(0, WINDOWS)
@@ -67,7 +67,7 @@ def pool_kernel(
     WINDOWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     across, down = width // 2, height // 2
-    row, column, place, channels = _window(width, num_channels, across, WINDOWS, CHANNELS)
+    row, column, place, channels = window(width, num_channels, across, WINDOWS, CHANNELS)
     inside = (row < down)[:, None] & (channels < num_channels)[None, :]
     image = tl.program_id(1).to(tl.int64)
     x += image * height * width * num_channels
@@ -98,7 +98,7 @@ def pool_backward_kernel(
     """The first of the largest of four takes the gradient, as PyTorch's does; and none where that is 0, where
     the ReLU lets nothing through."""
     across, down = width // 2, height // 2
-    row, column, place, channels = _window(width, num_channels, across, WINDOWS, CHANNELS)
+    row, column, place, channels = window(width, num_channels, across, WINDOWS, CHANNELS)
     inside = (row < down)[:, None] & (channels < num_channels)[None, :]
     image = tl.program_id(1).to(tl.int64)
     grad_y += image * down * across * num_channels

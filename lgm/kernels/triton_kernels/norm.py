@@ -218,9 +218,10 @@ def backward_combine_kernel(
 def backward_apply_kernel(
     x, grad_y, weight, bias, shift, means, rstds, mean_grads, mean_products,
     added,  # [N, P, C]: what else x's gradient is made of
-    grad_x,  # [N, P, C]
-    num_pixels, num_channels, group_width,
-    SILU: tl.constexpr, SHIFTED: tl.constexpr, ADDED: tl.constexpr,
+    grad_x,  # [N, P, C], or of the first `split` channels
+    grad_rest,  # of the others
+    num_pixels, num_channels, group_width, split,
+    SILU: tl.constexpr, SHIFTED: tl.constexpr, ADDED: tl.constexpr, SPLIT: tl.constexpr,
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
@@ -236,4 +237,13 @@ def backward_apply_kernel(
     grad *= tl.load(rstds + group, there, 0.0)[None, :]
     if ADDED:
         grad += tl.load(added + place, inside, 0.0).to(tl.float32)
-    tl.store(grad_x + place, grad.to(grad_x.dtype.element_ty), inside)
+    grad = grad.to(grad_x.dtype.element_ty)
+    if SPLIT:
+        pixels = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+        pixels = (tl.program_id(1).to(tl.int64) * num_pixels + pixels)[:, None]
+        first = (channels < split)[None, :]
+        tl.store(grad_x + pixels * split + channels[None, :], grad, inside & first)
+        rest = num_channels - split
+        tl.store(grad_rest + pixels * rest + (channels - split)[None, :], grad, inside & ~first)
+    else:
+        tl.store(grad_x + place, grad, inside)
