@@ -35,6 +35,7 @@ from lgm.cli.validate import (
     refuse_options,
     typed,
 )
+from lgm.kernels import kernels_for
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, load_strictly, weights_hash
 from lgm.models.lgm import splat_size
@@ -62,6 +63,7 @@ def evaluate(cfg: DictConfig) -> float | None:
         infer(cfg, weights)
 
     with open_dict(cfg):
+        cfg.kernels = kernels_for(cfg.speed, cfg.kernels)
         for back_end in COMPUTED_BY:
             if cfg[back_end] is not None:
                 cfg.model.net[back_end] = cfg[back_end]

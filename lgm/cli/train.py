@@ -27,10 +27,12 @@ from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
 from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
+from lgm.cli.speed import apply_speed
 from lgm.cli.validate import check_training, num_devices
 from lgm.models import LGM
 from lgm.models.blocks import use_gradient_checkpointing
 from lgm.models.checkpoint import released_rotation
+from lgm.models.graphs import TrainingGraphs
 from lgm.models.lgm import splat_size
 from lgm.models.networks import complete_net
 from lgm.models.pretrained import freeze, match_spacing, read_weights, start_from
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 def train(cfg: DictConfig) -> float | None:
     """Train; return the metric that a sweep optimises, or None where it was never measured."""
     batches = check_training(cfg)
+    apply_speed(cfg)
     run_dir = Path(cfg.run_dir)
     check_recordable(cfg)  # raises now for what cannot be resolved, or read again
     datamodule = build_datamodule(cfg, accumulation=batches.accumulation)
@@ -60,6 +63,8 @@ def train(cfg: DictConfig) -> float | None:
         use_gradient_checkpointing(net)
     if cfg.train.compile:
         net.unet.compile()  # in place: names in checkpoints stay
+    if cfg.train.graph:
+        net.graphs = TrainingGraphs()
     module = build_module(cfg, net, batches.global_batch)
     callbacks = build_callbacks(cfg)
     for callback in callbacks.values():

@@ -1,6 +1,6 @@
 """Fused operations of the network, each beside the plain one that it equals."""
 
-from lgm.kernels.choice import KernelChoice, kernels_run, use_kernels
+from lgm.kernels.choice import KernelChoice, kernels_for, kernels_run, use_kernels
 from lgm.kernels.convolution import Conv2d
 from lgm.kernels.hull import fused_enter
 from lgm.kernels.norm import GroupNorm, autocast_dtype, fused_group_norm
@@ -17,6 +17,7 @@ __all__ = [
     "fused_enter",
     "fused_group_norm",
     "fused_resnet_block",
+    "kernels_for",
     "kernels_run",
     "use_kernels",
 ]

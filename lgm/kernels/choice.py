@@ -17,6 +17,27 @@ KernelChoice = Literal["auto", "plain"]
 KERNEL_CHOICES = ("auto", "plain")
 
 
+# What `speed` stands for.
+SPEEDS: dict[str, KernelChoice] = {"eager": "plain", "fast": "auto"}
+
+
+def kernels_for(
+    speed: str | None, kernels: KernelChoice | None, name: str = "kernels"
+) -> KernelChoice | None:
+    """The kernels of a speed, "eager" (PyTorch's own) or "fast" (ours where they run); None, those given.
+
+    name: of `kernels`, for messages. Raises ValueError for an unknown speed, or kernels that are another's.
+    """
+    if speed is None:
+        return kernels
+    if speed not in SPEEDS:
+        raise ValueError(f"speed={speed} is not one of {', '.join(SPEEDS)}")
+    own = SPEEDS[speed]
+    if kernels is not None and kernels != own:
+        raise ValueError(f"speed={speed} is {name}={own} and {name}={kernels} is set; leave one of them out")
+    return own
+
+
 def use_kernels(net: nn.Module, choice: KernelChoice) -> None:
     """Let what `net` can fuse, the modules with a flag `fuse`, be computed by our own kernels where they run
     ("auto"), or never ("plain")."""

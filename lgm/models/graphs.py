@@ -37,7 +37,8 @@ class TrainingGraphs:
         parameters = [p for p in unet.parameters() if p.requires_grad]
         if not parameters or not x.is_cuda or x.requires_grad or not torch.is_grad_enabled():
             return unet(x, num_views)
-        autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+        kind = x.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         places = tuple(p.data_ptr() if p.requires_grad else -p.data_ptr() for p in unet.parameters())
         key = (x.shape, x.dtype, num_views, autocast, places)
         if key != self._key:
@@ -60,10 +61,11 @@ class _Recording:
         self.parameters = parameters
         self.x = x.detach().clone()
         self.calls = 0
+        kind = x.device.type
 
         def compute() -> Tensor:
             # Its cache would hold casts of weights that a later replay has to make again.
-            with torch.autocast("cuda", autocast, enabled=autocast is not None, cache_enabled=False):
+            with torch.autocast(kind, autocast, enabled=autocast is not None, cache_enabled=False):
                 return unet(self.x, num_views)
 
         with torch.cuda.device(x.device), torch.enable_grad():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lgm.cameras import Cameras, plucker_rays
 from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, Anchors, Rotation, activate, raw_scale
-from lgm.kernels import KernelChoice, use_kernels
+from lgm.kernels import KernelChoice, kernels_for, use_kernels
 from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
 from lgm.models.attention import AttentionChoice, use_attention
 from lgm.models.drafts import draft_poses, with_drafts
@@ -124,6 +124,7 @@ class LGM(nn.Module):
         where: str | Path,
         weights: WeightChoice = "auto",
         dtype: torch.dtype = torch.float32,
+        speed: str | None = None,
         **changes: Any,
     ) -> LGM:
         """The network of a checkpoint or of released weights, ready to be used (`eval`).
@@ -134,6 +135,7 @@ class LGM(nn.Module):
         weights: of a checkpoint with EMA weights, "ema" or "raw"; "auto" takes these. See
             `lgm.models.pretrained.read_weights`.
         dtype: of the weights; torch.float16 and torch.bfloat16 need half the memory (`in_half`).
+        speed: "eager" or "fast", see `kernels`; None is "fast", unless `kernels` is given.
         changes: arguments of `LGM` to set otherwise than they were trained with.
 
         Raises FileNotFoundError or ValueError in one line.
@@ -141,6 +143,7 @@ class LGM(nn.Module):
         from lgm.models.checkpoint import load_released, load_strictly  # both know this class
         from lgm.models.pretrained import options_of, read_weights
 
+        changes["kernels"] = kernels_for(speed, changes.get("kernels")) or "auto"
         found = read_weights(where, weights, network=cls)
         net = cls(**options_of(found, cls, changes))
         if found.config is None:
