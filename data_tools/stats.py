@@ -105,21 +105,28 @@ def main(arguments: list[str] | None = None) -> int:
 def choose(index: Index, num_objects: int | None, num_on_sheet: int) -> list[ShardPart]:
     """Which objects to read of which shard; shards without one are left out."""
     total = index.num_samples
-    chosen = np.arange(total)
+    # None for all: no list of as many as an index counts, which may be one that lies.
+    chosen = None
     if num_objects is not None and num_objects < total:
         generator = np.random.default_rng(_SAMPLE_SEED)
         chosen = np.sort(generator.choice(total, num_objects, replace=False))
-    spread = np.linspace(0, len(chosen) - 1, min(num_on_sheet, len(chosen))).round().astype(int)
-    on_sheet = chosen[spread]
+    count = total if chosen is None else len(chosen)
+    spread = np.linspace(0, count - 1, min(num_on_sheet, count)).round().astype(int)
+    on_sheet = spread if chosen is None else chosen[spread]
     parts, start = [], 0
     for shard in index.shards:
         end = start + shard.samples
-        here, shown = (places[(places >= start) & (places < end)] - start for places in (chosen, on_sheet))
-        if len(here):
-            ordinals = None if len(here) == shard.samples else tuple(here.tolist())
-            parts.append(ShardPart(shard.name, ordinals, frozenset(shown.tolist())))
+        ordinals = None if chosen is None else _within(chosen, start, end)
+        if ordinals is None or ordinals:
+            whole = ordinals is None or len(ordinals) == shard.samples
+            shown = frozenset(_within(on_sheet, start, end))
+            parts.append(ShardPart(shard.name, None if whole else ordinals, shown))
         start = end
     return parts
+
+
+def _within(numbers: np.ndarray, start: int, end: int) -> tuple[int, ...]:
+    return tuple((numbers[(numbers >= start) & (numbers < end)] - start).tolist())
 
 
 def _each(count, parts: list[ShardPart], workers: int) -> Iterator[tuple[Tally, list]]:

@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 
+from data_tools import stats, verify
 from lgm.data import names, shard_files, table, urls
 from lgm.data.filters import Filters
 from lgm.data.sample import ShardInfo, parse_index
@@ -244,14 +245,14 @@ def test_a_table_has_a_longest_size(tmp_path, monkeypatch):
 
 def test_the_largest_index_takes_no_more_memory_than_a_machine_has():
     """Of the shapes that JSON can have, empty lists in lists take most for their length."""
-    size = names.MOST_INDEX_BYTES // 64
+    size = names.MOST_INDEX_BYTES // 256
     text = '{"version":1,"shards":[' + "[[]]," * ((size - 40) // 5) + "[]]}"
     tracemalloc.start()
     with pytest.raises(ValueError, match="needs shards with name"):
         parse_index(text, "index.json")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 64 * peak < 2**31
+    assert 256 * peak < 2**31
 
 
 def test_strange_files_in_the_cache_are_no_fault(tmp_path):
@@ -259,3 +260,22 @@ def test_strange_files_in_the_cache_are_no_fault(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     assert len(list(UrlFiles("http://h/set", tmp_path, ANY)._entries())) == 3
     assert shard_files.shard_files("/set", tmp_path, 0).path == "/set"
+
+
+@pytest.mark.parametrize(("command", "options"), [(stats, []), (verify, ["--no-reprojection"])])
+def test_the_tools_of_a_folder_believe_no_counts_that_its_files_deny(command, options, tmp_path, capsys):
+    folder = write_dataset(tmp_path / "set")
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][0] |= {"samples": 9 * 10**8, "bytes": names.MOST_BYTES}
+    shard = folder / "train-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:3000])
+    (folder / "index.json").write_text(json.dumps(index))
+    tracemalloc.start()
+    try:
+        code = command.main([str(folder), "--workers", "1", *options])
+    except ValueError as error:
+        assert "shard train-000000.tar: " in str(error)  # told of what lies there
+    else:
+        assert code == 1 and f"index.json says {names.MOST_BYTES}" in capsys.readouterr().out
+    assert tracemalloc.get_traced_memory()[1] < 1 << 28
+    tracemalloc.stop()
