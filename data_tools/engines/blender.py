@@ -14,6 +14,7 @@ from PIL import Image
 
 from data_tools.engines.base import Engine, EngineUnavailable, GeometryView
 from data_tools.engines.blender_process import BlenderFault, BlenderProcess, find_blender
+from data_tools.engines.coincident import set_apart
 from data_tools.engines.textures import texture_pixels, within_its_edges
 from data_tools.lights import environment
 from data_tools.meshes.images import MAX_TEXTURE_SIZE
@@ -73,6 +74,7 @@ class BlenderEngine(Engine):
         mesh = load_mesh(
             path, plan.normalize, plan.world_from_file, plan.max_triangles, plan.companions, plan.tints
         )
+        set_apart(mesh.surfaces)
         return self._views(mesh.surfaces, plan), mesh.notes
 
     def close(self) -> None:

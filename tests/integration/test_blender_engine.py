@@ -175,6 +175,34 @@ def test_gltf_looks_alike_in_both(engines, tmp_path):
     assert np.abs(blender[..., 3].astype(int) - opengl[..., 3]).mean() < 1
 
 
+def cabinet(folder: Path, triangles: str) -> Path:
+    """A box whose faces are there twice: the same ones, the other way round, or cut into other triangles; and
+    a door that lies on its front."""
+    corners = trimesh.creation.box((1, 1, 0.6)).vertices
+    lines = [f"v {x} {y} {z}" for x, y, z in [*corners, (-0.4, -0.4, 0.3), (0.4, -0.4, 0.3), (0.4, 0.4, 0.3)]]
+    quads = [(1, 2, 4, 3), (5, 7, 8, 6), (1, 5, 6, 2), (3, 4, 8, 7), (1, 3, 7, 5), (2, 6, 8, 4)]
+    cut = {"same": (0, 1, 2, 3), "turned": (3, 2, 1, 0), "other": (1, 2, 3, 0)}[triangles]
+    lines += ["usemtl side", *(f"f {q[0]} {q[1]} {q[2]}\nf {q[0]} {q[2]} {q[3]}" for q in quads)]
+    again = [[quad[i] for i in cut] for quad in quads]
+    lines += ["usemtl again", *(f"f {q[0]} {q[1]} {q[2]}\nf {q[0]} {q[2]} {q[3]}" for q in again)]
+    lines += ["usemtl side", "f 9 10 11"]
+    (folder / "a.mtl").write_text("newmtl side\nKd 0.7 0.6 0.5\nnewmtl again\nKd 0.7 0.6 0.5\n")
+    (folder / "a.obj").write_text("mtllib a.mtl\n" + "\n".join(lines))
+    return folder / "a.obj"
+
+
+@pytest.mark.parametrize("triangles", ["same", "turned", "other"])
+def test_faces_that_are_there_twice_are_as_bright_as_in_opengl(engines, tmp_path, triangles):
+    for ours, other in zip(*draw(engines, cabinet(tmp_path, triangles), 6, geometry=True), strict=True):
+        a, b = ours.picture, other.picture
+        both = inside_of_both(a, b)
+        difference = np.abs(a[..., :3].astype(int) - b[..., :3]).max(axis=-1)[both]
+        assert both.sum() > 1000 and np.median(difference) < 12 and (difference > 40).mean() < 0.02
+        hit = (ours.depth > 0) & (other.depth > 0)
+        assert np.percentile(np.abs(ours.depth - other.depth)[hit], 98) < 1e-3
+        assert np.percentile(np.abs(ours.normal - other.normal)[hit], 98) < 1e-2
+
+
 def test_a_dead_blender_costs_one_object(engines, tmp_path):
     engine, path = engines["blender"], asymmetric(tmp_path)
     plan = make_plan(resolution=16, num_views=4)
