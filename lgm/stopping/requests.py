@@ -44,6 +44,7 @@ class _Requests:
         self.received_at = 0.0
         self.deferring = False
         self.holds = 0
+        self.has_raised = False
         self.waits_for_data = False
         self.previous: dict[int, Any] = {}
 
@@ -67,10 +68,12 @@ class _Requests:
                 _say("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
         elif now - self.received_at > _ECHO_S and number != _HANGUP:
             self.insisted = True
-        self.raise_if_due()
+        if not self.has_raised:  # else it is ending: another exception would hit whatever cleans up
+            self.raise_if_due()
 
     def raise_if_due(self) -> None:
         if self.is_due:
+            self.has_raised = True
             raise RunStopped(self.received, at_once=True)
 
 
