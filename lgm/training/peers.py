@@ -9,15 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from lightning.pytorch.strategies.launchers import subprocess_script
-from torch import distributed
 
 _POLL_S = 0.5
-# From a rank's death until this process is ended too: gloo reports it at once, NCCL when it is told to give
-# up, and then a checkpoint is written.
-_ABORT_AFTER_S = 5.0
+# From a rank's death until this process is ended too: gloo reports it at once, and then a checkpoint is
+# written. NCCL may let the first rank wait for ever.
 _PATIENCE_S = 120.0
 
 
@@ -37,12 +34,7 @@ class _Watch(threading.Thread):
         dead = next(((rank, code) for rank, code in enumerate(codes, 1) if code), None)
         if dead is None:
             return
-        # This thread ends with the process, which has been told by its own collective, or is told now.
-        time.sleep(_ABORT_AFTER_S)
-        if distributed.is_initialized() and distributed.get_backend() == "nccl":
-            with suppress(Exception):
-                distributed.distributed_c10d._abort_process_group()
-        time.sleep(_PATIENCE_S)
+        time.sleep(_PATIENCE_S)  # a daemon: it ends with the process, which its own collective has told
         for rank in self._ranks:
             rank.send_signal(signal.SIGKILL)
         sys.stderr.write(
