@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from lgm.data.web import ends_in_time
+from lgm.data.web import EndingResponse, ends_in_time
 
 _MOST_REDIRECTS = 10
 _USER_AGENT = "lgm-training data_tools.download"
@@ -74,6 +74,8 @@ class _Session(requests.Session):
 
 
 class _HTTPConnection(HTTPConnection):
+    response_class = EndingResponse
+
     def connect(self) -> None:
         with ends_in_time(self):
             super().connect()
@@ -84,6 +86,8 @@ class _HTTPConnection(HTTPConnection):
 
 
 class _HTTPSConnection(HTTPSConnection):
+    response_class = EndingResponse
+
     def connect(self) -> None:
         with ends_in_time(self):
             super().connect()

@@ -18,6 +18,7 @@ from lgm.masking import masked
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 10
+_MOST_TRAILERS, _LONGEST_LINE = 100, 1 << 16  # as http.client has it for headers
 
 
 def ask(url: str, name: str, headers: Mapping[str, str], timeout_s: float) -> http.client.HTTPResponse:
@@ -107,7 +108,22 @@ def ends_in_time(connection: http.client.HTTPConnection) -> Iterator[None]:
         raise TimeoutError(f"no whole answer within {limit_s:g} s")
 
 
+class EndingResponse(http.client.HTTPResponse):
+    """Its chunks have an end: the library would read the lines behind the last one for ever."""
+
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(_MOST_TRAILERS):
+            line = self.fp.readline(_LONGEST_LINE + 1)
+            if len(line) > _LONGEST_LINE:
+                raise http.client.LineTooLong("trailer line")
+            if line in (b"\r\n", b"\n", b""):
+                return
+        raise http.client.HTTPException(f"got more than {_MOST_TRAILERS} trailers")
+
+
 class _HTTPConnection(http.client.HTTPConnection):
+    response_class = EndingResponse
+
     def connect(self) -> None:
         with ends_in_time(self):
             super().connect()

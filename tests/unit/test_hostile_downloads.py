@@ -112,6 +112,15 @@ def test_the_head_of_an_answer_ends_in_time(answer, tmp_path):
         fetcher(timeout_s=0.2).fetch(f"{server.url}/a.bin", tmp_path / "a.bin")
 
 
+def test_lines_behind_the_last_chunk_end(tmp_path):
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+    with (
+        raw_server(endless(OK + chunks, b"A: b\r\n")) as server,
+        pytest.raises(FetchError, match="2 attempts"),
+    ):
+        fetcher().fetch(f"{server.url}/a.bin", tmp_path / "a.bin")
+
+
 @pytest.mark.parametrize(
     "head",
     [

@@ -205,6 +205,17 @@ def test_the_head_of_an_answer_ends_in_time(kind, monkeypatch):
         fetched(server.url)
 
 
+def trailers(head: str):
+    return itertools.chain([OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"], endless(b"A: b\r\n"))
+
+
+def test_lines_behind_the_last_chunk_end():
+    with raw_server(trailers) as server, pytest.raises(OSError, match="more than 100 trailers, 2 times"):
+        fetched(server.url)
+    with raw_server(lambda head: itertools.islice(trailers(head), 4)) as server:
+        assert fetched(server.url, max_bytes=9) == b"ok"
+
+
 def test_an_error_page_without_end_is_not_read():
     with (
         raw_server(lambda head: itertools.chain([b"HTTP/1.1 403 No\r\n\r\n"], endless())) as server,
