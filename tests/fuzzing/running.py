@@ -23,7 +23,7 @@ from tests.fuzzing.mutations import Mutation
 MEMORY_BYTES = 2 << 30
 TIME_S = 10.0
 _LONGEST_LINE = 1500
-_INPUTS_A_FORK = 50
+_INPUTS_A_FORK = 250
 
 
 @dataclass(frozen=True)
