@@ -9,10 +9,8 @@ and pictures.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +35,7 @@ from data_tools.renders import (
     remove_abandoned,
     write_views,
 )
+from data_tools.worker_pool import process_pool
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG
 from lgm.cameras.checks import fov_fault
 from lgm.data.decode import IMAGE_FORMATS, MAX_VIEW_SIDE, opened_image
@@ -190,8 +189,7 @@ def _in_order(adapt: partial, folders: Iterator[Path], workers: int) -> Iterator
     if workers == 1:
         yield from map(adapt, folders)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with process_pool(workers) as pool:
         # In batches: map would walk a million folders before its first result.
         while batch := list(islice(folders, 16 * workers)):
             yield from pool.map(adapt, batch)

@@ -7,20 +7,27 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lgm import stopping
+from lgm.errors import RunStopped
 from lgm.masking import masked
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Leave the program with main's exit code; a person's mistake is one line and exit code 2."""
+    """Leave the program with main's exit code; a person's mistake is one line and exit code 2.
+
+    A signal that asks for an end (`lgm.stopping`) ends the program at once: what it has written is whole.
+    """
     try:
-        code = main()
-        sys.stdout.flush()
+        with stopping.handled(last_resort=True):
+            code = main()
+            sys.stdout.flush()
+    except RunStopped as stopped:
+        stopping.end_workers()
+        print(f"{stopped}; run the same command again to go on", file=sys.stderr)
+        code = stopped.exit_code
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {masked(error)}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        code = 130
     except BrokenPipeError:
         # Someone read the first lines only (`| head`); Python would complain again while closing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

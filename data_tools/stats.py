@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.stats_page import page
 from data_tools.tally import Case, Histogram, Tally, figures
 from data_tools.verify import read_index, split_sizes
+from data_tools.worker_pool import process_pool
 from lgm.data.decode import MAX_VIEW_SIDE, opened_image
 from lgm.data.members import ShardMembers, read_file
 from lgm.data.sample import Index, check_sample, json_object
@@ -133,8 +132,7 @@ def _each(count, parts: list[ShardPart], workers: int) -> Iterator[tuple[Tally, 
     if workers == 1:
         yield from map(count, parts)
         return
-    # spawn: the parent may hold threads of a library, which a fork would copy in pieces.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         yield from pool.map(count, parts)
 
 

@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +25,7 @@ from data_tools.reprojection import Tally, reproject
 from data_tools.sample_checks import SAMPLE_CHECKS, has_canonical_views, is_adapted
 from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.shard_writer import file_sha256
+from data_tools.worker_pool import process_pool
 from lgm.data.sample import (
     INDEX_NAME,
     TABLE_NAME,
@@ -180,8 +179,7 @@ def _reports(options: argparse.Namespace, index: Index, share: float) -> Iterato
     if options.workers == 1 or len(index.shards) == 1:
         yield from map(check, index.shards)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+    with process_pool(options.workers) as pool:
         yield from pool.map(check, index.shards)
 
 

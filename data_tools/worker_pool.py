@@ -6,9 +6,13 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+from lgm import stopping
 
 # A fresh process now and then, so that leaks in drivers and readers stay small.
 TASKS_PER_WORKER = 500
@@ -35,7 +39,10 @@ class _Worker:
         # spawn, not fork: a forked child inherits threads and graphics contexts in pieces.
         context = multiprocessing.get_context("spawn")
         self.connection, far_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(far_end, make_handler, arguments), daemon=True)
+        parent_pid = stopping.parent_of_workers()
+        self.process = context.Process(
+            target=_serve, args=(far_end, make_handler, arguments, parent_pid), daemon=True
+        )
         self.process.start()
         far_end.close()
         self.is_ready = False
@@ -142,6 +149,26 @@ def run_tasks(
                 worker.stop()
 
 
+@contextmanager
+def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Spawned workers that leave signals to this process and end with it; what ends the block early does not
+    wait for what they were given."""
+    pool = ProcessPoolExecutor(
+        workers,
+        # spawn: this process may hold threads of a library, which a fork would copy in pieces.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=stopping.begin_worker,
+        initargs=(stopping.parent_of_workers(),),
+    )
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stopping.end_workers()
+        raise
+    pool.shutdown()
+
+
 def _receive(worker: _Worker, limit_s: float) -> Any:
     """The worker's result, a Lost, or None where there is nothing yet."""
     try:
@@ -162,8 +189,11 @@ def _receive(worker: _Worker, limit_s: float) -> Any:
     return None
 
 
-def _serve(connection: Connection, make_handler: Callable[..., Handler], arguments: tuple) -> None:
+def _serve(
+    connection: Connection, make_handler: Callable[..., Handler], arguments: tuple, parent_pid: int | None
+) -> None:
     """In the worker process: answer tasks until the parent closes its end."""
+    stopping.begin_worker(parent_pid)
     try:
         handler = make_handler(*arguments)
     except (ValueError, TypeError, OSError) as error:
@@ -173,6 +203,6 @@ def _serve(connection: Connection, make_handler: Callable[..., Handler], argumen
     while True:
         try:
             task = connection.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         connection.send(("result", handler(task)))

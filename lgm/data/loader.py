@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -46,8 +45,7 @@ class Loader(DataLoader):
         if self.num_workers == 0:
             return self._batches(super().__iter__())
         in_main_thread = threading.current_thread() is threading.main_thread()
-        # The kernel's notice is of the end of a thread; another one may end before the program.
-        self.worker_init_fn = partial(_begin, os.getpid() if in_main_thread else None)
+        self.worker_init_fn = partial(_begin, stopping.parent_of_workers())
         before = signal.getsignal(signal.SIGCHLD)
         with stopping.starting_workers():
             iterator = super().__iter__()

@@ -5,6 +5,7 @@ from lgm.stopping.processes import (
     begin_worker,
     end_with,
     end_workers,
+    parent_of_workers,
     starting_workers,
     tell_launcher,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "handled",
     "held",
     "is_handled",
+    "parent_of_workers",
     "received",
     "starting_workers",
     "tell_launcher",

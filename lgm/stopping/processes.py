@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -50,6 +51,12 @@ def begin_worker(parent_pid: int | None) -> None:
     if parent_pid is not None:
         end_with(parent_pid)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def parent_of_workers() -> int | None:
+    """For `begin_worker`: this process, where its main thread starts the worker. The kernel's notice is of
+    the end of a thread, and another one may end before the program."""
+    return os.getpid() if threading.current_thread() is threading.main_thread() else None
 
 
 def end_with(parent_pid: int) -> None:

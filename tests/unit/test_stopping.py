@@ -2,15 +2,19 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from data_tools.command import run_command
 from lgm import stopping
 from lgm.errors import RunStopped
 from lgm.stopping import requests
 from lgm.training.checkpoint_io import AtomicCheckpointIO
-from tests.clock import FakeClock
+from tests.clock import GIVE_UP_S, FakeClock
 
 
 def send(number=signal.SIGTERM):
@@ -113,3 +117,49 @@ def test_a_wait_for_data_is_cut_where_no_other_rank_waits(alone, is_cut):
         except RunStopped as stopped:
             cut = not stopped.at_once
         assert cut == is_cut and stopping.received() == signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_data_tool_with_its_number_and_one_line(number, capsys):
+    with pytest.raises(SystemExit) as left:
+        run_command(lambda: send(number))
+    assert left.value.code == 128 + number
+    assert capsys.readouterr().err == f"stopped by {number.name}; run the same command again to go on\n"
+
+
+POOL = """
+import os, sys, time
+from data_tools.command import run_command
+from data_tools.worker_pool import process_pool
+
+def main():
+    with process_pool(2) as pool:
+        for _ in pool.map(print, ["at work"]):
+            pass
+        pending = [pool.submit(time.sleep, 600) for _ in range(8)]
+        sys.stderr.write("waits\\n")
+        pending[0].result()
+
+if __name__ == "__main__":
+    run_command(main)
+"""
+
+
+def test_a_signal_to_a_data_tool_and_its_workers_waits_for_no_task(tmp_path):
+    (tmp_path / "tool.py").write_text(POOL)
+    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2])])}
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "tool.py"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **path},
+    )
+    try:
+        assert process.stderr.readline() == "waits\n"
+        os.killpg(process.pid, signal.SIGTERM)
+        _, stderr = process.communicate(timeout=GIVE_UP_S)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    assert stderr == "stopped by SIGTERM; run the same command again to go on\n"
