@@ -157,6 +157,17 @@ def test_missing_normals_are_flat_and_stored_ones_stay(tmp_path):
     np.testing.assert_allclose(only(file, tmp_path).normals[0, 0], [-0.6, 0, 0.8], atol=0.01)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_a_normal_that_is_none_is_made_anew_and_the_others_stay(tmp_path, bad):
+    normals = np.tile([0, 0.6, 0.8], (4, 1))
+    normals[1] = (0, bad, 0)
+    file = GltfFile()
+    file.node(file.primitive(NORMAL=file.accessor(normals)))
+    stored = only(file, tmp_path).normals
+    np.testing.assert_allclose(stored[0], [[0, 0.6, 0.8], [0, 0, 1], [0, 0.6, 0.8]], atol=1e-6)
+    np.testing.assert_allclose(stored[1], np.tile([0, 0.6, 0.8], (3, 1)), atol=1e-6)
+
+
 def test_nodes_below_cameras_and_lights_and_matrices_of_columns(tmp_path):
     matrix = np.array([[0, -2, 0, 5], [2, 0, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1]], dtype=float)
     file = GltfFile(cameras=[{"type": "perspective", "perspective": {"yfov": 1, "znear": 1}}])

@@ -98,7 +98,8 @@ class _Reader:
             matrices = vertex_matrices(joints, triangles.attributes)[None]
         else:
             matrices = instance_matrices(self._document, placed)[:, None, :3]
-        parts = [_placed_triangles(triangles, matrix) for matrix in matrices]
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are found, and noted, later
+            parts = [_placed_triangles(triangles, matrix) for matrix in matrices]
         positions, normals, orders = (np.concatenate(part) for part in zip(*parts, strict=True))
         corners = triangles.corners
         uv, emission_uv, drawn = self._coordinates(material, triangles.attributes)
@@ -173,10 +174,9 @@ def _placed_triangles(
     """
     local = triangles.attributes["POSITION"].astype(np.float64)
     linear, corners = matrices[..., :3], triangles.corners
-    with np.errstate(invalid="ignore"):  # NaN and infinity are found, and noted, later
-        # As one product of matrices where it is one matrix, which is many times faster.
-        vertices = local @ linear[0].T if len(linear) == 1 else np.einsum("vij,vj->vi", linear, local)
-        vertices = vertices + matrices[..., 3]
+    # As one product of matrices where it is one matrix, which is many times faster.
+    vertices = local @ linear[0].T if len(linear) == 1 else np.einsum("vij,vj->vi", linear, local)
+    vertices = vertices + matrices[..., 3]
     # What is mirrored is wound the other way round; its corners are exchanged so that fronts stay fronts.
     is_mirrored = np.linalg.det(linear) < 0
     flipped = np.broadcast_to(is_mirrored, len(local))[corners].sum(axis=1) >= 2
@@ -192,8 +192,14 @@ def _placed_triangles(
     stored = stored.astype(np.float64)
     normals = stored @ cofactors[0].T if len(cofactors) == 1 else np.einsum("vij,vj->vi", cofactors, stored)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
-    normals = (normals / np.where(length > 0, length, 1.0)).astype(np.float32)
-    return positions, normals[np.take_along_axis(corners, orders, axis=1)], orders
+    is_usable = (np.isfinite(length) & (length > 0))[:, 0]
+    normals[~is_usable], length[~is_usable] = 0.0, 1.0
+    normals = (normals / length).astype(np.float32)
+    chosen = np.take_along_axis(corners, orders, axis=1)
+    normals = normals[chosen]
+    if not is_usable.all():  # where one is zero or no number the face's own stands for it
+        normals = np.where(is_usable[chosen][..., None], normals, _flat_normals(positions))
+    return positions, normals, orders
 
 
 def _flat_normals(positions: np.ndarray) -> np.ndarray:

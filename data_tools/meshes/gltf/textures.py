@@ -116,7 +116,7 @@ class Textures:
         else:
             raise Unreadable("has neither a bufferView nor a uri")
         if content[:12].tobytes().startswith(b"\xabKTX"):
-            raise Unreadable("is KTX2 (Basis Universal), which is not read")
+            raise Unreadable("is KTX2 (KHR_texture_basisu), which is not read")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # measured below
