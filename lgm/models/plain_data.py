@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from lgm.errors import shown
 
 _DEEPEST = 64
-_MOST_VALUES = 20_000
+_MOST_VALUES = 100_000
 _LONGEST_TEXT = 20_000
 _LARGEST_WHOLE = 2**53
 _MOST_ITEMS = 64  # of a list whose type is known
