@@ -82,7 +82,8 @@ def load_ply(path: str | Path, up: str = "y") -> Gaussians:
         raise FileNotFoundError(f"no such file: {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; write it again")
-    with reading(path, "it is no .ply of 3D Gaussians, or damaged"):
+    # What overflows becomes infinite, and is named below.
+    with reading(path, "it is no .ply of 3D Gaussians, or damaged"), np.errstate(over="ignore"):
         ply = PlyData.read(_ascii_header(path))
         x = unpacked(ply) if is_compressed(ply) else _columns(ply, path)
     if not len(x):
