@@ -152,7 +152,7 @@ def _without_degenerate(surface: Surface) -> Surface:
     edge_a = surface.positions[:, 1] - surface.positions[:, 0]
     edge_b = surface.positions[:, 2] - surface.positions[:, 0]
     area = np.linalg.norm(np.cross(edge_a, edge_b), axis=1)
-    longest = np.maximum((edge_a**2).sum(axis=1), (edge_b**2).sum(axis=1))
+    longest = np.maximum(np.einsum("fc,fc->f", edge_a, edge_a), np.einsum("fc,fc->f", edge_b, edge_b))
     keep = area > 1e-10 * np.maximum(longest, 1e-300)
     return surface.take(keep)
 

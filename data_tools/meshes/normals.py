@@ -21,15 +21,16 @@ def crease_normals(positions: np.ndarray, crease_angle_deg: float = CREASE_ANGLE
     Triangles with opposite winding count with their normal turned round, so that a mesh whose
     faces point anywhere still shades smoothly.
     """
+    # In single precision, and small integers: of millions of triangles these arrays are the largest of all.
     weighted = face_normals(positions)
     length = np.linalg.norm(weighted, axis=1, keepdims=True)
-    unit = weighted / np.maximum(length, 1e-30)
-    face_of_corner = np.repeat(np.arange(len(positions)), 3)
+    unit = (weighted / np.maximum(length, 1e-300)).astype(np.float32)
+    weighted = (weighted / max(float(length.max(initial=0.0)), 1e-300)).astype(np.float32)
     order, run_end = _group_by_position(positions.reshape(-1, 3))
-    faces = face_of_corner[order]
+    faces = (order // 3).astype(np.int32)
     total = weighted[faces]
     min_cosine = np.cos(np.deg2rad(crease_angle_deg))
-    active = np.arange(len(order))
+    active = np.arange(len(order), dtype=np.int32)
     for step in range(1, _MAX_NEIGHBOURS):
         active = active[active + step < run_end[active]]
         if len(active) == 0:
@@ -49,13 +50,17 @@ def crease_normals(positions: np.ndarray, crease_angle_deg: float = CREASE_ANGLE
 def _group_by_position(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An order in which equal points stand together, and for each place the end of its run."""
     # Files store a seam's two sides as numbers that may differ in the last digit.
-    extent = max(float(np.ptp(points, axis=0).max()), 1e-30)
-    keys = np.round(points / (extent * 1e-6)).astype(np.int64)
-    order = np.lexsort(keys.T)
-    keys = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)]))
-    ends = np.append(starts[1:], len(order))
-    return order, np.repeat(ends, ends - starts)
+    low = points.min(axis=0)
+    extent = max(float((points.max(axis=0) - low).max()), 1e-300)
+    cells = (np.round((points[:, k] - low[k]) / (extent * 1e-6)).astype(np.int64) for k in range(3))
+    key = next(cells)  # of 20 bits each
+    for cell in cells:
+        key = (key << 21) | cell
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+    ends = np.append(starts[1:], len(order)).astype(np.int32)
+    return order.astype(np.int32), np.repeat(ends, np.diff(starts, append=len(order)))
 
 
 def usable_normals(normals: np.ndarray | None) -> bool:

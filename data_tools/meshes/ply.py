@@ -58,6 +58,7 @@ def read_ply(path: Path, max_triangles: int) -> Mesh:
     notes: list[str] = []
     try:
         file = read_elements(path)
+        notes += file.notes
         vertices = file.elements.get("vertex", {})
         missing = [axis for axis in "xyz" if axis not in vertices]
         if missing:

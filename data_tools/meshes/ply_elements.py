@@ -53,22 +53,53 @@ class Ragged:
 
 @dataclass(frozen=True)
 class PlyFile:
-    """elements: by name, then by property in lower case: [rows], or a Ragged. comments: without their key."""
+    """elements: by name, then by property in lower case: [rows], or a Ragged. comments: without their key.
+    notes: what was passed over."""
 
     elements: dict[str, dict[str, np.ndarray | Ragged]]
     comments: list[str]
+    notes: tuple[str, ...] = ()
 
 
 def read_elements(path: Path) -> PlyFile:
     """Raises BrokenPly, and OSError."""
     content = path.read_bytes()
     order, elements, comments, start = _header(content)
-    source = _Ascii(content[start:]) if order == "" else _Binary(content, start, order)
-    read = {}
-    for element in elements:
-        read[element.name] = source.rows(element)
+    if order:
+        return PlyFile(_all_rows(_Binary(content, start, order), elements), comments)
+    try:
+        return PlyFile(_all_rows(_Ascii(content[start:]), elements), comments)
+    except BrokenPly:
+        kept = _as_the_header_says(content[start:], elements)
+        if kept is None:
+            raise
+    # MeshLab has written lists that its own header does not name.
+    note = "its lines hold more than its header says; the rest of each is left out"
+    return PlyFile(_all_rows(_Ascii(kept), elements), comments, (note,))
+
+
+def _all_rows(source: _Ascii | _Binary, elements: list[Element]) -> dict[str, dict[str, np.ndarray | Ragged]]:
+    rows = {element.name: source.rows(element) for element in elements}
     source.finish()
-    return PlyFile(read, comments)
+    return rows
+
+
+def _as_the_header_says(text: bytes, elements: list[Element]) -> bytes | None:
+    """A row a line, without what stands behind its last property; None where a line holds too little."""
+    lines = iter([line.split() for line in text.splitlines() if line.strip()])
+    kept: list[bytes] = []
+    for element in elements:
+        for _ in range(element.count):
+            words, end = next(lines, []), 0
+            for p in element.properties:
+                try:
+                    end += 1 + (int(words[end]) if p.counted_by else 0)
+                except (IndexError, ValueError):
+                    return None
+            if end > len(words):
+                return None
+            kept += words[:end]
+    return b" ".join(kept)
 
 
 def _header(content: bytes) -> tuple[str, list[Element], list[str], int]:

@@ -238,8 +238,12 @@ def test_a_ply_that_is_cut_off_or_names_no_vertex_is_refused(tmp_path, kind):
     with pytest.raises(UnrenderableMesh, match="fewer than its header says|ends within element face"):
         read_ply(path, ANY)
     if kind == "ascii":
-        path.write_bytes(whole + b"1 2 3\n")
-        with pytest.raises(UnrenderableMesh, match="3 numbers more than its header says"):
+        path.write_bytes(whole.replace(b"3 0 1 2\n", b"3 0 1 2 9 1 1 1\n") + b"1 2 3\n")
+        mesh = read_ply(path, ANY)
+        assert mesh.num_triangles == 3 and area(mesh) == pytest.approx(1.5)
+        assert mesh.notes == ["its lines hold more than its header says; the rest of each is left out"]
+        path.write_bytes(whole.replace(b"3 0 1 2\n", b"3 0 1\n2\n9 9\n"))
+        with pytest.raises(UnrenderableMesh, match="than its header says"):
             read_ply(path, ANY)
     for number in (4, -1):
         with pytest.raises(UnrenderableMesh, match=f"names vertex {number} of 4"):
