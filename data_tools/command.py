@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lgm import stopping
+import lgm.stopping as stopping
 from lgm.errors import RunStopped
 from lgm.masking import masked
 

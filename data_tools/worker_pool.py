@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from lgm import stopping
+import lgm.stopping as stopping
 
 # A fresh process now and then, so that leaks in drivers and readers stay small.
 TASKS_PER_WORKER = 500
