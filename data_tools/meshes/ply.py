@@ -12,7 +12,8 @@ from PIL import Image
 from data_tools.colors import srgb_to_linear
 from data_tools.meshes.beside import IMAGE_SUFFIXES, open_texture, same_stem
 from data_tools.meshes.named_files import ply_textures
-from data_tools.meshes.ply_elements import BrokenPly, Ragged, read_elements
+from data_tools.meshes.ply_elements import Ragged, read_elements
+from data_tools.meshes.ply_header import BrokenPly
 from data_tools.meshes.polygons import triangulate
 from data_tools.meshes.surfaces import (
     UNCOLORED,
