@@ -41,6 +41,8 @@ def test_two_runs_that_start_in_one_second_have_a_folder_each(config, mode, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LGM_SWEEP_DIR", raising=False)
     first = with_hydra(config)
+    # The clock stands; Hydra's own is back with the next configuration.
+    OmegaConf.register_new_resolver("now", lambda pattern: "2026-11-30_12-00-00", replace=True)
     configs = [first, *(copy.deepcopy(first) for _ in range(2))]
     for cfg in configs:
         getattr(RunDir(), "on_run_start" if mode == "run" else "on_multirun_start")(cfg)
