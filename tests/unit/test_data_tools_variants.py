@@ -177,7 +177,7 @@ def test_how_a_variant_was_made_is_never_said_anew(tmp_path):
 
 
 def test_attribution_names_each_work_once(tmp_path):
-    shard = ShardInfo("train-0.tar", 3, 10, "0" * 64)
+    shard = ShardInfo("train-0.tar", 3, 10_240, "0" * 64)
     index = Index((shard,), splits={"train": (shard.name,)})
     lines = [{**entry, "shard": shard.name} for entry in (CHAIR, *variants_of(CHAIR, 2, UIDS))]
     (tmp_path / "objects.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
