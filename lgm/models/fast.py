@@ -44,9 +44,10 @@ class FastLGM:
         if mode is not None and not compile:
             raise ValueError(f"mode={mode!r} is torch.compile's and has no effect with compile=False")
         self.net = net.eval().requires_grad_(False)
-        if compile:
-            # Weights that lie so make every convolution's output lie so.
+        if compile or (graph and net.unet.norm_out.fuse):
+            # Weights that lie so make every convolution's output lie so, and our own norms take it so.
             net.unet.to(memory_format=torch.channels_last)
+        if compile:
             net.unet.compile(mode=mode, dynamic=False)
         self.graph = graph
         self._recordings: dict[torch.Size, _Recording] = {}
