@@ -15,6 +15,12 @@ _KINDS = (
     (r"^material .* not found", "missing material"),
     (r"names no texture", "no texture named"),
     (r"^NaN or infinite vertices", "NaN vertices"),
+    (r"^uid .* is taken", "uid taken"),
+    (r"^its files have changed", "changed since"),
+    (r" has Tr 1,", "Tr 1 drawn opaque"),
+    (r"^its lines hold more", "lines longer than the header says"),
+    (r"texture and colours", "texture and colours"),
+    (r"alpha 0", "alpha 0 everywhere"),
 )
 
 
