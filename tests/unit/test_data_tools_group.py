@@ -101,7 +101,7 @@ def test_the_page_of_authors(tmp_path, capsys):
     shards.mkdir()
     names = ("train-000000.tar", "val-000000.tar")
     index = Index(
-        tuple(ShardInfo(name, 1, 10, "0" * 64) for name in names),
+        tuple(ShardInfo(name, 1, 10_240, "0" * 64) for name in names),
         splits={"train": (names[0],), "val": (names[1],)},
     )
     (shards / "index.json").write_text(index.to_json())
