@@ -26,6 +26,8 @@ NORMALIZATIONS = ("sphere", "box")
 _READERS = {".obj": read_obj, ".ply": read_ply, ".stl": read_stl, ".glb": read_gltf, ".gltf": read_gltf}
 
 
+# Numbers that overflow, in the file or on the way, are not finite: `finite_triangles` names them.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def load_mesh(
     path: Path,
     normalize: str,
