@@ -75,24 +75,35 @@ class OpenGLEngine(Engine):
         self._context.release()
 
     def _views(self, surfaces, plan: RenderPlan) -> Iterator[np.ndarray | GeometryView]:
+        # Whoever takes the views may draw with another engine between them: each stretch makes this one's
+        # context the current one.
+        textures = TextureCache(self._context)
+        on_gpu: list[GpuSurface] = []
+        extent = Extent(surfaces)
+        try:
+            with self._context:
+                self._prepare(plan)
+                while surfaces:  # freeing each as it is uploaded, so that no mesh is held twice
+                    surface = surfaces.pop(0)
+                    on_gpu.append(GpuSurface(self._context, self._surface_program, surface, textures))
+            for c2w in plan.c2w:
+                with self._context:
+                    picture = self._draw(on_gpu, extent, c2w, plan)
+                    view = self._with_geometry(picture, on_gpu) if plan.geometry else picture
+                yield view
+        finally:
+            with self._context:
+                for surface in on_gpu:
+                    surface.release()
+                textures.release()
+
+    def _prepare(self, plan: RenderPlan) -> None:
+        """What is drawn into, and by which light."""
         if self._targets is None or self._targets.resolution != plan.resolution:
             if self._targets is not None:
                 self._targets.release()
             self._targets = _Targets(self._context, plan.resolution, self._supersample)
         self._set_lights(plan)
-        textures = TextureCache(self._context)
-        on_gpu: list[GpuSurface] = []
-        extent = Extent(surfaces)
-        try:
-            while surfaces:  # freeing each as it is uploaded, so that no mesh is held twice
-                on_gpu.append(GpuSurface(self._context, self._surface_program, surfaces.pop(0), textures))
-            for c2w in plan.c2w:
-                picture = self._draw(on_gpu, extent, c2w, plan)
-                yield self._with_geometry(picture, on_gpu) if plan.geometry else picture
-        finally:
-            for surface in on_gpu:
-                surface.release()
-            textures.release()
 
     def _set_lights(self, plan: RenderPlan) -> None:
         program, lights = self._surface_program, plan.lights
@@ -165,13 +176,14 @@ class _Targets:
         self.multisampled.scissor = tuple(supersample * number for number in rectangle)
 
     def release(self) -> None:
-        for target in (
-            self.multisampled,
-            self.resolved,
-            self.resolved_texture,
-            self.geometry,
-            self.picture,
-        ):
+        framebuffers = (self.multisampled, self.resolved, self.geometry, self.picture)
+        attached = [
+            part
+            for framebuffer in framebuffers
+            for part in (*framebuffer.color_attachments, framebuffer.depth_attachment)
+            if part is not None
+        ]
+        for target in (*framebuffers, *attached):
             target.release()
 
 
@@ -203,5 +215,6 @@ def _make_context(device_index: int | None) -> moderngl.Context:
             f"no OpenGL 3.3 through EGL ({error}); install libegl1 and libgl1-mesa-dri, or a GPU driver "
             "with its graphics part (containers: NVIDIA_DRIVER_CAPABILITIES=all)"
         ) from error
-    context.gc_mode = "auto"
+    # No gc_mode: Python collects at any time, and would delete the objects of one engine by their numbers in
+    # the context of another that is current then, which draws garbage from there on. All are released here.
     return context

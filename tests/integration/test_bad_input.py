@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lgm.models import LGM
 from tests.datasets import write_dataset
 from tests.integration.running import MICRO, SHORT, run_script, start_script
 
@@ -68,8 +69,11 @@ def test_evaluation_of_nothing(tmp_path, dataset):
 
 def test_evaluation_refuses_what_would_have_no_effect(tmp_path, dataset):
     ckpt = tmp_path / "a.ckpt"
-    stored = {"model": {"net": {}}, "scene": {}, "resolution": {}}
-    torch.save({"state_dict": {}, "config": stored, "schema_version": 1}, ckpt)
+    net = {"down_channels": [32, 32], "down_attention": [False, False], "mid_attention": False}
+    net |= {"up_channels": [32], "up_attention": [False], "input_size": 16}
+    weights = {f"net.{name}": tensor for name, tensor in LGM(**net).state_dict().items()}
+    stored = {"model": {"net": net}, "scene": {}, "resolution": {}}
+    torch.save({"state_dict": weights, "config": stored, "schema_version": 1}, ckpt)
     options = [f"ckpt={ckpt}", f"data.path={dataset}", f"run_dir={tmp_path}"]
     for option in ("resolution=512x8", "data/views=window", "data.augment.camera_jitter=null"):
         line = one_error(run_script("evaluate.py", *options, option))

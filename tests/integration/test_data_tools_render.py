@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -41,6 +42,22 @@ def engine():
 def draw(engine, path: Path, num_views: int = 4, **plan_options) -> list[np.ndarray]:
     plan = make_plan(resolution=RESOLUTION, num_views=num_views, **plan_options)
     return list(engine.render(path, plan)[0])
+
+
+def test_engines_beside_each_other_draw_what_each_draws_alone(engine, markers, tmp_path):
+    """Between the views of one, others draw, are closed, and are collected as garbage."""
+    octahedron((0, 0, 0), 0.5, (255, 255, 0)).export(tmp_path / "other.ply")
+    alone = draw(engine, markers)
+    plan, together = make_plan(resolution=RESOLUTION, num_views=4), []
+    for view in engine.render(markers, plan)[0]:
+        together.append(view)
+        other = make_engine("opengl")
+        draw(other, tmp_path / "other.ply")
+        if len(together) % 2:
+            other.close()
+        del other
+        gc.collect()
+    assert all(np.array_equal(one, two) for one, two in zip(alone, together, strict=True))
 
 
 def octahedron(center, radius: float, color) -> trimesh.Trimesh:

@@ -146,6 +146,7 @@ def evaluated(tmp_path_factory) -> tuple[Path, Trainer]:
     )
     callbacks = {name: instantiate(node) for name, node in config.callbacks.items()}
     callbacks["measure"].make_untrained = lambda: make_net(0.5)
+    callbacks["measure"].untrained_objects = 32
     trainer = run_test(run_dir, list(callbacks.values()), [("one", "two/<b>&"), ("three",)])
     return run_dir, trainer
 
