@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling as _signals
 
 from lgm import stopping
 
@@ -47,10 +48,12 @@ class Loader(DataLoader):
         in_main_thread = threading.current_thread() is threading.main_thread()
         self.worker_init_fn = partial(_begin, stopping.parent_of_workers())
         before = signal.getsignal(signal.SIGCHLD)
+        if before is None or getattr(before, "__module__", None) == _signals.__name__:
+            before = signal.SIG_DFL  # PyTorch's own, which another of its loaders has left behind
         with stopping.starting_workers():
             iterator = super().__iter__()
         if in_main_thread:
-            signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, before)
         return self._batches(iterator)
 
     def _batches(self, iterator: Iterator[Any]) -> Iterator[Any]:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from data_tools.command import run_command
 from lgm import stopping
+from lgm.data.loader import Loader
 from lgm.errors import RunStopped
 from lgm.stopping import requests
 from lgm.training.checkpoint_io import AtomicCheckpointIO
@@ -171,3 +173,16 @@ def test_a_signal_to_a_data_tool_and_its_workers_waits_for_no_task(tmp_path):
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM, stderr
     assert stderr == "stopped by SIGTERM; run the same command again to go on\n"
+
+
+def test_a_loader_of_pytorchs_leaves_no_handler_to_ours():
+    """Its handler of SIGCHLD raises in the middle of whatever the main thread does when a worker dies."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        next(iter(DataLoader([torch.zeros(1)], num_workers=1)))
+        assert callable(signal.getsignal(signal.SIGCHLD))  # it stays, also without a worker
+        batches = iter(Loader([torch.zeros(1)], num_workers=1))
+        assert next(batches).shape == (1,)
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
