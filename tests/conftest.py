@@ -11,6 +11,7 @@ if not torch.cuda.is_available():
 import json
 import logging
 import random
+import signal
 import zlib
 from pathlib import Path
 
@@ -28,6 +29,8 @@ resolvers.register()
 # Networks here are tiny: a second thread costs more in waiting than it computes, most of all where
 # something else runs beside the tests.
 torch.set_num_threads(1)
+# nohup has processes ignore SIGHUP, which the program respects: tests of a lost terminal do not inherit it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_report_header():

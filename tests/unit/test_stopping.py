@@ -23,14 +23,6 @@ def send(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 
-@pytest.fixture(autouse=True)
-def _not_under_nohup():
-    """Which has processes ignore SIGHUP, and the program respects that."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock()
