@@ -3,7 +3,6 @@ changed, and tells another mesh of the same name from it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.meshes.named_files import find_named, named_files
+from data_tools.shard_writer import file_sha256
 from lgm.files import write_text
 
 SOURCE_NAME = "source.json"
@@ -51,7 +51,7 @@ def describe(meshes: Sequence[Path]) -> SourceRecord:
                 files[_absolute(named.path)] = None
     return SourceRecord(
         tuple(str(_absolute(mesh)) for mesh in meshes),
-        tuple((str(path), *_stat(path), _sha256(path)) for path in files),
+        tuple((str(path), *_stat(path), file_sha256(path)) for path in files),
         tuple(missing),
     )
 
@@ -95,7 +95,7 @@ def compare(folder: Path, meshes: Sequence[Path] | None = None) -> str:
 
 def mesh_digest(mesh: Path) -> str:
     """sha256 of a mesh's file; raises OSError."""
-    return _sha256(mesh)
+    return file_sha256(mesh)
 
 
 def _untouched(record: SourceRecord) -> bool:
@@ -114,11 +114,3 @@ def _absolute(path: Path) -> Path:
 def _stat(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -96,6 +96,15 @@ def test_prompts_of_no_use_are_one_line(ckpt, folders, tmp_path, options, messag
     assert isinstance(caught.value, (ValueError, FileNotFoundError, InstantiationException))
 
 
+def test_an_image_too_large_to_decode_is_named_before_anything_is_generated(ckpt, folders, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    options = ["data=images", "multiview=imagedream", f"multiview.folder={folders['image']}", *QUICK]
+    with pytest.raises(
+        ValueError, match=r"photo.png has 40 × 40 pixels, more than data.max_megapixels=0.001"
+    ):
+        run_evaluate(tmp_path / "photo.png", tmp_path / "out", ckpt, *options, "data.max_megapixels=0.001")
+
+
 def test_an_image_without_its_generator_is_told(ckpt, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
     result = run_script(

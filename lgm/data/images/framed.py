@@ -86,7 +86,7 @@ class Framing:
         """The object; raises BrokenSample for an image or a camera that is of no use."""
         capture = capture.in_order().check()
         for photo in capture.photos:
-            self._check_size(photo.picture)
+            self.check_size(photo.picture)
         outlines = []
         for photo in capture.photos:
             pixels = outline(cut_out(photo.picture, self.background)[..., 3])
@@ -115,7 +115,8 @@ class Framing:
             )
         return OwnPictures(capture, frame, self.background)
 
-    def _check_size(self, picture: Picture) -> None:
+    def check_size(self, picture: Picture) -> None:
+        """Raise BrokenSample for an image of more pixels than `max_megapixels`, before it is decoded."""
         megapixels = picture.width * picture.height / 1e6
         if megapixels > self.max_megapixels:
             raise BrokenSample(

@@ -43,7 +43,7 @@ class GeneratedSource(Source):
         `background` cuts out. text: beside every image.
     seed: of the first object; each further one has the next.
     batch_size: objects that are generated at once.
-    radius, fov_y_deg, max_resolution: as in `ImagesSource`.
+    radius, fov_y_deg, max_resolution, max_megapixels: as in `ImagesSource`.
     """
 
     remedy = ""
@@ -62,6 +62,7 @@ class GeneratedSource(Source):
         radius: float = 1.5,
         fov_y_deg: float = 49.1,
         max_resolution: int = 1024,
+        max_megapixels: float = 50.0,
     ) -> None:
         if split is not None:
             raise ValueError(f"generated views have no split {split!r}; leave data.split out")
@@ -81,7 +82,13 @@ class GeneratedSource(Source):
         self._text = text
         self._seed = seed
         self._batch_size = batch_size
-        self._framing = Framing(Keep(), radius=radius, fov_y_deg=fov_y_deg, max_resolution=max_resolution)
+        self._framing = Framing(
+            Keep(),
+            radius=radius,
+            fov_y_deg=fov_y_deg,
+            max_resolution=max_resolution,
+            max_megapixels=max_megapixels,
+        )
         self.uids = _names(self._inputs)
 
     @property
@@ -92,7 +99,7 @@ class GeneratedSource(Source):
         """Images can be opened, and the generator is ready; no view is generated for that."""
         for item in self._inputs:
             if isinstance(item, Path):
-                open_picture(item, turn=True)
+                self._framing.check_size(open_picture(item, turn=True))
         if not all(map(self._is_kept, range(self.num_objects))):
             self._generator.prepare()
         return []
@@ -161,7 +168,6 @@ def images_source(generator: ViewGenerator | None, generation: dict[str, Any], *
     for key, default in where.items():
         if (value := options.pop(key, default)) != default:
             raise ValueError(f"data.{key}={value} would have no effect beside multiview=…; leave it out")
-    options.pop("max_megapixels", None)
     return GeneratedSource(generator, **generation, **options)
 
 
