@@ -127,11 +127,17 @@ def opened_image(
             yield image
 
 
+def known_formats(formats: tuple[str, ...] | None = None) -> list[str]:
+    """Those of Pillow's formats that it reads here, AVIF and HEIF not everywhere; None is all. Never EPS: a
+    file of that kind is a program, and Pillow starts Ghostscript to run it."""
+    Image.init()
+    return [form for form in formats or Image.OPEN if form in Image.OPEN and form != "EPS"]
+
+
 def _open(
     source: bytes | Path, what: object, formats: tuple[str, ...] | None, kind: type[ValueError]
 ) -> Image.Image:
-    Image.init()
-    known = formats and [form for form in formats if form in Image.OPEN]  # AVIF and HEIF are not everywhere
+    known = known_formats(formats)
     try:
         with warnings.catch_warnings():
             # Of a size that is checked right behind, and of metadata that nobody reads.

@@ -230,3 +230,19 @@ def test_many_changes_of_workers_lose_nothing(monkeypatch):
     assert TASKS_PER_WORKER == 500
     done = list(run_tasks(iter(range(7)), [(make_double, ())] * 2, 60.0))
     assert sorted(done) == [(i, 2 * i) for i in range(7)]
+
+
+def test_a_texture_that_is_a_program_is_not_run(tmp_path):
+    """Pillow hands EPS to Ghostscript, under whatever name it comes."""
+    from PIL import Image
+
+    from lgm.data.decode import known_formats, opened_image
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with (
+        pytest.raises(ValueError, match="no image that this program reads"),
+        opened_image(tmp_path / "a.png", "it", max_pixels=100, formats=None, kind=ValueError),
+    ):
+        pass
+    assert "PNG" in known_formats() and "EPS" not in known_formats()

@@ -15,6 +15,7 @@ from data_tools.meshes.beside import find_texture
 from data_tools.meshes.gltf.document import Document, Unreadable, shown
 from data_tools.meshes.images import MAX_TEXTURE_SIZE, to_rgba
 from data_tools.meshes.surfaces import Sampler, UnrenderableMesh
+from lgm.data.decode import known_formats
 
 _TRANSFORM = "KHR_texture_transform"
 # Where a texture's image may stand instead, the best first; the last two may be all that there is.
@@ -120,7 +121,7 @@ class Textures:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # measured below
-                image = Image.open(io.BytesIO(content))
+                image = Image.open(io.BytesIO(content), formats=known_formats())
             if math.prod(image.size) > _MAX_PIXELS:
                 raise Unreadable(f"has {image.width} x {image.height} pixels, more than {_MAX_PIXELS}")
             image.load()
