@@ -1,4 +1,4 @@
-"""What a rendering is compared with its target by."""
+"""Loss terms on a prediction: its rendering, its targets, its Gaussians."""
 
 from lgm.losses.composite import CompositeLoss, LossTerm
 from lgm.losses.mask import AlphaMSE

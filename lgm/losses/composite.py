@@ -3,11 +3,15 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lgm.types import RenderOutput, Views
+from lgm.types import Prediction
 
 
 class LossTerm(nn.Module):
-    """One loss, its weight, and the optimizer step from which it counts."""
+    """One loss, its weight, and the optimizer step from which it counts.
+
+    loss: a `Prediction` to a scalar. It sees the rendering and its targets, the Gaussians, and the input
+        views: all that a batch holds on the device.
+    """
 
     def __init__(self, loss: nn.Module, weight: float = 1.0, start_step: int = 0) -> None:
         super().__init__()
@@ -28,13 +32,13 @@ class CompositeLoss(nn.Module):
         self.terms = nn.ModuleDict(terms)
 
     def forward(
-        self, render: RenderOutput, target: Views, step: int | None = None
+        self, prediction: Prediction, step: int | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """step: optimizer steps done; a term counts from its `start_step` on. None is outside of
         training, where all count."""
         # A term of weight 0 or before its start costs nothing: it is not computed.
         values = {
-            name: term.loss(render, target)
+            name: term.loss(prediction)
             for name, term in self.terms.items()
             if term.weight > 0 and (step is None or step >= term.start_step)
         }

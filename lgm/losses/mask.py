@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lgm.losses.squared import squared_error
-from lgm.types import RenderOutput, Views
+from lgm.types import Prediction
 
 
 class AlphaMSE(nn.Module):
@@ -17,5 +17,5 @@ class AlphaMSE(nn.Module):
         super().__init__()
         self.in_decibels = in_decibels
 
-    def forward(self, render: RenderOutput, target: Views) -> Float[Tensor, ""]:
-        return squared_error(render.alphas, target.alphas, self.in_decibels)
+    def forward(self, prediction: Prediction) -> Float[Tensor, ""]:
+        return squared_error(prediction.render.alphas, prediction.batch.target.alphas, self.in_decibels)

@@ -124,8 +124,8 @@ class LGMModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._step_uids += batch.uids
-        prediction, target = self.predict(batch), batch.target
-        total, terms = self.loss(prediction.render, target, self.global_step)
+        prediction = self.predict(batch)
+        total, terms = self.loss(prediction, self.global_step)
         if self._is_logged_step():
             self._collect(prediction, total, terms)
         self.stopwatch.mark("loss")
@@ -159,11 +159,11 @@ class LGMModule(L.LightningModule):
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        prediction, target = self.predict(batch), batch.target
+        prediction = self.predict(batch)
         values = validation_psnr(prediction)
         self.val_psnr.update(values)
         self._validated.append((batch.uids, values.detach().mean(dim=1)))
-        total, _ = self.loss(prediction.render, target, self.global_step)
+        total, _ = self.loss(prediction, self.global_step)
         self.val_loss.update(total, weight=len(batch.uids))
         return prediction
 

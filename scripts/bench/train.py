@@ -173,7 +173,7 @@ def measure(
         module.stopwatch = stopwatch or Stopwatch()
         with autocast:
             prediction: Prediction = module.predict(batch, net)  # marks network and render
-            total, _ = module.loss(prediction.render, batch.target, 0)
+            total, _ = module.loss(prediction, 0)
         module.stopwatch.mark("loss")
         total.backward()
         module.stopwatch.mark("backward")

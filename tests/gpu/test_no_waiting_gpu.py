@@ -10,7 +10,7 @@ from lgm.data.prepare import Preparation
 from lgm.losses import AlphaMSE, CompositeLoss, LossTerm, PhotometricMSE
 from lgm.metrics import Late, psnr
 from lgm.models import LGM
-from lgm.types import Batch, RenderOutput, Views
+from lgm.types import Batch, Prediction, RenderOutput, Views
 
 pytestmark = [
     pytest.mark.gpu,
@@ -49,7 +49,8 @@ def test_from_a_pinned_batch_to_a_loss(no_waiting):
     target = prepared.target
     target.cameras.intrinsics(32, 32), target.cameras.w2c
     picture = target.images * gaussians.colors.mean()
-    total, _ = loss(RenderOutput(picture, target.alphas, target.alphas), target, 0)
+    render = RenderOutput(picture, target.alphas, target.alphas)
+    total, _ = loss(Prediction(prepared, gaussians, render), 0)
     total.backward()
     late = Late(psnr(picture, target.images).mean())
     torch.cuda.set_sync_debug_mode("default")

@@ -62,7 +62,7 @@ def step(golden):
     )
     batch = preparation(batch, training=True)
     prediction = module.predict(batch)
-    total, terms = loss(prediction.render, batch.target, 0)
+    total, terms = loss(prediction, 0)
     total.backward()
     gradients = {name: p.grad.clone() for name, p in net.named_parameters()}
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), metadata["clip_grad_norm"])

@@ -21,6 +21,7 @@ from lgm.types import RenderOutput, Views
 from tests.integration.running import ROOT
 from tests.kinks import Decisions
 from tests.perceptual_weights import needs_linear_weights, weights_by_recipe
+from tests.predictions import predicted
 
 
 def pictures(size: int = 32, count: int = 2) -> torch.Tensor:
@@ -93,7 +94,7 @@ def test_only_the_prediction_gets_a_gradient_and_nobody_owns_the_weights(hed):
     alphas = torch.ones(1, 2, 1, 32, 32)
     cameras = Cameras.orbit(elevation_deg=[0, 0], azimuth_deg=[0, 90])[None]
     target = Views(targets, alphas, cameras, torch.arange(2)[None])
-    value = term.loss(RenderOutput(images, alphas, alphas), target)
+    value = term.loss(predicted(RenderOutput(images, alphas, alphas), target))
     assert value.shape == () and value > 0
     value.backward()
     assert targets.grad is None and torch.isfinite(images.grad).all() and images.grad.abs().sum() > 0

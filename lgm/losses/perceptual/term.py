@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lgm.losses.perceptual.features import FeatureDistance
 from lgm.losses.perceptual.hed import HEDDistance
 from lgm.losses.perceptual.lpips import LPIPS
-from lgm.types import RenderOutput, Views
+from lgm.types import Prediction
 
 
 class PerceptualTerm(nn.Module):
@@ -20,8 +20,9 @@ class PerceptualTerm(nn.Module):
         super().__init__()
         self.distance = distance
 
-    def forward(self, render: RenderOutput, target: Views) -> Float[Tensor, ""]:
-        return self.distance(render.images, target.images.detach()).mean()
+    def forward(self, prediction: Prediction) -> Float[Tensor, ""]:
+        target = prediction.batch.target.images
+        return self.distance(prediction.render.images, target.detach()).mean()
 
 
 class PerceptualLPIPS(PerceptualTerm):
