@@ -17,16 +17,20 @@ class StopOnSignal(Callback):
     """SIGTERM (a cluster takes the machine back), SIGHUP, SIGUSR1 or Ctrl-C end the run after the current
     step; `LastCheckpoint` then writes what it goes on from. A second one ends it at once.
 
-    One process that waits for data, or validates, need not finish that first. Several processes stop at the
-    same step, one step after any of them was told to. After the last step nothing is left to do but to
-    finish it. Before the first step, and where training has ended, signals are the program's
-    (`lgm.stopping`).
+    One process that waits for data need not finish that first, and no validation need be finished. Several
+    processes stop at the same step or batch of a validation, one after any of them was told to. After the
+    last step nothing is left to do but to finish it. Before the first step, and where training has ended,
+    signals are the program's (`lgm.stopping`).
     """
 
     def __init__(self) -> None:
         self._handlers = ExitStack()
         self._asked: Late | None = None
         self._step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not any(isinstance(callback, _InValidation) for callback in trainer.callbacks):
+            trainer.callbacks = [_InValidation(self), *trainer.callbacks]  # the loop that calls this goes on
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._asked, self._step = None, trainer.global_step
@@ -40,12 +44,11 @@ class StopOnSignal(Callback):
         if trainer.global_step == self._step:  # in the middle of an accumulation
             return
         self._step = trainer.global_step
-        self._stop_if_asked(trainer)
+        self.stop_if_asked(trainer)
 
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        # Ranks may have different numbers of validation batches: alone they must not ask.
-        if trainer.world_size == 1 and not trainer.sanity_checking:
-            self._stop_if_asked(trainer)
+    def forget(self) -> None:
+        """What was asked last is not answered: a new round of asking begins on all ranks."""
+        self._asked = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._handlers.close()
@@ -58,13 +61,41 @@ class StopOnSignal(Callback):
     def _step_is_known(self, trainer: Trainer) -> bool:
         return trainer.training or trainer.validating
 
-    def _stop_if_asked(self, trainer: Trainer) -> None:
-        received = stopping.received()
+    def stop_if_asked(self, trainer: Trainer, is_done: bool = False) -> bool:
+        """Raise where any rank was told to stop; returns whether all ranks are done with their validation.
+
+        All ranks have to call it together."""
+        received, all_done = stopping.received(), is_done
         if trainer.world_size > 1:
-            # What was asked a step ago: by now it is known, and reading it waits for no device.
-            asked = torch.tensor(received).to(trainer.strategy.root_device, non_blocking=True)
-            received = 0 if self._asked is None else int(self._asked.read())
+            # What was asked the time before: by now it is known, and reading it waits for no device.
+            asked = torch.tensor([received, not is_done]).to(trainer.strategy.root_device, non_blocking=True)
+            received, busy = (0, 1) if self._asked is None else self._asked.tensor().tolist()
+            all_done = not busy
             torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
             self._asked = Late(asked)
         if received and trainer.global_step < trainer.max_steps:
             raise RunStopped(received, trainer.global_step)
+        return all_done
+
+
+class _InValidation(Callback):
+    """Asks after each batch of a validation. It comes before all other callbacks, whose measures wait for
+    all ranks at the end of one: ranks have different numbers of batches, and whoever is done answers until
+    all are."""
+
+    def __init__(self, stop: StopOnSignal) -> None:
+        self._stop = stop
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop.forget()
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if not trainer.sanity_checking:
+            self._stop.stop_if_asked(trainer)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        while trainer.world_size > 1 and not self._stop.stop_if_asked(trainer, is_done=True):
+            pass
+        self._stop.forget()

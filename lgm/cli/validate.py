@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from lgm.cameras.checks import MAX_DISTANCE, MIN_DISTANCE, fov_fault
 from lgm.cli.launch import check_launch, starts_elsewhere
 from lgm.models.networks import complete_net
 from lgm.models.pretrained import check_choice
@@ -166,10 +167,24 @@ def check_run_dir(cfg: DictConfig) -> None:
 
 
 def check_data(cfg: DictConfig) -> None:
+    check_scene(cfg)
     if "path" in cfg.data and cfg.data.path is None:
         raise ValueError(
             "data.path is not set: give data.path=<folder or URL prefix with index.json>, data=images "
             "data.path=<folder of pictures>, or data=quickstart for the bundled objects"
+        )
+
+
+def check_scene(cfg: DictConfig) -> None:
+    """That the frame's own camera is one that shards and own images may have."""
+    for key in ("fov_y_deg", "radius"):
+        if not isinstance(cfg.scene[key], int | float):
+            raise ValueError(f"scene.{key}={cfg.scene[key]} must be a number")
+    if fault := fov_fault(cfg.scene.fov_y_deg):
+        raise ValueError(f"scene.fov_y_deg={fault}")
+    if not MIN_DISTANCE <= cfg.scene.radius <= MAX_DISTANCE:
+        raise ValueError(
+            f"scene.radius={cfg.scene.radius} must lie between {MIN_DISTANCE:g} and {MAX_DISTANCE:g}"
         )
 
 

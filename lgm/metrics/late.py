@@ -1,4 +1,4 @@
-"""A number of the device's that is read a step later, without waiting for what came after it."""
+"""Numbers of the device's that are read a step later, without waiting for what came after them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Late:
-    """Copies a scalar to the host behind the work that makes it, and waits for no more than that copy.
+    """Copies a small tensor to the host behind the work that makes it, and waits for no more than that copy.
 
     Reading a tensor on a GPU waits for everything that has been queued by then: at each step, that
     costs the lead which the program has over the device.
@@ -25,6 +25,11 @@ class Late:
         self._copied.record()
 
     def read(self) -> float:
+        """The value of a scalar."""
+        return float(self.tensor())
+
+    def tensor(self) -> Tensor:
+        """The values on the host, in the shape they were given."""
         if self._copied is not None:
             self._copied.synchronize()
-        return float(self._value)
+        return self._value

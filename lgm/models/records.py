@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from lgm.cameras.checks import MAX_FOV_DEG, MIN_FOV_DEG
 from lgm.errors import shown
 from lgm.models.networks import (
     DEFAULT,
@@ -39,7 +40,7 @@ _RANGES = {
     "model.net.input_size": (1, 2048),
     "model.net.num_input_views": (1, 64),
     "scene.radius": (1e-3, 1e3),
-    "scene.fov_y_deg": (0.1, 179.0),
+    "scene.fov_y_deg": (MIN_FOV_DEG, MAX_FOV_DEG),
     "scene.background": (0.0, 1.0),
     "resolution.target_size": (1, 2048),
     "resolution.other_target_sizes": (1, 2048),

@@ -1,6 +1,7 @@
 """Several hosts, each with files of its own: ranks that would not compute the same are refused."""
 
 import os
+import signal
 import socket
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 
 from lgm.callbacks.agreement import check_agreement
 from lgm.cli.resume import resume_fact
+from lgm.data.stream import EvalStream
 from lgm.models.checkpoint import file_digest, read_checkpoint
+from tests.clock import wait_until
 from tests.datasets import write_dataset
 from tests.forked import Forked
 from tests.integration.running import MICRO, ROOT, SHORT, run_train
@@ -23,7 +26,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def run_on_two_hosts(program, *arguments):
+def start_on_two_hosts(program, *arguments):
     """One fork a host, as somebody starts them by hand: `program` with each host's own arguments."""
     port, hosts = free_port(), []
     for rank, own in enumerate(arguments):
@@ -34,6 +37,11 @@ def run_on_two_hosts(program, *arguments):
             program(*own)
 
         hosts.append(Forked(host, ROOT))
+    return hosts
+
+
+def run_on_two_hosts(program, *arguments):
+    hosts = start_on_two_hosts(program, *arguments)
     for host in hosts:
         host.wait()
     return hosts
@@ -76,6 +84,33 @@ def test_hosts_that_agree_train_and_go_on(dataset, tmp_path):
         own = [(f"data.path={dataset}", f"run_dir={tmp_path}", f"train.max_steps={max_steps}")] * 2
         assert [host.returncode for host in run_on_two_hosts(train, *own)] == [0, 0]
         assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == max_steps
+
+
+@pytest.mark.parametrize("told", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_signal_to_one_rank_ends_a_validation_of_unequal_lengths_on_all(told, dataset, tmp_path):
+    """Rank 0 has one batch, rank 1 has them without end: neither whoever is told nor who is done matters."""
+    reached = tmp_path / "reached"
+
+    def validates(rank, *own):
+        original = EvalStream._items
+
+        def items(self, *args):
+            yield next(original(self, *args))
+            while rank == 1:
+                reached.touch()
+                yield next(original(self, *args))
+
+        EvalStream._items = items
+        train(*own)
+
+    own = [f"data.path={dataset}", f"run_dir={tmp_path}", "train.max_steps=4", "train.val_every_steps=2"]
+    hosts = start_on_two_hosts(validates, (0, *own), (1, *own))
+    wait_until(reached.exists, hosts[0])
+    os.kill(hosts[told].pid, signal.SIGTERM)
+    assert [host.wait() for host in hosts] == [143, 143], [host.stderr for host in hosts]
+    assert "after step 2" in hosts[0].stderr
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == 2 and checkpoint["validation_due"]
 
 
 def test_a_checkpoint_is_known_by_what_it_holds(tmp_path):
