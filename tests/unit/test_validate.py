@@ -49,7 +49,7 @@ def test_devices():
     [
         ([], r"data.path is not set: .* data=quickstart"),
         (["scene.fov_y_deg=179.9999"], r"scene.fov_y_deg=179.9999, .* between 0.1 and 170 degrees"),
-        (["scene.fov_y_deg=.nan"], "scene.fov_y_deg=nan"),
+        (["scene.fov_y_deg=nan"], "scene.fov_y_deg=nan, which is not"),
         (["scene.fov_y_deg=wide"], "scene.fov_y_deg=wide must be a number"),
         (["scene.radius=0"], "scene.radius=0 must lie between"),
         (["data=quickstart", "trainer=cpu", "train.max_steps=0"], "train.max_steps=0"),
