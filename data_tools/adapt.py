@@ -11,18 +11,16 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data_tools.command import run_command, usable_cores
 from data_tools.layouts import LAYOUTS, Layout, UnreadableObject
-from data_tools.layouts.base import read_json
+from data_tools.layouts.base import opened_view, read_json
 from data_tools.meshes.images import to_rgba
 from data_tools.naming import make_uid
 from data_tools.renders import (
@@ -38,7 +36,6 @@ from data_tools.renders import (
 from data_tools.worker_pool import process_pool
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG
 from lgm.cameras.checks import fov_fault
-from lgm.data.decode import IMAGE_FORMATS, MAX_VIEW_SIDE, opened_image
 from lgm.data.sample import CameraRecord, parse_cameras
 from lgm.errors import reading
 
@@ -148,12 +145,8 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _opened(path: Path) -> AbstractContextManager[Image.Image]:
-    return opened_image(path, path, MAX_VIEW_SIDE, formats=IMAGE_FORMATS, kind=UnreadableObject)
-
-
 def _read_picture(path: Path, resolution: int) -> np.ndarray:
-    with _opened(path) as image:
+    with opened_view(path) as image:
         if image.size != (resolution, resolution):
             raise UnreadableObject(
                 f"{path} is {image.size[0]}x{image.size[1]}, the set's first is {resolution} square"
@@ -178,7 +171,7 @@ def _first_resolution(layout: Layout, root: Path) -> int:
     for folder in layout.find_objects(root):
         try:
             path = layout.read(folder).pictures[0]
-            with _opened(path) as image:
+            with opened_view(path) as image:
                 return image.size[1]
         except (OSError, ValueError) as error:
             faults.append(f"{folder.name}: {' '.join(str(error).split())}")  # adapt_object names it too

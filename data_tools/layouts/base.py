@@ -6,15 +6,17 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from lgm.cameras.conventions import opengl_to_opencv, z_up_to_y_up
+from lgm.data.decode import IMAGE_FORMATS, MAX_VIEW_SIDE, opened_image
 
 
 class UnreadableObject(ValueError):
@@ -35,6 +37,11 @@ def naming(path: Path) -> Iterator[None]:
 def read_json(path: Path) -> Any:
     with naming(path):
         return json.loads(path.read_text("utf-8"))
+
+
+def opened_view(path: Path) -> AbstractContextManager[Image.Image]:
+    """A view's image, its size checked and not yet decoded; raises UnreadableObject."""
+    return opened_image(path, path, MAX_VIEW_SIDE, formats=IMAGE_FORMATS, kind=UnreadableObject)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, naming, require_files
+from data_tools.layouts.base import (
+    Layout,
+    PosedPictures,
+    UnreadableObject,
+    from_z_up,
+    naming,
+    opened_view,
+    require_files,
+)
 from data_tools.layouts.lenses import common_fov_deg, read_intrinsics
 
 _FOV_Y_DEG = 49.1
@@ -41,6 +48,6 @@ class OriginalLGM(Layout):
         files = [path for path in files if path.is_file()]
         if not files:
             return self.fov_y_deg or _FOV_Y_DEG
-        with naming(pictures[0]), Image.open(pictures[0]) as image:
+        with opened_view(pictures[0]) as image:
             size = image.size
         return common_fov_deg([read_intrinsics(path, *size) for path in files], self.fov_y_deg)

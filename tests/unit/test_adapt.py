@@ -305,6 +305,16 @@ def test_intrinsics_beside_poses_are_read(tmp_path, text):
             adapted(tmp_path, "lgm", tmp_path / "no")
 
 
+def test_an_image_measured_for_its_intrinsics_is_opened_as_every_other(tmp_path):
+    _, pictures, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    (tmp_path / "a" / "intrinsics.txt").write_text("131.25 0 64 0 131.25 64 0 0 1")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a" / "rgb" / "000.png")
+    with pytest.raises(ValueError, match=r"000.png cannot be decoded: .*no PNG or"):
+        adapted(tmp_path, "lgm", tmp_path / "out")
+
+
 def test_intrinsics_that_a_layout_does_not_read_are_refused(tmp_path):
     _, pictures, c2w, fov_y_deg = posed()[0]
     write_zero123(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)

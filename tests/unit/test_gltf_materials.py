@@ -288,7 +288,8 @@ def test_images_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
     file = GltfFile()
     file.node(file.primitive(file.textured(Image.new("RGB", (101, 100))), TEXCOORD_0=file.accessor(UV)))
     assert read(file, tmp_path).notes == [
-        "texture 'number 0' has 101 x 100 pixels, more than 10000; its material's colour is used"
+        "texture 'number 0' cannot be read (it is 101 × 100, larger than 0.01 megapixels); "
+        "its material's colour is used"
     ]
 
 

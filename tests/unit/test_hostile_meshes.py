@@ -60,7 +60,10 @@ def test_a_picture_that_gltf_names_and_cannot_be_read_is_noted(tmp_path):
     assert missing.notes == ["texture 'skin' not found; its material's colour is used"]
     broken = "data:image/png;base64," + base64.b64encode(b"\x89PNG and no more").decode()
     found = load(changed(path, points_to(broken)))
-    assert found.notes == ["texture 'skin' cannot be read; its material's colour is used"]
+    assert found.notes == [
+        "texture 'skin' cannot be read (it cannot be decoded: 16 bytes, no image that this program reads); "
+        "its material's colour is used"
+    ]
     Image.new("RGB", (4, 4)).save(tmp_path / "gone away.png")
     assert load(changed(path, points_to("gone%20away.png"))).notes == []
 
@@ -246,3 +249,13 @@ def test_a_texture_that_is_a_program_is_not_run(tmp_path):
     ):
         pass
     assert "PNG" in known_formats() and "EPS" not in known_formats()
+
+
+def test_a_gltf_image_is_bounded_before_pillow_allocates_it(tmp_path):
+    """A WebP of a few hundred bytes may ask for a canvas of a gigabyte."""
+    path = textured_box(tmp_path)
+    size = 16383 - 1
+    header = b"RIFF\x1a\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + 2 * size.to_bytes(3, "little")
+    broken = "data:image/webp;base64," + base64.b64encode(header + bytes(16)).decode()
+    (note,) = load(changed(path, points_to(broken))).notes
+    assert "it is 16383 × 16383, larger than" in note

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,7 @@ from data_tools.meshes.beside import find_texture
 from data_tools.meshes.gltf.document import Document, Unreadable, shown
 from data_tools.meshes.images import MAX_TEXTURE_SIZE, to_rgba
 from data_tools.meshes.surfaces import Sampler, UnrenderableMesh
-from lgm.data.decode import known_formats
+from lgm.data.decode import opened_image
 
 _TRANSFORM = "KHR_texture_transform"
 # Where a texture's image may stand instead, the best first; the last two may be all that there is.
@@ -119,20 +117,14 @@ class Textures:
         if content[:12].tobytes().startswith(b"\xabKTX"):
             raise Unreadable("is KTX2 (KHR_texture_basisu), which is not read")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # measured below
-                image = Image.open(io.BytesIO(content), formats=known_formats())
-            if math.prod(image.size) > _MAX_PIXELS:
-                raise Unreadable(f"has {image.width} x {image.height} pixels, more than {_MAX_PIXELS}")
-            image.load()
-            # Reduced without alpha: colours would be weighted with it, and lost where it is 0.
-            image = to_rgba(image) if with_alpha else to_rgba(image).convert("RGB")
-        except (Unreadable, MemoryError):
-            raise
-        except Image.DecompressionBombError as error:
-            raise Unreadable("has too many pixels") from error
-        except Exception as error:  # the file is foreign, Pillow raises what it likes
-            raise Unreadable("cannot be read") from error
+            with opened_image(
+                content.tobytes(), "it", max_pixels=_MAX_PIXELS, formats=None, kind=ValueError
+            ) as image:
+                image.load()
+                # Reduced without alpha: colours would be weighted with it, and lost where it is 0.
+                image = to_rgba(image) if with_alpha else to_rgba(image).convert("RGB")
+        except ValueError as error:
+            raise Unreadable(f"cannot be read ({error})") from error
         image.thumbnail((self._max_size, self._max_size), Image.Resampling.BOX)
         return image
 
