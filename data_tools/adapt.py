@@ -36,7 +36,7 @@ from data_tools.renders import (
 from data_tools.worker_pool import process_pool
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG
 from lgm.cameras.checks import fov_fault
-from lgm.data.sample import CameraRecord, parse_cameras
+from lgm.data.schema.sample import CameraRecord, parse_cameras
 from lgm.errors import reading
 
 # Of the distance: as data_tools.verify asks of canonical views.

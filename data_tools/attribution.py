@@ -15,7 +15,7 @@ from typing import Any
 
 from data_tools.command import run_command
 from data_tools.variants import is_variant
-from lgm.data.sample import INDEX_NAME, TABLE_NAME, json_object, parse_index
+from lgm.data.schema.sample import INDEX_NAME, TABLE_NAME, json_object, parse_index
 from lgm.errors import reading, shown
 from lgm.files import write_text
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lgm.data.decode import MAX_VIEW_SIDE, opened_image
+from lgm.data.schema.decode import MAX_VIEW_SIDE, opened_image
 
 # Silhouettes are compared at this size or a little more: finer ones would cost memory and change nothing.
 _SILHOUETTE_SIDE = 128

@@ -23,7 +23,7 @@ from data_tools.pack_objects import COPIED, ObjectReader, PictureOptions, read_m
 from data_tools.pack_state import CONTENT_DIGEST, PackState
 from data_tools.renders import REPORT_NAME, object_uids, read_settings
 from data_tools.splits import arrange, parse_fractions, read_assignment
-from lgm.data.sample import TABLE_NAME, Index
+from lgm.data.schema.sample import TABLE_NAME, Index
 from lgm.files import write_text
 
 _PROGRESS_EVERY_S = 15.0

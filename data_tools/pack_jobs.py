@@ -16,7 +16,7 @@ from typing import Any
 from data_tools.pack_objects import ObjectReader
 from data_tools.shard_writer import write_shard
 from data_tools.worker_pool import Lost, run_tasks
-from lgm.data.sample import ShardInfo, table_line
+from lgm.data.schema.sample import ShardInfo, table_line
 
 # The pool wants a limit for a task; a shard takes what it takes.
 _A_WEEK_S = 7 * 86400.0

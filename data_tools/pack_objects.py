@@ -15,8 +15,8 @@ from data_tools.filters import FilteredOut, FilterOptions, caption_fault, measur
 from data_tools.pictures import downscale, encode, encode_depth, read_depth
 from data_tools.renders import CAMERAS_NAME, META_NAME
 from data_tools.sample_checks import EMPTY_ALPHA
-from lgm.data.decode import MAX_VIEW_SIDE, opened_image
-from lgm.data.sample import (
+from lgm.data.schema.decode import MAX_VIEW_SIDE, opened_image
+from lgm.data.schema.sample import (
     BrokenSample,
     CameraRecord,
     check_sample,

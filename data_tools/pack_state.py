@@ -12,7 +12,7 @@ from typing import Any
 
 from data_tools.pack_jobs import ShardJob, ShardRecord
 from data_tools.shard_writer import PARTIAL_PATTERN
-from lgm.data.sample import INDEX_NAME, Index, parse_index
+from lgm.data.schema.sample import INDEX_NAME, Index, parse_index
 from lgm.files import Locked, locked, write_text
 
 _FOLDER_NAME = ".pack"

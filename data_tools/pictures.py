@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data_tools.colors import linear_to_srgb, srgb_to_linear
-from lgm.data.decode import MAX_VIEW_SIDE, opened_image
+from lgm.data.schema.decode import MAX_VIEW_SIDE, opened_image
 from lgm.errors import Named
 
 # By the 256 values that there are: powers of every pixel took most of the time.

@@ -15,7 +15,7 @@ import numpy as np
 from data_tools.lights import LIGHTINGS, Lights, random_lights, studio_lights
 from data_tools.variants import Companion, companions, first_linear, first_tints
 from lgm.cameras.checks import fov_fault
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 
 NUM_CANONICAL_VIEWS = 4
 

@@ -27,7 +27,7 @@ from data_tools.identity import SOURCE_NAME, SourceRecord
 from data_tools.naming import is_uid, make_uid
 from data_tools.plan import RenderPlan
 from data_tools.variants import VARIANT_KEY, is_variant
-from lgm.data.sample import CameraRecord, view_key
+from lgm.data.schema.sample import CameraRecord, view_key
 from lgm.files import write_text
 
 SETTINGS_NAME = "render.json"

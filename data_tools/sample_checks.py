@@ -12,8 +12,8 @@ from data_tools.naming import is_uid
 from data_tools.renders import ADAPTED_ENGINE
 from data_tools.shard_reader import Sample
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG
-from lgm.data.decode import decode_depths
-from lgm.data.sample import (
+from lgm.data.schema.decode import decode_depths
+from lgm.data.schema.sample import (
     BrokenSample,
     check_sample,
     depth_key,

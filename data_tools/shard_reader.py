@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.decoded import DecodedPicture, decode_picture
-from lgm.data.members import member_fault
-from lgm.data.sample import view_keys
+from lgm.data.schema.sample import view_keys
+from lgm.data.transport.members import member_fault
 from lgm.errors import reading, shown
 
 

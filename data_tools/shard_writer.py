@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from lgm.data.sample import ShardInfo
+from lgm.data.schema.sample import ShardInfo
 
 PARTIAL_PATTERN = "*.tar.*.partial"
 

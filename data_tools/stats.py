@@ -22,9 +22,9 @@ from data_tools.stats_page import page
 from data_tools.tally import Case, Histogram, Tally, figures
 from data_tools.verify import read_index, split_sizes
 from data_tools.worker_pool import process_pool
-from lgm.data.decode import MAX_VIEW_SIDE, opened_image
-from lgm.data.members import ShardMembers, read_file
-from lgm.data.sample import Index, check_sample, json_object
+from lgm.data.schema.decode import MAX_VIEW_SIDE, opened_image
+from lgm.data.schema.sample import Index, check_sample, json_object
+from lgm.data.transport.members import ShardMembers, read_file
 from lgm.errors import reading
 from lgm.files import write_text
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 from lgm.errors import shown
 
 FIELDS = ("licence", "category")

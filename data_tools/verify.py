@@ -26,7 +26,7 @@ from data_tools.sample_checks import SAMPLE_CHECKS, has_canonical_views, is_adap
 from data_tools.shard_reader import Sample, ShardFault, read_samples
 from data_tools.shard_writer import file_sha256
 from data_tools.worker_pool import process_pool
-from lgm.data.sample import (
+from lgm.data.schema.sample import (
     INDEX_NAME,
     TABLE_NAME,
     BrokenSample,

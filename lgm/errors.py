@@ -57,7 +57,7 @@ def reading(
             content = json.loads(path.read_bytes())
 
     what: names the file, e.g. its path, or "object 'a': view 3". remedy: what to do about it, said last.
-    kind: the class of the error, e.g. `lgm.data.sample.BrokenSample`. verb: what cannot be done to it.
+    kind: the class of the error, e.g. `lgm.data.schema.sample.BrokenSample`. verb: what cannot be done to it.
     passing: further classes that pass, e.g. OSError where the disk may be at fault, and not the file.
 
     Errors pass unchanged that name the file themselves: `Named` and its subclasses (BrokenSample, …), a

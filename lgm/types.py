@@ -25,7 +25,7 @@ class Views:
     """Pictures and where they were taken from.
 
     As the loader makes them, pictures are uint8 with straight (not premultiplied) colour; after
-    `lgm.data.prepare` they are float32 in 0..1, composited over the background.
+    `lgm.preparation.prepare` they are float32 in 0..1, composited over the background.
 
     view_ids: the views' numbers in their shard.
     depths: distance along the camera's axis, 0 where nothing is; None where the data have none.
@@ -66,12 +66,12 @@ class Batch:
 
     seeds: one an object; what augmentation draws for the object comes from it alone, so that it
         depends on neither the rank, nor the worker, nor the rest of the batch. On the host.
-    background: rgb in 0..1 behind each object's targets; `lgm.data.prepare` sets it.
+    background: rgb in 0..1 behind each object's targets; `lgm.preparation.prepare` sets it.
     scaled: whether the cameras' distances are those that the network wants already.
     to_user: similarities, from the frame of this batch's cameras to the one in which the data's owner gave
         them; None where nobody asks.
     up: the direction of the data's up axis in the canonical frame, where the first input is at elevation
-        0 whatever it was; `lgm.data.prepare` sets it. None in training, where nobody asks.
+        0 whatever it was; `lgm.preparation.prepare` sets it. None in training, where nobody asks.
     """
 
     input: Views

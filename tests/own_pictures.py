@@ -13,7 +13,7 @@ from PIL import Image
 
 from lgm.cameras import Cameras, orbit_poses
 from lgm.cameras.conventions import opencv_to_opengl
-from lgm.data.synthetic import blobs
+from lgm.data.sources.synthetic import blobs
 from lgm.gaussians import Gaussians
 from lgm.gaussians.similarity import moved
 from lgm.rendering import TorchRenderer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lgm.data import transfer, urls
+from lgm.data.transport import transfer, urls
 from tests.clock import GIVE_UP_S
 
 SOON_S = 1.0

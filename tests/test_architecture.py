@@ -22,7 +22,7 @@ LAYERS = [
     ["viewer"],
     ["callbacks", "training"],
     ["metrics", "meshing", "multiview"],
-    ["losses"],
+    ["losses", "preparation"],
     ["data"],
     ["models"],
     ["kernels", "rendering"],

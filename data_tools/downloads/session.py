@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from lgm.data.web import EndingResponse, ends_in_time
+from lgm.data.transport.http import EndingResponse, ends_in_time
 
 _MOST_REDIRECTS = 10
 _USER_AGENT = "lgm-training data_tools.download"

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from lgm.cameras.conventions import opengl_to_opencv, z_up_to_y_up
-from lgm.data.decode import IMAGE_FORMATS, MAX_VIEW_SIDE, opened_image
+from lgm.data.schema.decode import IMAGE_FORMATS, MAX_VIEW_SIDE, opened_image
 
 
 class UnreadableObject(ValueError):

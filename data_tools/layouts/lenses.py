@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.layouts.base import UnreadableObject, naming
-from lgm.data.images.lens import Lens
+from lgm.cameras.lens import Lens
 
 # Of the image's width: half a pixel of 100, which rounding of `cx` may cost.
 _MAX_OFF_CENTER = 0.005

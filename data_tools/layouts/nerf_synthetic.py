@@ -1,6 +1,7 @@
 """NeRF's synthetic scenes (Mildenhall et al. 2020), and what Blender scripts after them write.
 
-`transforms.json`, or `transforms_train.json` beside `_val` and `_test`, as `lgm.data.images.transforms_json`
+`transforms.json`, or `transforms_train.json` beside `_val` and `_test`, as
+`lgm.data.captures.transforms_json`
 reads them: lens, and `frames` of `file_path` (`./train/r_0`, `.png` understood) and `transform_matrix`:
 camera-to-world, OpenGL axes, world +z up.
 """
@@ -13,8 +14,8 @@ import numpy as np
 
 from data_tools.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, require_files
 from data_tools.layouts.lenses import common_fov_deg
-from lgm.data.images.transforms_json import find_files, read
-from lgm.data.sample import BrokenSample
+from lgm.data.captures.transforms_json import find_files, read
+from lgm.data.schema.sample import BrokenSample
 
 
 class NerfSynthetic(Layout):

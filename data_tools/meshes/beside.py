@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lgm.data.decode import opened_image
+from lgm.data.schema.decode import opened_image
 from lgm.errors import shown
 
 MAX_TEXTURE_PIXELS = 1 << 26  # 8192 squared; decoded it takes 256 MiB

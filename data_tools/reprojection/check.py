@@ -12,7 +12,7 @@ from data_tools.decoded import UndecodablePicture
 from data_tools.reprojection.judge import Verdict, judge
 from data_tools.reprojection.outlines import find_outlines
 from data_tools.shard_reader import Sample
-from lgm.data.sample import BrokenSample, check_sample
+from lgm.data.schema.sample import BrokenSample, check_sample
 
 # From this share of the objects on, a mistake is the set's and not single objects'.
 _SET_SHARE = 0.1

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from data_tools.reprojection.outlines import MIN_ALPHA
-from lgm.data.images.geometry import meeting_point
+from lgm.cameras.ray_geometry import meeting_point
 
 # Cells along a side of the grid: coarse ones first, what is left of them divided by four. A fine cell is
 # about a pixel of a picture of 64.

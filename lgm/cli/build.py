@@ -8,13 +8,13 @@ import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lgm.data.datamodule import ObjectDataModule
-from lgm.data.prepare import Preparation
+from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.files import write_text
 from lgm.kernels import use_kernels
 from lgm.losses import CompositeLoss
 from lgm.masking import masked_values
 from lgm.models import LGM
+from lgm.preparation.prepare import Preparation
 from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.guarded import guarded
 from lgm.training.module import LGMModule

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lgm.cli.build import plain, recorded
 from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
-from lgm.data.datamodule import ObjectDataModule
+from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.errors import first_line, reading, shown
 from lgm.masking import masked_values
 from lgm.models import LGM

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
-from lgm.data.images.background import Background
+from lgm.data.sources.images.background import Background
 from lgm.multiview.components import load_components
 from lgm.multiview.hub import find_pipeline
 from lgm.multiview.pipeline import MultiViewPipeline, StepCallback

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from lgm.data.prepare import Preparation
 from lgm.errors import reading, shown
 from lgm.gaussians import Gaussians
 from lgm.losses import CompositeLoss
 from lgm.metrics import Late, psnr
 from lgm.metrics.validation import validation_psnr
 from lgm.models.checkpoint import SCHEMA_VERSION
+from lgm.preparation.prepare import Preparation
 from lgm.rendering.base import Renderer
 from lgm.training.drawing import draw
 from lgm.training.resume import check_counts, option_values, realign_loops, restore_options

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from lgm.cli import resolvers
 from lgm.cli.evaluate import evaluate
 from lgm.cli.runtime import quieten_libraries
-from lgm.data.synthetic import SyntheticSource
+from lgm.data.sources.synthetic import SyntheticSource
 from lgm.losses.perceptual.trunks import TRUNKS
 
 ROOT = Path(__file__).resolve().parents[2]

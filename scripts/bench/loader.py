@@ -30,14 +30,14 @@ from data_tools.pictures import encode
 from data_tools.shard_reader import read_samples
 from data_tools.shard_writer import write_shard
 from lgm.cli.runtime import keep_freed_memory
-from lgm.data.cache import Cache, DeviceCache, MemoryCache, NoCache
-from lgm.data.decode import decode_rgba
-from lgm.data.in_process import InProcess
-from lgm.data.prepare import Preparation
-from lgm.data.sample import INDEX_NAME, Index, view_key
-from lgm.data.shards import ShardSource
-from lgm.data.stream import TrainStream
+from lgm.data.schema.decode import decode_rgba
+from lgm.data.schema.sample import INDEX_NAME, Index, view_key
+from lgm.data.sources.cache import Cache, DeviceCache, MemoryCache, NoCache
+from lgm.data.sources.shards import ShardSource
+from lgm.data.stream.batches import TrainStream
+from lgm.data.stream.in_process import InProcess
 from lgm.data.views import RandomViews
+from lgm.preparation.prepare import Preparation
 from lgm.types import Batch
 
 QUICKSTART = Path(lgm.__file__).parent / "assets" / "quickstart"

@@ -27,12 +27,12 @@ from data_tools.tally import Tally
 from data_tools.verify import check_shard, read_index, render_faults, split_faults
 from lgm.callbacks.objects import object_dir
 from lgm.cameras import Cameras, canonicalise, plucker_rays
-from lgm.data.decode import decode_depths, decode_rgba
-from lgm.data.filters import Filters
-from lgm.data.images.background import Keep
-from lgm.data.images.source import ImagesSource
-from lgm.data.sample import ShardInfo, parse_cameras
-from lgm.data.shards import ShardSource
+from lgm.data.schema.decode import decode_depths, decode_rgba
+from lgm.data.schema.sample import ShardInfo, parse_cameras
+from lgm.data.sources.filters import Filters
+from lgm.data.sources.images.background import Keep
+from lgm.data.sources.images.source import ImagesSource
+from lgm.data.sources.shards import ShardSource
 from lgm.gaussians import Gaussians
 from lgm.gaussians.compressed_ply import save_compressed_ply
 from lgm.gaussians.ply import load_ply, save_ply

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lgm.cameras import Cameras
-from lgm.data.augment import Augmentation, CameraJitter, GridDistortion, RandomBackground
-from lgm.data.prepare import Preparation
+from lgm.preparation.augment import Augmentation, CameraJitter, GridDistortion, RandomBackground
+from lgm.preparation.prepare import Preparation
 from lgm.types import Batch, Views
 
 pytestmark = [

@@ -5,10 +5,10 @@ from itertools import islice
 import pytest
 import torch
 
-from lgm.data.cache import DeviceCache
-from lgm.data.in_process import InProcess
-from lgm.data.shards import ShardSource
-from lgm.data.stream import TrainStream
+from lgm.data.sources.cache import DeviceCache
+from lgm.data.sources.shards import ShardSource
+from lgm.data.stream.batches import TrainStream
+from lgm.data.stream.in_process import InProcess
 from lgm.data.views import RandomViews
 
 pytestmark = [

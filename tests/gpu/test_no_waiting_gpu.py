@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from lgm.cameras import Cameras
-from lgm.data.augment import Augmentation, CameraJitter, GridDistortion, RandomBackground
-from lgm.data.prepare import Preparation
 from lgm.losses import AlphaMSE, CompositeLoss, LossTerm, PhotometricMSE
 from lgm.metrics import Late, psnr
 from lgm.models import LGM
+from lgm.preparation.augment import Augmentation, CameraJitter, GridDistortion, RandomBackground
+from lgm.preparation.prepare import Preparation
 from lgm.types import Batch, Prediction, RenderOutput, Views
 
 pytestmark = [

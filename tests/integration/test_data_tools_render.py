@@ -23,7 +23,7 @@ from data_tools.engines.extent import Extent
 from data_tools.plan import make_plan
 from data_tools.variants import part_uids
 from lgm.cameras import Cameras
-from lgm.data.sample import check_sample
+from lgm.data.schema.sample import check_sample
 
 RESOLUTION = 128
 MARKERS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}

@@ -9,7 +9,7 @@ import torch
 
 from lgm.callbacks.agreement import check_agreement
 from lgm.cli.resume import resume_fact
-from lgm.data.stream import EvalStream
+from lgm.data.stream.batches import EvalStream
 from lgm.models.checkpoint import file_digest, read_checkpoint
 from tests.clock import wait_until
 from tests.datasets import write_dataset

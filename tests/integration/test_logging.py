@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from lgm.data.stream import TrainStream
+from lgm.data.stream.batches import TrainStream
 from lgm.losses import CompositeLoss
 from lgm.models.checkpoint import read_checkpoint
 from lgm.training import module as module_room

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lgm.callbacks import ImageGrid
 from lgm.cli.faults import fault_line, quieten_side_shows
-from lgm.data.stream import TrainStream
+from lgm.data.stream.batches import TrainStream
 from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.csv_log import CSVLog
 from lgm.training.guarded import LoggerFailed

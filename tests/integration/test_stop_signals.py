@@ -14,8 +14,8 @@ import pytest
 
 from lgm.cli import train as train_room
 from lgm.cli.lock import exclusive
-from lgm.data import decoded
-from lgm.data.stream import EvalStream
+from lgm.data.sources import decoded
+from lgm.data.stream.batches import EvalStream
 from lgm.models.checkpoint import read_checkpoint
 from lgm.training.module import LGMModule
 from tests.clock import GIVE_UP_S, wait_until

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lgm.cameras import Cameras
-from lgm.data.prepare import Preparation
 from lgm.losses import AlphaMSE, CompositeLoss, LossTerm, PhotometricMSE
 from lgm.models import LGM
+from lgm.preparation.prepare import Preparation
 from lgm.rendering import TorchRenderer
 from lgm.training.module import LGMModule
 from lgm.training.optim import adamw

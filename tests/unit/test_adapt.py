@@ -19,7 +19,7 @@ from data_tools import adapt, pack, verify
 from data_tools.layouts import LAYOUTS, base, gobjaverse, lgm, nerf_synthetic, zero123
 from data_tools.shard_reader import read_samples
 from lgm.cameras.conventions import opencv_to_opengl, y_up_to_z_up
-from lgm.data.sample import parse_cameras
+from lgm.data.schema.sample import parse_cameras
 
 SHARD = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart" / "train-000003.tar"
 NUM_OBJECTS = 4

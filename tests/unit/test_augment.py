@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from lgm.cameras import Cameras, canonicalise, plucker_rays, turn_about_origin
-from lgm.data.augment import (
+from lgm.gaussians import Gaussians
+from lgm.preparation.augment import (
     Augmentation,
     CameraJitter,
     Erosion,
@@ -17,9 +18,8 @@ from lgm.data.augment import (
     RandomBackground,
     source_coordinates,
 )
-from lgm.data.draws import uniforms
-from lgm.data.prepare import Preparation
-from lgm.gaussians import Gaussians
+from lgm.preparation.draws import uniforms
+from lgm.preparation.prepare import Preparation
 from lgm.rendering import TorchRenderer
 from lgm.training.module import LGMModule
 from lgm.types import Batch, Views

@@ -12,12 +12,12 @@ import torch
 from hydra.utils import instantiate
 from torch.utils.data import DataLoader
 
-from lgm.data.cache import DeviceCache, MemoryCache, NoCache
-from lgm.data.datamodule import ObjectDataModule
-from lgm.data.in_process import ahead
-from lgm.data.mixture import mixture_of_shards
-from lgm.data.shards import ShardSource
-from lgm.data.stream import TrainStream
+from lgm.data.sources.cache import DeviceCache, MemoryCache, NoCache
+from lgm.data.sources.mixture import mixture_of_shards
+from lgm.data.sources.shards import ShardSource
+from lgm.data.stream.batches import TrainStream
+from lgm.data.stream.datamodule import ObjectDataModule
+from lgm.data.stream.in_process import ahead
 from lgm.data.views import HeldOutViews, RandomViews
 from tests.clock import wait_until
 from tests.datasets import sample_files, write_index, write_shard
@@ -72,7 +72,7 @@ def test_cached_batches_are_the_same_and_resume_alike(dataset, cache, num_worker
 
 def test_pictures_are_decoded_once_and_shared(dataset, monkeypatch):
     decoded = []
-    from lgm.data import shards
+    from lgm.data.sources import shards
 
     decode = shards.decode_rgba
     monkeypatch.setattr(shards, "decode_rgba", lambda *a: decoded.append(a[2]) or decode(*a))
@@ -118,13 +118,13 @@ def test_what_does_not_fit_is_refused_at_the_start(dataset, monkeypatch):
     module(dataset, MemoryCache(needed)).check("fit")
     with pytest.raises(ValueError, match=r"2 times, and .* data.cache.max_bytes allows"):
         module(dataset, MemoryCache(needed)).check("fit", num_devices=2)
-    monkeypatch.setattr("lgm.data.cache._free_shared_memory", lambda: 1000.0)
+    monkeypatch.setattr("lgm.data.sources.cache._free_shared_memory", lambda: 1000.0)
     with pytest.raises(ValueError, match=r"are free in /dev/shm \(docker: --shm-size\); use data/cache=none"):
         module(dataset, MemoryCache(needed)).check("fit")
 
 
 def test_a_device_that_is_the_cpu_has_no_more_memory_than_is_free(dataset, monkeypatch):
-    monkeypatch.setattr("lgm.data.cache._free_memory", lambda: 1000.0)
+    monkeypatch.setattr("lgm.data.sources.cache._free_memory", lambda: 1000.0)
     with pytest.raises(ValueError, match="data/cache=gpu: .* GB, and 1e-06 GB are free on cpu"):
         source = DeviceCache(ANY).wrap(ShardSource(dataset, "train"), CPU, 0)
         list(islice(TrainStream(source, RandomViews(4, 6), 2, seed=0), 1))
@@ -142,7 +142,7 @@ def test_pictures_of_two_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize("name", names("data/cache"))
 def test_from_the_command_line(name):
     cfg = composed("data=quickstart", f"data/cache={name}")
-    assert type(instantiate(cfg.data.module).cache).__module__ == "lgm.data.cache"
+    assert type(instantiate(cfg.data.module).cache).__module__ == "lgm.data.sources.cache"
 
 
 def test_a_thread_stays_ahead_raises_here_and_ends():
@@ -170,7 +170,7 @@ def test_a_thread_stays_ahead_raises_here_and_ends():
 
 def test_a_program_ends_well_in_the_middle_of_a_stream():
     program = (
-        "import torch; from lgm.data.in_process import ahead\n"
+        "import torch; from lgm.data.stream.in_process import ahead\n"
         "stream = ahead(torch.randn(2000, 2000) @ torch.eye(2000) for _ in iter(int, 1)); next(stream)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from lgm.cli.build import build_callbacks, build_loss, plain
 from lgm.cli.validate import check_training, plan_batches
-from lgm.data.augment import Augmentation
-from lgm.data.datamodule import ObjectDataModule
+from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.losses import CompositeLoss
 from lgm.models import LGM
+from lgm.preparation.augment import Augmentation
 from lgm.rendering import Renderer
 from tests.perceptual_weights import needs_linear_weights
 

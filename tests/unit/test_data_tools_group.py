@@ -13,7 +13,7 @@ import trimesh
 
 from data_tools import attribution, group
 from data_tools.meshes.signature import distance, near_pairs, signature
-from lgm.data.sample import Index, ShardInfo
+from lgm.data.schema.sample import Index, ShardInfo
 
 FLIP_X = np.diag([-1.0, 1, 1])
 QUARTER = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])

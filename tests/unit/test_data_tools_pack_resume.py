@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_tools import pack, pack_jobs, verify
 from data_tools.pack_jobs import plan_shards
-from lgm.data.sample import parse_index
+from lgm.data.schema.sample import parse_index
 from tests.clock import wait_until
 from tests.forked import Forked
 from tests.unit.test_data_tools_shards import make_renders

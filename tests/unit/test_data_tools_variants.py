@@ -21,7 +21,7 @@ from data_tools.plan import make_plan
 from data_tools.renders import update_metadata
 from data_tools.splits import arrange
 from data_tools.variants import Companion, part_uids, variants_of
-from lgm.data.sample import Index, ShardInfo
+from lgm.data.schema.sample import Index, ShardInfo
 
 CHAIR = {"uid": "chair", "author": "Ann", "licence": "CC0-1.0"}
 UIDS = ["bed", "chair", "lamp"]

@@ -11,14 +11,14 @@ from data_tools import pack, verify
 from data_tools.engines.base import GeometryView
 from data_tools.plan import make_plan
 from data_tools.renders import check_settings, write_object
-from lgm.data.decode import decode_depths
-from lgm.data.prepare import Preparation
-from lgm.data.sample import BrokenSample
-from lgm.data.shards import ShardSource
-from lgm.data.stream import EvalStream, TrainStream
-from lgm.data.synthetic import SyntheticSource
+from lgm.data.schema.decode import decode_depths
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.shards import ShardSource
+from lgm.data.sources.synthetic import SyntheticSource
+from lgm.data.stream.batches import EvalStream, TrainStream
 from lgm.data.views import HeldOutViews, RandomViews
 from lgm.metrics import Measurement, Protocol
+from lgm.preparation.prepare import Preparation
 from lgm.types import Prediction, RenderOutput
 from tests.unit.test_data_tools_shards import rewrite
 

@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from lgm.data.sample import BrokenSample
+from lgm.data.schema.sample import BrokenSample
 from lgm.errors import Named, RunStopped, first_line, reading, shown
 
 

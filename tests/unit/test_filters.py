@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from data_tools import pack, verify
-from lgm.data.filters import Filters
-from lgm.data.sample import table_line
-from lgm.data.shards import ShardSource
+from lgm.data.schema.sample import table_line
+from lgm.data.sources.filters import Filters
+from lgm.data.sources.shards import ShardSource
 from tests.datasets import sample_files, write_index, write_shard
 from tests.unit.test_configs import composed
 from tests.unit.test_data_tools_shards import make_renders

@@ -6,11 +6,13 @@ import tracemalloc
 import pytest
 
 from data_tools import stats, verify
-from lgm.data import names, shard_files, table, urls
-from lgm.data.filters import Filters
-from lgm.data.sample import ShardInfo, parse_index
-from lgm.data.shard_files import UrlFiles
-from lgm.data.shards import ShardSource
+from lgm.data.schema import names
+from lgm.data.schema.sample import ShardInfo, parse_index
+from lgm.data.sources import table
+from lgm.data.sources.filters import Filters
+from lgm.data.sources.shards import ShardSource
+from lgm.data.transport import shard_files, urls
+from lgm.data.transport.shard_files import UrlFiles
 from tests.datasets import write_dataset
 from tests.web_server import bad_server
 
@@ -178,7 +180,7 @@ def test_a_set_whose_name_has_blanks_is_read_through_a_command(tmp_path):
 
 @pytest.mark.parametrize("place", ["disk", "server"])
 def test_an_index_has_a_longest_size(tmp_path, monkeypatch, place):
-    monkeypatch.setattr("lgm.data.shards.MOST_INDEX_BYTES", 500)
+    monkeypatch.setattr("lgm.data.sources.shards.MOST_INDEX_BYTES", 500)
     folder = write_dataset(tmp_path / "set")
     with (
         bad_server() as server,

@@ -239,7 +239,7 @@ def test_a_texture_that_is_a_program_is_not_run(tmp_path):
     """Pillow hands EPS to Ghostscript, under whatever name it comes."""
     from PIL import Image
 
-    from lgm.data.decode import known_formats, opened_image
+    from lgm.data.schema.decode import known_formats, opened_image
 
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")

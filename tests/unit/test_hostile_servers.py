@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lgm.data import transfer, urls
-from lgm.data.sample import BrokenSample
-from lgm.data.shards import ShardSource
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.shards import ShardSource
+from lgm.data.transport import transfer, urls
 from tests.clock import GIVE_UP_S, wait_until
 from tests.raw_server import raw_server
 from tests.web_server import bad_server

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from lgm.cameras.checks import distance_fault, fov_fault, pose_fault
-from lgm.data.decode import decode_depths, decode_rgba
-from lgm.data.sample import BrokenSample, check_sample, parse_cameras
-from lgm.data.shards import ShardSource
+from lgm.data.schema.decode import decode_depths, decode_rgba
+from lgm.data.schema.sample import BrokenSample, check_sample, parse_cameras
+from lgm.data.sources.shards import ShardSource
 from tests.datasets import camera_json, sample_files, write_index
 
 

@@ -9,10 +9,10 @@ import torch
 from hydra.utils import instantiate
 from torch.utils.data import DataLoader
 
-from lgm.data.filters import Filters
-from lgm.data.mixture import mixture_of_shards
 from lgm.data.order import MixOrder, candidates
-from lgm.data.stream import EvalStream, TrainStream
+from lgm.data.sources.filters import Filters
+from lgm.data.sources.mixture import mixture_of_shards
+from lgm.data.stream.batches import EvalStream, TrainStream
 from lgm.data.views import HeldOutViews, RandomViews
 from tests.datasets import sample_files, write_index, write_shard
 from tests.unit.test_configs import composed

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from lgm.data.images.background import Keep, PlainWhite
-from lgm.data.images.color_profiles import in_srgb
-from lgm.data.images.photos import find_stated, open_picture
-from lgm.data.images.sides import named_azimuths_deg
-from lgm.data.images.source import ImagesSource
-from lgm.data.sample import BrokenSample
+from lgm.data.captures.color_profiles import in_srgb
+from lgm.data.captures.photos import find_stated, open_picture
+from lgm.data.captures.sides import named_azimuths_deg
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.images.background import Keep, PlainWhite
+from lgm.data.sources.images.source import ImagesSource
 from tests.own_pictures import Shoot
 
 RED = (200, 30, 30, 255)

@@ -11,13 +11,13 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from lgm.cameras import Cameras
+from lgm.cameras.lens import Lens
+from lgm.cameras.ray_geometry import meeting_point, middle
 from lgm.cameras.upright import looking_along
-from lgm.data.images.background import Keep, PlainWhite, reached_from_edge
-from lgm.data.images.geometry import meeting_point, middle
-from lgm.data.images.lens import Lens
-from lgm.data.images.source import ImagesSource
-from lgm.data.images.warp import reimage
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
+from lgm.data.sources.images.background import Keep, PlainWhite, reached_from_edge
+from lgm.data.sources.images.source import ImagesSource
+from lgm.data.sources.images.warp import reimage
 from lgm.data.views import OwnViews
 from tests.own_pictures import RING, Shoot, over_white, render_rgba, some_similarity
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lgm.data.images.background import Keep, PlainWhite, Rembg
-from lgm.data.images.source import ImagesSource
+from lgm.data.sources.images.background import Keep, PlainWhite, Rembg
+from lgm.data.sources.images.source import ImagesSource
 from tests.own_pictures import Shoot
 
 MANY = ([0.0] * 4 + [30.0], [0.0, 90.0, 180.0, 270.0, 45.0])

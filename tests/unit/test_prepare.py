@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lgm.cameras import Cameras, orbit_poses
-from lgm.data.prepare import Preparation, premultiplied
+from lgm.preparation.prepare import Preparation, premultiplied
 from lgm.types import Batch, Views
 
 

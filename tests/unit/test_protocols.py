@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 
 from lgm.cameras import Cameras, angles_about, canonical_up, canonicalise, orbit_poses
 from lgm.cli.build import build_eval_preparation
-from lgm.data.augment import Augmentation
 from lgm.data.order import object_rng
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 from lgm.data.views import PosedViews, RandomTargets, RingTargets, TrajectoryViews
 from lgm.metrics import Protocol
+from lgm.preparation.augment import Augmentation
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ("canonical4", "canonical4_rough", "lgm_window", "gslrm_like", "grm_like", "own_images")

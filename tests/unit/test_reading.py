@@ -10,12 +10,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from webdataset.tariterators import tarfile_samples
 
-from lgm.data.datamodule import ObjectDataModule
-from lgm.data.decode import decode_rgba
-from lgm.data.members import ShardMembers, read_file
-from lgm.data.sample import BrokenSample
-from lgm.data.shards import ShardSource
-from lgm.data.stream import EvalStream, TrainStream
+from lgm.data.schema.decode import decode_rgba
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.shards import ShardSource
+from lgm.data.stream.batches import EvalStream, TrainStream
+from lgm.data.stream.datamodule import ObjectDataModule
+from lgm.data.transport.members import ShardMembers, read_file
 from lgm.data.views import HeldOutViews, RandomViews
 from tests.datasets import sample_files, write_dataset, write_index, write_shard
 
@@ -68,7 +68,7 @@ def test_only_the_bytes_of_the_views_in_use_are_read(tmp_path, monkeypatch):
     open_tar(tmp_path, size=64).close()
     read = []
     monkeypatch.setattr(
-        "lgm.data.shards.read_file",
+        "lgm.data.sources.shards.read_file",
         lambda file, place, key, uid: read.append(key) or read_file(file, place, key, uid),
     )
     ShardSource(tmp_path).load(0, 3).decode([2, 7])

@@ -17,7 +17,7 @@ from data_tools.reprojection import Outlines, Tally, find_outlines, judge
 from data_tools.shard_reader import Sample, read_samples
 from data_tools.shard_writer import file_sha256
 from lgm.cameras import Cameras, spiral_angles
-from lgm.data.sample import parse_cameras
+from lgm.data.schema.sample import parse_cameras
 
 QUICKSTART = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart"
 NUM_OBJECTS = 75

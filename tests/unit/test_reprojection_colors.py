@@ -13,7 +13,7 @@ from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.exchanged import find_exchanged
 from data_tools.shard_reader import read_samples
 from lgm.cameras import Cameras, spiral_angles
-from lgm.data.sample import parse_cameras
+from lgm.data.schema.sample import parse_cameras
 
 SHARD = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart" / "val-000000.tar"
 

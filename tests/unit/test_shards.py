@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lgm.data.broken import BrokenCounter
-from lgm.data.datamodule import ObjectDataModule
-from lgm.data.sample import BrokenSample
-from lgm.data.shards import ShardSource
-from lgm.data.source import FirstObjects
-from lgm.data.stream import EvalStream, TrainStream
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.base import FirstObjects
+from lgm.data.sources.broken import BrokenCounter
+from lgm.data.sources.shards import ShardSource
+from lgm.data.stream.batches import EvalStream, TrainStream
+from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.data.views import HeldOutViews, RandomViews
 from tests.datasets import camera_json, sample_files, write_dataset, write_index, write_shard
 
@@ -41,10 +41,10 @@ def test_batches_by_the_contract(dataset):
 def test_only_the_views_in_use_are_decoded(dataset, monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        "lgm.data.shards.decode_rgba",
+        "lgm.data.sources.shards.decode_rgba",
         lambda files, view_ids, *rest: decoded.append(list(view_ids)) or _decode(files, view_ids, *rest),
     )
-    from lgm.data.decode import decode_rgba as _decode
+    from lgm.data.schema.decode import decode_rgba as _decode
 
     take(stream(dataset), 1)
     assert [len(views) for views in decoded] == [6, 6]  # the 4 inputs are among the 6 targets

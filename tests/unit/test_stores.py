@@ -16,9 +16,9 @@ pytest.importorskip("moto.server", reason="moto is missing; pip install 'lgm-tra
 import botocore.session
 from moto.server import ThreadedMotoServer
 
-from lgm.data import s3, transfer, urls
-from lgm.data.sample import BrokenSample
-from lgm.data.shards import ShardSource
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.shards import ShardSource
+from lgm.data.transport import s3, transfer, urls
 from tests.bad_proxy import bad_proxy
 from tests.clock import GIVE_UP_S
 from tests.patience import hurried_by

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lgm.data import shard_files, urls
-from lgm.data.sample import BrokenSample
-from lgm.data.shards import ShardSource
-from lgm.data.stream import TrainStream
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.shards import ShardSource
+from lgm.data.stream.batches import TrainStream
+from lgm.data.transport import shard_files, urls
 from lgm.data.views import RandomViews
 from tests.clock import wait_until
 from tests.datasets import write_dataset

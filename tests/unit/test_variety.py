@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 
 from lgm.cameras import Cameras
-from lgm.data.augment import Augmentation
-from lgm.data.prepare import Preparation
-from lgm.data.variety import ColorShuffle, Mirror
 from lgm.gaussians import Gaussians
+from lgm.preparation.augment import Augmentation
+from lgm.preparation.prepare import Preparation
+from lgm.preparation.variety import ColorShuffle, Mirror
 from lgm.rendering import TorchRenderer
 from tests.unit.test_augment import MANY, batch, differing, prepared
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, orbit_poses, spiral_angles
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 from lgm.data.views import CanonicalViews, HeldOutViews, OrthogonalRandomViews, RandomViews, WindowViews
 
 CANONICAL = (0, 1, 2, 3)

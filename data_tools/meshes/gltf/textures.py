@@ -13,7 +13,7 @@ from data_tools.meshes.beside import find_texture
 from data_tools.meshes.gltf.document import Document, Unreadable, shown
 from data_tools.meshes.images import MAX_TEXTURE_SIZE, to_rgba
 from data_tools.meshes.surfaces import Sampler, UnrenderableMesh
-from lgm.data.decode import opened_image
+from lgm.data.schema.decode import opened_image
 
 _TRANSFORM = "KHR_texture_transform"
 # Where a texture's image may stand instead, the best first; the last two may be all that there is.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 from lgm.data.views.base import ViewChoice, ViewSampler, check_counts, trajectory, with_others
 
 

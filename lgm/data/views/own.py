@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lgm.cameras import Cameras
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 from lgm.data.views.base import ViewChoice, ViewSampler
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lgm.cameras import orbit_poses
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 from lgm.data.views.base import ViewChoice, ViewSampler, trajectory
 
 _RENDER = (

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from lgm.cameras import Cameras
-from lgm.data.sample import CameraRecord
+from lgm.data.schema.sample import CameraRecord
 from lgm.data.views.base import ViewChoice, ViewSampler, check_counts, trajectory, with_others
 
 

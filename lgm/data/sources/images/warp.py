@@ -1,0 +1,55 @@
+"""One picture, seen through another lens from the same place."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from lgm.cameras.lens import Lens
+
+
+def reimage(
+    rgba: UInt8[np.ndarray, "H W 4"],
+    lens: Lens,
+    rotation: Float[np.ndarray, "3 3"],
+    target: Lens,
+) -> UInt8[np.ndarray, "h w 4"]:
+    """What a camera with the lens `target` sees where that of `rgba` stood. No depth comes into it: a
+    camera that only turns, and changes its lens, sees the same rays. Beyond the picture's edge nothing
+    is known and alpha is 0.
+
+    rotation: from the target camera's axes to those of the picture's own, OpenCV's both.
+    """
+    rgba, lens = _reduced(rgba, lens, target)
+    rows, columns = np.mgrid[: target.height, : target.width] + 0.5
+    rays = target.directions(np.stack([columns, rows], axis=-1)) @ rotation.T
+    pixels, seen = lens.project(rays)
+    grid = torch.from_numpy(pixels / (lens.width, lens.height) * 2 - 1)
+    grid[torch.from_numpy(~seen)] = 2.0  # outside
+    # Premultiplied: colours of transparent pixels mean nothing and must not bleed into the outline.
+    alpha = rgba[..., 3:].astype(np.float64) / 255
+    premultiplied = np.concatenate([rgba[..., :3] * alpha, rgba[..., 3:]], axis=-1)
+    source = torch.from_numpy(premultiplied).permute(2, 0, 1)[None]
+    warped = F.grid_sample(source, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
+    warped = warped[0].permute(1, 2, 0).numpy()
+    alpha = warped[..., 3:] / 255
+    straight = warped[..., :3] / np.maximum(alpha, 1e-6)
+    result = np.concatenate([np.where(alpha > 0.002, straight, 0.0), warped[..., 3:]], axis=-1)
+    return result.round().clip(0, 255).astype(np.uint8)
+
+
+def _reduced(
+    rgba: UInt8[np.ndarray, "H W 4"], lens: Lens, target: Lens
+) -> tuple[UInt8[np.ndarray, "h w 4"], Lens]:
+    """The picture, averaged down to about the target's pixels: a bilinear sample of a larger one would
+    leave most of it out."""
+    factor = max(target.focal_x / lens.focal_x, target.focal_y / lens.focal_y)
+    if factor >= 0.75:
+        return rgba, lens
+    width, height = (max(1, round(side * factor)) for side in (lens.width, lens.height))
+    # Pillow resizes RGBA premultiplied.
+    small = Image.fromarray(rgba, "RGBA").resize((width, height), Image.Resampling.BOX)
+    return np.asarray(small), lens.resized(width, height)

@@ -1,0 +1,1 @@
+"""Endless and finite streams of batches, and Lightning's datamodule around them."""

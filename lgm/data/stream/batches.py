@@ -1,0 +1,161 @@
+"""Endless and finite streams of batches, made in the loader's workers."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from lgm.data.order import Part, Slot, candidates, object_rng, view_rng
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.base import Source
+from lgm.data.sources.broken import BrokenCounter
+from lgm.data.stream.collate import Item, collate, make_item
+from lgm.data.views import ViewSampler
+from lgm.types import Batch
+
+
+class TrainStream(IterableDataset):
+    """An endless stream of whole batches; its order is `lgm.data.order`'s.
+
+    start_batch: how many batches this rank has already trained on.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sampler: ViewSampler,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_batch: int = 0,
+        max_broken_fraction: float = 0.01,
+    ) -> None:
+        self.source = source
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.start_batch = start_batch
+        self.max_broken_fraction = max_broken_fraction
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches(*_worker())
+
+    def batches(self, worker: int, num_workers: int) -> Iterator[Batch]:
+        """What one of `num_workers` loader processes makes."""
+        # The loader asks its workers in turn, from 0; batch m of a run is worker (m mod W)'s.
+        worker = (worker + self.start_batch) % num_workers
+        done = len(range(worker, self.start_batch, num_workers))
+        consumer = self.rank * num_workers + worker
+        num_consumers = self.world_size * num_workers
+        stream = self.source.slots(num_consumers, consumer, self.seed, done * self.batch_size)
+        items: list[Item] = []
+        for item in self._items(stream):
+            items.append(item)
+            if len(items) == self.batch_size:
+                yield collate(items)
+                items = []
+
+    def _items(self, stream: Iterator[Slot]) -> Iterator[Item]:
+        counter = BrokenCounter(self.max_broken_fraction, self.source.num_objects)
+        in_hand: Part | None = None
+        for slot in stream:
+            if slot.part != in_hand:
+                in_hand = slot.part
+                self.source.prefetch(slot.next_part.shard)
+            yield self._first_good(slot, counter)
+
+    def _first_good(self, slot: Slot, counter: BrokenCounter) -> Item:
+        error = BrokenSample("an empty data set")
+        for shard, ordinal in candidates(slot, self.source.shard_sizes, self.seed):
+            number = self.source.first(shard) + ordinal
+            rng = view_rng(self.seed, slot.pass_index, shard, ordinal)
+            try:
+                item = make_item(self.source.load(shard, ordinal), self.sampler, rng)
+            except BrokenSample as broken:
+                error = broken
+                counter.bad(number, broken)
+            else:
+                counter.good(number)
+                return item
+        raise ValueError(f"no object can be read; the last: {error}")
+
+
+class EvalStream(IterableDataset):
+    """Every object once, over all ranks and workers, each with neighbours in the order they lie in.
+
+    A batch ends early where the next object has other numbers of views or another picture size.
+
+    max_objects: only the first so many of the whole set.
+    seed: what is drawn for an object comes from it and from the object's name alone: the same in any
+        split, and beside any other objects.
+    with_depth: the targets' depth too, where an object has it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sampler: ViewSampler,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        max_objects: int | None = None,
+        max_broken_fraction: float = 0.01,
+        seed: int = 0,
+        with_depth: bool = False,
+    ) -> None:
+        self.source = source
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.max_objects = max_objects
+        self.max_broken_fraction = max_broken_fraction
+        self.seed = seed
+        self.with_depth = with_depth
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker, num_workers = _worker()
+        num_consumers = self.world_size * num_workers
+        consumer = self.rank * num_workers + worker
+        for _, alike in groupby(self._items(consumer, num_consumers), lambda item: item.shape):
+            items: list[Item] = []
+            for item in alike:
+                items.append(item)
+                if len(items) == self.batch_size:
+                    yield collate(items, with_to_user=True)
+                    items = []
+            if items:
+                yield collate(items, with_to_user=True)
+
+    def _items(self, consumer: int, num_consumers: int) -> Iterator[Item]:
+        counter = BrokenCounter(self.max_broken_fraction, self.source.num_objects)
+        wanted = self.source.num_objects
+        if self.max_objects is not None:
+            wanted = min(wanted, self.max_objects)
+        in_hand: int | None = None
+        # Neighbours stay together: a consumer reads few shards, and of these only its own objects.
+        first, end = (wanted * c // num_consumers for c in (consumer, consumer + 1))
+        last_shard, _ = self.source.place(end - 1)
+        for number in range(first, end):
+            shard, ordinal = self.source.place(number)
+            if shard != in_hand:
+                in_hand = shard
+                if shard < last_shard:
+                    self.source.prefetch(shard + 1)
+            try:
+                found = self.source.load(shard, ordinal)
+                rng = object_rng(self.seed, found.uid)
+                item = make_item(found, self.sampler, rng, self.with_depth)
+            except BrokenSample as error:
+                counter.bad(number, error)
+            else:
+                counter.good(number)
+                yield item
+
+
+def _worker() -> tuple[int, int]:
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)

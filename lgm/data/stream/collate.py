@@ -1,0 +1,144 @@
+"""From objects to batches: choose views, decode them, stack."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
+from torch import Tensor
+
+from lgm.cameras import Cameras
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.base import PosedObject
+from lgm.data.views import ViewSampler
+from lgm.types import Batch, Views
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object's views in use, each decoded once.
+
+    rgba: uint8 [P, H, W, 4]; rows: which n of the P they are. c2w: [n, 4, 4]; view_ids: [n], their
+        numbers in the shard.
+    input, target: positions among the n.
+    seed: what augmentation draws for this object comes from it alone.
+    scaled, to_user: as of `PosedObject`.
+    target_depths: float32 [len(target), H, W], where they were asked for and the object has them.
+    """
+
+    uid: str
+    rgba: Tensor
+    rows: list[int]
+    c2w: np.ndarray
+    fov_y_deg: float
+    view_ids: np.ndarray
+    input: tuple[int, ...]
+    target: tuple[int, ...]
+    seed: int
+    scaled: bool
+    to_user: np.ndarray
+    target_depths: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Objects of one batch have this in common: numbers of input and target views, height, width,
+        whether there is depth."""
+        has_depth = self.target_depths is not None
+        return len(self.input), len(self.target), *self.rgba.shape[1:3], has_depth
+
+
+def make_item(
+    candidate: PosedObject, sampler: ViewSampler, rng: np.random.Generator, with_depth: bool = False
+) -> Item:
+    """Choose an object's views and decode these alone; raises BrokenSample.
+
+    with_depth: the targets' depth too, where the object has it.
+    """
+    record = candidate.cameras
+    try:
+        choice = sampler.choose(record, rng)
+    except ValueError as error:
+        raise BrokenSample(f"object {candidate.uid!r}: {error}") from error
+    used = sorted({*choice.input, *choice.target})
+    position = {view: i for i, view in enumerate(used)}
+    rgba, rows = candidate.pictures(used)
+    depths = candidate.depths(choice.target) if with_depth else None
+    size = tuple(rgba.shape[1:3])
+    if depths is not None and depths.shape[1:] != size:
+        raise BrokenSample(f"object {candidate.uid!r}: depth has {depths.shape[1:]} pixels, pictures {size}")
+    return Item(
+        uid=candidate.uid,
+        rgba=rgba,
+        rows=rows,
+        c2w=record.c2w[used],
+        fov_y_deg=record.fov_y_deg,
+        view_ids=np.asarray(used),
+        input=tuple(position[i] for i in choice.input),
+        target=tuple(position[i] for i in choice.target),
+        seed=int(rng.integers(2**63)),
+        scaled=candidate.scaled,
+        to_user=candidate.to_user,
+        target_depths=depths,
+    )
+
+
+def collate(items: Sequence[Item], with_to_user: bool = False) -> Batch:
+    """Stack items into a batch of uint8 pictures and cameras; raises ValueError where sizes differ.
+
+    with_to_user: the way back to the data's own frame too; training asks for images and cameras alone.
+    """
+    sizes = {item.uid: item.rgba.shape[1:3] for item in items}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"objects of one batch have pictures of different sizes: {sizes}; render them alike")
+    target = _views(items, [item.target for item in items])
+    if items[0].target_depths is not None:
+        depths = torch.from_numpy(np.stack([item.target_depths for item in items]))
+        target = replace(target, depths=depths[:, :, None])
+    return Batch(
+        input=_views(items, [item.input for item in items]),
+        target=target,
+        uids=tuple(item.uid for item in items),
+        seeds=tuple(item.seed for item in items),
+        scaled=all(item.scaled for item in items),
+        to_user=torch.from_numpy(np.stack([item.to_user for item in items])) if with_to_user else None,
+    )
+
+
+def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:
+    if len({len(views) for views in chosen}) > 1:
+        counts = {item.uid: len(views) for item, views in zip(items, chosen, strict=True)}
+        raise ValueError(
+            f"objects of one batch have different numbers of views: {counts}; use data.micro_batch_size=1"
+        )
+    pick = [list(views) for views in chosen]
+    rows = [[item.rows[i] for i in p] for item, p in zip(items, pick, strict=True)]
+    images, alphas = _pictures(items, rows)
+    c2w = torch.from_numpy(np.stack([item.c2w[p] for item, p in zip(items, pick, strict=True)])).float()
+    fov_y_deg = torch.tensor([item.fov_y_deg for item in items])[:, None]
+    return Views(
+        images=images,
+        alphas=alphas,
+        cameras=Cameras.from_fov(c2w, fov_y_deg, images.shape[-1] / images.shape[-2]),
+        view_ids=torch.from_numpy(np.stack([item.view_ids[p] for item, p in zip(items, pick, strict=True)])),
+    )
+
+
+def _pictures(
+    items: Sequence[Item], rows: Sequence[Sequence[int]]
+) -> tuple[UInt8[Tensor, "B V 3 H W"], UInt8[Tensor, "B V 1 H W"]]:
+    first = items[0].rgba
+    if all(item.rgba is first for item in items):  # a whole set in one tensor, on whichever device
+        rgba = first[torch.tensor(rows).to(first.device, non_blocking=True)]
+        rgba = rearrange(rgba, "b v h w c -> b v c h w")
+        return rgba[:, :, :3].contiguous(), rgba[:, :, 3:].contiguous()
+    num_views, (height, width) = len(rows[0]), first.shape[1:3]
+    images = torch.empty(len(items), num_views, 3, height, width, dtype=torch.uint8)
+    alphas = torch.empty(len(items), num_views, 1, height, width, dtype=torch.uint8)
+    # Each picture straight to its place: to stack, then to part the channels took as long as to decode.
+    for b, (item, own) in enumerate(zip(items, rows, strict=True)):
+        for v, row in enumerate(own):
+            rgba = rearrange(item.rgba[row], "h w c -> c h w")
+            images[b, v], alphas[b, v] = rgba[:3], rgba[3:]
+    return images, alphas

@@ -1,0 +1,222 @@
+"""Lightning's view of a data set: a training stream and a validation or test stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader
+
+from lgm.data.loader import Loader
+from lgm.data.schema.sample import BrokenSample
+from lgm.data.sources.base import PosedObject, Source
+from lgm.data.sources.cache import Cache, NoCache
+from lgm.data.stream.batches import EvalStream, TrainStream
+from lgm.data.stream.in_process import InProcess
+from lgm.data.views import ViewSampler
+
+log = logging.getLogger(__name__)
+
+
+class ObjectDataModule(L.LightningDataModule):
+    """Streams of batches from a source of objects.
+
+    source: makes the source of a split: `source(split=…)`.
+    train_views: chooses views for training; eval_views: for validation and test.
+    micro_batch_size: objects a forward pass on one device in training; eval_batch_size: in validation
+        and test.
+    seed: of the training stream; eval_seed: of views that validation and test draw.
+    split: what evaluation reads; None is everything.
+    max_train_objects, max_val_objects, max_test_objects: training, validation and test read only the
+        first so many objects; None is the whole split.
+    cache: whether training pictures are kept decoded, and where; None is NoCache().
+    accumulation: batches an optimizer step.
+    probe_objects: how many objects are read before anything else starts, to fail early.
+    """
+
+    def __init__(
+        self,
+        source: Callable[..., Source],
+        train_views: ViewSampler,
+        eval_views: ViewSampler,
+        micro_batch_size: int,
+        eval_batch_size: int = 4,
+        seed: int = 0,
+        eval_seed: int = 0,
+        num_workers: int = 0,
+        train_split: str = "train",
+        val_split: str = "val",
+        split: str | None = None,
+        max_train_objects: int | None = None,
+        max_val_objects: int | None = None,
+        max_test_objects: int | None = None,
+        max_broken_fraction: float = 0.01,
+        probe_objects: int = 64,
+        cache: Cache | None = None,
+        accumulation: int = 1,
+    ) -> None:
+        super().__init__()
+        for name, size in (("micro_batch_size", micro_batch_size), ("eval_batch_size", eval_batch_size)):
+            if size < 1:
+                raise ValueError(f"data.{name}={size} must be at least 1")
+        if not 0 <= max_broken_fraction <= 1:
+            raise ValueError(f"data.max_broken_fraction={max_broken_fraction} must lie between 0 and 1")
+        self.make_source = source
+        self.train_views = train_views
+        self.eval_views = eval_views
+        self.micro_batch_size = micro_batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.eval_seed = eval_seed
+        self.num_workers = num_workers
+        self.train_split = train_split
+        self.val_split = val_split
+        self.split = split
+        self.max_train_objects = max_train_objects
+        self.max_val_objects = max_val_objects
+        self.max_test_objects = max_test_objects
+        self.max_broken_fraction = max_broken_fraction
+        self.probe_objects = probe_objects
+        self.cache = cache or NoCache()
+        self.accumulation = accumulation
+        self._sources: dict[str | None, Source] = {}
+
+    def check(self, stage: str, num_devices: int = 1, num_nodes: int = 1) -> None:
+        """Raise now, in one line, what would otherwise break a run hours later.
+
+        stage: "fit" checks the training and validation splits, "test" what evaluation reads.
+        num_devices: a node.
+        """
+        samplers = [self.train_views, self.eval_views] if stage == "fit" else [self.eval_views]
+        readers = num_devices * max(1, self.num_workers)
+        probed = {}
+        for split in dict.fromkeys(self._splits(stage)):
+            source = self._source(split)
+            probed[split] = source.check(
+                self.probe_objects, self.max_broken_fraction, readers, partial(_check_views, samplers)
+            )
+            if stage == "fit" and split == self.train_split and self.micro_batch_size > 1:
+                _check_sizes(probed[split])
+            log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
+        if stage == "fit":
+            source = self._train_source()
+            next(source.slots(readers * num_nodes, 0, self.seed))  # raises where objects are too few
+            self.cache.check(source, probed[self.train_split], num_devices)
+
+    def train_dataloader(self) -> DataLoader:
+        device = self.trainer.strategy.root_device
+        stream = TrainStream(
+            source=self.cache.wrap(self._train_source(), device, self.num_workers),
+            sampler=self.train_views,
+            batch_size=self.micro_batch_size,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            # Optimizer steps are what a checkpoint counts; a half-accumulated step is trained again.
+            start_batch=self.trainer.global_step * self.accumulation,
+            max_broken_fraction=self.max_broken_fraction,
+        )
+        if self.cache.on_device:
+            made_here = InProcess(stream, self.num_workers, device)
+            return Loader(made_here, alone=self.trainer.world_size == 1)
+        return self._loader(stream)
+
+    def val_dataloader(self, with_depth: bool = False) -> DataLoader:
+        """with_depth: the loss of a validation reads no depth; who measures asks for it."""
+        return self._eval_loader(self.val_split, self.max_val_objects, with_depth)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.split, self.max_test_objects, with_depth=True)
+
+    @property
+    def num_test_objects(self) -> int:
+        """How many objects a test reads, broken ones included."""
+        whole = self._source(self.split).num_objects
+        return whole if self.max_test_objects is None else min(whole, self.max_test_objects)
+
+    def contents(self, stage: str) -> dict[str, str]:
+        """By split, its objects' number and content hash; stage as in `check`."""
+        sources = {split or "(all)": self._source(split) for split in self._splits(stage)}
+        return {
+            split: f"{found.num_objects} objects ({found.content_hash})" for split, found in sources.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of samples depends on, besides the step."""
+        return {
+            "seed": self.seed,
+            "micro_batch_size": self.micro_batch_size,
+            "num_workers": self.num_workers,
+            "world_size": self.trainer.world_size if self.trainer else 1,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        changed = {
+            name: (then, now)
+            for name, now in self.state_dict().items()
+            if (then := state_dict.get(name)) != now
+        }
+        if changed:
+            text = ", ".join(f"{name} {then} → {now}" for name, (then, now) in changed.items())
+            log.warning("resuming with another order of samples than before: %s", text)
+
+    def _splits(self, stage: str) -> list[str | None]:
+        return [self.train_split, self.val_split] if stage == "fit" else [self.split]
+
+    def _source(self, split: str | None) -> Source:
+        if split not in self._sources:
+            self._sources[split] = self.make_source(split=split)
+        return self._sources[split]
+
+    def _train_source(self) -> Source:
+        source = self._source(self.train_split)
+        if self.max_train_objects is None:
+            return source
+        return source.first_objects(self.max_train_objects)
+
+    def _eval_loader(self, split: str | None, max_objects: int | None, with_depth: bool) -> DataLoader:
+        stream = EvalStream(
+            source=self._source(split),
+            sampler=self.eval_views,
+            batch_size=self.eval_batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            max_objects=max_objects,
+            max_broken_fraction=self.max_broken_fraction,
+            seed=self.eval_seed,
+            with_depth=with_depth,
+        )
+        return self._loader(stream)
+
+    def _loader(self, stream: TrainStream | EvalStream) -> DataLoader:
+        return Loader(
+            stream,
+            self.num_workers,
+            alone=self.trainer.world_size == 1,
+            pin_memory=self.trainer.strategy.root_device.type != "cpu",
+            persistent_workers=False,
+        )
+
+
+def _check_sizes(objects: Sequence[PosedObject]) -> None:
+    sizes = {found.decode([0]).shape[1:3]: found.uid for found in objects}
+    if len(sizes) > 1:
+        (a, first), (b, second), *_ = sizes.items()
+        raise ValueError(
+            f"a training batch needs pictures of one size: object {first!r} has {a[0]} × {a[1]}, "
+            f"{second!r} has {b[0]} × {b[1]}; pack them at one --resolution, or use data.micro_batch_size=1"
+        )
+
+
+def _check_views(samplers: Sequence[ViewSampler], found: PosedObject) -> None:
+    for sampler in samplers:
+        try:
+            sampler.choose(found.cameras, np.random.default_rng(0))
+        except ValueError as error:
+            raise BrokenSample(
+                f"object {found.uid!r}: {error} by {type(sampler).__name__}; {sampler.remedy}"
+            ) from error

@@ -1,0 +1,158 @@
+"""What happens to a whole batch on the device before the network sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from lgm.cameras import Cameras, canonical_up, canonicalise, from_canonical
+from lgm.preparation.augment import Augmentation
+from lgm.types import Batch, Views
+
+
+class Preparation:
+    """Resize, augment, put over the background, and move the world so that the first input is
+    canonical.
+
+    input_size, target_size: height and width of the network's and of the supervised pictures.
+    other_target_sizes: training takes these in turn with target_size, step by step: Gaussians that a picture
+        of one size likes best leave stripes in larger ones, and are too broad for smaller ones.
+    background: rgb in 0..1.
+    radius: where the first input camera stands in the canonical frame; in batches that are scaled as the
+        network wants them, it stays where it is.
+    augmentation: of batches that train.
+    disturbance: of the inputs of batches that are measured, for protocols that ask how much a network
+        forgives; it may move cameras, cut and bend pictures.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        target_size: int,
+        background: Sequence[float] = (1.0, 1.0, 1.0),
+        radius: float = 1.5,
+        augmentation: Augmentation | None = None,
+        disturbance: Augmentation | None = None,
+        other_target_sizes: Sequence[int] = (),
+    ) -> None:
+        self.input_size = input_size
+        self.target_size = target_size
+        self.other_target_sizes = tuple(other_target_sizes)
+        if any(size < 1 for size in self.other_target_sizes):
+            raise ValueError(f"resolution.other_target_sizes={list(other_target_sizes)} must be 1 or more")
+        self.background = tuple(background)
+        self.radius = radius
+        self.augmentation = augmentation or Augmentation()
+        self.disturbance = disturbance or Augmentation()
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, training: bool = False, step: int = 0) -> Batch:
+        """training: whether to augment rather than to disturb; then there is no `to_user` and no `up`.
+        step: of training, which turn it is."""
+        augmentation = self.augmentation if training else self.disturbance
+        reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
+        radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
+        rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)
+        target_size = self._target_size(step) if training else self.target_size
+        target_rgba = premultiplied(batch.target.images, batch.target.alphas, target_size)
+        cameras, target_cameras = (
+            Cameras(canonicalise(views.cameras.c2w, reference, radius), views.cameras.K_norm)
+            for views in (batch.input, batch.target)
+        )
+        (rgba, target_rgba), (cameras, target_cameras) = augmentation.vary(
+            (rgba, target_rgba), (cameras, target_cameras), seeds
+        )
+        # Colour and coverage bend together, before anything lies behind them.
+        rgba = augmentation.bend(rgba, seeds)
+        cameras = Cameras(augmentation.jitter(cameras.c2w, seeds), cameras.K_norm)
+        background = torch.tensor(self.background).to(rgba.device, non_blocking=True)
+        background = background.expand(len(batch.uids), 3)
+        to_user = batch.to_user
+        if to_user is not None:
+            to_user = None if training else to_user @ from_canonical(reference.double(), radius)
+        target_background = augmentation.recolour(background, seeds)
+        return replace(
+            batch,
+            input=_over(background, batch.input, rgba, cameras),
+            target=_over(
+                target_background,
+                batch.target,
+                target_rgba,
+                target_cameras,
+                _depths(batch.target.depths, target_size, reference, radius),
+            ),
+            background=target_background,
+            to_user=to_user,
+            up=None if training else canonical_up(reference),  # only measures and videos ask
+        )
+
+    def _target_size(self, step: int) -> int:
+        sizes = (self.target_size, *self.other_target_sizes)
+        return sizes[step % len(sizes)]
+
+
+def _depths(
+    depths: Float[Tensor, "B V 1 H W"] | None,
+    target_size: int,
+    reference: Float[Tensor, "B 4 4"],
+    radius: float | Float[Tensor, " B"],
+) -> Float[Tensor, "B V 1 h w"] | None:
+    """At the targets' size, in the canonical frame's unit. Not averaged: between the object and what
+    lies behind it there is no depth."""
+    if depths is None:
+        return None
+    size = (target_size, target_size)
+    if depths.shape[-2:] != size:
+        flat = F.interpolate(depths.flatten(0, 1), size=size, mode="nearest-exact")
+        depths = flat.view(*depths.shape[:3], *size)
+    scale = radius / reference[:, :3, 3].norm(dim=-1)
+    return depths * scale[:, None, None, None, None]
+
+
+def _over(
+    background: Float[Tensor, "B 3"],
+    views: Views,
+    rgba: Float[Tensor, "B V 4 h w"],
+    cameras: Cameras,
+    depths: Float[Tensor, "B V 1 h w"] | None = None,
+) -> Views:
+    colors, alphas = rgba[:, :, :3], rgba[:, :, 3:]
+    return replace(
+        views,
+        images=torch.addcmul(colors, background[:, None, :, None, None], 1 - alphas),
+        alphas=alphas,
+        cameras=cameras,
+        depths=depths,
+    )
+
+
+def premultiplied(
+    images: UInt8[Tensor, "B V 3 H W"], alphas: UInt8[Tensor, "B V 1 H W"], size: int
+) -> Float[Tensor, "B V 4 h w"]:
+    """Straight 8-bit colour to premultiplied float rgba, resized with antialiasing.
+
+    Multiplied before it is resized: colours of transparent pixels mean nothing and must not bleed
+    into the object's edge.
+    """
+    rgba = torch.empty(*images.shape[:2], 4, *images.shape[3:], device=images.device)
+    # On a CPU picture by picture, in place: they stay in its cache from one pass to the next.
+    single = images.device.type == "cpu"
+    parts = (x.flatten(0, 1) if single else x[None] for x in (rgba, images, alphas))
+    for out, color, alpha in zip(*parts, strict=True):
+        colors, coverage = out.split([3, 1], dim=-3)
+        colors.copy_(color)
+        coverage.copy_(alpha)
+        out.div_(255)
+        colors.mul_(coverage)
+    if rgba.shape[-2:] != (size, size):
+        num_views = rgba.shape[1]
+        rgba = rearrange(rgba, "b v c h w -> (b v) c h w")
+        rgba = F.interpolate(rgba, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        rgba = rearrange(rgba.clamp(0, 1), "(b v) c h w -> b v c h w", v=num_views)
+    return rgba
