@@ -31,7 +31,6 @@ from lgm.errors import first_line
 from lgm.files import atomic, write_text
 from lgm.masking import masked
 from lgm.models.checkpoint import check_values, weights_hash
-from lgm.models.networks import complete_net
 from lgm.models.plain_data import parsed, plain
 from lgm.models.pretrained import (
     CONFIG_KEY,
@@ -44,6 +43,7 @@ from lgm.models.pretrained import (
     read_weights,
 )
 from lgm.models.records import check_metrics
+from lgm.models.registry import complete_net
 
 CARD = """---
 pipeline_tag: image-to-3d

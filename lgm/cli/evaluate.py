@@ -39,8 +39,8 @@ from lgm.kernels import kernels_for
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, load_strictly, weights_hash
 from lgm.models.lgm import splat_size
-from lgm.models.networks import COMPUTED_BY, DEFAULT, Network, same_network
 from lgm.models.pretrained import Weights, options_of, read_weights
+from lgm.models.registry import COMPUTED_BY, DEFAULT, MakeNetwork, same_network
 from lgm.training.takeover import ending_peers
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     return None if value is None else float(value)
 
 
-def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: Network | None = None) -> None:
+def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: MakeNetwork | None = None) -> None:
     """Take model, scene and resolution from a record that `lgm.models.records` has checked.
 
     chosen: the network that cfg.model names. A record's own name is then compared with it, and not imported.

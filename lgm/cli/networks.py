@@ -7,17 +7,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm.cli.build import plain
 from lgm.errors import first_line
-from lgm.models.networks import Network
 from lgm.models.records import check_run
+from lgm.models.registry import MakeNetwork
 
 
-def chosen_network(cfg: DictConfig) -> Network | None:
+def chosen_network(cfg: DictConfig) -> MakeNetwork | None:
     """The network that the configuration names, and a record may then name too; None without one."""
     name = OmegaConf.select(cfg, "model.net._target_")
     return None if name is None else network_named(name, "model.net._target_")
 
 
-def network_named(name: str, option: str) -> Network:
+def network_named(name: str, option: str) -> MakeNetwork:
     """The class that a person has named; ValueError in one line where it cannot be imported."""
     try:
         network = get_object(name)

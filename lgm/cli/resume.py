@@ -26,8 +26,8 @@ from lgm.models.checkpoint import (
     read_checkpoint,
     training_of,
 )
-from lgm.models.networks import Network
 from lgm.models.records import FIX, check_training
+from lgm.models.registry import MakeNetwork
 from lgm.training.resume import check_state
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _STATE = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_
 _OF_A_HOST = ("path", "sets", "cache_dir", "num_workers", "default_root_dir", "weights_path")
 
 
-def resume_path(resume: str | None, run_dir: Path, network: Network | None = None) -> Path | None:
+def resume_path(resume: str | None, run_dir: Path, network: MakeNetwork | None = None) -> Path | None:
     """The checkpoint to go on from, or None.
 
     network: one's own, that a checkpoint may name.
@@ -58,7 +58,7 @@ def resume_path(resume: str | None, run_dir: Path, network: Network | None = Non
     return path
 
 
-def _latest(folder: Path, network: Network | None) -> Path | None:
+def _latest(folder: Path, network: MakeNetwork | None) -> Path | None:
     """`last.ckpt`; where that is damaged, `best.ckpt`; raises ValueError where both are."""
     last, best = folder / "last.ckpt", folder / "best.ckpt"
     if not last.is_file():
@@ -87,7 +87,7 @@ def _latest(folder: Path, network: Network | None) -> Path | None:
     return last
 
 
-def _read_whole(path: Path, network: Network | None) -> int:
+def _read_whole(path: Path, network: MakeNetwork | None) -> int:
     """A checkpoint's step; raises ValueError where its content has changed since it was written, or it lacks
     a part that a resume needs."""
     with reading(path):

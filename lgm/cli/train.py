@@ -34,8 +34,8 @@ from lgm.models.blocks import use_gradient_checkpointing
 from lgm.models.checkpoint import released_rotation
 from lgm.models.graphs import TrainingGraphs
 from lgm.models.lgm import splat_size
-from lgm.models.networks import complete_net
 from lgm.models.pretrained import freeze, match_spacing, read_weights, start_from
+from lgm.models.registry import complete_net
 from lgm.training.takeover import ending_peers
 
 log = logging.getLogger(__name__)

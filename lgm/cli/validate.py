@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm.cameras.checks import MAX_DISTANCE, MIN_DISTANCE, fov_fault
 from lgm.cli.launch import check_launch, starts_elsewhere
-from lgm.models.networks import complete_net
 from lgm.models.pretrained import check_choice
+from lgm.models.registry import complete_net
 from lgm.rendering import Renderer, make_renderer
 from lgm.rendering.choice import BACKENDS
 from lgm.training.precision import HALVES

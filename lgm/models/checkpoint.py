@@ -16,8 +16,8 @@ from lgm.errors import Named, reading, shown
 from lgm.gaussians.activations import ROTATIONS, Rotation
 from lgm.masking import masked_values
 from lgm.models.lgm import LGM
-from lgm.models.networks import Network, UnknownNetwork, misfits
 from lgm.models.records import FIX, check_run, check_shapes
+from lgm.models.registry import MakeNetwork, UnknownNetwork, misfits
 from lgm.tensor_files import check_tensors, read_archive
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def file_digest(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_checkpoint(path: str | Path, network: Network | None = None) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, network: MakeNetwork | None = None) -> dict[str, Any]:
     """Our own `.ckpt`, its weights checked to be tensors of the network that its record names, and its
     configuration to be plain data (`lgm.models.records.check_run`). What else it holds serves a resume and
     is checked there.
@@ -169,7 +169,7 @@ def read_checkpoint(path: str | Path, network: Network | None = None) -> dict[st
             raise Named(f"{path} {error}") from error
 
 
-def _checked(checkpoint: Any, path: Path, network: Network | None) -> dict[str, Any]:
+def _checked(checkpoint: Any, path: Path, network: MakeNetwork | None) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "config" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of this program: it holds no state_dict and config")
     version = checkpoint.get("schema_version")

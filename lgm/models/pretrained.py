@@ -22,9 +22,17 @@ from lgm.models.checkpoint import (
     training_of,
     unwrapped,
 )
-from lgm.models.networks import DEFAULT, Network, UnknownNetwork, arguments, misfits, same_network, shapes_of
 from lgm.models.plain_data import parsed
 from lgm.models.records import FIX, SECTIONS, check_metrics, check_record, check_shapes, check_training
+from lgm.models.registry import (
+    DEFAULT,
+    MakeNetwork,
+    UnknownNetwork,
+    arguments,
+    misfits,
+    same_network,
+    shapes_of,
+)
 from lgm.tensor_files import read_header
 
 log = logging.getLogger(__name__)
@@ -82,7 +90,9 @@ def find_weights(where: str | Path) -> Path:
     )
 
 
-def read_weights(where: str | Path, choice: WeightChoice = "auto", network: Network | None = None) -> Weights:
+def read_weights(
+    where: str | Path, choice: WeightChoice = "auto", network: MakeNetwork | None = None
+) -> Weights:
     """Read weights from wherever `find_weights` finds them, and the record of them as data
     (`lgm.models.records`): of a network that this program knows, the tensors are those that it describes.
 
@@ -103,7 +113,7 @@ def read_weights(where: str | Path, choice: WeightChoice = "auto", network: Netw
             raise Named(f"{path} {error}") from error
 
 
-def _of_safetensors(path: Path, choice: WeightChoice, network: Network | None) -> Weights:
+def _of_safetensors(path: Path, choice: WeightChoice, network: MakeNetwork | None) -> Weights:
     shapes, metadata = read_header(path)
     shapes = unwrapped(shapes, path)
     kind = metadata.get(KIND_KEY, "unknown")
@@ -127,7 +137,7 @@ def _of_safetensors(path: Path, choice: WeightChoice, network: Network | None) -
     return Weights(read_safetensors(path), config, path, kind, training, metrics)
 
 
-def _of_checkpoint(path: Path, choice: WeightChoice, network: Network | None) -> Weights:
+def _of_checkpoint(path: Path, choice: WeightChoice, network: MakeNetwork | None) -> Weights:
     checkpoint = read_checkpoint(path, network)
     ema = checkpoint.get("ema")
     if choice == "ema" and ema is None:
@@ -207,7 +217,7 @@ def freeze(net: nn.Module, patterns: list[str]) -> None:
         log.info("frozen: %.2fM of %.2fM parameters", frozen / 1e6, total / 1e6)
 
 
-def options_of(weights: Weights, network: Network, changes: dict[str, Any]) -> dict[str, Any]:
+def options_of(weights: Weights, network: MakeNetwork, changes: dict[str, Any]) -> dict[str, Any]:
     """The arguments with which `network` is built for these weights: as recorded, or as their shapes tell.
 
     changes: arguments to set otherwise. Raises ValueError where tensors without a record are not an LGM's.

@@ -16,10 +16,11 @@ from typing import Any, get_type_hints
 
 from lgm.cameras.checks import MAX_FOV_DEG, MIN_FOV_DEG
 from lgm.errors import shown
-from lgm.models.networks import (
+from lgm.models.plain_data import DOTTED_NAME, fits, plain, unlike
+from lgm.models.registry import (
     DEFAULT,
     NETWORKS,
-    Network,
+    MakeNetwork,
     arguments,
     misfits,
     name_of,
@@ -27,7 +28,6 @@ from lgm.models.networks import (
     parameters_of,
     shapes_of,
 )
-from lgm.models.plain_data import DOTTED_NAME, fits, plain, unlike
 
 # Arguments by former names, with the values that mean the same today. `positions: rays` has no equal.
 _FORMER = {"positions": ("anchors", {"free": "none"})}
@@ -102,7 +102,7 @@ class Training:
     before: dict
 
 
-def check_record(config: Any, chosen: Network | None = None) -> dict[str, Any]:
+def check_record(config: Any, chosen: MakeNetwork | None = None) -> dict[str, Any]:
     """Model, scene and resolution of a record, as plain values, its network under today's name.
 
     chosen: a network of one's own that the record may name as well. Its arguments are checked by its
@@ -125,7 +125,7 @@ def check_record(config: Any, chosen: Network | None = None) -> dict[str, Any]:
     return {**record, "model": {**model, "net": _checked_net(model["net"], chosen)}}
 
 
-def check_run(config: Any, chosen: Network | None = None) -> dict[str, Any]:
+def check_run(config: Any, chosen: MakeNetwork | None = None) -> dict[str, Any]:
     """A run's whole configuration, as a checkpoint holds it: `check_record` for what others build from it.
 
     The rest says how the run was made. It is compared and shown and never built, so that the names of classes
@@ -174,7 +174,7 @@ def check_shapes(record: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
             raise ValueError(f"its record is of another network than its tensors: {faults}")
 
 
-def _checked_net(net: dict[str, Any], chosen: Network | None) -> dict[str, Any]:
+def _checked_net(net: dict[str, Any], chosen: MakeNetwork | None) -> dict[str, Any]:
     name = net.get("_target_", DEFAULT)
     if not isinstance(name, str) or not DOTTED_NAME.fullmatch(name):
         raise unlike("model.net._target_", name, "the name of a network")
@@ -202,7 +202,7 @@ def _checked_net(net: dict[str, Any], chosen: Network | None) -> dict[str, Any]:
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def _hints(network: Network) -> dict[str, Any]:
+def _hints(network: MakeNetwork) -> dict[str, Any]:
     """The types of a network's arguments; none for one's own whose annotations cannot be resolved."""
     try:
         return get_type_hints(network.__init__ if inspect.isclass(network) else network)

@@ -21,9 +21,9 @@ from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.resume import check_resume
 from lgm.cli.train import start
 from lgm.models import LGM
-from lgm.models.networks import NETWORKS
 from lgm.models.pretrained import find_weights, read_weights
 from lgm.models.records import BUILT, Resolution, Scene
+from lgm.models.registry import NETWORKS
 from scripts.export import export
 from scripts.export import main as export_main
 from tests.unit.test_configs import composed
@@ -451,7 +451,7 @@ def test_networks_and_sections_of_the_configuration_are_known():
         targets = re.findall(r"^\s*_target_: (\S+)", path.read_text(), re.MULTILINE)
         group = path.relative_to(ROOT / "configs").parts[0].removesuffix(".yaml")
         if group == "model":
-            assert set(targets) <= set(NETWORKS), f"{path.name}: lgm.models.networks.NETWORKS"
+            assert set(targets) <= set(NETWORKS), f"{path.name}: lgm.models.registry.NETWORKS"
         elif targets and group not in ("train", "evaluate", *OF_HYDRA):
             assert group in BUILT, f"{path.name}: lgm.models.records.BUILT"
 

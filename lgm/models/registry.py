@@ -12,10 +12,10 @@ from torch import nn
 from lgm.errors import shown
 from lgm.models.lgm import LGM
 
-Network = Callable[..., nn.Module]
+MakeNetwork = Callable[..., nn.Module]  # a class, or a function
 
 # What a record may name, under every name that it has had; the first is today's.
-NETWORKS: dict[str, Network] = {"lgm.models.LGM": LGM, "lgm.models.lgm.LGM": LGM}
+NETWORKS: dict[str, MakeNetwork] = {"lgm.models.LGM": LGM, "lgm.models.lgm.LGM": LGM}
 COMPUTED_BY = ("attention", "kernels")  # arguments that are no part of an architecture
 DEFAULT = "lgm.models.LGM"  # of records that name none
 _SHOWN = 5
@@ -43,14 +43,14 @@ def arguments(net: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in complete_net(net).items() if key != "_target_"}
 
 
-def shapes_of(network: Network, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def shapes_of(network: MakeNetwork, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a network with these options, without memory for them."""
     with torch.device("meta"):
         net = network(**options)
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
-def same_network(recorded: str, chosen: Network) -> bool:
+def same_network(recorded: str, chosen: MakeNetwork) -> bool:
     """Whether a record's name is that of a network in hand. A class is imported from more places than the
     module that defines it: the package and the class's own name decide."""
     if recorded in NETWORKS:
@@ -59,7 +59,7 @@ def same_network(recorded: str, chosen: Network) -> bool:
     return all(recorded.split(".")[end] == name.split(".")[end] for end in (0, -1))
 
 
-def network_of(net: Mapping[str, Any], chosen: Network | None = None) -> Network:
+def network_of(net: Mapping[str, Any], chosen: MakeNetwork | None = None) -> MakeNetwork:
     """The network that a checked `model.net` names; raises UnknownNetwork."""
     name = net.get("_target_", DEFAULT)
     if name in NETWORKS:
@@ -73,11 +73,11 @@ def network_of(net: Mapping[str, Any], chosen: Network | None = None) -> Network
     )
 
 
-def name_of(network: Network) -> str:
+def name_of(network: MakeNetwork) -> str:
     return next(name for name, known in NETWORKS.items() if known is network)
 
 
-def parameters_of(network: Network) -> list[tuple[str, inspect.Parameter]]:
+def parameters_of(network: MakeNetwork) -> list[tuple[str, inspect.Parameter]]:
     return list(inspect.signature(network).parameters.items())
 
 
