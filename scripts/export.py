@@ -7,7 +7,7 @@
 The folder holds `model.safetensors` (names and shapes as released; in its metadata the configuration, how
 the weights were trained, and what each --evaluation measured), `config.json` (the same, to be read by
 people) and `README.md`, a model card to fill in, for which `scripts/model_card.py` makes tables and pictures.
-`LGM.from_pretrained`, `evaluate.py ckpt=` and `train.py init_from=` read the folder or the file.
+`LGM.from_pretrained` (of the class that is recorded), `evaluate.py ckpt=` and `train.py init_from=` read it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from lgm.models.pretrained import (
     read_weights,
 )
 from lgm.models.records import check_metrics
-from lgm.models.registry import complete_net
+from lgm.models.registry import NETWORKS, complete_net
 
 CARD = """---
 pipeline_tag: image-to-3d
@@ -51,13 +51,13 @@ tags: [lgm, gaussian-splatting]
 ---
 # {name}
 
-A Large Multi-View Gaussian Model ({millions:.2f}M parameters, {dtype}): {views} pictures of
+{title} ({millions:.2f}M parameters, {dtype}): {views} images of
 {size}² in, 3D Gaussians out.
 
 ```python
-from lgm.models import LGM
+from {package} import {network}
 
-net = LGM.from_pretrained("{name}")
+net = {network}.from_pretrained("{name}")
 ```
 
 Data, training, numbers with their protocol, and what it cannot do: to be filled in.
@@ -90,8 +90,12 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
     card, net = out / "README.md", complete_net(weights.config["model"]["net"])
     if not card.exists():  # somebody may have filled it in
         millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
+        package, _, network = net["_target_"].rpartition(".")
         text = CARD.format(
             name=out.name,
+            title="A Large Multi-View Gaussian Model" if net["_target_"] in NETWORKS else network,
+            package=package,
+            network=network,
             millions=millions,
             dtype=str(dtype).removeprefix("torch."),
             views=net.get("num_input_views", "several"),

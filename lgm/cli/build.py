@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.files import write_text
-from lgm.kernels import use_kernels
+from lgm.kernels import kernels_for, use_kernels
 from lgm.losses import CompositeLoss
 from lgm.masking import masked_values
-from lgm.models import LGM
+from lgm.models import Network
 from lgm.preparation.prepare import Preparation
 from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.guarded import guarded
@@ -25,15 +25,21 @@ from lgm.training.takeover import take_over
 log = logging.getLogger(__name__)
 
 
-def build_net(cfg: DictConfig) -> LGM:
-    return instantiate(cfg.model.net)
+def build_net(cfg: DictConfig) -> Network:
+    net = instantiate(cfg.model.net)
+    if not isinstance(net, Network):
+        raise ValueError(
+            f"model.net._target_={cfg.model.net._target_} makes a {type(net).__name__}, not an "
+            "lgm.models.Network; derive it from that class (docs/extend.md)"
+        )
+    return net
 
 
 def build_datamodule(cfg: DictConfig, **derived: Any) -> ObjectDataModule:
     return instantiate(cfg.data.module, **derived)
 
 
-def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule:
+def build_module(cfg: DictConfig, net: Network, batch_size: int | None) -> LGMModule:
     """The LightningModule around a network.
 
     batch_size: objects an optimizer step; None builds it for evaluation, which has no use for loss,
@@ -65,7 +71,7 @@ def build_module(cfg: DictConfig, net: LGM, batch_size: int | None) -> LGMModule
     )
 
 
-def build_eval_preparation(cfg: DictConfig, net: LGM) -> Preparation:
+def build_eval_preparation(cfg: DictConfig, net: Network) -> Preparation:
     """What validation and evaluation do to a batch: as the protocol says, whatever training does."""
     return Preparation(
         input_size=net.input_size,
@@ -79,7 +85,7 @@ def build_eval_preparation(cfg: DictConfig, net: LGM) -> Preparation:
 def build_loss(cfg: DictConfig) -> CompositeLoss:
     """The loss of a run of train.max_steps. A term that the run never reaches is not even built: LPIPS
     would read, or fetch, half a gigabyte for nothing. Nor is one that is set to null. Its fused operations
-    are chosen as the network's are: model.net.kernels."""
+    are chosen as the network's are, model.net.kernels; where it takes none, by `speed`."""
     loss = plain(cfg.loss)
     for name, term in list(loss["terms"].items()):
         if term is None:
@@ -88,7 +94,7 @@ def build_loss(cfg: DictConfig) -> CompositeLoss:
             log.info("loss.terms.%s is left out: weight=0, or start_step after the last step", name)
             del loss["terms"][name]
     built = instantiate(loss)
-    use_kernels(built, plain(cfg.model.net).get("kernels", "plain"))
+    use_kernels(built, plain(cfg.model.net).get("kernels") or kernels_for(cfg.speed, None))
     return built
 
 

@@ -36,11 +36,10 @@ from lgm.cli.validate import (
     typed,
 )
 from lgm.kernels import kernels_for
-from lgm.models import LGM
+from lgm.models import Network
 from lgm.models.checkpoint import load_released, load_strictly, weights_hash
-from lgm.models.lgm import splat_size
 from lgm.models.pretrained import Weights, options_of, read_weights
-from lgm.models.registry import COMPUTED_BY, DEFAULT, MakeNetwork, same_network
+from lgm.models.registry import COMPUTED_BY, DEFAULT, NETWORKS, MakeNetwork, network_of, same_network, takes
 from lgm.training.takeover import ending_peers
 
 log = logging.getLogger(__name__)
@@ -63,10 +62,18 @@ def evaluate(cfg: DictConfig) -> float | None:
         infer(cfg, weights)
 
     with open_dict(cfg):
-        cfg.kernels = kernels_for(cfg.speed, cfg.kernels)
-        for back_end in COMPUTED_BY:
-            if cfg[back_end] is not None:
-                cfg.model.net[back_end] = cfg[back_end]
+        given = cfg.kernels
+        cfg.kernels = kernels_for(cfg.speed, given)
+        for argument in COMPUTED_BY:
+            if cfg[argument] is None:
+                continue
+            if takes(network_of(cfg.model.net, network), argument):
+                cfg.model.net[argument] = cfg[argument]
+            elif argument != "kernels" or given is not None:  # PyTorch's own are both of `speed`'s
+                raise ValueError(
+                    f"{argument}={cfg[argument]} would have no effect: {cfg.model.net._target_} takes no "
+                    f"{argument}; leave it out"
+                )
     datamodule = build_datamodule(cfg)
     datamodule.check("test", num_devices(cfg), cfg.trainer.num_nodes)
     net = build_net(cfg)
@@ -133,15 +140,14 @@ def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: MakeNetwork | None = 
 
 
 def infer(cfg: DictConfig, weights: Weights) -> None:
-    """Take the architecture from the shapes of weights without a record, as the released ones, which were
-    supervised at four times the size of their splat maps."""
-    options = options_of(weights, LGM, {"kernels": "auto"})
+    """Take the architecture from the shapes of weights without a record, as the released ones are."""
+    network = NETWORKS[DEFAULT]
+    options = options_of(weights, network, {"kernels": "auto"})
     net = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
-    size = splat_size(net["down_channels"], net["up_channels"], net["input_size"])
     with open_dict(cfg):
         cfg.model = {"name": weights.path.stem.replace("$", ""), "net": {"_target_": DEFAULT, **net}}
         if not any(key.split(".")[0] == "resolution" for _, key in typed() or []):
-            cfg.resolution.target_size = 4 * size
+            cfg.resolution.target_size = network.inferred(weights.tensors)[1]
     log.info(
         "%s records no model: down_channels=%s up_channels=%s by its shapes, target_size=%d",
         weights.path,
@@ -151,7 +157,7 @@ def infer(cfg: DictConfig, weights: Weights) -> None:
     )
 
 
-def untrained(cfg: DictConfig) -> LGM:
+def untrained(cfg: DictConfig) -> Network:
     """The same network as its training would begin: a baseline."""
     L.seed_everything(cfg.train.seed, verbose=False)
     return build_net(cfg)

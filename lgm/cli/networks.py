@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm.cli.build import plain
 from lgm.errors import first_line
+from lgm.models import Network
 from lgm.models.records import check_run
 from lgm.models.registry import MakeNetwork
 
@@ -26,6 +27,10 @@ def network_named(name: str, option: str) -> MakeNetwork:
         raise ValueError(f"{option}={name} cannot be loaded: {first_line(cause)}") from error
     if not callable(network):
         raise ValueError(f"{option}={name} is {type(network).__name__}, not a network")
+    if isinstance(network, type) and not issubclass(network, Network):
+        raise ValueError(
+            f"{option}={name} is not an lgm.models.Network; derive it from that class (docs/extend.md)"
+        )
     return network
 
 

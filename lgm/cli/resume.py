@@ -17,7 +17,7 @@ from lgm.cli.validate import architecture
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.errors import first_line, reading, shown
 from lgm.masking import masked_values
-from lgm.models import LGM
+from lgm.models import Network
 from lgm.models.checkpoint import (
     check_fit,
     file_digest,
@@ -102,7 +102,7 @@ def _read_whole(path: Path, network: MakeNetwork | None) -> int:
     return step
 
 
-def check_resume(cfg: DictConfig, net: LGM, path: Path) -> dict[str, Any]:
+def check_resume(cfg: DictConfig, net: Network, path: Path) -> dict[str, Any]:
     """Load the checkpoint's weights strictly, and say what differs from the configuration that it was
     trained with. First of all: Lightning would fail only after it has started all processes. Returns the
     checkpoint, whose optimizer is still to be checked (`check_training_state`)."""

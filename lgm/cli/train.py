@@ -29,12 +29,8 @@ from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
 from lgm.cli.speed import apply_speed
 from lgm.cli.validate import check_training, num_devices
-from lgm.models import LGM
-from lgm.models.blocks import use_gradient_checkpointing
-from lgm.models.checkpoint import released_rotation
-from lgm.models.graphs import TrainingGraphs
-from lgm.models.lgm import splat_size
-from lgm.models.pretrained import freeze, match_spacing, read_weights, start_from
+from lgm.models import Network
+from lgm.models.pretrained import freeze, read_weights, start_from
 from lgm.models.registry import complete_net
 from lgm.training.takeover import ending_peers
 
@@ -60,11 +56,11 @@ def train(cfg: DictConfig) -> float | None:
         before = start(cfg, net)
     freeze(net, list(cfg.freeze))
     if cfg.train.gradient_checkpointing:
-        use_gradient_checkpointing(net)
+        net.use_activation_checkpointing()
     if cfg.train.compile:
-        net.unet.compile()  # in place: names in checkpoints stay
+        net.compile()  # in place: names in checkpoints stay
     if cfg.train.graph:
-        net.graphs = TrainingGraphs()
+        net.use_cuda_graphs()
     module = build_module(cfg, net, batches.global_batch)
     callbacks = build_callbacks(cfg)
     for callback in callbacks.values():
@@ -118,7 +114,7 @@ def train(cfg: DictConfig) -> float | None:
     return final_metric(trainer, cfg.optimized_metric)
 
 
-def start(cfg: DictConfig, net: LGM) -> dict[str, Any]:
+def start(cfg: DictConfig, net: Network) -> dict[str, Any]:
     """Fill the network with the weights that `init_from` names; return what these say of their training."""
     weights = read_weights(cfg.init_from, cfg.init_weights, chosen_network(cfg))
     start_from(net, weights, cfg.init_policy)
@@ -132,10 +128,9 @@ def start(cfg: DictConfig, net: LGM) -> dict[str, Any]:
                 trained["_target_"],
                 own["_target_"],
             )
-    else:  # as released; of a file by another name, a person knows how its rotations were trained
-        rotation = released_rotation(weights.path) or own.get("rotation")
-        trained = {"anchors": "none", "rotation": rotation, "scale_bounds": None}
-    for key in ("anchors", "rotation", "scale_bounds"):  # not seen in tensors, which mean nothing without
+    else:
+        trained = net.unrecorded_arguments(weights.path)
+    for key in net.decisive_arguments:  # not seen in tensors, which mean nothing without
         if key in trained and key in own and trained[key] != own[key]:
             then, now = (
                 json.dumps(value, separators=(",", ":")).strip('"') for value in (trained[key], own[key])
@@ -144,19 +139,16 @@ def start(cfg: DictConfig, net: LGM) -> dict[str, Any]:
                 f"init_from={cfg.init_from} was trained with {key}={then}, this network has {now}; set "
                 f"model.net.{key}={then}"
             )
-    drafts = "draft_elevations_deg"  # weights fit with and without
-    if drafts in trained and drafts in own and trained[drafts] != own[drafts]:
-        log.warning(
-            "init_from=%s was trained with %s=%s, this network has %s",
-            cfg.init_from,
-            drafts,
-            trained[drafts],
-            own[drafts],
-        )
-    sizes = ("down_channels", "up_channels", "input_size")
-    # Weights without a record do not say of which size their images were; other networks have no such map.
-    if weights.config is not None and all(key in trained and key in own for key in sizes):
-        match_spacing(net, splat_size(*(trained[key] for key in sizes)))
+    for key in net.noted_arguments:
+        if key in trained and key in own and trained[key] != own[key]:
+            log.warning(
+                "init_from=%s was trained with %s=%s, this network has %s",
+                cfg.init_from,
+                key,
+                trained[key],
+                own[key],
+            )
+    net.started_from(trained)
     return weights.training
 
 

@@ -1,6 +1,7 @@
-"""Networks: pictures and cameras in, Gaussians out."""
+"""Networks: images and cameras in, Gaussians out."""
 
 from lgm.models.fast import FastLGM
 from lgm.models.lgm import LGM
+from lgm.models.network import Network, StagedNetwork
 
-__all__ = ["LGM", "FastLGM"]
+__all__ = ["LGM", "FastLGM", "Network", "StagedNetwork"]

@@ -15,7 +15,7 @@ from lgm import tensor_files
 from lgm.errors import Named, reading, shown
 from lgm.gaussians.activations import ROTATIONS, Rotation
 from lgm.masking import masked_values
-from lgm.models.lgm import LGM
+from lgm.models.network import Network
 from lgm.models.records import FIX, check_run, check_shapes
 from lgm.models.registry import MakeNetwork, UnknownNetwork, misfits
 from lgm.tensor_files import check_tensors, read_archive
@@ -23,6 +23,7 @@ from lgm.tensor_files import check_tensors, read_archive
 log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 _WRAPPERS = ("module.", "_orig_mod.")
 
 # Of our own checkpoints: raised when an older program could no longer read them rightly.
@@ -38,17 +39,23 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PRIVATE = ("run_dir", "logger", "launcher", "hydra")
 
 
-def load_released(net: LGM, path: str | Path, rotation: Rotation | None = None) -> LGM:
-    """Load the released weights (fp16 or fp32 `.safetensors`) into `net`, strictly, and return it.
+def load_released(net: AnyNetwork, path: str | Path, rotation: Rotation | None = None) -> AnyNetwork:
+    """Load weights without a record, as the released ones (fp16 or fp32 `.safetensors`), into `net`,
+    strictly, and return it.
 
     rotation: "fixed" or "legacy" (see `lgm.gaussians.activations.activate`). None is legacy for the
-        file that was released as such, `model_fp16.safetensors`, and else what the network has.
+        file that was released as such, `model_fp16.safetensors`, and else what the network has. Only for
+        networks that know two normalisations.
 
     Raises FileNotFoundError, or ValueError as `load_strictly`.
     """
     path = Path(path)
     weights = read_safetensors(path)
     load_strictly(net, weights, str(path))
+    if not hasattr(net, "rotation"):
+        if rotation is not None:
+            raise ValueError(f"rotation={rotation} has no effect on a {type(net).__name__}; leave it out")
+        return net
     if rotation is None:
         reason = "as the network has it"
         if released_rotation(path) == "legacy":

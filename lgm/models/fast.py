@@ -55,8 +55,8 @@ class FastLGM:
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
         """images: 0..1 over a white background. cameras: as of `LGM.forward`."""
-        images, cameras, anchors = self.net.complete(images, cameras)
-        return self.net.decode(self.splat_map(self.net.network_input(images, cameras)), anchors)
+        x, anchors = self.net.encode(images, cameras)
+        return self.net.decode(self.splat_map(x), anchors)
 
     @torch.no_grad()
     def splat_map(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
@@ -66,6 +66,9 @@ class FastLGM:
         if x.shape not in self._recordings:
             self._recordings[x.shape] = _Recording(self.net.splat_map, x)
         return self._recordings[x.shape](x)
+
+    def backbone(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
+        return self.splat_map(x)
 
 
 class _Recording:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -15,15 +15,14 @@ from torch import Tensor, nn
 from lgm.cameras import Cameras, plucker_rays
 from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, Anchors, Rotation, activate, raw_scale
-from lgm.kernels import KernelChoice, kernels_for, use_kernels
+from lgm.kernels import KernelChoice, use_kernels
 from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
 from lgm.models.attention import AttentionChoice, use_attention
+from lgm.models.blocks import use_gradient_checkpointing
 from lgm.models.drafts import draft_poses, with_drafts
 from lgm.models.graphs import TrainingGraphs
+from lgm.models.network import StagedNetwork, check_inputs
 from lgm.models.unet import UNet, check_levels
-
-if TYPE_CHECKING:
-    from lgm.models.pretrained import WeightChoice
 
 NUM_RAW_CHANNELS = 14
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,7 +32,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _VISIBLE_EXTENT = 2 * 1.5 * math.tan(math.radians(49.1) / 2)
 
 
-class LGM(nn.Module):
+class LGM(StagedNetwork):
     """Four (or `num_input_views`) pictures and their cameras to one Gaussian a pixel of the splat map.
 
     down_channels, down_attention: width of each level of the U-Net on the way down, and whether
@@ -58,6 +57,8 @@ class LGM(nn.Module):
 
     fuse = False  # set by `use_kernels`
     graphs: TrainingGraphs | None = None  # replay the U-Net in training
+    decisive_arguments = ("anchors", "rotation", "scale_bounds")
+    noted_arguments = ("draft_elevations_deg",)  # weights fit with and without
 
     def __init__(
         self,
@@ -118,40 +119,6 @@ class LGM(nn.Module):
         self.register_buffer("image_mean", mean, persistent=False)
         self.register_buffer("image_std", std, persistent=False)
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        where: str | Path,
-        weights: WeightChoice = "auto",
-        dtype: torch.dtype = torch.float32,
-        speed: str | None = None,
-        **changes: Any,
-    ) -> LGM:
-        """The network of a checkpoint or of released weights, ready to be used (`eval`).
-
-        where: whatever `lgm.models.pretrained.find_weights` finds: a file, a folder of
-            `scripts/export.py`, `hf:<owner>/<name>/<file>`, or a name such as `mini`. A file that
-            records no architecture, as the released ones, has it inferred from its tensors.
-        weights: of a checkpoint with EMA weights, "ema" or "raw"; "auto" takes these. See
-            `lgm.models.pretrained.read_weights`.
-        dtype: of the weights; torch.float16 and torch.bfloat16 need half the memory (`in_half`).
-        speed: "eager" or "fast", see `kernels`; None is "fast", unless `kernels` is given.
-        changes: arguments of `LGM` to set otherwise than they were trained with.
-
-        Raises FileNotFoundError or ValueError in one line.
-        """
-        from lgm.models.checkpoint import load_released, load_strictly  # both know this class
-        from lgm.models.pretrained import options_of, read_weights
-
-        changes["kernels"] = kernels_for(speed, changes.get("kernels")) or "auto"
-        found = read_weights(where, weights, network=cls)
-        net = cls(**options_of(found, cls, changes))
-        if found.config is None:
-            load_released(net, found.path, changes.get("rotation"))
-        else:
-            load_strictly(net, found.tensors, str(found.path))
-        return net.eval() if dtype == torch.float32 else net.eval().in_half(dtype)
-
     @property
     def num_gaussians(self) -> int:
         """Gaussians a scene."""
@@ -196,7 +163,7 @@ class LGM(nn.Module):
         self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
     ) -> Float[Tensor, "B V 9 H W"]:
         """Normalised colours and Plücker rays, as the U-Net takes them."""
-        _check_inputs(images, cameras)
+        check_inputs(images, cameras)
         rays = plucker_rays(cameras, *images.shape[-2:])
         colors = (images - self.image_mean) / self.image_std
         return torch.cat([colors, rays.to(colors.dtype)], dim=2)
@@ -255,38 +222,73 @@ class LGM(nn.Module):
         """Where the Gaussians of these pictures start (`lgm.models.anchors`); None if unused."""
         return pixel_anchors(images, cameras, self._map_size(*images.shape[-2:]), self.anchors, self.fuse)
 
-    def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
-        """images: 0..1 over a white background, of `input_size`, or of another size whose sides the levels
-        divide: the splat map's size follows. cameras: in the canonical frame, the first view at
-        (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`)."""
-        images, cameras, anchors = self.complete(images, cameras)
-        return self.decode(self.splat_map(self.network_input(images, cameras)), anchors)
-
-    def complete(
+    def encode(
         self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
-    ) -> tuple[Float[Tensor, "B U 3 H W"], Cameras, Anchors | None]:
-        """The views that the U-Net is given, the inputs and then drafts, and where their Gaussians start."""
-        _check_inputs(images, cameras)
+    ) -> tuple[Float[Tensor, "B U 9 H W"], Anchors | None]:
+        """What the U-Net is given, the inputs and then drafts, and where their Gaussians start.
+
+        images: 0..1 over a white background, of `input_size`, or of another size whose sides the levels
+            divide: the splat map's size follows. cameras: in the canonical frame, the first view at
+            (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`).
+        """
+        check_inputs(images, cameras)
         anchors = self.pixel_anchors(images, cameras)
-        if not len(self.draft_poses):
-            return images, cameras, anchors
-        return with_drafts(
-            images, cameras, anchors, self.draft_poses, self._map_size(*images.shape[-2:]), self.fuse
+        if len(self.draft_poses):
+            size = self._map_size(*images.shape[-2:])
+            images, cameras, anchors = with_drafts(
+                images, cameras, anchors, self.draft_poses, size, self.fuse
+            )
+        return self.network_input(images, cameras), anchors
+
+    def backbone(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
+        return self.splat_map(x)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """The U-Net alone: the rest is not worth a graph break."""
+        self.unet.compile(*args, **kwargs)
+
+    def use_activation_checkpointing(self) -> None:
+        use_gradient_checkpointing(self)
+
+    def use_cuda_graphs(self, enabled: bool = True) -> None:
+        self.graphs = TrainingGraphs() if enabled else None
+
+    def for_inference(
+        self, compile: bool = False, graph: bool = False, mode: str | None = None
+    ) -> Callable[..., Gaussians]:
+        from lgm.models.fast import FastLGM  # knows this class
+
+        return FastLGM(self, compile, graph, mode)
+
+    @classmethod
+    def inferred(cls, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
+        """The released weights were supervised at four times the size of their splat maps."""
+        from lgm.models.pretrained import inferred_net
+
+        options = inferred_net(tensors)
+        return options, 4 * splat_size(
+            options["down_channels"], options["up_channels"], options["input_size"]
         )
+
+    def unrecorded_arguments(self, path: Path) -> dict[str, Any]:
+        """As released; of a file by another name, a person knows how its rotations were trained."""
+        from lgm.models.checkpoint import released_rotation
+
+        return {
+            "anchors": "none",
+            "rotation": released_rotation(path) or self.rotation,
+            "scale_bounds": None,
+        }
+
+    def started_from(self, trained: Mapping[str, Any]) -> None:
+        from lgm.models.pretrained import match_spacing
+
+        sizes = ("down_channels", "up_channels", "input_size")
+        # Other networks have no such map.
+        if all(key in trained for key in sizes):
+            match_spacing(self, splat_size(*(trained[key] for key in sizes)))
 
 
 def splat_size(down_channels: Sequence[int], up_channels: Sequence[int], input_size: int) -> int:
     """Height and width of the map of Gaussians: each level halves or doubles the picture's."""
     return input_size * 2 ** (len(up_channels) - 1) // 2 ** (len(down_channels) - 1)
-
-
-def _check_inputs(images: Tensor, cameras: Cameras) -> None:
-    if images.ndim != 5 or images.shape[2] != 3 or images.shape[1] < 1:
-        raise ValueError(f"images need shape [B, V, 3, H, W], at least one view, got {tuple(images.shape)}")
-    if not images.is_floating_point():
-        raise ValueError(f"images need floats in 0..1, got {images.dtype}; divide whole numbers by 255")
-    if cameras.shape != images.shape[:2]:
-        raise ValueError(
-            f"images of shape {tuple(images.shape)} need cameras of shape "
-            f"{tuple(images.shape[:2])}, got {tuple(cameras.shape)}"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,8 @@ from lgm.models.checkpoint import (
     training_of,
     unwrapped,
 )
+from lgm.models.lgm import LGM
+from lgm.models.network import Network
 from lgm.models.plain_data import parsed
 from lgm.models.records import FIX, SECTIONS, check_metrics, check_record, check_shapes, check_training
 from lgm.models.registry import (
@@ -188,7 +191,7 @@ def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict")
 
 
 @torch.no_grad()
-def match_spacing(net: nn.Module, trained_splat_size: int) -> None:
+def match_spacing(net: LGM, trained_splat_size: int) -> None:
     """Shrink all Gaussians as the spacing of the splat map's pixels has shrunk since the weights were
     trained: with twice the resolution, four times as many of the old size would blur each other.
 
@@ -217,25 +220,26 @@ def freeze(net: nn.Module, patterns: list[str]) -> None:
         log.info("frozen: %.2fM of %.2fM parameters", frozen / 1e6, total / 1e6)
 
 
-def options_of(weights: Weights, network: MakeNetwork, changes: dict[str, Any]) -> dict[str, Any]:
+def options_of(weights: Weights, network: type[Network], changes: dict[str, Any]) -> dict[str, Any]:
     """The arguments with which `network` is built for these weights: as recorded, or as their shapes tell.
 
-    changes: arguments to set otherwise. Raises ValueError where tensors without a record are not an LGM's.
+    changes: arguments to set otherwise. Raises ValueError where tensors without a record are not those of
+        such a network.
     """
     if weights.config is not None:
         net = weights.config["model"]["net"]
         if not same_network(name := net.get("_target_", DEFAULT), network):
             log.warning("%s was trained as %s and is read as %s", weights.path, name, network.__qualname__)
         return {**arguments(net), **changes}
-    with reading(weights.path, "give weights of an LGM"):
-        options = {**inferred_net(weights.tensors), **changes}
+    with reading(weights.path, f"give weights of an {network.__name__}"):
+        options = {**network.inferred(weights.tensors)[0], **changes}
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
         if faults := misfits(shapes_of(network, options), shapes):  # before memory is spent on the network
-            raise ValueError(f"its tensors are not those of one LGM: {faults}")
+            raise ValueError(f"its tensors are not those of one {network.__name__}: {faults}")
         return options
 
 
-def inferred_net(tensors: dict[str, Tensor], input_size: int = 256) -> dict[str, Any]:
+def inferred_net(tensors: Mapping[str, Tensor], input_size: int = 256) -> dict[str, Any]:
     """The arguments of `LGM` that give these names and shapes, for files that record none.
 
     input_size: cannot be seen in weights; all released ones take 256².

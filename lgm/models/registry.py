@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from lgm.errors import shown
 from lgm.models.lgm import LGM
+from lgm.models.network import Network
 
-MakeNetwork = Callable[..., nn.Module]  # a class, or a function
+MakeNetwork = Callable[..., Network]  # a class, or a function
 
 # What a record may name, under every name that it has had; the first is today's.
 NETWORKS: dict[str, MakeNetwork] = {"lgm.models.LGM": LGM, "lgm.models.lgm.LGM": LGM}
@@ -79,6 +79,11 @@ def name_of(network: MakeNetwork) -> str:
 
 def parameters_of(network: MakeNetwork) -> list[tuple[str, inspect.Parameter]]:
     return list(inspect.signature(network).parameters.items())
+
+
+def takes(network: MakeNetwork, argument: str) -> bool:
+    """Whether a network's constructor has an argument of that name."""
+    return any(name == argument or p.kind is p.VAR_KEYWORD for name, p in parameters_of(network))
 
 
 def misfits(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:

@@ -37,7 +37,7 @@ _NAMED_UIDS, _LONGEST_UID = 8, 60  # objects that an error names, and characters
 class LGMModule(L.LightningModule):
     """Pictures to Gaussians to pictures to loss.
 
-    net: images [B, V, 3, H, W] and cameras to Gaussians.
+    net: images [B, V, 3, H, W] and cameras to Gaussians; an `lgm.models.Network`.
     renderer: draws all target views of all scenes in one call.
     preparation: what happens to a batch on the device first; eval_preparation: the same in validation and
         test, None where that is no different.

@@ -26,7 +26,7 @@ class HalfWeights(Precision):
         self.precision = precision
 
     def convert_module(self, module: nn.Module) -> nn.Module:
-        """module: an LGM, or what holds one as `net`."""
+        """module: a network (`lgm.models.Network`), or what holds one as `net`."""
         getattr(module, "net", module).in_half(HALVES[self.precision])
         return module
 

@@ -1,11 +1,12 @@
-"""How long inference takes: from four pictures in memory to a saved .ply, and to a turntable.
+"""How long inference takes: from a network's input images in memory to a saved .ply, and to a turntable.
 
     python scripts/bench/infer.py --model mini
     python scripts/bench/infer.py --model big --device cuda --precision fp16 --compile --graph --json out.json
 
 Weights are random unless --ckpt names some, which changes no time: every Gaussian is written, however
 faint, and the turntable shows a bumpy shell of as many Gaussians, a third of them opaque, as a trained
-network makes them. All is measured warm, after calls that compile and fill caches.
+network makes them. All is measured warm, after calls that compile and fill caches. Of a network in stages
+(`lgm.models.StagedNetwork`), `network` is the stage that has weights, of another its whole forward pass.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -26,62 +28,72 @@ from rich.table import Table
 
 from lgm.callbacks import Turntable
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
+from lgm.cli.networks import network_named
 from lgm.cli.runtime import keep_freed_memory
 from lgm.gaussians import Gaussians
-from lgm.gaussians.activations import Anchors
 from lgm.gaussians.ply import save_ply
-from lgm.models import LGM, FastLGM
+from lgm.models import LGM, Network, StagedNetwork
 from lgm.rendering import make_renderer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-PRECISIONS: dict[str, Callable[[LGM], LGM]] = {
+PRECISIONS: dict[str, Callable[[Network], Network]] = {
     "fp32": lambda net: net,
     "fp16": lambda net: net.in_half(torch.float16),
     "bf16": lambda net: net.in_half(torch.bfloat16),
-    "half": LGM.half,  # the last layers too
+    "half": Network.half,  # the last layers too
 }
 WHITE = (1.0, 1.0, 1.0)
 
 
-def make_net(options: argparse.Namespace) -> LGM:
+def make_net(options: argparse.Namespace) -> Network:
     if options.ckpt:
         return LGM.from_pretrained(options.ckpt).to(options.device)
     recorded = dict(OmegaConf.load(CONFIGS / "model" / f"{options.model}.yaml").model.net)
-    recorded.pop("_target_")
+    network = network_named(recorded.pop("_target_"), "model.net._target_")
     with torch.device(options.device):
-        return LGM(**recorded).eval()
+        return network(**recorded).eval()
 
 
 class Inference:
-    """The way of one object, in steps that can be timed."""
+    """One object's inference, in steps that can be timed.
 
-    def __init__(self, net: FastLGM, device: torch.device, folder: Path) -> None:
-        self.net = net
+    fast: `net` as `Network.for_inference` makes it.
+    """
+
+    def __init__(
+        self, net: Network, fast: Callable[..., Gaussians], device: torch.device, folder: Path
+    ) -> None:
+        self.net, self.fast = net, fast
         self.device = device
         self.path = folder / "gaussians.ply"
-        shape = (1, net.net.num_input_views, 3, net.net.input_size, net.net.input_size)
-        self.pictures = torch.randint(0, 256, shape, dtype=torch.uint8)
+        shape = (1, net.num_input_views, 3, net.input_size, net.input_size)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
         azimuths = [360 * view / shape[1] for view in range(shape[1])]
         if shape[1] == len(CANONICAL_AZIMUTHS_DEG):
             azimuths = list(CANONICAL_AZIMUTHS_DEG)
         self.cameras = Cameras.orbit([0.0] * shape[1], azimuths)[None]
+        self.is_staged = isinstance(net, StagedNetwork)
 
     @torch.no_grad()
-    def upload(self) -> tuple[torch.Tensor, Anchors | None]:
-        """What the network takes, on the device, and where its Gaussians start."""
-        images = self.pictures.to(self.device, non_blocking=True).float() / 255
-        images, cameras, anchors = self.net.net.complete(images, self.cameras.to(self.device))
-        return self.net.net.network_input(images, cameras), anchors
+    def upload(self) -> tuple[Any, Any]:
+        """What the network takes, on the device, and what its Gaussians are decoded with."""
+        images = self.images.to(self.device, non_blocking=True).float() / 255
+        inputs = images, self.cameras.to(self.device)
+        return self.net.encode(*inputs) if self.is_staged else (inputs, None)
 
     @torch.no_grad()
-    def write(self, raw: torch.Tensor, anchors: Anchors | None) -> Gaussians:
-        gaussians = self.net.net.decode(raw, anchors)
+    def compute(self, x: Any) -> Any:
+        return self.fast.backbone(x) if self.is_staged else self.fast(*x)
+
+    @torch.no_grad()
+    def write(self, raw: Any, context: Any) -> Gaussians:
+        gaussians = self.net.decode(raw, context) if self.is_staged else raw
         save_ply(gaussians, self.path, min_opacity=0.0)
         return gaussians
 
     def all(self) -> Gaussians:
-        x, anchors = self.upload()
-        return self.write(self.net.splat_map(x), anchors)
+        x, context = self.upload()
+        return self.write(self.compute(x), context)
 
 
 def timed(run: Callable[[], object], device: torch.device, repeats: int) -> dict:
@@ -106,13 +118,14 @@ def synchronize(device: torch.device) -> None:
 def measure(inference: Inference, options: argparse.Namespace, folder: Path) -> dict[str, dict]:
     device, rows = inference.device, {}
     start = time.perf_counter()
-    x, anchors = inference.upload()
-    raw = inference.net.splat_map(x).clone()
+    x, context = inference.upload()
+    raw = inference.compute(x)
+    raw = raw.clone() if isinstance(raw, torch.Tensor) else raw  # a graph's result is overwritten
     synchronize(device)
     first_call_s = time.perf_counter() - start  # compiling and recording
     rows["pictures to the device, rays"] = timed(inference.upload, device, options.repeats)
-    rows["network"] = timed(lambda: inference.net.splat_map(x), device, options.repeats)
-    rows["activations and .ply"] = timed(lambda: inference.write(raw, anchors), device, options.repeats)
+    rows["network"] = timed(lambda: inference.compute(x), device, options.repeats)
+    rows["activations and .ply"] = timed(lambda: inference.write(raw, context), device, options.repeats)
     rows["four pictures to a saved .ply"] = timed(inference.all, device, options.repeats)
     rows["network"]["first_call_s"] = first_call_s
     if options.frames:
@@ -122,7 +135,7 @@ def measure(inference: Inference, options: argparse.Namespace, folder: Path) -> 
 
 def measure_turntable(inference: Inference, options: argparse.Namespace, folder: Path) -> dict[str, dict]:
     device, renderer, rows = inference.device, make_renderer(options.renderer), {}
-    gaussians = object_scene(1, inference.net.net.num_gaussians).to(device)
+    gaussians = object_scene(1, inference.net.num_gaussians).to(device)
     repeats = 1 if device.type == "cpu" else 3
     for name, gif in (("mp4", False), ("mp4 and .gif", True)):
         turntable = Turntable(frames=options.frames, size=options.size, gif=gif, elevation_deg=15.0)
@@ -187,9 +200,9 @@ def main() -> None:
     torch.manual_seed(0)
     device = options.device
     net = PRECISIONS[options.precision](make_net(options))
-    net = FastLGM(net, options.compile, options.graph, options.mode)
+    fast = net.for_inference(options.compile, options.graph, options.mode)
     with tempfile.TemporaryDirectory() as folder:
-        inference = Inference(net, device, Path(folder))
+        inference = Inference(net, fast, device, Path(folder))
         steps = measure(inference, options, Path(folder))
     on_gpu = device.type == "cuda"
     report = {
@@ -198,7 +211,7 @@ def main() -> None:
         if on_gpu
         else f"{device} with {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "num_gaussians": net.net.num_gaussians,
+        "num_gaussians": net.num_gaussians,
         "steps": steps,
         "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else None,
     }

@@ -6,8 +6,9 @@ graphs, and compiled, side by side.
 
 A step is what train.py takes with the preset: images and cameras to Gaussians, drawn from the supervised
 views, the loss, backward, gradients clipped, AdamW, under bf16 on a GPU. Objects are balls over white; no
-data is read. `network` is the U-Net alone, forward and backward. Medians of steps that each begin on an idle
-device; compiling is warm-up. A phase is what lies between two marks in the device's own work.
+data is read. `network` is the part that has weights (`StagedNetwork.backbone`) alone, forward and backward.
+Medians of steps that each begin on an idle device; compiling is warm-up. A phase is what lies between two
+marks in the device's own work.
 
 --state init draws what an untrained network gives, and object a shell of Gaussians as a trained one does,
 whose gradients reach the network all the same. --random-lpips takes the paper's loss, its VGG16 with random
@@ -43,8 +44,7 @@ from lgm.cli.runtime import keep_freed_memory
 from lgm.gaussians import Gaussians
 from lgm.kernels import use_kernels
 from lgm.losses.perceptual.trunks import TRUNKS
-from lgm.models.blocks import use_gradient_checkpointing
-from lgm.models.graphs import TrainingGraphs
+from lgm.models import StagedNetwork
 from lgm.training.module import LGMModule
 from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction, Views
@@ -93,11 +93,11 @@ def make_module(cfg: DictConfig, way: str, device: torch.device) -> LGMModule:
     torch.manual_seed(0)
     net = build_net(cfg).to(device)
     if cfg.train.gradient_checkpointing:
-        use_gradient_checkpointing(net)
+        net.use_activation_checkpointing()
     if way == "compiled":
-        net.unet.compile()
+        net.compile()
     if way == "graphs":
-        net.graphs = TrainingGraphs()
+        net.use_cuda_graphs()
     module = build_module(cfg, net, cfg.batch).to(device).train()
     use_kernels(module, "plain" if way == "plain" else "auto")  # compiled, hull and loss are still our own
     return module
@@ -160,12 +160,13 @@ def measure(
     optimizer = module.make_optimizer(module.net)
     on_gpu = device.type == "cuda"
     autocast = torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
-    images, cameras, _ = module.net.complete(batch.input.images, batch.input.cameras)
-    x = module.net.network_input(images, cameras)
+    inputs = (batch.input.images, batch.input.cameras)
+    is_staged = isinstance(module.net, StagedNetwork)
+    x, _ = module.net.encode(*inputs) if is_staged else (None, None)
 
     def network() -> None:
         with autocast:
-            raw: Tensor = module.net.splat_map(x)
+            raw: Tensor = module.net.backbone(x) if is_staged else module.net(*inputs).packed()
         raw.float().square().mean().backward()
         module.net.zero_grad(set_to_none=True)
 
@@ -187,12 +188,14 @@ def measure(
     found: dict[str, dict | float | None] = {}
     if way == "plain" or options.way:  # counted where all products are PyTorch's own
         use_kernels(module, "plain")
-        graphs, module.net.graphs = module.net.graphs, None
+        if way == "graphs":
+            module.net.use_cuda_graphs(False)
         with FlopCounterMode(display=False) as counter:
             step()
         found["tflop"] = counter.get_total_flops() / 1e12
         use_kernels(module, "plain" if way == "plain" else "auto")
-        module.net.graphs = graphs
+        if way == "graphs":
+            module.net.use_cuda_graphs()
     found["network"] = timed(network, device, repeats)
     step(), step()
     if on_gpu:
