@@ -28,7 +28,7 @@ class RenderPlan:
     world_from_file: [4, 4], turns a mesh file's axes to the world's, and stretches variants.
     normalize: "sphere" or "box", see data_tools.meshes.load.
     lighting: "studio", or "random": lights of its own for each object. lights: those to draw with.
-    geometry: whether depth and normals are drawn beside the pictures.
+    geometry, albedo: whether depth and normals, and base colours without light, are drawn beside the images.
     trajectory: of data_tools.trajectories; canonical views stand at `radius`, others may stand elsewhere.
     companions, tints: other meshes that stand beside the object, and its own other colours, of a variant.
     """
@@ -44,6 +44,7 @@ class RenderPlan:
     lighting: str = "studio"
     lights: Lights = field(default_factory=studio_lights)
     geometry: bool = False
+    albedo: bool = False
     trajectory: str = "spiral"
     companions: tuple[Companion, ...] = ()
     tints: tuple[tuple[float, float, float], ...] = ()
@@ -51,6 +52,10 @@ class RenderPlan:
     @property
     def num_views(self) -> int:
         return len(self.c2w)
+
+    @property
+    def has_passes(self) -> bool:
+        return self.geometry or self.albedo
 
     @property
     def distances(self) -> tuple[float, float]:
@@ -92,6 +97,8 @@ class RenderPlan:
         chosen: dict[str, Any] = {"lighting": self.lighting} if self.lighting != "studio" else {}
         if self.geometry:
             chosen["depth_unit"] = self.depth_unit
+        if self.albedo:
+            chosen["albedo"] = True
         return {
             "resolution": self.resolution,
             "views": self.num_views,
@@ -115,6 +122,7 @@ def make_plan(
     lighting: str = "studio",
     geometry: bool = False,
     trajectory: str = "spiral",
+    albedo: bool = False,
 ) -> RenderPlan:
     """Four canonical views at elevation 0, then by default a spiral over the sphere.
 
@@ -154,5 +162,6 @@ def make_plan(
         max_triangles=int(max_triangles),
         lighting=lighting,
         geometry=geometry,
+        albedo=albedo,
         trajectory=trajectory,
     )

@@ -77,9 +77,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="sphere: farthest vertex at 0.6, never cut off (default); box: longest side 1")  # fmt: skip
     add("--up", choices=("y", "z"), default="y", help="axis that points up in the mesh files (y)")
     add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
-    add("--lights", choices=LIGHTINGS, default="studio",
-        help="the same for all (studio), or of its own for each object, by its uid (random)")  # fmt: skip
-    add("--geometry", action="store_true", help="write depth and normals beside each picture")
+    add("--lights", choices=LIGHTINGS,
+        help="the same for all (studio, the default), or each object's own, by its uid (random)")  # fmt: skip
+    add("--hdri", help="an environment image (.hdr, .exr) in place of these lights (blender)")
+    add("--hdri-strength", type=float, help="factor on its radiance (1)")
+    add("--geometry", action="store_true", help="write depth and normals beside each image")
+    add("--albedo", action="store_true", help="write base colours without light beside each image")
     add("--supersample", type=int, help="draw this many times larger and average (opengl: 2; 1 is faster)")
     add("--samples", type=int, help="light paths a pixel (blender: 32)")
     add("--variants", type=int, default=0,
@@ -120,11 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
     engine = engine_class(options.engine)
     plan = make_plan(
         options.resolution, options.views, options.radius, options.fov,
-        options.normalize, options.up, options.max_triangles, options.lights, options.geometry,
-        options.trajectory,
+        options.normalize, options.up, options.max_triangles, options.lights or "studio", options.geometry,
+        options.trajectory, options.albedo,
     )  # fmt: skip
-    if plan.geometry and not engine.draws_geometry:
-        raise ValueError(f"--geometry: the engine {options.engine!r} draws none; leave it out")
+    for flag, draws in (("geometry", engine.draws_geometry), ("albedo", engine.draws_albedo)):
+        if getattr(plan, flag) and not draws:
+            raise ValueError(f"--{flag}: the engine {options.engine!r} draws none; leave it out")
     engine_options = _engine_options(options, engine)
     recipes = _worker_recipes(options, engine_options, plan)
     check_settings(options.out, {**plan.summary(), **engine.settings(**engine_options)})
@@ -190,10 +194,14 @@ def _engine_options(options: argparse.Namespace, engine: type[Engine]) -> dict[s
     """Only what was asked for: another engine may have other options."""
     known = inspect.signature(engine).parameters
     chosen = {}
-    for name in ("supersample", "samples", "threads", "blender"):
+    if options.hdri is not None and options.lights is not None:
+        raise ValueError(f"--lights {options.lights} and --hdri exclude each other; leave one out")
+    for name in ("supersample", "samples", "threads", "blender", "hdri", "hdri_strength"):
         value = getattr(options, name)
         if value is not None and name not in known:
-            raise ValueError(f"--{name} {value} has no effect with --engine {options.engine}; leave it out")
+            flag = f"--{name.replace('_', '-')} {value}"
+            other = ", or use --engine blender" if name.startswith("hdri") else ""
+            raise ValueError(f"{flag} has no effect with --engine {options.engine}; leave it out{other}")
         if value is not None:
             chosen[name] = value
     return chosen

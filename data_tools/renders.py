@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from data_tools.command import make_folder
-from data_tools.engines.base import GeometryView
+from data_tools.engines.base import ViewPasses
 from data_tools.identity import SOURCE_NAME, SourceRecord
 from data_tools.naming import is_uid, make_uid
 from data_tools.plan import RenderPlan
@@ -66,14 +66,15 @@ def write_object(
     renders: Path,
     metadata: dict[str, Any],
     plan: RenderPlan,
-    views: Iterable[np.ndarray] | Iterable[GeometryView],
+    views: Iterable[np.ndarray] | Iterable[ViewPasses],
     picture_format: str,
     source: SourceRecord | None = None,
 ) -> None:
     """Write one object's folder, rendered by a plan; it appears under its name only when whole.
 
-    A GeometryView also becomes depth_000.png, 16 bits, in the plan's depth_unit, 0 for nothing, and
-    normal_000.png: round((n + 1) / 2 * 255) of the unit normal in the world's frame, alpha 0 for nothing.
+    Passes of a ViewPasses become depth_000.png, 16 bits, in the plan's depth_unit, 0 for nothing;
+    normal_000.png: round((n + 1) / 2 * 255) of the unit normal in the world's frame, alpha 0 for nothing; and
+    albedo_000.png: RGBA like the image.
     """
     write_views(renders, metadata, plan.camera_record(), views, picture_format, plan.depth_unit, source)
 
@@ -82,7 +83,7 @@ def write_views(
     renders: Path,
     metadata: dict[str, Any],
     record: CameraRecord,
-    views: Iterable[np.ndarray] | Iterable[GeometryView],
+    views: Iterable[np.ndarray] | Iterable[ViewPasses],
     picture_format: str,
     depth_unit: float | None = None,
     source: SourceRecord | None = None,
@@ -97,9 +98,9 @@ def write_views(
     try:
         for number, view in enumerate(views):
             pixels = view
-            if isinstance(view, GeometryView):
+            if isinstance(view, ViewPasses):
                 pixels = view.picture
-                _write_geometry(partial, number, view, depth_unit)
+                _write_passes(partial, number, view, depth_unit)
             (partial / view_key(number, picture_format)).write_bytes(encode_picture(pixels, picture_format))
             coverage.append(float(pixels[..., 3].mean()) / 255)
             if number == max(judged) and max(coverage[index] for index in judged) < _EMPTY_COVERAGE:
@@ -153,7 +154,11 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _write_geometry(folder: Path, number: int, view: GeometryView, depth_unit: float | None) -> None:
+def _write_passes(folder: Path, number: int, view: ViewPasses, depth_unit: float | None) -> None:
+    if view.albedo is not None:
+        (folder / f"albedo_{number:03d}.png").write_bytes(encode_picture(view.albedo, "png"))
+    if view.depth is None or view.normal is None:
+        return
     depth = np.uint16(np.round(np.clip(view.depth / depth_unit, 0, 65535)))
     Image.fromarray(depth).save(folder / f"depth_{number:03d}.png", compress_level=1)
     seen = view.depth[..., None] > 0

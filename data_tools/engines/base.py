@@ -25,16 +25,19 @@ class EngineUnavailable(ValueError):
 
 
 @dataclass(frozen=True)
-class GeometryView:
-    """A picture and what lies at the middle of each of its pixels; 0 where nothing does.
+class ViewPasses:
+    """A view's image and its further passes, each None where the plan does not ask for it.
 
-    picture: [R, R, 4] uint8. depth: [R, R] along the camera's z axis. normal: [R, R, 3] unit, world
-    frame, on the side that the camera sees. Translucent surfaces count where they cover at least half.
+    picture: [R, R, 4] uint8. depth: [R, R] along the camera's z axis, at the middle of each pixel, 0 where
+    nothing is. normal: [R, R, 3] unit, world frame, on the side that the camera sees. Translucent surfaces
+    count there where they cover at least half. albedo: [R, R, 4] uint8, antialiased like the image: the base
+    colours alone, without light and emission; sRGB, straight alpha.
     """
 
     picture: np.ndarray
-    depth: np.ndarray
-    normal: np.ndarray
+    depth: np.ndarray | None = None
+    normal: np.ndarray | None = None
+    albedo: np.ndarray | None = None
 
 
 class Engine(ABC):
@@ -46,7 +49,9 @@ class Engine(ABC):
 
     name: ClassVar[str]
     version: ClassVar[str]
-    draws_geometry: ClassVar[bool] = False  # whether it obeys plan.geometry
+    # Whether it obeys plan.geometry and plan.albedo.
+    draws_geometry: ClassVar[bool] = False
+    draws_albedo: ClassVar[bool] = False
 
     @classmethod
     def settings(cls, **options: Any) -> dict[str, Any]:
@@ -59,11 +64,11 @@ class Engine(ABC):
     @abstractmethod
     def render(
         self, path: Path, plan: RenderPlan
-    ) -> tuple[Iterator[np.ndarray] | Iterator[GeometryView], list[str]]:
+    ) -> tuple[Iterator[np.ndarray] | Iterator[ViewPasses], list[str]]:
         """The plan's views in order, each [resolution, resolution, 4] uint8, and notes.
 
         Pictures are RGBA: sRGB, straight alpha, transparent background, top row first. Where
-        plan.geometry asks for it, each is a GeometryView instead.
+        plan.has_passes, each is a ViewPasses instead.
         Notes say what was missing but not fatal (a texture). Raises UnrenderableMesh.
         """
 

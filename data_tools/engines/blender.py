@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_tools.engines.base import Engine, EngineUnavailable, GeometryView
+from data_tools.engines.base import Engine, EngineUnavailable, ViewPasses
 from data_tools.engines.blender_process import BlenderFault, BlenderProcess, find_blender
 from data_tools.engines.coincident import set_apart
+from data_tools.engines.hdri import check_hdri, check_radiance
 from data_tools.engines.textures import texture_pixels, within_its_edges
 from data_tools.lights import environment
 from data_tools.meshes.images import MAX_TEXTURE_SIZE
@@ -33,11 +34,14 @@ class BlenderEngine(Engine):
     samples: light paths a pixel.
     threads: of Cycles, a worker.
     device_index: the GPU to use (nvidia-smi's number); None for the CPU.
+    hdri: an equirectangular environment image (.hdr, .exr) that lights objects in place of the plan's lights;
+        its upper edge is +y and its middle lies at azimuth 90, +x, as Blender lights an imported glTF.
+    hdri_strength: factor on its radiance.
     """
 
     name = "blender"
     version = "2"
-    draws_geometry = True
+    draws_geometry = draws_albedo = True
 
     def __init__(
         self,
@@ -45,6 +49,8 @@ class BlenderEngine(Engine):
         samples: int = DEFAULT_SAMPLES,
         threads: int = 2,
         device_index: int | None = None,
+        hdri: str | None = None,
+        hdri_strength: float = 1.0,
     ) -> None:
         if samples < 1 or threads < 1:
             raise ValueError(f"--samples {samples} and threads={threads} must be at least 1")
@@ -56,21 +62,30 @@ class BlenderEngine(Engine):
             self._started("color")
         except BlenderFault as error:
             raise EngineUnavailable(f"Blender ({self._command[0]}) does not start: {error}") from error
+        self._radiance = None
+        if hdri is not None:
+            self._radiance = hdri_strength * _read_hdri(self._processes["color"], hdri)
 
     @classmethod
     def settings(
-        cls, blender: str | None = None, samples: int = DEFAULT_SAMPLES, **options: Any
+        cls,
+        blender: str | None = None,
+        samples: int = DEFAULT_SAMPLES,
+        hdri: str | None = None,
+        hdri_strength: float | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
-        _, version = find_blender(blender)
+        command, version = find_blender(blender)
         return {
             **super().settings(),
             "engine_version": f"{cls.version} Blender {version}",
             "samples": samples,
+            **_hdri_settings(command, hdri, hdri_strength),
         }
 
     def render(
         self, path: Path, plan: RenderPlan
-    ) -> tuple[Iterator[np.ndarray] | Iterator[GeometryView], list[str]]:
+    ) -> tuple[Iterator[np.ndarray] | Iterator[ViewPasses], list[str]]:
         mesh = load_mesh(
             path, plan.normalize, plan.world_from_file, plan.max_triangles, plan.companions, plan.tints
         )
@@ -85,20 +100,21 @@ class BlenderEngine(Engine):
     def _started(self, kind: str) -> BlenderProcess:
         """The running Blender, or a new one where the last has died.
 
-        kind: "color" or "geometry". Each has a Blender of its own, where nothing but the camera changes from
-        view to view; one that changes between the two builds its tree of triangles each time.
+        kind: "color", "geometry" or "albedo". Each has a Blender of its own, where nothing but the camera
+        changes from view to view; one that changes between them builds its tree of triangles each time.
         """
         if kind in self._processes and not self._processes[kind].is_alive:
             self._processes.pop(kind).close()
         if kind not in self._processes:
-            gpu = self._device_index if kind == "color" else None
+            gpu = None if kind == "geometry" else self._device_index
             self._processes[kind] = BlenderProcess(self._command, gpu)
         return self._processes[kind]
 
-    def _views(self, surfaces: list[Surface], plan: RenderPlan) -> Iterator[np.ndarray | GeometryView]:
-        kinds = ("color", "geometry") if plan.geometry else ("color",)
+    def _views(self, surfaces: list[Surface], plan: RenderPlan) -> Iterator[np.ndarray | ViewPasses]:
+        asked = {"color": True, "geometry": plan.geometry, "albedo": plan.albedo}
+        kinds = [kind for kind, is_asked in asked.items() if is_asked]
         arrays, materials = describe(surfaces)
-        arrays["environment"] = environment(plan.lights)
+        arrays["environment"] = environment(plan.lights) if self._radiance is None else self._radiance
         surfaces.clear()
         for kind in kinds:
             process = self._started(kind)
@@ -106,18 +122,50 @@ class BlenderEngine(Engine):
             np.savez(scene_file, **arrays)
             process.ask(
                 do="scene", kind=kind, file=str(scene_file), materials=materials,
-                resolution=plan.resolution, samples=self._samples if kind == "color" else 1,
+                resolution=plan.resolution, samples=1 if kind == "geometry" else self._samples,
                 threads=self._threads, fov_deg=plan.fov_y_deg, far=plan.distances[1] + 1.0,
+                pole="z" if self._radiance is None else "y",
             )  # fmt: skip
             scene_file.unlink()
         arrays.clear()
         for c2w in plan.c2w:
-            picture = _draw(self._processes["color"], c2w)
-            if plan.geometry:
-                geometry = _draw(self._processes["geometry"], c2w)
-                yield GeometryView(picture, depth=geometry[..., 3], normal=geometry[..., :3])
-            else:
-                yield picture
+            drawn = {kind: _draw(self._processes[kind], c2w) for kind in kinds}
+            geometry = drawn.get("geometry")
+            depth, normal = (None, None) if geometry is None else (geometry[..., 3], geometry[..., :3])
+            passes = ViewPasses(drawn["color"], depth, normal, drawn.get("albedo"))
+            yield passes if plan.has_passes else passes.picture
+
+
+def _hdri_settings(command: list[str], hdri: str | None, strength: float | None) -> dict[str, Any]:
+    """What an index says of the environment image, which is read once to see that it can be; raises
+    ValueError."""
+    if hdri is None and strength is not None:
+        raise ValueError(f"--hdri-strength {strength} has no effect without --hdri; leave it out")
+    if hdri is None:
+        return {}
+    strength = 1.0 if strength is None else strength
+    if not 0 < strength < float("inf"):
+        raise ValueError(f"--hdri-strength {strength} must be a positive number")
+    digest = check_hdri(Path(hdri))
+    process = BlenderProcess(command)
+    try:
+        _read_hdri(process, hdri)
+    finally:
+        process.close()
+    return {"lighting": "hdri", "hdri_sha256": digest, "hdri_strength": strength}
+
+
+def _read_hdri(process: BlenderProcess, hdri: str) -> np.ndarray:
+    """Radiance [H, 2H, 3] float32, bottom row first; raises ValueError."""
+    file = process.folder / "environment.npy"
+    try:
+        process.ask(do="environment", image=str(Path(hdri).absolute()), file=str(file))
+    except BlenderFault as error:
+        reason = " ".join(str(error).split()).removeprefix("RuntimeError: ")
+        raise ValueError(f"--hdri {hdri} cannot be read: {reason}") from error
+    radiance = np.load(file)
+    check_radiance(radiance, hdri)
+    return radiance
 
 
 def _draw(process: BlenderProcess, c2w: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import moderngl
 import numpy as np
 
 from data_tools.engines import shaders
-from data_tools.engines.base import Engine, EngineUnavailable, GeometryView
+from data_tools.engines.base import Engine, EngineUnavailable, ViewPasses
 from data_tools.engines.extent import Extent
 from data_tools.engines.gpu_surfaces import GpuSurface, TextureCache
 from data_tools.engines.passes import Passes
@@ -34,7 +34,7 @@ class OpenGLEngine(Engine):
 
     name = "opengl"
     version = "3"
-    draws_geometry = True
+    draws_geometry = draws_albedo = True
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class OpenGLEngine(Engine):
 
     def render(
         self, path: Path, plan: RenderPlan
-    ) -> tuple[Iterator[np.ndarray] | Iterator[GeometryView], list[str]]:
+    ) -> tuple[Iterator[np.ndarray] | Iterator[ViewPasses], list[str]]:
         mesh = load_mesh(
             path, plan.normalize, plan.world_from_file, plan.max_triangles, plan.companions, plan.tints
         )
@@ -74,7 +74,7 @@ class OpenGLEngine(Engine):
     def close(self) -> None:
         self._context.release()
 
-    def _views(self, surfaces, plan: RenderPlan) -> Iterator[np.ndarray | GeometryView]:
+    def _views(self, surfaces, plan: RenderPlan) -> Iterator[np.ndarray | ViewPasses]:
         # Whoever takes the views may draw with another engine between them: each stretch makes this one's
         # context the current one.
         textures = TextureCache(self._context)
@@ -88,9 +88,8 @@ class OpenGLEngine(Engine):
                     on_gpu.append(GpuSurface(self._context, self._surface_program, surface, textures))
             for c2w in plan.c2w:
                 with self._context:
-                    picture = self._draw(on_gpu, extent, c2w, plan)
-                    view = self._with_geometry(picture, on_gpu) if plan.geometry else picture
-                yield view
+                    view = self._passes_of(on_gpu, extent, c2w, plan)
+                yield view if plan.has_passes else view.picture
         finally:
             with self._context:
                 for surface in on_gpu:
@@ -111,14 +110,27 @@ class OpenGLEngine(Engine):
         program["lamp_directions"].write(lights.directions.astype("f4").tobytes())
         program["lamp_strengths"].write(lights.strengths.astype("f4").tobytes())
 
-    def _with_geometry(self, picture: np.ndarray, surfaces: list[GpuSurface]) -> GeometryView:
-        """Draw the same view again, one sample a pixel: depths may not be averaged across an edge."""
+    def _passes_of(
+        self, surfaces: list[GpuSurface], extent: Extent, c2w: np.ndarray, plan: RenderPlan
+    ) -> ViewPasses:
+        picture = self._draw(surfaces, extent, c2w, plan)
+        depth = normal = albedo = None
+        if plan.albedo:
+            self._surface_program["draw_albedo"] = True
+            albedo = self._draw(surfaces, extent, c2w, plan)
+            self._surface_program["draw_albedo"] = False
+        if plan.geometry:
+            depth, normal = self._geometry(surfaces, plan)
+        return ViewPasses(picture, depth, normal, albedo)
+
+    def _geometry(self, surfaces: list[GpuSurface], plan: RenderPlan) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the last view again, one sample a pixel: depths may not be averaged across an edge."""
         self._targets.geometry.use()
         self._targets.geometry.clear()
         self._passes.draw_geometry(self._targets.geometry, surfaces)
         content = np.frombuffer(self._targets.geometry.read(components=4, dtype="f4"), dtype=np.float32)
-        content = content.reshape(*picture.shape)
-        return GeometryView(picture, depth=content[..., 3], normal=content[..., :3])
+        content = content.reshape(plan.resolution, plan.resolution, 4)
+        return content[..., 3], content[..., :3]
 
     def _draw(
         self, surfaces: list[GpuSurface], extent: Extent, c2w: np.ndarray, plan: RenderPlan

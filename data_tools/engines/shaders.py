@@ -43,6 +43,7 @@ uniform float sky;
 uniform vec3 lamp_directions[4];
 uniform float lamp_strengths[4];
 uniform bool draw_geometry;
+uniform bool draw_albedo;
 in vec3 position;
 in vec3 normal;
 in vec2 uv;
@@ -83,6 +84,10 @@ void main() {
         return;
     }
 
+    if (draw_albedo) {
+        premultiplied = vec4(albedo.rgb, 1.0) * alpha;
+        return;
+    }
     vec3 glow = emission;
     if (has_emission_image) glow *= sampled(emission_image, emission_uv, emission_mirrored).rgb;
     premultiplied = vec4(albedo.rgb * (unlit ? 1.0 : irradiance(n)) + glow, 1.0) * alpha;

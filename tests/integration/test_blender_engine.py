@@ -17,12 +17,15 @@ pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-tr
 import trimesh
 
 from data_tools.engines import EngineUnavailable, make_engine
+from data_tools.engines.blender import BlenderEngine
 from data_tools.engines.blender_process import PATH_VARIABLE, BlenderFault, find_blender
 from data_tools.plan import make_plan
 from tests.clock import wait_until
 from tests.gltf_files import GltfFile
+from tests.hdri_files import write_hdr
 
 RESOLUTION = 96
+COLORS = ((60, 120, 200), (200, 60, 30), (230, 230, 220))
 
 
 def made(name: str, **options):
@@ -49,13 +52,13 @@ def draw(engines, path: Path, num_views: int = 4, **options) -> tuple[list, list
 def asymmetric(folder: Path) -> Path:
     """No two sides alike, and every part another colour."""
     parts = [
-        (trimesh.creation.box((1, 0.6, 0.4)), (0, 0, 0), (60, 120, 200, 255)),
-        (trimesh.creation.cone(0.3, 0.8), (0.3, 0.2, 0.1), (200, 60, 30, 255)),
-        (trimesh.creation.icosphere(3, 0.3), (-0.4, 0.35, 0.15), (230, 230, 220, 255)),
+        (trimesh.creation.box((1, 0.6, 0.4)), (0, 0, 0), COLORS[0]),
+        (trimesh.creation.cone(0.3, 0.8), (0.3, 0.2, 0.1), COLORS[1]),
+        (trimesh.creation.icosphere(3, 0.3), (-0.4, 0.35, 0.15), COLORS[2]),
     ]
     for mesh, offset, color in parts:
         mesh.apply_translation(offset)
-        mesh.visual.vertex_colors = color
+        mesh.visual.vertex_colors = (*color, 255)
     trimesh.util.concatenate([mesh for mesh, _, _ in parts]).export(folder / "a.ply")
     return folder / "a.ply"
 
@@ -82,6 +85,82 @@ def test_both_engines_draw_the_same(engines, tmp_path, lighting):
         assert np.percentile(np.abs(ours.depth - other.depth)[hit], 98) < 1e-3
         assert np.percentile(np.abs(ours.normal - other.normal)[hit], 98) < 1e-2
         np.testing.assert_allclose(np.linalg.norm(ours.normal[hit], axis=-1), 1, atol=1e-3)
+
+
+def test_albedo_is_the_base_colour_in_both(engines, tmp_path):
+    for ours, other in zip(*draw(engines, asymmetric(tmp_path), 5, albedo=True), strict=True):
+        a, b = ours.albedo, other.albedo
+        both = inside_of_both(a, b)
+        assert ours.depth is None and both.sum() > 1000
+        assert (np.abs(a[..., :3].astype(int) - b[..., :3])[both].max(axis=-1) > 6).mean() < 0.03  # at edges
+        for view in (ours, other):
+            assert np.abs(view.albedo[..., 3].astype(int) - view.picture[..., 3]).mean() < 0.2
+            colors = view.albedo[both][:, :3].astype(int)
+            nearest = [np.abs(colors - rgb).max(axis=-1) for rgb in COLORS]
+            assert (np.min(nearest, axis=0) <= 2).mean() > 0.95
+
+
+def test_albedo_has_texture_and_neither_light_nor_emission(engines, tmp_path):
+    for views in draw(engines, textured(tmp_path, 128), albedo=True):
+        albedo = views[0].albedo
+        assert np.abs(albedo[30, 25].astype(int) - (200, 40, 30, 255)).max() <= 2
+        assert np.abs(albedo[60, 25].astype(int) - (40, 60, 220, 128)).max() <= 2
+    box = trimesh.creation.box()
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=[0, 0, 0, 255], emissiveFactor=[0.5, 0, 0])
+    box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
+    box.export(tmp_path / "glow.glb")
+    for views in draw(engines, tmp_path / "glow.glb", albedo=True):
+        np.testing.assert_array_equal(views[0].albedo[48, 48], [0, 0, 0, 255])
+
+
+def linear(srgb: np.ndarray) -> np.ndarray:
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def test_an_environment_image_lights_each_side_as_its_integral_says(engines, tmp_path):
+    """A white box: on each face the radiance times the cosine, over the half of the sphere before it."""
+    radiance = np.full((32, 64, 3), (0.2, 0.1, 0.05))
+    radiance[:12] = (0.2, 0.4, 0.8)  # the sky
+    radiance[12:20, 26:38] = (3.0, 2.0, 1.0)  # a lamp around the middle: +x
+    radiance[12:20, 8:16] = (0.0, 2.0, 0.0)  # and a green one a quarter and more to the left
+    trimesh.creation.box().export(tmp_path / "a.stl")
+    engine = made("blender", samples=64, hdri=str(write_hdr(tmp_path / "a.hdr", radiance)), hdri_strength=0.5)
+    try:
+        plan = make_plan(resolution=32, num_views=6)
+        pictures = list(engine.render(tmp_path / "a.stl", plan)[0])
+    finally:
+        engine.close()
+    latitude = (0.5 - (np.arange(32) + 0.5) / 32)[:, None] * np.pi
+    # To the right of the image's middle lies -z, as to the right of +x for one who stands inside.
+    longitude = ((np.arange(64) + 0.5) / 64 - 0.5)[None] * 2 * np.pi
+    directions = np.stack(np.broadcast_arrays(
+        np.cos(latitude) * np.cos(longitude), np.sin(latitude), np.cos(latitude) * np.sin(longitude)
+    ), axis=-1)  # fmt: skip
+    weights = np.cos(latitude) * (np.pi / 32) ** 2
+    # The middle of the canonical views: front, right, back, left.
+    for picture, normal in zip(pictures, [(0, 0, 1), (1, 0, 0), (0, 0, -1), (-1, 0, 0)], strict=False):
+        cosine = np.maximum(directions @ np.array(normal), 0) * weights
+        expected = 0.6 * 0.5 * np.einsum("hw,hwc->c", cosine, radiance) / np.pi
+        found = linear(picture[10:22, 10:22, :3] / 255).mean(axis=(0, 1))
+        np.testing.assert_allclose(found, expected, rtol=0.08, atol=0.01)
+
+
+def test_an_environment_image_that_blender_cannot_read_is_one_line(tmp_path):
+    made("blender").close()
+    path = write_hdr(tmp_path / "a.hdr", np.ones((32, 64, 3)))
+    settings = BlenderEngine.settings(hdri=str(path))
+    assert settings["lighting"] == "hdri" and len(settings["hdri_sha256"]) == 64
+    path.write_bytes(path.read_bytes()[:1000])
+    for broken in (path, tmp_path / "b.exr"):
+        if broken != path:
+            broken.write_bytes(b"\x76\x2f\x31\x01" + bytes(100))
+        with pytest.raises(ValueError, match=rf"--hdri {broken} cannot be read") as raised:
+            BlenderEngine.settings(hdri=str(broken))
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="--hdri-strength 2 has no effect without --hdri"):
+        BlenderEngine.settings(hdri_strength=2)
+    with pytest.raises(ValueError, match="--hdri-strength -1 must be a positive number"):
+        BlenderEngine.settings(hdri=str(path), hdri_strength=-1)
 
 
 def test_depths_are_those_of_the_object(engines, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data_tools import pack, verify
-from data_tools.engines.base import GeometryView
+from data_tools.engines.base import ViewPasses
 from data_tools.plan import make_plan
 from data_tools.renders import check_settings, write_object
 from lgm.data.schema.decode import decode_depths
@@ -32,7 +32,7 @@ def views(size: int = SIZE):
     for number in range(NUM_VIEWS):
         picture = np.full((size, size, 4), 255, np.uint8)  # no outline that could contradict its camera
         depth = np.where(inside, 1.0 + 0.1 * number + np.arange(size) / size / 10, 0).astype(np.float32)
-        yield GeometryView(picture, depth, np.zeros((size, size, 3), np.float32))
+        yield ViewPasses(picture, depth, np.zeros((size, size, 3), np.float32))
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,15 @@ class _Nodes:
         return front if alpha is None else self.math("MULTIPLY", alpha, front)
 
 
+def albedo_material(material: dict, textures: dict):
+    """Glows with the base colour alone."""
+    nodes = _Nodes(textures)
+    color, alpha = nodes.albedo(material)
+    color = color if isinstance(color, bpy.types.NodeSocket) else (*color, 1.0)
+    shader = nodes.add("Emission", {"Color": color}).outputs[0]
+    return nodes.finish(shader, nodes.seen(material, nodes.covered(material, alpha, blended=True)))
+
+
 def color_material(material: dict, textures: dict):
     nodes = _Nodes(textures)
     color, alpha = nodes.albedo(material)

@@ -19,7 +19,7 @@ import numpy as np
 # Blender runs a script without its folder on the path. Ours goes last, to hide nothing of Blender's.
 sys.path.append(str(Path(__file__).parent))
 
-from studio import Studio, take_gpu
+from studio import Studio, read_environment, take_gpu
 
 MARK = "@lgm "
 
@@ -45,6 +45,8 @@ def main(folder: str, device: str) -> None:
         try:
             if command["do"] == "scene":
                 studio = Studio(command, device == "gpu")
+            elif command["do"] == "environment":
+                np.save(command["file"], read_environment(command["image"]))
             else:
                 np.save(command["file"], studio.draw(np.array(command["c2w"]).reshape(4, 4), command["file"]))
             answer({"done": command["do"]})

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import bpy
 import numpy as np
-from materials import color_material, geometry_material
+from materials import albedo_material, color_material, geometry_material
 
 # See-through layers behind each other before Cycles gives up and draws black.
 _MAX_LAYERS = 64
+# Light on a diffuse face changes no more with a finer environment.
+_MAX_ENVIRONMENT_WIDTH = 1024
 
 
 class Studio:
-    """command: "file", an .npz with `environment` [H, 2H, 3], `texture_<i>` [h, w, 4] uint8 sRGB (bottom row
-    first) and, for surface i, `positions_<i>`, `normals_<i>`, `uv_<i>`, `emission_uv_<i>`, `colors_<i>`;
-    "materials", one a surface; "kind", color or geometry; "resolution"; "samples"; "threads"; "fov_deg";
-    "far", beyond which nothing lies.
+    """command: "file", an .npz with `environment` [H, 2H, 3], linear, bottom row first, `texture_<i>`
+    [h, w, 4] uint8 sRGB (bottom row first) and, for surface i, `positions_<i>`, `normals_<i>`, `uv_<i>`,
+    `emission_uv_<i>`, `colors_<i>`; "pole", the axis that the environment's upper edge stands for, y or z;
+    "materials", one a surface; "kind", color, geometry or albedo; "resolution"; "samples"; "threads";
+    "fov_deg"; "far", beyond which nothing lies.
     """
 
     def __init__(self, command: dict, on_gpu: bool) -> None:
@@ -35,7 +38,7 @@ class Studio:
         self._camera = self._scene.camera = _camera(command["fov_deg"], self._far)
         self._scene.collection.objects.link(self._camera)
         with np.load(command["file"]) as arrays:
-            self._scene.world = _world(arrays["environment"])
+            self._scene.world = _world(arrays["environment"], command["pole"])
             textures = {
                 name: _texture(name, arrays[name]) for name in arrays.files if name.startswith("texture_")
             }
@@ -43,6 +46,8 @@ class Studio:
                 mesh = _mesh(arrays, number)
                 if self._is_geometry:
                     mesh.materials.append(geometry_material(material, textures, self._far))
+                elif command["kind"] == "albedo":
+                    mesh.materials.append(albedo_material(material, textures))
                 else:
                     mesh.materials.append(color_material(material, textures))
                 self._scene.collection.objects.link(bpy.data.objects.new(mesh.name, mesh))
@@ -105,7 +110,29 @@ def _scene(command: dict, on_gpu: bool):
     return scene
 
 
-def _world(radiance: np.ndarray):
+def read_environment(path: str) -> np.ndarray:
+    """Radiance [H, W, 3] float32, linear, bottom row first; a larger image is averaged down.
+
+    Raises RuntimeError where Blender can't read it.
+    """
+    image = bpy.data.images.load(path)
+    try:
+        width, height = image.size
+        if not width or not height or image.channels < 3:
+            raise RuntimeError("it is no image that Blender reads")
+        pixels = np.empty(width * height * image.channels, dtype=np.float32)
+        image.pixels.foreach_get(pixels)
+        pixels = pixels.reshape(height, width, -1)[..., :3]
+        factor = -(-width // _MAX_ENVIRONMENT_WIDTH)
+        height, width = height // factor, width // factor
+        # Averaged, and not picked: the sun may be a pixel, and all of the light.
+        parts = pixels[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
+        return parts.mean(axis=(1, 3), dtype=np.float64).astype(np.float32)
+    finally:
+        bpy.data.images.remove(image)
+
+
+def _world(radiance: np.ndarray, pole: str):
     height, width, _ = radiance.shape
     image = bpy.data.images.new("environment", width, height, float_buffer=True, is_data=True)
     image.pixels.foreach_set(np.concatenate([radiance, np.ones_like(radiance[..., :1])], axis=-1).ravel())
@@ -115,6 +142,12 @@ def _world(radiance: np.ndarray):
     tree.nodes.clear()
     texture = tree.nodes.new("ShaderNodeTexEnvironment")
     texture.image = image
+    if pole == "y":
+        # Blender's pole is z. Our x stays, and with it the image's middle: as a glTF is turned on import.
+        turn = tree.nodes.new("ShaderNodeMapping")
+        turn.inputs["Rotation"].default_value = (math.pi / 2, 0.0, 0.0)
+        tree.links.new(tree.nodes.new("ShaderNodeTexCoord").outputs["Generated"], turn.inputs["Vector"])
+        tree.links.new(turn.outputs["Vector"], texture.inputs["Vector"])
     background = tree.nodes.new("ShaderNodeBackground")
     output = tree.nodes.new("ShaderNodeOutputWorld")
     tree.links.new(texture.outputs["Color"], background.inputs["Color"])
