@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
-prepare_environment "render,objaverse,logging,test"
+prepare_environment "render,objaverse,logging,docs,test"
 prepare_opengl
 
 select=(-m "not slow")
