@@ -99,6 +99,12 @@ def test_no_prints_stubs_or_devices():
             assert '"cuda"' not in text and "'cuda'" not in text, path
 
 
+def test_unit_tests_mirror_the_rooms():
+    rooms = {path.stem for path in (ROOT / "lgm").iterdir()} | {"data_tools", "loggers", "scripts"}
+    folders = {path.parent.name for path in (ROOT / "tests/unit").glob("*/__init__.py")}
+    assert folders <= rooms
+
+
 def named_thing_exists(name: str) -> bool:
     """`package.module.thing`: the module is there, and the thing stands in it."""
     place, parts = ROOT, name.split(".")

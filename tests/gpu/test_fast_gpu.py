@@ -5,7 +5,7 @@ import torch
 
 from lgm.cameras import Cameras
 from lgm.models import FastLGM
-from tests.unit.test_fast import make_net
+from tests.unit.models.test_fast import make_net
 
 pytestmark = [
     pytest.mark.gpu,
