@@ -1,0 +1,80 @@
+"""Launching the mesh rasterizer's kernels."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lgm.rendering.meshes.batch import MeshBatch
+from lgm.rendering.meshes.projection import BOX_MARGIN, NEAR
+from lgm.rendering.meshes.visibility import FARTHEST
+
+_COVER_BLOCK = 32  # a warp: its lanes wait for the largest box among them
+_MAX_SAMPLES = 64  # that one lane walks
+_SLICES = 8  # programs that share a large face
+_LARGE_PROGRAMS = 2048
+_SHADE_BLOCK = 128
+
+
+def nearest_faces(
+    meshes: MeshBatch, matrices: Float[Tensor, "I 3 4"], height: int, width: int
+) -> Int[Tensor, "I H W"]:
+    """As of `lgm.rendering.meshes.visibility.nearest_faces`, without waiting for the device."""
+    from lgm.rendering.meshes.triton_kernels.rasterization import cover_kernel, cover_large_kernel
+
+    num_views, num_faces = len(matrices) // meshes.num_meshes, len(meshes.faces)
+    keys = torch.full((len(matrices), height, width), FARTHEST, device=meshes.device)
+    if not num_faces:
+        return keys
+    queue = torch.empty(num_views * num_faces, dtype=torch.int64, device=meshes.device)
+    length = torch.zeros(1, dtype=torch.int32, device=meshes.device)
+    inputs = (
+        meshes.vertices.detach().contiguous(), meshes.faces.contiguous(), _mesh_ids(meshes),
+        matrices.contiguous(), keys, queue, length, num_faces, num_views, height, width, NEAR, BOX_MARGIN,
+    )  # fmt: skip
+    cover_kernel[(-(-num_faces // _COVER_BLOCK), num_views)](
+        *inputs, MAX_SAMPLES=_MAX_SAMPLES, BLOCK=_COVER_BLOCK, num_warps=1, enable_fp_fusion=False
+    )
+    programs = min(_LARGE_PROGRAMS, num_views * num_faces * _SLICES)
+    cover_large_kernel[(programs,)](
+        *inputs, SLICES=_SLICES, ROWS=4, COLUMNS=32, num_warps=4, enable_fp_fusion=False
+    )
+    return keys
+
+
+def shade(
+    meshes: MeshBatch,
+    matrices: Float[Tensor, "I 3 4"],
+    background: Tensor,
+    keys: Int[Tensor, "I h w"],
+    samples: int,
+) -> tuple[Tensor, ...]:
+    """Images [I, 3, H, W], alphas and depths [I, 1, H, W], normals [I, 3, H, W], face indices [I, H, W].
+
+    keys: of `samples` samples along each side of a pixel, seen by `matrices`. background: [3] or [I, 3].
+    """
+    from lgm.rendering.meshes.triton_kernels.rasterization import shade_kernel
+
+    num_images, height, width = len(keys), keys.shape[1] // samples, keys.shape[2] // samples
+    outputs = [matrices.new_empty(num_images, channels, height, width) for channels in (3, 1, 1, 3)]
+    face_ids = keys.new_empty(num_images, height, width)
+    if not len(meshes.faces):  # kernels are given no empty tensors
+        images, alphas, depths, normals = (x.zero_() for x in outputs)
+        images += background[..., None, None]
+        return images, alphas, depths, normals, face_ids.fill_(-1)
+    shade_kernel[(-(-height * width // _SHADE_BLOCK), num_images)](
+        meshes.vertices.detach().contiguous(), meshes.faces.contiguous(), meshes.uvs.detach().contiguous(),
+        meshes.uv_faces.contiguous(), meshes.textures.detach().contiguous(), matrices.contiguous(),
+        background.contiguous(), keys, *outputs, face_ids,
+        0 if background.ndim == 1 else 3, num_images // meshes.num_meshes, height, width,
+        *meshes.textures.shape[1:3], SAMPLES=samples, BLOCK=_SHADE_BLOCK, num_warps=4,
+    )  # fmt: skip
+    return *outputs, face_ids
+
+
+def _mesh_ids(meshes: MeshBatch) -> Int[Tensor, " F"]:
+    """The mesh of each face."""
+    counts = torch.tensor(meshes.faces_per_mesh).to(meshes.device, non_blocking=True)
+    ids = torch.arange(meshes.num_meshes, dtype=torch.int32, device=meshes.device)
+    return ids.repeat_interleave(counts, output_size=len(meshes.faces))
