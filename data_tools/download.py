@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from data_tools.command import run_command
 from data_tools.naming import is_uid, make_uid, stable_hash
-from data_tools.parts import Part, parse_part
+from data_tools.partition import Part, parse_part
 from data_tools.sources import MESH_SUFFIXES, SIDECAR_KEYS
 from lgm.masking import masked
 

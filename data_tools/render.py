@@ -31,7 +31,7 @@ from data_tools.lights import LIGHTINGS
 from data_tools.notes import count as count_notes
 from data_tools.notes import summary as notes_summary
 from data_tools.objects import NamedSource, named_apart
-from data_tools.parts import Part, parse_part
+from data_tools.partition import Part, parse_part
 from data_tools.plan import RenderPlan, make_plan
 from data_tools.render_worker import RenderTask, make_renderer
 from data_tools.renders import (

@@ -12,8 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lgm.cli.comparison import compare_folders, comparison_text, write_comparison
 from lgm.masking import masked
+from lgm.reports.comparison import compare_folders, comparison_text, write_comparison
 
 
 def main() -> int:

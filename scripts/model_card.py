@@ -21,12 +21,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lgm.callbacks.objects import object_dir
-from lgm.callbacks.pictures import TEXT, resized
+from lgm.callbacks.evaluation.objects import object_dir
 from lgm.errors import reading
 from lgm.errors import shown as printable
 from lgm.metrics.table import plain_text
 from lgm.models.plain_data import parsed, plain
+from lgm.reports.images import TEXT, resized
 
 COLUMNS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "alpha_iou": ("alpha IoU", ".3f")}
 BANDS = {

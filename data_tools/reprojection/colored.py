@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from data_tools.reprojection.hull import SurfacePoints, find_surface
+from data_tools.reprojection.hull_points import SurfacePoints, find_surface
 from data_tools.reprojection.pairs import choose_views
 
 

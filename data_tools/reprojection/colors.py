@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_tools.reprojection.hull import SurfacePoints
+from data_tools.reprojection.hull_points import SurfacePoints
 
 # The weight of a view that looks from a direction so many degrees away is 1 / e.
 _NEIGHBOUR_DEG = 35.0

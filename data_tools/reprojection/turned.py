@@ -8,7 +8,7 @@ import numpy as np
 
 from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.colors import view_errors
-from data_tools.reprojection.hull import find_surface
+from data_tools.reprojection.hull_points import find_surface
 from data_tools.reprojection.hypotheses import Hypothesis
 
 # A hypothesis wins where the views' errors shrink to this share, and by five standard errors. Measured on the

@@ -9,22 +9,22 @@ object's folder (`write`), from the network's Gaussians, the pictures and the ca
 Failures on one object, folders and names are the base's affair.
 """
 
-from lgm.callbacks.agreement import SameOnAllRanks
-from lgm.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
-from lgm.callbacks.cost import TrainingCost
-from lgm.callbacks.ema import EMA
-from lgm.callbacks.evaluation import EvaluateEvery
-from lgm.callbacks.export import ExportPly
-from lgm.callbacks.images import ImageGrid
-from lgm.callbacks.input_sheet import InputSheet
-from lgm.callbacks.measure import Measure
-from lgm.callbacks.objects import ObjectHook
+from lgm.callbacks.evaluation.export import ExportPly
+from lgm.callbacks.evaluation.input_sheet import InputSheet
+from lgm.callbacks.evaluation.measure import Measure
+from lgm.callbacks.evaluation.objects import ObjectHook
+from lgm.callbacks.evaluation.report import Report
+from lgm.callbacks.evaluation.turntable import Turntable
+from lgm.callbacks.evaluation.views import WriteViews
 from lgm.callbacks.progress import StepProgress
-from lgm.callbacks.report import Report
-from lgm.callbacks.stop import StopOnSignal
-from lgm.callbacks.throughput import Throughput
-from lgm.callbacks.turntable import Turntable
-from lgm.callbacks.views import WriteViews
+from lgm.callbacks.training.agreement import SameOnAllRanks
+from lgm.callbacks.training.checkpoint import BestCheckpoint, LastCheckpoint
+from lgm.callbacks.training.cost import TrainingCost
+from lgm.callbacks.training.ema import EMA
+from lgm.callbacks.training.evaluate_every import EvaluateEvery
+from lgm.callbacks.training.image_grid import ImageGrid
+from lgm.callbacks.training.stop import StopOnSignal
+from lgm.callbacks.training.throughput import Throughput
 from lgm.errors import RunStopped
 
 __all__ = [

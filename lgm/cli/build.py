@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.files import write_text
 from lgm.kernels import kernels_for, use_kernels
+from lgm.loggers.guarded import guarded
 from lgm.losses import CompositeLoss
 from lgm.masking import masked_values
 from lgm.models import Network
 from lgm.preparation.prepare import Preparation
 from lgm.training.checkpoint_io import AtomicCheckpointIO
-from lgm.training.guarded import guarded
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights

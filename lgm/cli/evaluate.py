@@ -23,7 +23,7 @@ from lgm.cli.build import (
 from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
 from lgm.cli.networks import chosen_network
-from lgm.cli.resume import changes, facts_of
+from lgm.cli.resume import facts_of
 from lgm.cli.validate import (
     FOR_TRAINING,
     architecture,
@@ -38,6 +38,7 @@ from lgm.cli.validate import (
 from lgm.kernels import kernels_for
 from lgm.models import Network
 from lgm.models.checkpoint import load_released, load_strictly, weights_hash
+from lgm.models.plain_data import changes
 from lgm.models.pretrained import Weights, options_of, read_weights
 from lgm.models.registry import COMPUTED_BY, DEFAULT, NETWORKS, MakeNetwork, network_of, same_network, takes
 from lgm.training.takeover import ending_peers

@@ -26,6 +26,7 @@ from lgm.models.checkpoint import (
     read_checkpoint,
     training_of,
 )
+from lgm.models.plain_data import changes
 from lgm.models.records import FIX, check_training
 from lgm.models.registry import MakeNetwork
 from lgm.training.resume import check_state
@@ -176,15 +177,3 @@ def _leaves(values: Any, key: str) -> Iterator[tuple[str, Any]]:
                 yield from _leaves(value, f"{key}.{name}")
     else:
         yield key, values
-
-
-def changes(then: Any, now: Any, key: str) -> Iterator[str]:
-    """`key then → now` for each leaf of two nested configurations that differs."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        target = "_target_"
-        if then.get(target) != now.get(target):  # another thing: its options compare with nothing
-            then, now = ({target: options.get(target)} for options in (then, now))
-        for name in sorted({*then, *now}, key=str):
-            yield from changes(then.get(name), now.get(name), f"{key}.{name}")
-    elif then != now:
-        yield f"{key} {shown(then, 100)} → {shown(now, 100)}"

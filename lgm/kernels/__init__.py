@@ -2,7 +2,7 @@
 
 from lgm.kernels.choice import KernelChoice, kernels_for, kernels_run, use_kernels
 from lgm.kernels.convolution import Conv2d
-from lgm.kernels.hull import fused_enter
+from lgm.kernels.hull_intersection import fused_enter
 from lgm.kernels.norm import GroupNorm, autocast_dtype, fused_group_norm
 from lgm.kernels.resize import double
 from lgm.kernels.resnet import BlockOptions, fused_resnet_block

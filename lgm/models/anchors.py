@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lgm.cameras import Cameras, nearest_to_origin, pixel_rays
 from lgm.gaussians.activations import Anchors
-from lgm.models.hull import Silhouettes, enter
+from lgm.models.visual_hull import Silhouettes, enter
 
 AnchorKind = Literal["none", "pixels", "hull"]
 ANCHOR_KINDS = ("none", "pixels", "hull")

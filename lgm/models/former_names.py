@@ -11,6 +11,25 @@ from typing import Any
 
 # A module as it was called, and as it is called today.
 MODULES = {
+    "lgm.callbacks.agreement": "lgm.callbacks.training.agreement",
+    "lgm.callbacks.checkpoint": "lgm.callbacks.training.checkpoint",
+    "lgm.callbacks.cost": "lgm.callbacks.training.cost",
+    "lgm.callbacks.ema": "lgm.callbacks.training.ema",
+    "lgm.callbacks.evaluation": "lgm.callbacks.training.evaluate_every",
+    "lgm.callbacks.export": "lgm.callbacks.evaluation.export",
+    "lgm.callbacks.images": "lgm.callbacks.training.image_grid",
+    "lgm.callbacks.input_sheet": "lgm.callbacks.evaluation.input_sheet",
+    "lgm.callbacks.measure": "lgm.callbacks.evaluation.measure",
+    "lgm.callbacks.objects": "lgm.callbacks.evaluation.objects",
+    "lgm.callbacks.parts": "lgm.callbacks.evaluation.timing",
+    "lgm.callbacks.pictures": "lgm.reports.images",
+    "lgm.callbacks.report": "lgm.callbacks.evaluation.report",
+    "lgm.callbacks.report_page": "lgm.reports.evaluation_page",
+    "lgm.callbacks.stop": "lgm.callbacks.training.stop",
+    "lgm.callbacks.throughput": "lgm.callbacks.training.throughput",
+    "lgm.callbacks.turntable": "lgm.callbacks.evaluation.turntable",
+    "lgm.callbacks.video": "lgm.callbacks.evaluation.video",
+    "lgm.callbacks.views": "lgm.callbacks.evaluation.views",
     "lgm.data.augment": "lgm.preparation.augment",
     "lgm.data.broken": "lgm.data.sources.broken",
     "lgm.data.cache": "lgm.data.sources.cache",
@@ -55,6 +74,17 @@ MODULES = {
     "lgm.data.urls": "lgm.data.transport.urls",
     "lgm.data.variety": "lgm.preparation.variety",
     "lgm.data.web": "lgm.data.transport.http",
+    "lgm.kernels.hull": "lgm.kernels.hull_intersection",
+    "lgm.kernels.triton_kernels.hull": "lgm.kernels.triton_kernels.hull_intersection",
+    "lgm.models.drafts": "lgm.models.hull_views",
+    "lgm.models.hull": "lgm.models.visual_hull",
+    "lgm.rendering.captured": "lgm.rendering.cuda_graph",
+    "lgm.rendering.parts": "lgm.rendering.chunked",
+    "lgm.training.csv_log": "lgm.loggers.csv_log",
+    "lgm.training.guarded": "lgm.loggers.guarded",
+    "lgm.training.optional": "lgm.loggers.optional",
+    "lgm.training.tensorboard_log": "lgm.loggers.tensorboard_log",
+    "lgm.training.wandb_log": "lgm.loggers.wandb_log",
 }
 
 

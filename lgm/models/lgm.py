@@ -19,8 +19,8 @@ from lgm.kernels import KernelChoice, use_kernels
 from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
 from lgm.models.attention import AttentionChoice, use_attention
 from lgm.models.blocks import use_gradient_checkpointing
-from lgm.models.drafts import draft_poses, with_drafts
 from lgm.models.graphs import TrainingGraphs
+from lgm.models.hull_views import draft_poses, with_drafts
 from lgm.models.network import StagedNetwork, check_inputs
 from lgm.models.unet import UNet, check_levels
 
@@ -46,7 +46,7 @@ class LGM(StagedNetwork):
         enters what the silhouettes of all views leave.
     scale_bounds: the smallest and largest scale of a Gaussian; None, as released, knows no largest.
     draft_elevations_deg: elevations of further views that the network is given, each with Gaussians of its
-        own: drafts of what no input sees, drawn from the hull (`lgm.models.drafts`). [90, -90] closes
+        own: drafts of what no input sees, drawn from the hull (`lgm.models.hull_views`). [90, -90] closes
         tops and undersides. Weights fit with and without.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     attention: the back end that computes attention, "sdpa" or "xformers"; no part of the

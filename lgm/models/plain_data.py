@@ -7,7 +7,7 @@ import math
 import re
 import reprlib
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from lgm.errors import shown
@@ -113,3 +113,15 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (bool, int, str, dict, list, type(None)):
         return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
     return True
+
+
+def changes(then: Any, now: Any, key: str) -> Iterator[str]:
+    """`key then → now` for each leaf of two nested configurations that differs."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        target = "_target_"
+        if then.get(target) != now.get(target):  # another thing: its options compare with nothing
+            then, now = ({target: options.get(target)} for options in (then, now))
+        for name in sorted({*then, *now}, key=str):
+            yield from changes(then.get(name), now.get(name), f"{key}.{name}")
+    elif then != now:
+        yield f"{key} {shown(then, 100)} → {shown(now, 100)}"

@@ -1,8 +1,8 @@
 """Gaussians and cameras to pictures: one interface, several back ends."""
 
 from lgm.rendering.base import Renderer
-from lgm.rendering.captured import CapturedRenderer
 from lgm.rendering.choice import make_renderer
+from lgm.rendering.cuda_graph import CapturedRenderer
 from lgm.rendering.gsplat_backend import GsplatRenderer
 from lgm.rendering.inria_backend import InriaRenderer
 from lgm.rendering.torch_backend import TorchRenderer

@@ -16,7 +16,7 @@ from lgm.errors import first_line
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
 from lgm.rendering.checks import check_scene, current, on_device
-from lgm.rendering.parts import draw_in_parts
+from lgm.rendering.chunked import draw_in_parts
 from lgm.rendering.precision import full_precision
 from lgm.rendering.tiles import REFERENCE_TILE as TILE
 from lgm.rendering.triton_layers import Boxes, Grid, Layer, layers

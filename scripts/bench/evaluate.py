@@ -136,7 +136,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
             "callbacks.export_ply=null",
             "callbacks.progress=null",
             "trainer.enable_progress_bar=false",
-            "+callbacks.parts={_target_:lgm.callbacks.parts.TestParts}",
+            "+callbacks.parts={_target_:lgm.callbacks.evaluation.timing.TestParts}",
             *options.overrides,
         ],
     )

@@ -25,7 +25,7 @@ from data_tools.stats import Drawing, ShardPart, choose, count_shard
 from data_tools.stats_page import page as stats_page
 from data_tools.tally import Tally
 from data_tools.verify import check_shard, read_index, render_faults, split_faults
-from lgm.callbacks.objects import object_dir
+from lgm.callbacks.evaluation.objects import object_dir
 from lgm.cameras import Cameras, canonicalise, plucker_rays
 from lgm.data.schema.decode import decode_depths, decode_rgba
 from lgm.data.schema.sample import ShardInfo, parse_cameras

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lgm.cameras import Cameras, nearest_to_origin, pixel_rays
-from lgm.models.hull import Silhouettes, enter
+from lgm.models.visual_hull import Silhouettes, enter
 
 pytestmark = [
     pytest.mark.gpu,

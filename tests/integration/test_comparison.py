@@ -9,11 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
-from lgm.callbacks.measure import write_nothing_measured
-from lgm.cli.comparison import compare_folders, comparison_text, write_comparison
+from lgm.callbacks.evaluation.measure import write_nothing_measured
 from lgm.metrics import Protocol
 from lgm.metrics.summary import per_view, summarise
 from lgm.metrics.table import ViewTable, write_csv
+from lgm.reports.comparison import compare_folders, comparison_text, write_comparison
 from tests.integration.running import MICRO, ROOT, run_script, run_train
 
 ALIKE = {"name": "p", "target_size": 256}

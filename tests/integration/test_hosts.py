@@ -7,7 +7,7 @@ import socket
 import pytest
 import torch
 
-from lgm.callbacks.agreement import check_agreement
+from lgm.callbacks.training.agreement import check_agreement
 from lgm.cli.resume import resume_fact
 from lgm.data.stream.batches import EvalStream
 from lgm.models.checkpoint import file_digest, read_checkpoint

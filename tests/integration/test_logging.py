@@ -66,7 +66,7 @@ def make_slow(part, clock, monkeypatch) -> None:
 def test_the_part_that_is_slow_shows_it(dataset, tmp_path, monkeypatch, part):
     """On a clock on which nothing else takes any time."""
     clock = FakeClock()
-    for room in ("lgm.training.stopwatch", "lgm.callbacks.throughput"):
+    for room in ("lgm.training.stopwatch", "lgm.callbacks.training.throughput"):
         monkeypatch.setattr(f"{room}.time", clock)
     make_slow(part, clock, monkeypatch)
     run_train(
@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_under_the_same_id(dataset, tmp_path):
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_a_missing_package_is_named_in_one_line(dataset, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("lgm.training.optional.find_spec", lambda package: None)
+    monkeypatch.setattr("lgm.loggers.optional.find_spec", lambda package: None)
     with pytest.raises(Exception) as raised:
         run_train(dataset, tmp_path, f"logger={name}")
     assert str(raised.value.__cause__).startswith(f"logger={name} needs the package {name}")

@@ -21,7 +21,7 @@ VALUES = {"chair": 21.5, "sphinx/1": 18.25, "lamp": 27.0}  # a slash, as uids ma
 @pytest.fixture
 def evaluation(tmp_path) -> Path:
     """What evaluate.py leaves behind, as far as the card reads it; each object has a colour of its own."""
-    from lgm.callbacks.objects import object_dir
+    from lgm.callbacks.evaluation.objects import object_dir
 
     folder = tmp_path / "evaluation"
     folder.mkdir()

@@ -17,9 +17,9 @@ from lightning.pytorch.callbacks import Callback
 from lgm.callbacks import ImageGrid
 from lgm.cli.faults import fault_line, quieten_side_shows
 from lgm.data.stream.batches import TrainStream
+from lgm.loggers.csv_log import CSVLog
+from lgm.loggers.guarded import LoggerFailed
 from lgm.training.checkpoint_io import AtomicCheckpointIO
-from lgm.training.csv_log import CSVLog
-from lgm.training.guarded import LoggerFailed
 from lgm.training.module import LGMModule
 from tests.integration.running import run_train
 from tests.integration.test_hosts import run_on_two_hosts, train

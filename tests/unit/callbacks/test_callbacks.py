@@ -17,18 +17,18 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lgm.callbacks import EvaluateEvery, ExportPly, ImageGrid, StepProgress, Throughput, TrainingCost
-from lgm.callbacks import cost as cost_room
-from lgm.callbacks import export as export_room
-from lgm.callbacks.images import log_picture
-from lgm.callbacks.objects import object_dir
-from lgm.callbacks.parts import TestParts
-from lgm.callbacks.pictures import mosaic, spread_views, to_picture
+from lgm.callbacks.evaluation import export as export_room
+from lgm.callbacks.evaluation.objects import object_dir
+from lgm.callbacks.evaluation.timing import TestParts
 from lgm.callbacks.progress import duration
 from lgm.callbacks.rate import RecentRate
+from lgm.callbacks.training import cost as cost_room
+from lgm.callbacks.training.image_grid import log_picture
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import load_ply
 from lgm.metrics import Protocol
+from lgm.reports.images import mosaic, spread_views, to_picture
 from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction, RenderOutput, Views
 from tests.clock import FakeClock
@@ -255,7 +255,7 @@ def clock(monkeypatch) -> FakeClock:
     """What throughput is measured by: only what a test calls slow takes time."""
     fake = FakeClock()
     monkeypatch.setattr("lgm.training.stopwatch.time", fake)
-    monkeypatch.setattr("lgm.callbacks.throughput.time", fake)
+    monkeypatch.setattr("lgm.callbacks.training.throughput.time", fake)
     return fake
 
 

@@ -11,8 +11,9 @@ import torch
 from lightning.pytorch import Callback
 from PIL import Image
 
-from lgm.callbacks import ExportPly, Turntable, WriteViews, video
-from lgm.callbacks.objects import ObjectHook
+from lgm.callbacks import ExportPly, Turntable, WriteViews
+from lgm.callbacks.evaluation import video
+from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.cameras import canonical_up, canonicalise, orbit_poses
 from lgm.cameras.upright import tilt
 from lgm.files import atomic
@@ -198,7 +199,7 @@ def test_an_object_whose_folder_cannot_be_made_is_reported_and_the_run_goes_on(t
 
 
 def test_a_full_disk_leaves_no_half_files(tmp_path, caplog, monkeypatch, dying_encoder):
-    monkeypatch.setattr("lgm.callbacks.export.save_ply", failing_save)
+    monkeypatch.setattr("lgm.callbacks.evaluation.export.save_ply", failing_save)
     monkeypatch.setattr(Image.Image, "save", failing_save)
     hooks = [make() for make in HOOKS.values()]
     make_trainer(tmp_path, hooks).test(

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from lgm.cli.comparison import compare_folders, write_comparison
 from lgm.metrics.summary import per_view, summarise
 from lgm.metrics.table import write_csv
+from lgm.reports.comparison import compare_folders, write_comparison
 from scripts import model_card
 from scripts.export import measured
 from tests.unit.metrics.test_tables import PROTOCOL

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_tools import verify
-from data_tools.reprojection import find_outlines, hull, judge
+from data_tools.reprojection import find_outlines, judge
+from data_tools.reprojection import hull_points as hull
 from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.exchanged import find_exchanged
 from data_tools.shard_reader import read_samples

@@ -5,7 +5,7 @@ import torch
 
 from lgm.cameras import Cameras, nearest_to_origin, pixel_rays
 from lgm.kernels import fused_enter
-from lgm.models.hull import HALVINGS, REACH, SAMPLES, Silhouettes, enter
+from lgm.models.visual_hull import HALVINGS, REACH, SAMPLES, Silhouettes, enter
 
 pytest.importorskip("triton", reason="no triton")
 if torch.cuda.is_available():

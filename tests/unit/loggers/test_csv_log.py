@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from lgm.training.csv_log import CSVLog
+from lgm.loggers.csv_log import CSVLog
 
 
 def rows(folder) -> list[dict]:

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from lgm.training.tensorboard_log import TensorBoardLog, flattened
+from lgm.loggers.tensorboard_log import TensorBoardLog, flattened
 
 accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator",

@@ -6,7 +6,7 @@ import time
 import pytest
 from PIL import Image
 
-from lgm.training.wandb_log import WandbLog
+from lgm.loggers.wandb_log import WandbLog
 from tests.clock import wait_until
 
 wandb = pytest.importorskip("wandb", reason="no wandb here: pip install 'lgm-training[logging]'")

@@ -13,15 +13,15 @@ from data_tools.contact_sheet import contact_sheet
 from data_tools.naming import is_uid, unit_hash
 from data_tools.stats_page import page as stats_page
 from data_tools.tally import Tally
-from lgm.callbacks.input_sheet import _page as sheet_page
-from lgm.callbacks.objects import object_dir
-from lgm.callbacks.report_page import ObjectPictures, page
-from lgm.cli.comparison_page import comparison_page
+from lgm.callbacks.evaluation.input_sheet import _page as sheet_page
+from lgm.callbacks.evaluation.objects import object_dir
 from lgm.errors import shown
 from lgm.metrics.comparison import Evaluation, compare
 from lgm.metrics.protocol import Protocol
 from lgm.metrics.summary import summarise
 from lgm.metrics.table import VIEW_ID, ViewTable, plain_text, read_view_csv, write_csv
+from lgm.reports.comparison_page import comparison_page
+from lgm.reports.evaluation_page import ObjectPictures, page
 
 NAMES = {
     "script": "<script>alert(1)</script>",

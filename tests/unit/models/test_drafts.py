@@ -7,7 +7,7 @@ from torch import Tensor
 from lgm.cameras import Cameras, pixel_rays
 from lgm.models import LGM, FastLGM
 from lgm.models.anchors import pixel_anchors
-from lgm.models.drafts import draft_cameras, draft_poses, drafts
+from lgm.models.hull_views import draft_cameras, draft_poses, drafts
 
 SIZE = 64
 TINY = dict(

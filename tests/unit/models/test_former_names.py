@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from lgm.cli.build import plain
 from lgm.cli.former_names import update_targets
-from lgm.cli.resume import changes
 from lgm.data.sources.synthetic import SyntheticSource
 from lgm.models.former_names import MODULES, name_today, targets_today
+from lgm.models.plain_data import changes
 from lgm.models.records import check_run
 from tests.unit.cli.test_configs import composed
 

@@ -5,7 +5,7 @@ import torch
 
 from lgm.gaussians import Gaussians
 from lgm.rendering import TorchRenderer
-from lgm.rendering.parts import draw_in_parts
+from lgm.rendering.chunked import draw_in_parts
 from tests.triton_scenes import BACKGROUND, cloud, orbit
 
 

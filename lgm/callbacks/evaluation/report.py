@@ -12,14 +12,14 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from lgm.callbacks.measure import Measure
-from lgm.callbacks.objects import object_dir, tolerate
-from lgm.callbacks.pictures import resized, spread_views, to_picture
-from lgm.callbacks.report_page import NUM_WORST, ObjectPictures, Thumbnail, ViewPictures, page
-from lgm.callbacks.views import view_name
+from lgm.callbacks.evaluation.measure import Measure
+from lgm.callbacks.evaluation.objects import object_dir, tolerate
+from lgm.callbacks.evaluation.views import view_name
 from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, nearest_input_index, novel_targets
 from lgm.metrics.table import ViewTable
+from lgm.reports.evaluation_page import NUM_WORST, ObjectPictures, Thumbnail, ViewPictures, page
+from lgm.reports.images import resized, spread_views, to_picture
 from lgm.types import Batch, Prediction
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,11 @@ def fused_enter(
     halvings: int,
     spare_own: bool,
 ) -> tuple[Float[Tensor, "B R N"], Bool[Tensor, "B R N"], Int[Tensor, "B R N"]]:
-    """As of `lgm.models.hull.enter`, by our own kernel. along: the places that are tried, a power of two."""
-    from lgm.kernels.triton_kernels.hull import enter_kernel
+    """As of `lgm.models.visual_hull.enter`, by our own kernel.
+
+    along: the places that are tried, a power of two.
+    """
+    from lgm.kernels.triton_kernels.hull_intersection import enter_kernel
 
     num_scenes, num_sets, _, num_rays = middles.shape
     num_views, _, height, width = background.shape[1:]

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 
-from lgm.callbacks.pictures import mosaic, resized, spread_views, table, to_picture
 from lgm.files import atomic
+from lgm.reports.images import mosaic, resized, spread_views, table, to_picture
 from lgm.types import Batch, Prediction
 
 HEADINGS = ("input", "target", "prediction", "alpha")

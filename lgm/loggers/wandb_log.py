@@ -15,8 +15,8 @@ from PIL import Image
 
 from lgm.errors import first_line
 from lgm.files import write_text
+from lgm.loggers.optional import require
 from lgm.masking import masked
-from lgm.training.optional import require
 
 _MODES = ("online", "offline", "disabled")
 

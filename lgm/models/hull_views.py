@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lgm.cameras import Cameras, nearest_to_origin, orbit_poses, pixel_rays
 from lgm.gaussians.activations import Anchors
-from lgm.models.hull import Silhouettes, enter, look_up
+from lgm.models.visual_hull import Silhouettes, enter, look_up
 
 _INSIDE = 0.02  # how far below the hull's surface colours are looked up: at a silhouette's edge is background
 

@@ -18,19 +18,12 @@ from lgm.metrics import Measurement, PerceptualNets, Protocol, gather_items
 from lgm.metrics.summary import METRICS, per_object, per_view, summarise
 from lgm.metrics.table import ViewTable, write_csv
 from lgm.rendering.choice import name_of
+from lgm.reports.columns import table_text
 from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
 
 NOTHING_NOVEL = "every picture of these objects is an input, and there is no other to compare with"
-_HEADINGS = {
-    "psnr": "PSNR dB",
-    "ssim": "SSIM",
-    "lpips": "LPIPS",
-    "lpips_alex": "(alex)",
-    "alpha_iou": "alpha IoU",
-    "depth_l1": "depth L1",
-}
 
 
 class Measure(Callback):
@@ -176,25 +169,3 @@ def write_nothing_measured(run_dir: Path, protocol: Protocol, uids: list[str]) -
     write_csv(run_dir / "per_object.csv", [{"uid": uid, "num_views": 0, **nothing, **named} for uid in uids])
     (run_dir / "per_view.csv").unlink(missing_ok=True)  # of an earlier evaluation into this folder
     log.warning("nothing is measured: %s", NOTHING_NOVEL)
-
-
-def table_text(summary: dict) -> str:
-    """The summary as a small table for the log."""
-    shown = [name for name in _HEADINGS if summary[name] is not None]
-    headings = "".join(f"{_HEADINGS[name]:>11}" for name in shown)
-    rows = {"this network": summary, **summary["bands"], **summary["baselines"]}
-    return "\n".join(
-        [
-            f"protocol {summary['protocol']} ({summary['protocol_hash']}): {summary['num_objects']} objects, "
-            f"{summary['num_views']} pictures",
-            f"{'':<16}{headings}",
-            *(
-                f"{name:<16}" + "".join(f"{format_number(row.get(key), '.3f'):>11}" for key in shown)
-                for name, row in rows.items()
-            ),
-        ]
-    )
-
-
-def format_number(value: float | None, spec: str) -> str:
-    return "–" if value is None else format(value, spec)

@@ -14,8 +14,6 @@ import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lgm.cli.comparison_page import comparison_page
-from lgm.cli.resume import changes
 from lgm.errors import reading, shown
 from lgm.files import write_text
 from lgm.masking import masked
@@ -23,7 +21,8 @@ from lgm.metrics import Protocol
 from lgm.metrics.comparison import Comparison, Evaluation, check_same_pictures, compare
 from lgm.metrics.summary import METRICS
 from lgm.metrics.table import read_view_csv
-from lgm.models.plain_data import fits, parsed, plain, unlike
+from lgm.models.plain_data import changes, fits, parsed, plain, unlike
+from lgm.reports.comparison_page import comparison_page
 
 PAGE_NAME, VALUES_NAME = "comparison.html", "comparison.json"
 _MOST_RESAMPLES = 100_000  # each takes a pass over all objects

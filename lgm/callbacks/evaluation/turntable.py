@@ -13,14 +13,14 @@ from jaxtyping import Float, UInt8
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lgm.callbacks import video
-from lgm.callbacks.objects import ObjectHook
-from lgm.callbacks.pictures import to_bytes
+from lgm.callbacks.evaluation import video
+from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.cameras import Cameras
 from lgm.cameras.upright import tilt
 from lgm.files import atomic
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
+from lgm.reports.images import to_bytes
 from lgm.types import Batch, Prediction
 
 

@@ -14,13 +14,13 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
 from lgm import stopping
-from lgm.callbacks.ema import EMA
-from lgm.callbacks.measure import table_text
+from lgm.callbacks.training.ema import EMA
 from lgm.errors import RunStopped
 from lgm.files import write_text
 from lgm.losses.perceptual import LPIPS
 from lgm.metrics import Measurement, PerceptualNets, Protocol
 from lgm.metrics.summary import METRICS, summarise
+from lgm.reports.columns import table_text
 
 log = logging.getLogger(__name__)
 

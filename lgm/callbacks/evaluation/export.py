@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule
 
-from lgm.callbacks.objects import ObjectHook
+from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.cameras.conventions import turn_from_y_up
 from lgm.files import atomic
 from lgm.gaussians.compressed_ply import packer, save_compressed_ply

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from lgm.callbacks.measure import format_number
 from lgm.errors import shown as printable
 from lgm.metrics.summary import mean_of
 from lgm.metrics.table import VIEW_ID, ViewTable
+from lgm.reports.columns import COLUMNS, Column, columns_of, format_number
 
 _JPEG_QUALITY = 88
 _BASELINE_NAMES = {
@@ -26,14 +26,6 @@ _BAND_NAMES = {
     "level": "cameras level with the object, |elevation| ≤ {limit:g}°",
     "above": "from above, elevation > {limit:g}°",
     "below": "from below, elevation < −{limit:g}°",
-}
-_COLUMNS = {
-    "psnr": ("PSNR, dB", ".2f"),
-    "ssim": ("SSIM", ".3f"),
-    "lpips": ("LPIPS, VGG", ".3f"),
-    "lpips_alex": ("LPIPS, Alex", ".3f"),
-    "alpha_iou": ("alpha IoU", ".3f"),
-    "depth_l1": ("depth error", ".4f"),
 }
 NUM_WORST = 10
 STYLE = """
@@ -133,11 +125,6 @@ def head(title: str) -> str:
 <body>"""
 
 
-def columns_of(summary: dict) -> dict[str, tuple[str, str]]:
-    """Heading and format of each metric that was measured."""
-    return {name: column for name, column in _COLUMNS.items() if summary.get(name) is not None}
-
-
 def interval_html(interval: Sequence[float] | None, spec: str) -> str:
     if interval is None:
         return ""
@@ -147,7 +134,7 @@ def interval_html(interval: Sequence[float] | None, spec: str) -> str:
 
 def _numbers(summary: dict) -> str:
     columns, confidence = columns_of(summary), summary["confidence"]
-    headings = "".join(f"<th>{heading}</th>" for heading, _ in columns.values())
+    headings = "".join(f"<th>{column.heading}</th>" for column in columns.values())
     lines = [_line("this network", summary, columns, confidence, css="ours")]
     limit = summary["protocol_content"].get("metrics", {}).get("level_elevation_deg", 30)
     for name, values in summary["bands"].items():
@@ -159,8 +146,8 @@ def _numbers(summary: dict) -> str:
             text += f" (on {values['num_objects']} objects)"
         lines.append(_line(text, values, columns))
     reasons = "".join(
-        f'<p class="quiet">{heading}: {escape(reason)}.</p>'
-        for name, (heading, _) in _COLUMNS.items()
+        f'<p class="quiet">{column.heading}: {escape(reason)}.</p>'
+        for name, column in COLUMNS.items()
         if (reason := summary.get(f"{name}_reason"))
     )
     return f"""<table>
@@ -174,18 +161,21 @@ def _numbers(summary: dict) -> str:
 {reasons}"""
 
 
-def _line(name: str, values: dict, columns: dict, confidence: dict | None = None, css: str = "") -> str:
+def _line(
+    name: str, values: dict, columns: dict[str, Column], confidence: dict | None = None, css: str = ""
+) -> str:
     reason = f' <span class="quiet">({escape(values["reason"])})</span>' if values.get("reason") else ""
     cells = "".join(
-        f"<td>{format_number(values.get(key), spec)}{interval_html((confidence or {}).get(key), spec)}</td>"
-        for key, (_, spec) in columns.items()
+        f"<td>{format_number(values.get(key), column.spec)}"
+        f"{interval_html((confidence or {}).get(key), column.spec)}</td>"
+        for key, column in columns.items()
     )
     return f'<tr class="{css}"><td>{escape(name)}{reason}</td>{cells}</tr>'
 
 
 def _worst(measured: dict[str, ViewTable], shown: set[str], summary: dict) -> str:
     columns = columns_of(summary)
-    headings = "".join(f"<th>{heading}</th>" for heading, _ in columns.values())
+    headings = "".join(f"<th>{column.heading}</th>" for column in columns.values())
     lines = []
     for uid, views in measured.items():
         name = (
@@ -194,7 +184,7 @@ def _worst(measured: dict[str, ViewTable], shown: set[str], summary: dict) -> st
             else escape(printable(uid))
         )
         cells = "".join(
-            f"<td>{format_number(mean_of(views, key), spec)}</td>" for key, (_, spec) in columns.items()
+            f"<td>{format_number(mean_of(views, key), column.spec)}</td>" for key, column in columns.items()
         )
         lines.append(f"<tr><td>{name}</td>{cells}</tr>")
     return f"""<table>
@@ -224,8 +214,8 @@ def _section(entry: ObjectPictures, table: ViewTable) -> str:
         _views_line("its PSNR, dB", [f"{nearest[row]:.2f}" for _, row in views]),
     ]
     values = "\n".join(
-        f"<span>{heading} {format_number(value, spec)}</span>"
-        for name, (heading, spec) in _COLUMNS.items()
+        f"<span>{column.heading} {format_number(value, column.spec)}</span>"
+        for name, column in COLUMNS.items()
         if (value := mean_of(table, name)) is not None
     )
     body = "\n".join(lines)

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from lgm.training.optional import require
+from lgm.loggers.optional import require
 
 
 class TensorBoardLog(Logger):

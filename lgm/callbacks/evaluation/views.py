@@ -9,9 +9,9 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
-from lgm.callbacks.objects import ObjectHook
-from lgm.callbacks.pictures import to_bytes
+from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.files import atomic
+from lgm.reports.images import to_bytes
 from lgm.types import Prediction
 
 _FASTEST = 1  # of zlib: six times as fast as its default, and files a fifth larger

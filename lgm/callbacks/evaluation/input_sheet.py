@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lgm.callbacks.measure import NOTHING_NOVEL
-from lgm.callbacks.objects import ObjectHook
-from lgm.callbacks.pictures import resized, table, to_picture
-from lgm.callbacks.report_page import head
+from lgm.callbacks.evaluation.measure import NOTHING_NOVEL
+from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.errors import shown
 from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, novel_targets
+from lgm.reports.evaluation_page import head
+from lgm.reports.images import resized, table, to_picture
 from lgm.types import Prediction
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from lgm.callbacks.measure import format_number
-from lgm.callbacks.report_page import columns_of, head, interval_html
 from lgm.errors import shown
 from lgm.metrics.comparison import Comparison, Difference
+from lgm.reports.columns import columns_of, format_number
+from lgm.reports.evaluation_page import head, interval_html
 
 _SHOWN_OBJECTS = 10
 
@@ -41,9 +41,9 @@ def _values(comparison: Comparison, folder: Path) -> str:
     for index, evaluation in enumerate(comparison.evaluations):
         confidence = evaluation.summary["confidence"]
         cells = "".join(
-            f"<td>{format_number(evaluation.summary.get(name), spec)}"
-            f"{interval_html(confidence.get(name), spec)}</td>"
-            for name, (_, spec) in columns.items()
+            f"<td>{format_number(evaluation.summary.get(name), column.spec)}"
+            f"{interval_html(confidence.get(name), column.spec)}</td>"
+            for name, column in columns.items()
         )
         report = evaluation.folder / "report.html"
         name = escape(evaluation.label)
@@ -51,16 +51,16 @@ def _values(comparison: Comparison, folder: Path) -> str:
             href = quote(Path(os.path.relpath(report, folder)).as_posix())
             name = f'<a href="{escape(href)}">{name}</a>'
         lines.append(f'<tr class="{"ours" if index == 0 else ""}"><td>{name}</td>{cells}</tr>')
-    return _table("checkpoint", [heading for heading, _ in columns.values()], lines)
+    return _table("checkpoint", [column.heading for column in columns.values()], lines)
 
 
 def _differences(comparison: Comparison) -> str:
     columns = columns_of(comparison.evaluations[0].summary)
     lines = []
     for evaluation, found in zip(comparison.evaluations[1:], comparison.differences, strict=True):
-        cells = "".join(_difference(found.get(name), "+" + spec) for name, (_, spec) in columns.items())
+        cells = "".join(_difference(found.get(name), "+" + column.spec) for name, column in columns.items())
         lines.append(f"<tr><td>{escape(evaluation.label)}</td>{cells}</tr>")
-    return _table("checkpoint", [heading for heading, _ in columns.values()], lines)
+    return _table("checkpoint", [column.heading for column in columns.values()], lines)
 
 
 def _difference(found: Difference | None, spec: str) -> str:

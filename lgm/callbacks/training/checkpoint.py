@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lgm.callbacks.ema import EMA
+from lgm.callbacks.training.ema import EMA
 from lgm.errors import RunStopped, first_line, reading
 
 log = logging.getLogger(__name__)

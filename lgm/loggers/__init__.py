@@ -1,0 +1,1 @@
+"""Where a run's numbers go: CSV, TensorBoard, Weights & Biases; failures of a logger never end a run."""
