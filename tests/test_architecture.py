@@ -20,7 +20,7 @@ LAYERS = [
     ["cli"],
     ["app"],
     ["viewer"],
-    ["callbacks", "loggers", "training"],
+    ["callbacks", "loggers", "training", "inference"],
     ["reports"],
     ["metrics", "meshing", "multiview"],
     ["losses", "preparation"],

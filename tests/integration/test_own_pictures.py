@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from lgm.gaussians.ply import load_ply
+from lgm.data.sources.images.background import Keep
+from lgm.gaussians.ply import load_ply, save_ply
 from lgm.gaussians.similarity import moved
+from lgm.inference import reconstruct
 from lgm.metrics import psnr
+from lgm.models import LGM
 from lgm.rendering import TorchRenderer
 from tests.integration.running import composed, run_evaluate, run_script, run_train
 from tests.own_pictures import Shoot, over_white, some_similarity
@@ -58,6 +61,21 @@ def test_four_pictures_are_exported_with_nothing_to_measure(ckpt, tmp_path):
     for name in ("cup", "hat"):
         for file in ("gaussians.ply", "inputs.png"):
             assert (tmp_path / "out" / "objects" / name / file).is_file()
+
+
+@pytest.mark.parametrize("layout", ["ring", "colmap"])
+def test_python_and_the_command_give_the_same_gaussians(layout, ckpt, tmp_path):
+    shoot = Shoot.of(ANGLES, world=some_similarity()) if layout == "colmap" else Shoot.of()
+    (shoot.write_colmap if layout == "colmap" else shoot.write)(tmp_path / "cup")
+    run_evaluate(tmp_path / "cup", tmp_path / "out", ckpt, *OWN)
+    objects = reconstruct(tmp_path / "cup", ckpt, device="cpu", background=Keep())
+    assert list(objects) == ["cup"]
+    save_ply(objects["cup"], tmp_path / "mine.ply")
+    mine = load_ply(tmp_path / "mine.ply").packed()
+    assert torch.allclose(mine, load_ply(tmp_path / "out/objects/cup/gaussians.ply").packed(), atol=1e-5)
+    net = LGM.from_pretrained(ckpt)  # of LGM's own scene, as this checkpoint's is
+    again = reconstruct(tmp_path / "cup", net, background=Keep(), num_input_views=4)["cup"]
+    assert torch.equal(again.packed(), objects["cup"].packed())
 
 
 def test_the_answer_is_in_the_persons_frame(ckpt, tmp_path):

@@ -1,0 +1,48 @@
+"""`lgm-train` and `lgm-evaluate`: train.py and evaluate.py of a checkout, installed.
+
+Both compose the same configuration: the folder `configs`, which lies beside train.py in a checkout and inside
+this package once it is installed (pyproject.toml, force-include).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+import lgm
+from lgm.cli import command_line, resolvers, runtime
+
+
+def configs_folder() -> Path:
+    """The folder of train.yaml, evaluate.yaml and their groups."""
+    package = Path(lgm.__file__).parent
+    installed, checkout = package / "configs", package.parent / "configs"
+    return installed if installed.is_dir() else checkout
+
+
+def train() -> None:
+    """`lgm-train key=value …`; `--help` lists groups and keys."""
+    from lgm.cli.train import train
+
+    _run("train", train)
+
+
+def evaluate() -> None:
+    """`lgm-evaluate key=value …`; `--help` lists groups and keys."""
+    from lgm.cli.evaluate import evaluate
+
+    _run("evaluate", evaluate)
+
+
+def _run(name: str, task: Callable[[DictConfig], float | None]) -> None:
+    """As the script of that name does it, with exit codes and signals."""
+    resolvers.register()
+
+    def main(cfg: DictConfig) -> float | None:
+        return runtime.run(task, cfg)
+
+    program = hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=name)(main)
+    runtime.program(lambda: command_line.run(program))
