@@ -19,7 +19,9 @@ interpreted = pytest.mark.skipif(
 
 
 @interpreted
-@pytest.mark.filterwarnings("ignore:.*encountered in (multiply|subtract):RuntimeWarning")  # numbers beyond any camera
+@pytest.mark.filterwarnings(
+    "ignore:.*encountered in (multiply|subtract):RuntimeWarning"
+)  # numbers beyond any camera
 @pytest.mark.parametrize("name", SMALL)
 def test_triton_draws_what_pytorch_draws(name):
     check(name, SMALL, "cpu")
