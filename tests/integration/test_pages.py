@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data_tools/README.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data_tools/README.md")),
         ROOT / "lgm/assets/weights/README.md",
         *sorted((ROOT / "docs").rglob("*.md")),
     ]
@@ -91,12 +91,25 @@ def commands(text: str) -> list[list[str]]:
     return [words for words in lines if words]
 
 
+# What the programs of an installation start.
+PROGRAMS = {
+    "lgm-train": ["train.py"],
+    "lgm-evaluate": ["evaluate.py"],
+    "lgm-infer": ["-m", "lgm.cli.infer"],
+    "lgm-doctor": ["-m", "lgm.doctor"],
+}
+
+
 def typed(page: str) -> Iterator[list[str]]:
     """The words after `python` of each command of a page, in blocks, tables and sentences."""
-    inline = re.findall(r"`(python [^`\n]+)`", without_code(PAGES[page]))
+    inline = re.findall(r"`((?:python|lgm-\w+) [^`\n]+)`", without_code(PAGES[page]))
     for words in [*commands(PAGES[page]), *(shlex.split(filled_in(line)) for line in inline)]:
         if "python" in words[:2] or words[0].startswith("AWS_"):  # behind a variable or two
             yield words[words.index("python") + 1 :]
+        elif words[0] == "lgm-data" and len(words) > 1:
+            yield ["-m", f"data_tools.{words[1]}", *words[2:]]
+        elif words[0] in PROGRAMS:
+            yield [*PROGRAMS[words[0]], *words[1:]]
 
 
 def composed(config: str, overrides: list[str]) -> DictConfig:
@@ -317,10 +330,14 @@ def test_every_path_in_a_sentence_exists():
     assert not faults, "\n".join(faults)
 
 
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].split()) <= 1200
+
+
 def test_lines_can_be_read():
     """No long ones but in tables; code in a sentence ends on its line, where the tests above see it."""
     faults = []
-    for page in (page for page in PAGES if page.startswith("docs/")):
+    for page in (page for page in PAGES if page.startswith(("README", "docs/"))):
         for number, line in enumerate(PAGES[page].splitlines(), 1):
             if len(line) > 120 and not line.lstrip().startswith("|"):
                 faults.append(f"{page}:{number}: {len(line)} characters")
