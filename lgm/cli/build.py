@@ -24,6 +24,11 @@ from lgm.training.takeover import take_over
 
 log = logging.getLogger(__name__)
 
+# Keys of `data` that the datamodule takes as they are.
+_DATA_OPTIONS = ("micro_batch_size", "eval_batch_size", "num_workers", "train_split", "val_split", "split")
+_DATA_OPTIONS += ("max_train_objects", "max_val_objects", "max_test_objects")
+_DATA_OPTIONS += ("max_broken_fraction", "probe_objects")
+
 
 def build_net(cfg: DictConfig) -> Network:
     net = instantiate(cfg.model.net)
@@ -36,7 +41,20 @@ def build_net(cfg: DictConfig) -> Network:
 
 
 def build_datamodule(cfg: DictConfig, **derived: Any) -> ObjectDataModule:
-    return instantiate(cfg.data.module, **derived)
+    """The streams of `data`, measured by `protocol`.
+
+    derived: what follows from other keys, e.g. accumulation.
+    """
+    options = {name: cfg.data[name] for name in _DATA_OPTIONS}
+    return ObjectDataModule(
+        source=instantiate(cfg.data.source),
+        train_views=instantiate(cfg.data.views),
+        eval_views=instantiate(cfg.protocol.views),
+        cache=instantiate(cfg.data.cache),
+        seed=cfg.train.seed,
+        eval_seed=cfg.protocol.seed,
+        **{**options, **derived},
+    )
 
 
 def build_module(cfg: DictConfig, net: Network, batch_size: int | None) -> LGMModule:

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lgm.cli.faults import fault_line
 from lgm.errors import shown
 from lgm.masking import masked
+from lgm.models.former_names import key_today
 
 # Keys whose values are names of files or folders, by what stands behind the last dot.
 _PATHS = frozenset(
@@ -85,6 +86,7 @@ def _understood(text: str, is_sweep: bool) -> str:
         return text
     if not _PLAIN_KEY.fullmatch(key):
         return text
+    key = _key_today(key)
     name = re.split(r"[./]", key)[-1]
     if name == "run_dir" and not value:
         _refuse(f"{key}= is empty; give {key}=<folder>, or leave it out")
@@ -93,6 +95,14 @@ def _understood(text: str, is_sweep: bool) -> str:
         values = [_as_text(key, part, is_path) for part in _split(value)]
         return f"{key}={','.join(values)}"
     return f"{key}={_as_text(key, value, is_path)}"
+
+
+def _key_today(key: str) -> str:
+    """A key under today's name, with one line where it had another."""
+    plus = key[: len(key) - len(key.lstrip("+"))]
+    if (today := plus + key_today(key.lstrip("+"))) != key:
+        sys.stderr.write(f"{key} is now {today}\n")
+    return today
 
 
 def _as_text(key: str, value: str, is_path: bool) -> str:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm import stopping
 from lgm.cli.faults import fault_line, quieten_side_shows
-from lgm.cli.former_names import update_targets
+from lgm.cli.former_names import update_names
 from lgm.errors import RunStopped
 from lgm.masking import mask_error, masked
 
@@ -45,7 +45,7 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     keep_freed_memory()
     quieten_libraries()
     try:
-        update_targets(cfg)
+        update_names(cfg)
         with stopping.handled(last_resort=True):
             stopping.begin_rank(local_rank())
             return task(cfg)

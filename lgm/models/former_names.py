@@ -87,6 +87,32 @@ MODULES = {
     "lgm.training.wandb_log": "lgm.loggers.wandb_log",
 }
 
+# Keys of `data.module`, which repeated those of other sections, and where the others are.
+DATA_MODULE = {"train_views": "data.views", "eval_views": "protocol.views"}
+DATA_MODULE |= {"seed": "train.seed", "eval_seed": "protocol.seed"}
+
+
+def key_today(key: str) -> str:
+    """A dotted key of a configuration as it is called today, e.g. `data.source.path`."""
+    head, _, rest = key.partition("data.module.")
+    if head or not rest:
+        return key
+    name, dot, inner = rest.partition(".")
+    return DATA_MODULE.get(name, f"data.{name}") + dot + inner
+
+
+def record_today(run: Any) -> Any:
+    """A run's configuration, as plain data, with names and keys of today; a copy.
+
+    Of `data.module` the source alone is kept: the rest repeated what stands elsewhere in it.
+    """
+    run = targets_today(run)
+    data = run.get("data") if isinstance(run, dict) else None
+    if isinstance(data, dict) and isinstance(data.get("module"), dict):
+        module = data.pop("module")
+        run["data"] = {**({"source": module["source"]} if "source" in module else {}), **data}
+    return run
+
 
 def name_today(name: str) -> str:
     """`module.Class` under the name that its module has today; any other name as it is."""

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 
 from lgm.cameras.checks import MAX_FOV_DEG, MIN_FOV_DEG
 from lgm.errors import shown
-from lgm.models.former_names import targets_today
+from lgm.models.former_names import record_today
 from lgm.models.plain_data import DOTTED_NAME, fits, plain, unlike
 from lgm.models.registry import (
     DEFAULT,
@@ -132,7 +132,7 @@ def check_run(config: Any, chosen: MakeNetwork | None = None) -> dict[str, Any]:
     The rest says how the run was made. It is compared and shown and never built, so that the names of classes
     (`_target_`) stand in it as names, where a run has them.
     """
-    run = targets_today(plain(config, built=BUILT, finite=False))
+    run = record_today(plain(config, built=BUILT, finite=False))
     if not isinstance(run, dict):
         raise ValueError("it records no model, scene and resolution of this program")
     return {**run, **check_record({key: run[key] for key in SECTIONS if key in run}, chosen)}

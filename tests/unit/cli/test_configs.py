@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lgm.cli.build import build_callbacks, build_loss, plain
+from lgm.cli.build import build_callbacks, build_datamodule, build_loss, plain
 from lgm.cli.validate import check_training, plan_batches
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.losses import CompositeLoss
@@ -98,7 +98,7 @@ def test_trainers(name, tmp_path):
 @pytest.mark.parametrize("name", names("data"))
 def test_data(name):
     cfg = composed(f"data={name}")
-    datamodule = instantiate(cfg.data.module)
+    datamodule = build_datamodule(cfg)
     assert isinstance(datamodule, ObjectDataModule)
 
 

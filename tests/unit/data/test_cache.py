@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch.utils.data import DataLoader
 
+from lgm.cli.build import build_datamodule
 from lgm.data.sources.cache import DeviceCache, MemoryCache, NoCache
 from lgm.data.sources.mixture import mixture_of_shards
 from lgm.data.sources.shards import ShardSource
@@ -142,7 +142,7 @@ def test_pictures_of_two_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize("name", names("data/cache"))
 def test_from_the_command_line(name):
     cfg = composed("data=quickstart", f"data/cache={name}")
-    assert type(instantiate(cfg.data.module).cache).__module__ == "lgm.data.sources.cache"
+    assert type(build_datamodule(cfg).cache).__module__ == "lgm.data.sources.cache"
 
 
 def test_a_thread_stays_ahead_raises_here_and_ends():

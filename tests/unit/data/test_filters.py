@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from data_tools import pack, verify
+from lgm.cli.build import build_datamodule
 from lgm.data.schema.sample import table_line
 from lgm.data.sources.filters import Filters
 from lgm.data.sources.shards import ShardSource
@@ -115,12 +116,11 @@ def test_rules_that_are_none(rules, message):
 
 
 def test_filters_come_from_the_command_line(folder, tmp_path):
-    from hydra.utils import instantiate
 
     cfg = composed(
         f"data.path={folder}", f"data.cache_dir={tmp_path}", "data.filters.licence.allow=[CC0-1.0]"
     )
-    assert instantiate(cfg.data.module).make_source(split=None).num_objects == 3
+    assert build_datamodule(cfg).make_source(split=None).num_objects == 3
 
 
 def test_pack_writes_the_table_and_verify_reads_it(tmp_path, capsys):

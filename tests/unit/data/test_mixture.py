@@ -6,9 +6,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch.utils.data import DataLoader
 
+from lgm.cli.build import build_datamodule
 from lgm.data.order import MixOrder, candidates
 from lgm.data.sources.filters import Filters
 from lgm.data.sources.mixture import mixture_of_shards
@@ -147,8 +147,8 @@ def test_sets_that_are_none(sets, message):
 
 def test_from_the_command_line(folders):
     cfg = composed("data=mixture", f"data.sets=[{{path:{folders['a']},weight:3}},{{path:{folders['b']}}}]")
-    module = instantiate(cfg.data.module, num_workers=1)
+    module = build_datamodule(cfg, num_workers=1)
     module.check("fit", num_devices=8)
     assert module.make_source(split="train").shares == [0.75, 0.25]
     with pytest.raises(ValueError, match="data.max_train_objects=3 is for one data set"):
-        instantiate(cfg.data.module, max_train_objects=3).check("fit")
+        build_datamodule(cfg, max_train_objects=3).check("fit")

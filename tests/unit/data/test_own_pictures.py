@@ -163,7 +163,7 @@ def test_names_are_sorted_as_people_count(tmp_path):
 def test_cameras_stand_where_the_protocol_puts_inputs(tmp_path):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         overrides = ["ckpt=x", "data=images", f"data.path={tmp_path}", "protocol.input_radius=2.5"]
-        radius = compose("evaluate", overrides=overrides).data.module.source.radius
+        radius = compose("evaluate", overrides=overrides).data.source.radius
     assert radius == 2.5
     Shoot.of(size=(32, 32)).write(tmp_path / "ring")
     Shoot.of(MANY, size=(32, 32)).write_transforms(tmp_path / "posed")
