@@ -137,22 +137,23 @@ def cover_large_kernel(
     """Programs share the queue, whose length only the device knows; `SLICES` of them share a face."""
     units = tl.load(queue_length) * SLICES
     for unit in range(tl.program_id(0), units, tl.num_programs(0)):
+        mask = unit < units
         pair = tl.load(queue + unit // SLICES)
         face, view = (pair % num_faces).to(tl.int32), (pair // num_faces).to(tl.int32)
         image = tl.load(mesh_ids + face) * num_views + view
-        X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2 = _corners(vertices, faces, matrices, face, image, True)
+        X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2 = _corners(vertices, faces, matrices, face, image, mask)
         left, top, columns, rows = _box(
-            X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, True, height, width, near, margin
+            X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, mask, height, width, near, margin
         )  # fmt: skip
         image_keys = keys + image.to(tl.int64) * height * width
         for i in range((unit % SLICES) * ROWS, rows, SLICES * ROWS):
             row = i + tl.arange(0, ROWS)[:, None]
             for j in range(0, columns, COLUMNS):
                 column = j + tl.arange(0, COLUMNS)[None, :]
-                mask = (row < rows) & (column < columns)
+                inside = (row < rows) & (column < columns)
                 _test(
                     X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, left + column, top + row, face,
-                    image_keys, width, near, mask,
+                    image_keys, width, near, inside,
                 )  # fmt: skip
 
 
@@ -217,33 +218,31 @@ def shade_kernel(
     green, blue, alpha, depth = red, red, red, red
     nx, ny, nz = red, red, red
     nearest = tl.zeros([BLOCK], tl.int64) + FARTHEST
-    for i in tl.static_range(SAMPLES):
-        for j in tl.static_range(SAMPLES):
-            y, x = row * SAMPLES + i, column * SAMPLES + j
-            key = tl.load(image_keys + y * (width * SAMPLES) + x, mask, FARTHEST)
-            nearest = tl.minimum(nearest, key)
-            covered = key != FARTHEST
-            face = (key & 0x7FFFFFFF).to(tl.int32)
-            face = tl.where(covered, face, 0)
-            X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2 = _corners(
-                vertices, faces, matrices, face, image_of_lane, covered
-            )
-            w0, w1, w2 = _edge_functions(
-                X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5
-            )
-            total = w0 + w1 + w2
-            scale = 1.0 / tl.where(covered, total, 1.0)
-            w0, w1, w2 = w0 * scale, w1 * scale, w2 * scale
-            u, v = _texture_uv(uvs, uv_faces, face, w0, w1, w2, covered)
-            red += _texel(texture, u, v, texture_height, texture_width, 0, covered)
-            green += _texel(texture, u, v, texture_height, texture_width, 1, covered)
-            blue += _texel(texture, u, v, texture_height, texture_width, 2, covered)
-            alpha += covered.to(tl.float32)
-            depth += tl.where(covered, w0 * Z0 + w1 * Z1 + w2 * Z2, 0.0)
-            mx, my, mz = _normal(vertices, faces, face, total, covered)
-            nx += mx
-            ny += my
-            nz += mz
+    for sample in range(SAMPLES * SAMPLES):  # not unrolled: sixteen copies compile for a minute
+        i, j = sample // SAMPLES, sample % SAMPLES
+        y, x = row * SAMPLES + i, column * SAMPLES + j
+        key = tl.load(image_keys + y * (width * SAMPLES) + x, mask, FARTHEST)
+        nearest = tl.minimum(nearest, key)
+        covered = key != FARTHEST
+        face = (key & 0x7FFFFFFF).to(tl.int32)
+        face = tl.where(covered, face, 0)
+        X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2 = _corners(vertices, faces, matrices, face, image_of_lane, covered)
+        w0, w1, w2 = _edge_functions(
+            X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5
+        )
+        total = w0 + w1 + w2
+        scale = 1.0 / tl.where(covered, total, 1.0)
+        w0, w1, w2 = w0 * scale, w1 * scale, w2 * scale
+        u, v = _texture_uv(uvs, uv_faces, face, w0, w1, w2, covered)
+        red += _texel(texture, u, v, texture_height, texture_width, 0, covered)
+        green += _texel(texture, u, v, texture_height, texture_width, 1, covered)
+        blue += _texel(texture, u, v, texture_height, texture_width, 2, covered)
+        alpha += covered.to(tl.float32)
+        depth += tl.where(covered, w0 * Z0 + w1 * Z1 + w2 * Z2, 0.0)
+        mx, my, mz = _normal(vertices, faces, face, total, covered)
+        nx += mx
+        ny += my
+        nz += mz
     share = 1.0 / (SAMPLES * SAMPLES)
     behind = background + image * background_stride
     rest = 1.0 - alpha * share
