@@ -14,6 +14,7 @@ import numpy as np
 
 from data_tools.lights import LIGHTINGS, Lights, random_lights, studio_lights
 from data_tools.variants import Companion, companions, first_linear, first_tints
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.checks import fov_fault
 from lgm.data.schema.sample import CameraRecord
 
@@ -114,8 +115,8 @@ class RenderPlan:
 def make_plan(
     resolution: int = 512,
     num_views: int | None = None,
-    radius: float = 1.5,
-    fov_y_deg: float = 49.1,
+    radius: float = RADIUS,
+    fov_y_deg: float = FOV_Y_DEG,
     normalize: str = "sphere",
     up: str = "y",
     max_triangles: int = 5_000_000,

@@ -46,6 +46,7 @@ from data_tools.renders import (
 from data_tools.sources import find_meshes, other_kinds
 from data_tools.variants import is_variant, part_uids, variants_of
 from data_tools.worker_pool import Lost, run_tasks
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 
 _PROGRESS_EVERY_S = 15.0
 
@@ -71,8 +72,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--views", type=int, help="4 canonical views and the rest on the trajectory (spiral: 100)")
     add("--trajectory", default="spiral",
         help="of the other views: spiral, or for the protocols gslrm_like, grm_like")  # fmt: skip
-    add("--radius", type=float, default=1.5, help="distance of the cameras from the object's centre (1.5)")
-    add("--fov", type=float, default=49.1, help="field of view in degrees (49.1)")
+    add("--radius", type=float, default=RADIUS, help="distance of the cameras from the object's centre (1.5)")
+    add("--fov", type=float, default=FOV_Y_DEG, help="field of view in degrees (49.1)")
     add("--normalize", choices=("sphere", "box"), default="sphere",
         help="sphere: farthest vertex at 0.6, never cut off (default); box: longest side 1")  # fmt: skip
     add("--up", choices=("y", "z"), default="y", help="axis that points up in the mesh files (y)")

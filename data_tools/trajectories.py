@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, spiral_angles
+from lgm.cameras.canonical import RADIUS
 
 _SEED = 0
 
@@ -47,7 +48,7 @@ def gslrm_like(num_views: int, radius: float) -> Path:
     rng = np.random.default_rng(_SEED)
     height, azimuth = rng.uniform(-1, 1, count), rng.uniform(0, 360, count)
     stretch = (rng.permutation(count) + rng.uniform(size=count)) / max(1, count)
-    distances = radius * (1 + stretch * (2.8 / 1.5 - 1))
+    distances = radius * (1 + stretch * (2.8 / RADIUS - 1))
     targets = Path(np.degrees(np.arcsin(height)).tolist(), azimuth.tolist(), distances.tolist())
     return _ring(20.0, len(CANONICAL_AZIMUTHS_DEG), radius) + targets
 

@@ -1,5 +1,6 @@
 """Images on disk to 3D Gaussians, in Python: what `evaluate.py data=images` writes as gaussians.ply.
 
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.inference import reconstruct
 gaussians = reconstruct("my_chair")["my_chair"]  # front.png, right.png, back.png, left.png
 """
@@ -53,7 +54,13 @@ def reconstruct(
     else:
         net = LGM.from_pretrained(weights).to(device)
         recorded = (read_weights(weights).config or {}).get("scene", {})
-    scene = {"radius": 1.5, "fov_y_deg": 49.1, "background": (1.0, 1.0, 1.0), **recorded, **(scene or {})}
+    scene = {
+        "radius": RADIUS,
+        "fov_y_deg": FOV_Y_DEG,
+        "background": (1.0, 1.0, 1.0),
+        **recorded,
+        **(scene or {}),
+    }
     source = ImagesSource(
         str(path),
         Rembg() if background is None else background,

@@ -1,5 +1,6 @@
 """The house keeps its shape: imports one way, short files, nothing heavy by accident."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -144,6 +145,30 @@ for statement in {IMPORTED}:
 """
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.splitlines() == [f"{statement}: []" for statement in IMPORTED], result.stderr
+
+
+def test_constants_of_the_canonical_frame_are_written_once():
+    """Outside lgm/cameras/canonical.py no 49.1, and no argument for a radius or a field of view has a number
+    as its default."""
+    repeated, names, numbers = [], ("radius", "fov_y_deg"), (1.5, 49.1)
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.name != "canonical.py":
+            repeated += [
+                f"{path}:{node.lineno}" for node in ast.walk(tree) if getattr(node, "value", None) == 49.1
+            ]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args][::-1]
+                pairs = [*zip(arguments, node.args.defaults[::-1], strict=False)]
+                pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                repeated += [
+                    f"{path}:{node.lineno}"
+                    for argument, default in pairs
+                    if argument.arg in ("radius", "fov_y_deg")
+                    and getattr(default, "value", None) in (1.5, 49.1)
+                ]
+    assert repeated == []
 
 
 def test_one_caller_of_instantiate():

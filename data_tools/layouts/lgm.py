@@ -21,8 +21,7 @@ from data_tools.layouts.base import (
     require_files,
 )
 from data_tools.layouts.lenses import common_fov_deg, read_intrinsics
-
-_FOV_Y_DEG = 49.1
+from lgm.cameras.canonical import FOV_Y_DEG
 
 
 class OriginalLGM(Layout):
@@ -47,7 +46,7 @@ class OriginalLGM(Layout):
         files += [folder / "intrinsics" / f"{picture.stem}.txt" for picture in pictures]
         files = [path for path in files if path.is_file()]
         if not files:
-            return self.fov_y_deg or _FOV_Y_DEG
+            return self.fov_y_deg or FOV_Y_DEG
         with opened_view(pictures[0]) as image:
             size = image.size
         return common_fov_deg([read_intrinsics(path, *size) for path in files], self.fov_y_deg)

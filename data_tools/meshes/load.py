@@ -17,10 +17,10 @@ from data_tools.meshes.shells import mark_shells
 from data_tools.meshes.stl import read_stl
 from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh, too_many_triangles
 from data_tools.variants import Companion
+from lgm.cameras.canonical import OBJECT_RADIUS
 from lgm.errors import reading, shown
 
 # The farthest vertex of `normalize=sphere`; a sphere of 0.623 just fits the default camera.
-SPHERE_RADIUS = 0.6
 _LONGEST_FAULT = 600  # characters
 NORMALIZATIONS = ("sphere", "box")
 _READERS = {".obj": read_obj, ".ply": read_ply, ".stl": read_stl, ".glb": read_gltf, ".gltf": read_gltf}
@@ -178,7 +178,7 @@ def _fit(surfaces: list[Surface], normalize: str) -> None:
     center = (low + high) / 2
     if normalize == "sphere":
         farthest = max(np.linalg.norm(s.positions - center, axis=-1).max() for s in surfaces)
-        scale = SPHERE_RADIUS / farthest
+        scale = OBJECT_RADIUS / farthest
     elif normalize == "box":
         scale = 1.0 / (high - low).max()
     else:

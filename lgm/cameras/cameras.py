@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.checks import check_between, check_broadcast
 from lgm.cameras.trajectories import orbit_poses, rigid_inverse
 
@@ -71,8 +72,8 @@ class Cameras:
         cls,
         elevation_deg: Float[Tensor, "*batch"] | Sequence[float],
         azimuth_deg: Float[Tensor, "*batch"] | Sequence[float],
-        radius: float | Tensor = 1.5,
-        fov_y_deg: float = 49.1,
+        radius: float | Tensor = RADIUS,
+        fov_y_deg: float = FOV_Y_DEG,
         aspect: float = 1.0,
     ) -> Cameras:
         """Cameras on a sphere around the origin, looking at it, one an angle; positive elevation is above."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from lgm.cameras.canonical import RADIUS
 from lgm.cameras.checks import check_between, check_broadcast
 from lgm.cameras.conventions import opengl_to_opencv
 
@@ -18,7 +19,7 @@ CANONICAL_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
 def orbit_poses(
     elevation_deg: Float[Tensor, "*batch"] | Sequence[float],
     azimuth_deg: Float[Tensor, "*batch"] | Sequence[float],
-    radius: float | Tensor = 1.5,
+    radius: float | Tensor = RADIUS,
 ) -> Float[Tensor, "*batch 4 4"]:
     """Camera-to-world poses that look at the origin with the world's +y upwards in the picture.
 
@@ -79,7 +80,7 @@ def spiral_angles(
 def canonicalise(
     c2w: Float[Tensor, "*batch V 4 4"],
     reference: Float[Tensor, "*batch 4 4"],
-    radius: float | Float[Tensor, "*batch"] = 1.5,
+    radius: float | Float[Tensor, "*batch"] = RADIUS,
 ) -> Float[Tensor, "*batch V 4 4"]:
     """Move and scale the world so that the camera `reference`, which looks at the origin, stands at
     (0, 0, radius): the frame that the network works in. Pictures stay as they are: all distances
@@ -102,7 +103,7 @@ def canonicalise(
 
 
 def from_canonical(
-    reference: Float[Tensor, "*batch 4 4"], radius: float | Float[Tensor, "*batch"] = 1.5
+    reference: Float[Tensor, "*batch 4 4"], radius: float | Float[Tensor, "*batch"] = RADIUS
 ) -> Float[Tensor, "*batch 4 4"]:
     """The way back from where `canonicalise` moves the world: a similarity that takes points there to
     points where `reference` stands as it is given."""

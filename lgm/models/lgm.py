@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lgm.cameras import Cameras, plucker_rays
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.gaussians import Gaussians
 from lgm.gaussians.activations import ROTATIONS, Anchors, Rotation, activate, raw_scale
 from lgm.kernels import KernelChoice, use_kernels
@@ -29,7 +30,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # The world that the canonical camera sees at the object's distance, top to bottom: 2 r tan(fov/2).
-_VISIBLE_EXTENT = 2 * 1.5 * math.tan(math.radians(49.1) / 2)
+_VISIBLE_EXTENT = 2 * RADIUS * math.tan(math.radians(FOV_Y_DEG) / 2)
 
 
 class LGM(StagedNetwork):

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.data.sources.images.background import Background
 from lgm.multiview.components import load_components
 from lgm.multiview.hub import find_pipeline
@@ -57,8 +58,8 @@ class DiffusionViews:
         dtype: Literal["float32", "float16", "bfloat16"] = "float16",
         accelerator: str = "auto",
         offload: bool = False,
-        radius: float = 1.5,
-        fov_y_deg: float = 49.1,
+        radius: float = RADIUS,
+        fov_y_deg: float = FOV_Y_DEG,
         takes_image: bool = False,
         revision: str = "main",
         licence: str = "",

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lgm.cameras import Cameras, canonical_up, canonicalise, from_canonical
+from lgm.cameras.canonical import RADIUS
 from lgm.preparation.augment import Augmentation
 from lgm.types import Batch, Views
 
@@ -36,7 +37,7 @@ class Preparation:
         input_size: int,
         target_size: int,
         background: Sequence[float] = (1.0, 1.0, 1.0),
-        radius: float = 1.5,
+        radius: float = RADIUS,
         augmentation: Augmentation | None = None,
         disturbance: Augmentation | None = None,
         other_target_sizes: Sequence[int] = (),

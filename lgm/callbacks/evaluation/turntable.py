@@ -16,6 +16,7 @@ from torch import Tensor
 from lgm.callbacks.evaluation import video
 from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.cameras import Cameras
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.upright import tilt
 from lgm.files import atomic
 from lgm.gaussians import Gaussians
@@ -97,7 +98,7 @@ class Turntable(ObjectHook):
         return self.orbit(float(first.centers.norm()), float(first.fov_y_deg), up)
 
     def orbit(
-        self, radius: float = 1.5, fov_y_deg: float = 49.1, up: Float[Tensor, " 3"] | None = None
+        self, radius: float = RADIUS, fov_y_deg: float = FOV_Y_DEG, up: Float[Tensor, " 3"] | None = None
     ) -> Cameras:
         """Cameras [F], at equal steps: the last is one step short of the first, so that the video repeats.
 

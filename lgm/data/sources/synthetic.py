@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras, orbit_poses, spiral_angles
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.data.schema.sample import CameraRecord
 from lgm.data.sources.base import PosedObject, Source
 from lgm.gaussians import Gaussians
@@ -57,8 +58,8 @@ class SyntheticSource(Source):
         num_views: int = 20,
         resolution: int = 64,
         gaussians_per_object: int = 48,
-        radius: float = 1.5,
-        fov_y_deg: float = 49.1,
+        radius: float = RADIUS,
+        fov_y_deg: float = FOV_Y_DEG,
     ) -> None:
         if num_views <= _NUM_CANONICAL or num_objects < 1:
             raise ValueError(

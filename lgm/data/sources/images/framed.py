@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.checks import distance_fault, fov_fault, pose_fault
 from lgm.cameras.lens import Lens
 from lgm.cameras.ray_geometry import outline
@@ -59,8 +60,8 @@ class Framing:
     background: Background
     recenter: Recenter = "auto"
     up: tuple[float, ...] | None = None
-    radius: float = 1.5
-    fov_y_deg: float = 49.1
+    radius: float = RADIUS
+    fov_y_deg: float = FOV_Y_DEG
     max_resolution: int = 1024
     max_megapixels: float = 50.0
 

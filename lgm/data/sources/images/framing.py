@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from lgm.cameras.canonical import FOV_Y_DEG, OBJECT_RADIUS, RADIUS
 from lgm.cameras.checks import MAX_DISTANCE_RATIO
 from lgm.cameras.lens import Lens
 from lgm.cameras.ray_geometry import meeting_point, middle
@@ -19,9 +20,9 @@ from lgm.data.schema.sample import BrokenSample
 log = logging.getLogger(__name__)
 
 # The largest object that training shows: its farthest point, as a part of the cameras' distance.
-_TRAINED_REACH = 0.6 / 1.5
+_TRAINED_REACH = OBJECT_RADIUS / RADIUS
 _USUAL_REACH = (0.33, 0.415)  # as outlines show it; the wider end just fits into the picture
-_TRAINED_HALF_SLOPE = np.tan(np.radians(49.1) / 2)  # the lens that shows that, with a margin
+_TRAINED_HALF_SLOPE = np.tan(np.radians(FOV_Y_DEG) / 2)  # the lens that shows that, with a margin
 _WIDEST = np.radians(80.0)
 _AIMED = 0.01  # how well, as a part of their distance, a rig's cameras look at one point
 _CENTERED = 0.1  # how far, as a part of the same, outlines may be off that point

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.lens import Lens
 from lgm.data.captures.photos import EXTENSIONS, Capture, Photo, find_pictures, open_picture
 from lgm.data.schema.sample import BrokenSample
@@ -59,8 +60,8 @@ class GeneratedSource(Source):
         text: str = "",
         seed: int = 0,
         batch_size: int = 1,
-        radius: float = 1.5,
-        fov_y_deg: float = 49.1,
+        radius: float = RADIUS,
+        fov_y_deg: float = FOV_Y_DEG,
         max_resolution: int = 1024,
         max_megapixels: float = 50.0,
     ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.data.captures import cameras_json, colmap_text, transforms_json, unposed
 from lgm.data.captures.photos import EXTENSIONS, Capture, find_pictures
 from lgm.data.schema.sample import BrokenSample
@@ -47,8 +48,8 @@ class ImagesSource(Source):
         recenter: Recenter = "auto",
         azimuths_deg: Sequence[float] = (0.0, 90.0, 180.0, 270.0),
         up: Sequence[float] | None = None,
-        radius: float = 1.5,
-        fov_y_deg: float = 49.1,
+        radius: float = RADIUS,
+        fov_y_deg: float = FOV_Y_DEG,
         max_resolution: int = 1024,
         max_megapixels: float = 50.0,
     ) -> None:
