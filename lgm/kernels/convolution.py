@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from lgm.kernels.choice import kernels_run
 from lgm.kernels.norm import autocast_dtype
-from lgm.kernels.residual import scale_and_sum, scaled_sum
+from lgm.kernels.residual import channel_sums, scaled_sum
 
 _CHANNELS = 16  # cuDNN convolves as many, the last of them zeros, in a fifth of the time that 9 take
+_TAPS = 9  # of a 3×3 kernel
+_WEIGHT_BLOCK = 64  # channels that a program moves
 
 
 class Conv2d(nn.Conv2d):
@@ -66,7 +68,7 @@ class _Convolution(torch.autograd.Function):
             grad_x = grad_x[:, : ctx.channels].to(ctx.x_dtype)
         if grad_weight is not None:
             grad_weight = as_parameter(grad_weight[:, : ctx.channels], weight)
-        grad_bias = scale_and_sum(grad_y)[1].to(weight.dtype) if needs_bias else None
+        grad_bias = channel_sums(grad_y).to(weight.dtype) if needs_bias else None
         return grad_x, grad_weight, grad_bias, None, None, None
 
 
@@ -105,9 +107,37 @@ def convolution_gradients(
 
 def half_copy(weight: Float[Tensor, "D C k l"], dtype: torch.dtype) -> Float[Tensor, "D C k l"]:
     """A kernel in another precision and channels-last, in one pass."""
-    return weight.to(dtype, memory_format=torch.channels_last)
+    if not _is_permuted(weight, dtype):
+        return weight.to(dtype, memory_format=torch.channels_last)
+    from lgm.kernels.triton_kernels.weights import to_channels_last_kernel
+
+    own = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last)
+    grid, sizes = _weight_tiles(weight)
+    with torch.cuda.device_of(weight):
+        to_channels_last_kernel[grid](weight, own, *sizes, BLOCK=_WEIGHT_BLOCK)
+    return own
 
 
-def as_parameter(grad: Tensor, parameter: Tensor) -> Tensor:
-    """A gradient in its parameter's precision and layout, in one pass."""
-    return torch.empty_like(parameter).copy_(grad)
+def as_parameter(grad: Tensor, parameter: Tensor, scale: float = 1.0) -> Tensor:
+    """A gradient times `scale` in its parameter's precision and layout, in one pass."""
+    result = torch.empty_like(parameter)
+    if not _is_permuted(parameter, grad.dtype) or not grad.is_contiguous(memory_format=torch.channels_last):
+        result.copy_(grad)  # to float32 first: in half precision small products would be lost
+        return result if scale == 1.0 else result.mul_(scale)
+    from lgm.kernels.triton_kernels.weights import from_channels_last_kernel
+
+    grid, sizes = _weight_tiles(parameter)
+    with torch.cuda.device_of(grad):
+        from_channels_last_kernel[grid](grad, result, *sizes, scale, BLOCK=_WEIGHT_BLOCK)
+    return result
+
+
+def _is_permuted(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a copy moves numbers as well, which PyTorch's reads or writes one by one: a 3×3 kernel's, in
+    memory [D, C, 9], to or from [D, 9, C]."""
+    is_kernel = weight.ndim == 4 and weight.shape[2] * weight.shape[3] == _TAPS and weight.is_contiguous()
+    return is_kernel and weight.shape[1] >= _WEIGHT_BLOCK and weight.dtype != dtype
+
+
+def _weight_tiles(weight: Tensor) -> tuple[tuple[int, int], tuple[int]]:
+    return (weight.shape[0], -(-weight.shape[1] // _WEIGHT_BLOCK)), (weight.shape[1],)

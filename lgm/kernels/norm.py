@@ -145,10 +145,15 @@ def norm_backward(
     silu: bool,
     added: Float[Tensor, "N C h w"] | None = None,
     split: int | None = None,
+    scale: float = 1.0,
+    added_scale: float = 1.0,
+    again: Float[Tensor, "N C h w"] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients by x, weight, bias and shift; that by x with `added` on top. All are channels-last.
+    """Gradients by x, weight, bias and shift of grad_y * scale; that by x with added * added_scale on top.
+    All are channels-last.
 
-    split: the first of these is by as many of x's channels, and the last result is by the others.
+    split: the first of these is by as many of x's channels, and the last result is by the others. again: what
+    the forward pass gave is written there once more, so that nobody need keep it.
     """
     from lgm.kernels.triton_kernels.norm import (
         backward_apply_kernel,
@@ -170,15 +175,16 @@ def norm_backward(
     own = (x, grad_y, weight, bias, weight if shift is None else shift, means, rstds)
     with torch.cuda.device_of(x):
         backward_sums_kernel[tiles.summing](
-            *own, *sums, *tiles.size, tiles.width, SILU=silu, **shifted, **tiles.steps, **tiles.block
-        )
+            *own, *sums, x if again is None else again, *tiles.size, tiles.width, scale,
+            SILU=silu, WRITTEN=again is not None, **shifted, **tiles.steps, **tiles.block,
+        )  # fmt: skip
         backward_combine_kernel[(len(x), means.shape[1])](
             *sums, values, *own[2:3], *own[4:], *mean_grads, parameters, *tiles.size, tiles.width, tiles.rows,
             **tiles.at_once, **shifted,
         )  # fmt: skip
         backward_apply_kernel[tiles.writing](
             *own, *mean_grads, x if added is None else added, grad_x, grad_x if split is None else grad_rest,
-            *tiles.size, tiles.width, split or 0,
+            *tiles.size, tiles.width, split or 0, scale, added_scale,
             SILU=silu, ADDED=added is not None, SPLIT=split is not None, **shifted, **tiles.block,
         )  # fmt: skip
     kinds = [grad.to(weight.dtype) for grad in parameters.sum(1)]

@@ -35,21 +35,17 @@ def scaled_sum(
     return y
 
 
-def scale_and_sum(
-    x: Float[Tensor, "N C h w"], scale: float = 1.0
-) -> tuple[Float[Tensor, "N C h w"], Float[Tensor, " C"]]:
-    """x * scale, and its sum over pictures and pixels, in float32. A scale of 1 gives x itself."""
-    from lgm.kernels.triton_kernels.residual import scale_and_sum_kernel
+def channel_sums(x: Float[Tensor, "N C h w"]) -> Float[Tensor, " C"]:
+    """The sum over images and pixels, in float32."""
+    from lgm.kernels.triton_kernels.residual import channel_sums_kernel
 
-    scaled = scale != 1.0
-    y = torch.empty_like(x) if scaled else x
     (blocks, across), size, block = _tiles(x)
     steps = min(_MOST_STEPS, 1 << (max(1, blocks * across // _PROGRAMS) - 1).bit_length())
     rows = -(-blocks // steps)
     sums = x.new_empty(rows, x.shape[1], dtype=torch.float32)
     with torch.cuda.device_of(x):
-        scale_and_sum_kernel[(rows, across)](x, y, sums, *size, scale, SCALED=scaled, STEPS=steps, **block)
-    return y, sums.sum(0)
+        channel_sums_kernel[(rows, across)](x, sums, *size, STEPS=steps, **block)
+    return sums.sum(0)
 
 
 def _tiles(x: Tensor) -> tuple[tuple[int, int], tuple[int, int], dict[str, int]]:

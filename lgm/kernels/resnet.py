@@ -1,9 +1,10 @@
 """A residual block of the U-Net as one operation on a GPU: nothing between its convolutions is done twice.
 
 Biases go into the norm that follows, or into the sum at the block's end, which is also where the skip's scale
-is. In the backward pass that scale, the gradient of the biases at the end and the copy that convolutions take
-are one pass; the gradient of the first bias follows from the norm's own sums; and the two gradients of the
-block's input are added where the second is written. Same numbers as from the parts, but for their rounding.
+is. In the backward pass that scale is applied where gradients are read or turned to float32 anyway; the
+gradient of the first bias follows from the norm's own sums; and the two gradients of the block's input are
+added where the second is written. What the norms gave is not kept: half of the block's activations, which one
+more write beside the norm's own sums makes again. Same numbers as from the parts, but for their rounding.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from lgm.kernels.convolution import as_parameter, convolution_gradients, convolve, half_copy
 from lgm.kernels.norm import norm_backward, norm_forward
-from lgm.kernels.residual import scale_and_sum, scaled_sum
+from lgm.kernels.residual import channel_sums, scaled_sum
 
 
 @dataclass(frozen=True)
@@ -66,35 +67,44 @@ class _ResnetBlock(torch.autograd.Function):
         else:
             own3 = half_copy(weight3, dtype)
             skip, bias = convolve(x, own3, padding=(0, 0)), bias2 + bias3
-        ctx.save_for_backward(x, z1, y1, z2, own1, own2, own3, *moments1, *moments2, *tensors)
+        ctx.save_for_backward(x, y1, own1, own2, own3, *moments1, *moments2, *tensors)
         ctx.options = options
         return scaled_sum(y2, skip, bias, options.scale, in_place=True)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, z1, y1, z2, own1, own2, own3, *rest = ctx.saved_tensors
+        x, y1, own1, own2, own3, *rest = ctx.saved_tensors
         moments1, moments2, tensors = tuple(rest[:3]), tuple(rest[3:6]), rest[6:]
         gain1, offset1, gain2, offset2, weight1, bias1, weight2, bias2, weight3, bias3 = tensors
-        needs = ctx.needs_input_grad
+        needs, scale = ctx.needs_input_grad, ctx.options.scale
         grad_y = grad_y.to(x.dtype).contiguous(memory_format=torch.channels_last)
-        grad_y, sums = scale_and_sum(grad_y, ctx.options.scale)
 
-        grad_z2, grad2 = convolution_gradients(grad_y, z2, own2, needs_weight=needs[8])
-        grad_y1, *grads2, grad_bias1, _ = norm_backward(grad_z2, y1, gain2, offset2, bias1, moments2, True)
+        # By their inputs first: of these, convolutions want the shapes alone.
+        grad_z2, _ = convolution_gradients(grad_y, y1, own2, needs_weight=False)
+        z2 = torch.empty_like(y1) if needs[8] else None
+        grad_y1, *grads2, grad_bias1, _ = norm_backward(
+            grad_z2, y1, gain2, offset2, bias1, moments2, True, scale=scale, again=z2
+        )
         del grad_z2
-        grad_z1, grad1 = convolution_gradients(grad_y1, z1, own1, needs_weight=needs[6])
-        del grad_y1
+        grad2 = _weight_gradient(grad_y, z2, own2, weight2, scale) if needs[8] else None
+        del z2
+        grad_z1, _ = convolution_gradients(grad_y1, x, own1, needs_weight=False)
         skip, grad3 = grad_y, None
         if weight3 is not None:
             skip, grad3 = convolution_gradients(grad_y, x, own3, padding=(0, 0), needs_weight=needs[10])
+            grad3 = None if grad3 is None else as_parameter(grad3, weight3, scale)
+        z1 = torch.empty_like(x) if needs[6] else None
         grad_x, *grads1, _, grad_rest = norm_backward(
-            grad_z1, x, gain1, offset1, None, moments1, True, skip, ctx.split
+            grad_z1, x, gain1, offset1, None, moments1, True, skip, ctx.split, added_scale=scale, again=z1
         )
+        grad1 = _weight_gradient(grad_y1, z1, own1, weight1) if needs[6] else None
 
-        grad1, grad2, grad3 = (
-            None if grad is None else as_parameter(grad, weight)
-            for grad, weight in ((grad1, weight1), (grad2, weight2), (grad3, weight3))
-        )
+        sums = scale * channel_sums(grad_y)
         end2, end3 = (None if bias is None else sums.to(bias.dtype) for bias in (bias2, bias3))
         return grad_x, grad_rest, *grads1, *grads2, grad1, grad_bias1, grad2, end2, grad3, end3, None
+
+
+def _weight_gradient(grad_y: Tensor, x: Tensor, own: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+    _, grad = convolution_gradients(grad_y, x, own, needs_x=False)
+    return as_parameter(grad, weight, scale)

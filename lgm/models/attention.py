@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lgm.errors import first_line
 from lgm.kernels import GroupNorm
@@ -16,10 +17,16 @@ from lgm.kernels import GroupNorm
 NUM_HEADS = 16
 NUM_NORM_GROUPS = 32
 NORM_EPS = 1e-5
+_CUDNN_FIRST = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 # Query, key and value [B, L, heads, D] to the result [B, L, heads, D].
-AttentionChoice = Literal["sdpa", "xformers"]
+AttentionChoice = Literal["sdpa", "cudnn", "xformers"]
 AttentionCore = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -30,6 +37,15 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _load_sdpa() -> AttentionCore:
     return _sdpa
+
+
+def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with sdpa_kernel(_CUDNN_FIRST, set_priority=True):
+        return _sdpa(q, k, v)
+
+
+def _load_cudnn() -> AttentionCore:
+    return _cudnn
 
 
 def _load_xformers() -> AttentionCore:
@@ -44,11 +60,16 @@ def _load_xformers() -> AttentionCore:
 
 
 # Loaders, so that a back end is imported only where it is chosen.
-ATTENTIONS: dict[str, Callable[[], AttentionCore]] = {"sdpa": _load_sdpa, "xformers": _load_xformers}
+ATTENTIONS: dict[str, Callable[[], AttentionCore]] = {
+    "sdpa": _load_sdpa,
+    "cudnn": _load_cudnn,
+    "xformers": _load_xformers,
+}
 
 
 def attention_core(name: str) -> AttentionCore:
-    """The back end of that name: "sdpa" (PyTorch's own) or "xformers".
+    """The back end of that name: "sdpa" (PyTorch's own choice), "cudnn" (cuDNN's kernels before any other
+    that PyTorch has, where they take the shape and the device) or "xformers".
 
     Raises ValueError in one line for a name that is unknown or cannot be used here.
     """

@@ -5,7 +5,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lgm.kernels import BlockOptions, Conv2d, GroupNorm, autocast_dtype, double, fused_resnet_block
+from lgm.kernels import (
+    BlockOptions,
+    Conv2d,
+    GroupNorm,
+    autocast_dtype,
+    double_and_convolve,
+    fused_resnet_block,
+)
 from lgm.models.attention import NORM_EPS, NUM_NORM_GROUPS, MultiViewAttention
 
 
@@ -149,7 +156,7 @@ class UpBlock(Level):
         for layer, skip in enumerate(skips):
             x = self.pair(layer, num_views, x, skip)
         if self.upsample is not None:
-            x = self.upsample(double(x, self.upsample.fuse))
+            x = double_and_convolve(x, self.upsample)
         return x
 
 

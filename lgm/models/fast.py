@@ -7,17 +7,14 @@ PyTorch's own GroupNorm has no kernel for it and converts back and forth, a comp
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
+from lgm.kernels import Recording
 from lgm.models.lgm import LGM
-
-_WARM_UP_CALLS = 3
 
 
 class FastLGM:
@@ -50,7 +47,7 @@ class FastLGM:
         if compile:
             net.unet.compile(mode=mode, dynamic=False)
         self.graph = graph
-        self._recordings: dict[torch.Size, _Recording] = {}
+        self._recordings: dict[torch.Size, Recording] = {}
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
@@ -64,40 +61,8 @@ class FastLGM:
         if not self.graph:
             return self.net.splat_map(x)
         if x.shape not in self._recordings:
-            self._recordings[x.shape] = _Recording(self.net.splat_map, x)
+            self._recordings[x.shape] = Recording(self.net.splat_map, x)
         return self._recordings[x.shape](x)
 
     def backbone(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
         return self.splat_map(x)
-
-
-class _Recording:
-    """All kernels of one call on pictures of one shape, to be replayed on others."""
-
-    def __init__(self, compute: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        searching = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True  # try the convolutions' kernels, once, and record the fastest
-        try:
-            # Not as inference tensors, which could be written to under inference_mode alone.
-            with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(x.device):
-                self.x = x.clone()
-                self._warm_up(compute)
-                self.graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self.graph, stream=torch.cuda.Stream()):
-                    self.raw = compute(self.x)
-        finally:
-            torch.backends.cudnn.benchmark = searching
-
-    def _warm_up(self, compute: Callable[[Tensor], Tensor]) -> None:
-        """Compile, search and allocate, which cannot be recorded; on another stream, as graphs want it."""
-        side, main = torch.cuda.Stream(), torch.cuda.current_stream()
-        side.wait_stream(main)
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP_CALLS):
-                compute(self.x)
-        main.wait_stream(side)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.x.copy_(x)
-        self.graph.replay()
-        return self.raw

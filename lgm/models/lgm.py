@@ -50,7 +50,7 @@ class LGM(StagedNetwork):
         own: drafts of what no input sees, drawn from the hull (`lgm.models.hull_views`). [90, -90] closes
         tops and undersides. Weights fit with and without.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
-    attention: the back end that computes attention, "sdpa" or "xformers"; no part of the
+    attention: the back end that computes attention, "sdpa", "cudnn" or "xformers"; no part of the
         architecture, weights fit either.
     kernels: "plain", norms and the hull are computed by PyTorch, or "auto", by our own fused kernels where
         these run (`lgm.kernels`): the same numbers but for their rounding.

@@ -13,6 +13,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lgm.kernels import GroupNorm
+
 _GROUPS = 32
 
 
@@ -135,7 +137,7 @@ class SpatialTransformer(nn.Module):
         image_weight: float,
     ) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(_GROUPS, channels, eps=1e-6)
+        self.norm = GroupNorm(_GROUPS, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, context_channels, head_channels, num_image_tokens, image_weight)

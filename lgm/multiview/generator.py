@@ -18,6 +18,7 @@ from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.data.sources.images.background import Background
 from lgm.multiview.components import load_components
+from lgm.multiview.fast import SPEEDS
 from lgm.multiview.hub import find_pipeline
 from lgm.multiview.pipeline import MultiViewPipeline, StepCallback
 from lgm.multiview.prompt_image import centred_over_white
@@ -42,7 +43,7 @@ class DiffusionViews:
     dtype: of the weights on an accelerator; a CPU computes in float32.
     accelerator: Lightning's name of what computes: "cpu", or "gpu" or "auto" for an accelerator where there
         is one.
-    offload: keep each network on the CPU but while it runs.
+    offload: keep each network on the CPU but while it runs. speed: of `MultiViewPipeline`; None is "fast".
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class DiffusionViews:
         dtype: Literal["float32", "float16", "bfloat16"] = "float16",
         accelerator: str = "auto",
         offload: bool = False,
+        speed: str | None = None,
         radius: float = RADIUS,
         fov_y_deg: float = FOV_Y_DEG,
         takes_image: bool = False,
@@ -80,7 +82,9 @@ class DiffusionViews:
             "elevation_deg": elevation_deg,
             "size": size,
         }
-        self.offload = offload
+        self.offload, self.speed = offload, speed or "fast"
+        if self.speed not in SPEEDS:
+            raise ValueError(f"multiview.speed={speed} is not one of {', '.join(SPEEDS)}")
         self.radius, self.fov_y_deg = radius, fov_y_deg
         found = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
         self.device = found or torch.device("cpu")
@@ -97,7 +101,7 @@ class DiffusionViews:
                 "one image (multiview=imagedream)" if components.takes_image else "text (multiview=mvdream)"
             )
             raise ValueError(f"multiview.folder={self.folder} holds a pipeline that takes {kind}")
-        return MultiViewPipeline(components, self.device, self.offload)
+        return MultiViewPipeline(components, self.device, self.offload, self.speed)
 
     def prepare(self) -> None:
         """Read, and where necessary fetch, the pipeline."""

@@ -3,7 +3,7 @@ the latents of several views."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,10 @@ class Conditions:
     image_latents: Float[Tensor, "B C h w"] | None = None
 
 
+# What `MultiViewUNet.predict` is: x, timesteps, context, camera, num_frames and ip_img to the noise in x.
+Predict = Callable[..., Tensor]
+
+
 @torch.no_grad()
 def denoise(
     net: MultiViewUNet,
@@ -39,26 +43,25 @@ def denoise(
     conditions: Conditions,
     guidance_scale: float,
     num_steps: int,
+    predict: Predict | None = None,
 ) -> Iterator[Float[Tensor, "B V C h w"]]:
     """Yield the latents after each step; who stops to ask cancels it there.
 
     scheduler: of `diffusers`, e.g. DDIMScheduler. With a network that has an image prompt, the last view is
-    the image's own: its latents are replaced, and mean nothing.
+    the image's own: its latents are replaced, and mean nothing. predict: computes what `net.predict` does,
+    e.g. a RecordedUNet.
     """
+    predict = predict or net.predict
     num_samples, num_views = noise.shape[:2]
-    context, cameras, image = _both_halves(conditions, num_samples, num_views)
-    scheduler.set_timesteps(num_steps, device=noise.device)
+    context, cameras, image = _both_halves(net, conditions, num_samples, num_views)
+    scheduler.set_timesteps(num_steps)  # on the CPU: a scheduler that read them would wait for the device
+    of_network = scheduler.timesteps.to(noise.device)
     latents = noise * scheduler.init_noise_sigma
-    for step in scheduler.timesteps:
+    for step, step_on_device in zip(scheduler.timesteps, of_network, strict=True):
         views = scheduler.scale_model_input(latents, step)
         views = repeat(views, "b v c h w -> (half b v) c h w", half=2)
-        predicted = net(
-            views,
-            timesteps=step.expand(len(views)),
-            context=context,
-            camera=cameras,
-            num_frames=num_views,
-            **image,
+        predicted = predict(
+            views, step_on_device.expand(len(views)), context, cameras, num_views, ip_img=image
         )
         without, conditional = rearrange(
             predicted, "(half b v) c h w -> half b v c h w", half=2, b=num_samples
@@ -69,16 +72,16 @@ def denoise(
 
 
 def _both_halves(
-    conditions: Conditions, num_samples: int, num_views: int
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Context [2BV, T, D], cameras [2BV, 16] and the image prompt of the unconditional half and then of the
-    conditional one, a row for each view."""
-    context = torch.stack([conditions.negative_prompt, conditions.prompt])
-    context = repeat(context, "half b t d -> (half b v) t d", v=num_views)
+    net: MultiViewUNet, conditions: Conditions, num_samples: int, num_views: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Context [2BV, T, D], cameras [2BV, 16] and the image's latents [2B, C, h, w], of the unconditional half
+    and then of the conditional one. All are the same at each step, and computed once."""
+    context = torch.cat([conditions.negative_prompt, conditions.prompt])
     cameras = repeat(conditions.cameras, "v k -> (n v) k", n=2 * num_samples)
-    if conditions.image_tokens is None or conditions.image_latents is None:
-        return context, cameras, {}
-    tokens, latents = (
-        torch.cat([torch.zeros_like(x), x]) for x in (conditions.image_tokens, conditions.image_latents)
-    )
-    return context, cameras, {"ip": tokens.repeat_interleave(num_views, dim=0), "ip_img": latents}
+    latents = None
+    if conditions.image_tokens is not None and conditions.image_latents is not None:
+        tokens, latents = (
+            torch.cat([torch.zeros_like(x), x]) for x in (conditions.image_tokens, conditions.image_latents)
+        )
+        context = net.with_image_tokens(context, tokens)
+    return context.repeat_interleave(num_views, dim=0), cameras, latents

@@ -11,13 +11,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from lgm.kernels import GroupNorm, double
 from lgm.multiview.attention import Resampler, SpatialTransformer
 
 _GROUPS = 32
+_NORM_EPS = 1e-5
 _MAX_PERIOD = 10_000.0  # of the time step's sinusoids
 
 
@@ -100,9 +101,7 @@ class MultiViewUNet(nn.Module):
                     layers.append(Upsample(channels))
                     factor //= 2
                 self.output_blocks.append(Block(layers))
-        self.out = nn.Sequential(
-            nn.GroupNorm(_GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
-        )
+        self.out = nn.Sequential(*_norm_and_silu(channels), nn.Conv2d(channels, out_channels, 3, padding=1))
 
     def forward(
         self,
@@ -128,12 +127,31 @@ class MultiViewUNet(nn.Module):
         if (self.ip_dim > 0) != (ip is not None and ip_img is not None):
             expected = "needs ip and ip_img" if self.ip_dim else "takes neither ip nor ip_img"
             raise ValueError(f"a MultiViewUNet of ip_dim={self.ip_dim} {expected}")
+        if ip is not None:
+            context = self.with_image_tokens(context, ip)
+        return self.predict(x, timesteps, context, camera, num_frames, ip_img)
+
+    def with_image_tokens(
+        self, context: Float[Tensor, "BV T D"], ip: Float[Tensor, "BV L image"]
+    ) -> Float[Tensor, "BV TI D"]:
+        """The prompt's tokens and then the image prompt's, which are the same at every time step."""
+        return torch.cat([context, self.image_embed(ip)], dim=1)
+
+    def predict(
+        self,
+        x: Float[Tensor, "BV C h w"],
+        timesteps: Shaped[Tensor, " BV"],
+        context: Float[Tensor, "BV TI D"],
+        camera: Float[Tensor, "BV camera"],
+        num_frames: int,
+        ip_img: Float[Tensor, "B C h w"] | None = None,
+    ) -> Float[Tensor, "BV C h w"]:
+        """As `forward`, from a context of `with_image_tokens`: what is to be computed at each time step."""
         embedding = self.time_embed(sinusoids(timesteps, self.model_channels).to(x.dtype))
         embedding = embedding + self.camera_embed(camera)
-        if ip is not None:
+        if ip_img is not None:
             x = x.clone()
             x[num_frames - 1 :: num_frames] = ip_img
-            context = torch.cat([context, self.image_embed(ip)], dim=1)
         skips = []
         for block in self.input_blocks:
             x = block(x, embedding, context, num_frames)
@@ -168,13 +186,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, embedding: int, out_channels: int) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(_GROUPS, in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            *_norm_and_silu(in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, out_channels))
         # nn.Identity where the released network has its dropout: names keep their numbers.
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(_GROUPS, out_channels),
-            nn.SiLU(),
+            *_norm_and_silu(out_channels),
             nn.Identity(),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
@@ -202,12 +219,14 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Twice the resolution: nearest neighbours, then a convolution."""
 
+    fuse = False  # set by `lgm.kernels.use_kernels`
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV C h2 w2"]:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return self.conv(double(x, self.fuse))
 
 
 def sinusoids(timesteps: Shaped[Tensor, " M"], channels: int) -> Float[Tensor, "M channels"]:
@@ -216,6 +235,11 @@ def sinusoids(timesteps: Shaped[Tensor, " M"], channels: int) -> Float[Tensor, "
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
     angles = timesteps[:, None].float() * torch.exp(-math.log(_MAX_PERIOD) * exponents)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def _norm_and_silu(channels: int) -> tuple[nn.Module, nn.Module]:
+    """In one module, so that our own kernel computes both; the second keeps the released names' numbers."""
+    return GroupNorm(_GROUPS, channels, eps=_NORM_EPS, silu=True), nn.Identity()
 
 
 def _two_layers(in_channels: int, channels: int) -> nn.Sequential:

@@ -14,23 +14,33 @@ marks in the device's own work.
 whose gradients reach the network all the same. --random-lpips takes the paper's loss, its VGG16 with random
 weights: no values that mean anything, and the same work. The rate counts the products of convolutions,
 matrices and attention, forward and backward, as PyTorch's counter does; its peak is a large product's.
+
+--find-batch also searches the largest batch whose steps fit into 24, 40, 80 and 141 GB, as far as the device
+has them; --loader takes batches from the training data of train.py's options (--set data=quickstart), through
+its own loader and preparation, and measures a row of steps that nothing waits between; --original times the
+released program's own step, from a checkout of it, on the same batch.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from hydra import compose, initialize_config_dir
 from infer import synchronize, timed  # its neighbour
 from omegaconf import DictConfig
-from render import object_scene  # another
+from original import original_step  # another
+from render import object_scene  # and another
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -39,7 +49,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras, pixel_rays
 from lgm.cli import resolvers
-from lgm.cli.build import build_module, build_net
+from lgm.cli.build import build_datamodule, build_module, build_net
 from lgm.cli.runtime import keep_freed_memory
 from lgm.gaussians import Gaussians
 from lgm.kernels import use_kernels
@@ -61,6 +71,9 @@ DECIDED_HERE = (
     "train.global_batch",
 )
 RADIUS = 0.45  # of the balls
+MEMORIES_GB = (24, 40, 80, 141)
+CONTEXT_GB = 0.6  # of CUDA itself and its libraries
+WARM_UP = 5  # steps
 PEAK_SIZE = 8192  # of the matrices whose product is the peak; a CPU's are an eighth of it
 
 
@@ -151,28 +164,106 @@ def timed_phases(
     return phases, 1e3 * statistics.median(sum(row.values()) for row in rows)
 
 
-def measure(
-    cfg: DictConfig, way: str, device: torch.device, options: argparse.Namespace
-) -> dict[str, dict | float | None]:
-    module, repeats = make_module(cfg, way, device), options.repeats
-    net = Shell(module.net, cfg.batch, device) if options.state == "object" else module.net
-    batch = make_batch(cfg, module.net.input_size, device)
-    optimizer = module.make_optimizer(module.net)
-    on_gpu = device.type == "cuda"
-    autocast = torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
-    inputs = (batch.input.images, batch.input.cameras)
-    is_staged = isinstance(module.net, StagedNetwork)
-    x, _ = module.net.encode(*inputs) if is_staged else (None, None)
+def timed_row(step: Callable[[], None], device: torch.device, repeats: int) -> float:
+    """Milliseconds a step where the host runs ahead, as in train.py."""
+    step()
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    synchronize(device)
+    return 1000 * (time.perf_counter() - start) / repeats
 
-    def network() -> None:
-        with autocast:
-            raw: Tensor = module.net.backbone(x) if is_staged else module.net(*inputs).packed()
-        raw.float().square().mean().backward()
-        module.net.zero_grad(set_to_none=True)
 
-    def step(stopwatch: Stopwatch | None = None) -> None:
+def with_loader(
+    cfg: DictConfig,
+    module: LGMModule,
+    step: Callable[..., None],
+    device: torch.device,
+    repeats: int,
+) -> dict[str, float]:
+    """Objects per second from train.py's own loader and preparation, and the fraction of waiting for data."""
+    datamodule = build_datamodule(cfg, accumulation=1)
+    datamodule.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=device), global_rank=0, world_size=1, global_step=0
+    )
+    batches, waited = iter(datamodule.train_dataloader()), 0.0
+    for number in range(repeats + WARM_UP):
+        if number == WARM_UP:  # workers have started, and kernels are compiled
+            synchronize(device)
+            start, waited = time.perf_counter(), 0.0
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        batch = batch.to(device, non_blocking=True)
+        step(given=module.preparation(batch, training=True, step=number))
+    synchronize(device)
+    elapsed = time.perf_counter() - start
+    return {"objects_per_s": repeats * cfg.batch / elapsed, "data_fraction": waited / elapsed}
+
+
+def find_batches(step: TrainStep, device: torch.device) -> dict[str, int]:
+    """The largest batch that fits into each size of memory that the device has, by trying."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    sizes = [gb for gb in MEMORIES_GB if gb * 1e9 <= 1.01 * total]
+    return {f"{gb} GB": largest_batch(step, device, gb * 1e9 / total) for gb in sizes}
+
+
+def largest_batch(step: TrainStep, device: torch.device, fraction: float) -> int:
+    """Doubled until it does not fit, then halved in between, to a sixteenth. 0: not even one fits."""
+    outside = CONTEXT_GB * 1e9 / torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, fraction) - outside, device)
+    try:
+        fits, too_many = 0, 1
+        while _fits(step, device, too_many):
+            fits, too_many = too_many, 2 * too_many
+        while too_many - fits > max(1, fits // 16):
+            middle = (fits + too_many) // 2
+            fits, too_many = (middle, too_many) if _fits(step, device, middle) else (fits, middle)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+    return fits
+
+
+def _fits(step: TrainStep, device: torch.device, batch: int) -> bool:
+    try:
+        step.resize(batch)
+        step(), step(), synchronize(device)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    finally:
+        step.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+    return True
+
+
+class TrainStep:
+    """A step of train.py on a batch of balls, without Lightning.
+
+    __call__: takes one, on that batch or on another one that is prepared.
+    """
+
+    def __init__(self, cfg: DictConfig, way: str, device: torch.device, state: str) -> None:
+        self.module = make_module(cfg, way, device)
+        self.cfg, self.device, self.state = cfg, device, state
+        self.resize(cfg.batch)
+        self.optimizer = self.module.make_optimizer(self.module.net)
+        on_gpu = device.type == "cuda"
+        self.autocast = partial(torch.autocast, "cuda", torch.bfloat16) if on_gpu else nullcontext
+
+    def resize(self, batch: int) -> None:
+        """Go on with another number of objects."""
+        net, own = self.module.net, self.cfg.copy()
+        own.batch = batch
+        self.net = Shell(net, batch, self.device) if self.state == "object" else net
+        self.batch = make_batch(own, net.input_size, self.device)
+
+    def __call__(self, stopwatch: Stopwatch | None = None, given: Batch | None = None) -> None:
+        module = self.module
         module.stopwatch = stopwatch or Stopwatch()
-        with autocast:
+        batch, net = (self.batch, self.net) if given is None else (given, module.net)
+        with self.autocast():
             prediction: Prediction = module.predict(batch, net)  # marks network and render
             total, _ = module.loss(prediction, 0)
         module.stopwatch.mark("loss")
@@ -181,9 +272,27 @@ def measure(
         if module.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(module.net.parameters(), module.clip_grad_norm)
         module.stopwatch.mark("clip")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         module.stopwatch.mark("optimizer")
+
+    def inputs(self) -> tuple[Tensor, Cameras]:
+        return self.batch.input.images, self.batch.input.cameras
+
+
+def measure(
+    cfg: DictConfig, way: str, device: torch.device, options: argparse.Namespace
+) -> dict[str, dict | float | None]:
+    step, repeats = TrainStep(cfg, way, device, options.state), options.repeats
+    module, on_gpu = step.module, device.type == "cuda"
+    is_staged, inputs = isinstance(module.net, StagedNetwork), step.inputs()
+    x, _ = module.net.encode(*inputs) if is_staged else (None, None)
+
+    def network() -> None:
+        with step.autocast():
+            raw: Tensor = module.net.backbone(x) if is_staged else module.net(*inputs).packed()
+        raw.float().square().mean().backward()
+        module.net.zero_grad(set_to_none=True)
 
     found: dict[str, dict | float | None] = {}
     if way == "plain" or options.way:  # counted where all products are PyTorch's own
@@ -207,12 +316,17 @@ def measure(
     peak = reserved if way == "graphs" else allocated
     found["peak_gib"] = peak(device) / 2**30 if on_gpu else None
     found["phases_ms"], _ = timed_phases(step, device, repeats)
+    found["unsynced_ms"] = timed_row(step, device, repeats)
+    if options.loader:
+        found["loader"] = with_loader(cfg, module, step, device, repeats)
     if options.trace:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
         with profile(activities=activities) as profiler:
             step()
             synchronize(device)
         profiler.export_chrome_trace(str(options.trace.with_name(f"{options.trace.stem}_{way}.json")))
+    if options.find_batch:
+        found["largest_batch"] = find_batches(step, device)
     return found
 
 
@@ -239,6 +353,22 @@ def show(report: dict) -> None:
     for way, row in report["ways"].items():
         phases.add_row(way, *(f"{row['phases_ms'][name]:.1f}" for name in names))
     console.print(phases)
+    for way, row in report["ways"].items():
+        line = f"{way}: {row['unsynced_ms']:.1f} ms a step where nothing waits between"
+        if "loader" in row:
+            line += (
+                "; from train.py's loader {objects_per_s:.1f} objects/s, {data_fraction:.1%} waiting".format(
+                    **row["loader"]
+                )
+            )
+        console.print(line)
+        if "largest_batch" in row:
+            batches = ", ".join(f"{gb} {batch}" for gb, batch in row["largest_batch"].items())
+            console.print(f"{way}, largest batch: {batches}")
+    if "original" in report:
+        console.print(
+            "the released program: {median_ms:.1f} ms, {peak_gib:.2f} GiB".format(**report["original"])
+        )
 
 
 def main() -> None:
@@ -257,11 +387,16 @@ def main() -> None:
     parser.add_argument(
         "--random-lpips", action="store_true", help="loss=paper, its VGG16 with random weights"
     )
+    parser.add_argument("--find-batch", action="store_true", help="also the largest batch for each memory")
+    parser.add_argument("--loader", action="store_true", help="also batches of train.py's own loader")
+    parser.add_argument("--original", type=Path, help="also the step of a checkout of the released program")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--trace", type=Path, help="also write <name>_<way>.json of one step, for Perfetto")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     options = parser.parse_args()
     ways = options.way or (WAYS if options.device.type != "cpu" else ("plain",))
+    if options.device.type == "cpu" and (options.find_batch or options.original):
+        parser.error("--find-batch and --original are a GPU's; give --device cuda")
     for way in ("fused", "graphs"):
         if options.device.type == "cpu" and way in ways:
             parser.error(f"--way {way} is a GPU's; give --device cuda")
@@ -283,12 +418,13 @@ def run(options: argparse.Namespace, ways: tuple[str, ...], folder: Path) -> dic
         write_random_vgg(folder / "vgg16.pth")
         loss = ["loss=paper", f"loss.terms.lpips.loss.weights_path={folder / 'vgg16.pth'}"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        given = [f"model={options.model}", "data.path=none", f"+batch={options.batch}", "run_dir=none"]
+        given = [f"model={options.model}", f"+batch={options.batch}", "run_dir=none"]
+        given += [f"data.micro_batch_size={options.batch}"] if options.loader else ["data.path=none"]
         trainer = ["trainer=cpu"] if options.device.type == "cpu" else []
         cfg = compose("train", overrides=[*given, *trainer, *loss, *options.set])
     on_gpu = options.device.type == "cuda"
     kept = ("model", "batch", "set", "state", "random_lpips")
-    return {
+    report = {
         "options": {name: getattr(options, name) for name in kept},
         "device": torch.cuda.get_device_name(options.device)
         if on_gpu
@@ -296,6 +432,25 @@ def run(options: argparse.Namespace, ways: tuple[str, ...], folder: Path) -> dic
         "torch": torch.__version__,
         "peak_tflops": measure_peak(options.device),
         "ways": {way: measure(cfg, way, options.device, options) for way in ways},
+    }
+    if options.original:
+        report["original"] = measure_original(cfg, options)
+    return report
+
+
+def measure_original(cfg: DictConfig, options: argparse.Namespace) -> dict[str, float]:
+    device = options.device
+    ours = TrainStep(cfg, "plain", device, options.state)
+    shell = ours.net.packed if options.state == "object" else None
+    batch, autocast = ours.batch, ours.autocast
+    x, _ = ours.module.net.encode(*ours.inputs())
+    del ours
+    step = original_step(options.original, options.model, batch, x, shell, options.random_lpips, autocast)
+    step(), step()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return timed(step, device, options.repeats) | {
+        "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30
     }
 
 

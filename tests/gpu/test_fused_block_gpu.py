@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from lgm.kernels import Conv2d, use_kernels
+from lgm.kernels import Conv2d, double_and_convolve, use_kernels
 from lgm.models.blocks import ResnetBlock
 from lgm.models.unet import UNet
 
@@ -95,3 +95,18 @@ def test_the_same_bits_each_time():
     # cuDNN's weight gradients are added in any order.
     assert all(torch.equal(first[name], second[name]) for name in first if not name.endswith("weight"))
     assert torch.equal(first["norm1.weight"], second["norm1.weight"])
+
+
+class Doubled(torch.nn.Module):
+    def __init__(self, *channels):
+        super().__init__()
+        self.layer = Conv2d(*channels, 3, padding=1)
+
+    def forward(self, x):
+        return double_and_convolve(x, self.layer)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(("channels", "shape"), [((64, 64), (4, 64, 48, 80)), ((256, 192), (9, 256, 31, 33))])
+def test_upsampling_and_convolution_as_one(channels, shape, dtype):
+    check(Doubled(*channels), torch.randn(shape, device="cuda"), dtype)

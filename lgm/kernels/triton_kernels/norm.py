@@ -130,12 +130,12 @@ def apply_kernel(
 
 @triton.jit
 def _gradients(
-    x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width,
+    x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width, scale,
     SILU: tl.constexpr, SHIFTED: tl.constexpr,
 ):  # fmt: skip
-    """Normalised values, and the gradient before SiLU, which is computed again."""
+    """Normalised values, and the gradient before SiLU, which is computed again. scale: of grad_y."""
     values = tl.load(x + place, inside, 0.0).to(tl.float32)
-    grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
+    grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32) * scale
     normalised = _normalised(values, shift, means, rstds, channels, num_channels, group_width, SHIFTED)
     if SILU:
         there = channels < num_channels
@@ -150,8 +150,9 @@ def _gradients(
 def backward_sums_kernel(
     x, grad_y, weight, bias, shift, means, rstds,
     grads, products,  # [N, rows, C] float32: of gradients, and of them times the normalised values
-    num_pixels, num_channels, group_width,
-    SILU: tl.constexpr, SHIFTED: tl.constexpr,
+    y,  # [N, P, C]: where the forward pass's result is written once more, WRITTEN
+    num_pixels, num_channels, group_width, scale,
+    SILU: tl.constexpr, SHIFTED: tl.constexpr, WRITTEN: tl.constexpr,
     STEPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
@@ -162,8 +163,15 @@ def backward_sums_kernel(
         place, inside, _ = _tile(block, num_pixels, num_channels, PIXELS, CHANNELS)
         normalised, grad = _gradients(
             x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels,
-            group_width, SILU, SHIFTED,
+            group_width, scale, SILU, SHIFTED,
         )  # fmt: skip
+        if WRITTEN:
+            there = channels < num_channels
+            z = normalised * tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
+            z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
+            if SILU:
+                z *= tl.sigmoid(z)
+            tl.store(y + place, z.to(y.dtype.element_ty), inside)
         total += grad
         product += grad * normalised
     row = _row(channels, num_channels)
@@ -220,14 +228,14 @@ def backward_apply_kernel(
     added,  # [N, P, C]: what else x's gradient is made of
     grad_x,  # [N, P, C], or of the first `split` channels
     grad_rest,  # of the others
-    num_pixels, num_channels, group_width, split,
+    num_pixels, num_channels, group_width, split, scale, added_scale,
     SILU: tl.constexpr, SHIFTED: tl.constexpr, ADDED: tl.constexpr, SPLIT: tl.constexpr,
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
     normalised, grad = _gradients(
         x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width,
-        SILU, SHIFTED,
+        scale, SILU, SHIFTED,
     )  # fmt: skip
     there = channels < num_channels
     group = tl.program_id(1) * (num_channels // group_width) + channels // group_width
@@ -236,7 +244,7 @@ def backward_apply_kernel(
     grad -= normalised * tl.load(mean_products + group, there, 0.0)[None, :]
     grad *= tl.load(rstds + group, there, 0.0)[None, :]
     if ADDED:
-        grad += tl.load(added + place, inside, 0.0).to(tl.float32)
+        grad += tl.load(added + place, inside, 0.0).to(tl.float32) * added_scale
     grad = grad.to(grad_x.dtype.element_ty)
     if SPLIT:
         pixels = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)

@@ -32,21 +32,17 @@ def scaled_sum_kernel(
 
 
 @triton.jit
-def scale_and_sum_kernel(
+def channel_sums_kernel(
     x,  # [P, C]
-    y,  # [P, C]: x * scale, where it is wanted
-    sums,  # [rows, C] float32: of x * scale over a row of blocks of pixels
-    num_pixels, num_channels, scale,
-    SCALED: tl.constexpr, STEPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    sums,  # [rows, C] float32: of x over a row of blocks of pixels
+    num_pixels, num_channels,
+    STEPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
     for step in range(STEPS):
         block = tl.program_id(0) * STEPS + step
         place, inside, _ = _tile(block, num_pixels, num_channels, PIXELS, CHANNELS)
-        values = tl.load(x + place, inside, 0.0).to(tl.float32) * scale
-        total += values
-        if SCALED:
-            tl.store(y + place, values.to(y.dtype.element_ty), inside)
+        total += tl.load(x + place, inside, 0.0).to(tl.float32)
     row = tl.program_id(0).to(tl.int64) * num_channels + channels
     tl.store(sums + row, tl.sum(total, axis=0), channels < num_channels)

@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lgm.kernels import Conv2d, GroupNorm, double
+from lgm.kernels import Conv2d, GroupNorm, double, double_and_convolve
 from lgm.kernels import convolution as convolution_module
+from lgm.kernels import upsample as upsample_module
+from lgm.kernels.convolution import as_parameter, half_copy
 from lgm.kernels.norm import norm_backward, norm_forward
-from lgm.kernels.residual import scale_and_sum, scaled_sum
+from lgm.kernels.residual import channel_sums, scaled_sum
 from lgm.models import blocks as blocks_module
 from lgm.models.blocks import ResnetBlock
 
@@ -106,6 +108,26 @@ def test_upsampling(shape, monkeypatch):
     assert half.dtype == torch.bfloat16 and torch.equal(half.float(), double(x.bfloat16().float(), False))
 
 
+class Doubled(torch.nn.Module):
+    def __init__(self, *channels):
+        super().__init__()
+        self.layer = Conv2d(*channels, 3, padding=1)
+
+    def forward(self, x):
+        return double_and_convolve(x, self.layer)
+
+
+@pytest.mark.parametrize(("channels", "shape"), [((8, 20), (2, 8, 3, 5)), ((3, 130), (1, 3, 1, 2))])
+def test_upsampling_and_convolution(channels, shape, interpreted, monkeypatch):
+    monkeypatch.setattr(upsample_module, "_LEAST_PIXELS", 1)
+    monkeypatch.setattr(upsample_module, "kernels_run", lambda x: x.dtype != torch.float64)
+    monkeypatch.setattr("lgm.kernels.resize.kernels_run", lambda x: pytest.fail("it was doubled"))
+    monkeypatch.setattr(
+        upsample_module, "double", lambda x, fuse: F.interpolate(x, scale_factor=2.0, mode="nearest")
+    )
+    assert_near(*both(Doubled(*channels), torch.randn(shape)))
+
+
 def test_a_norm_gives_the_precision_that_is_asked_for(interpreted):
     norm, x = GroupNorm(4, 8, 1e-5, silu=True), torch.randn(1, 8, 3, 3).bfloat16()
     ours = norm(x, torch.float32)
@@ -123,9 +145,12 @@ def test_the_norm_of_a_convolution_without_its_bias(shape, monkeypatch):
     cotangent, added = channels_last(shape), channels_last(shape)
     y.backward(cotangent.double())
     ours, moments = norm_forward(x, *values, 4, 1e-5, True, torch.float32)
-    grads = norm_backward(cotangent, x, *values, moments, True, added)
+    again = torch.full_like(ours, torch.nan)
+    scales = {"scale": 0.5, "added_scale": 0.25}
+    grads = norm_backward(2 * cotangent, x, *values, moments, True, added, again=again, **scales)
     torch.testing.assert_close(ours, y.detach().float(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(grads[0], exact[0].grad.float() + added, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again, ours)
+    torch.testing.assert_close(grads[0], exact[0].grad.float() + 0.25 * added, rtol=1e-5, atol=1e-5)
     for mine, tensor in zip(grads[1:4], exact[1:], strict=True):
         torch.testing.assert_close(mine, tensor.grad.float(), rtol=1e-5, atol=2e-4)
 
@@ -135,12 +160,21 @@ def test_sums(shape, monkeypatch):
     monkeypatch.setattr("lgm.kernels.residual._PROGRAMS", 1)
     x, added, bias = channels_last(shape), channels_last(shape), torch.randn(shape[1])
     torch.testing.assert_close(scaled_sum(x, added, bias, 0.7), (x + added + bias[:, None, None]) * 0.7)
-    scaled, sums = scale_and_sum(x, 0.7)
-    torch.testing.assert_close(scaled, x * 0.7)
-    torch.testing.assert_close(sums, (x * 0.7).sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
-    assert scale_and_sum(x)[0] is x
+    torch.testing.assert_close(channel_sums(x), x.sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
     expected = x + bias[:, None, None]
     assert scaled_sum(x, None, bias, in_place=True) is x and torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 70, 3, 3), (2, 64, 3, 3), (3, 5, 3, 3), (4, 80, 1, 1)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_weights_and_their_gradients_change_layout_and_precision(shape, memory_format):
+    weight = torch.randn(shape).contiguous(memory_format=memory_format)
+    own = half_copy(weight, torch.float16)
+    assert own.is_contiguous(memory_format=torch.channels_last) and torch.equal(own, weight.half())
+    for grad in (own, own.contiguous()):
+        back = as_parameter(grad, weight, 0.5)
+        assert back.stride() == weight.stride() and torch.equal(back, 0.5 * weight.half().float())
+        assert torch.equal(as_parameter(grad, weight), weight.half().float())
 
 
 def test_half_precision_sums_are_rounded_once():

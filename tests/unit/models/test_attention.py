@@ -42,6 +42,15 @@ def test_xformers_equals_sdpa(xformers):
     assert xformers == [(2, 12, 4, 16)]
 
 
+def test_cudnn_falls_back_to_what_runs_here():
+    torch.manual_seed(0)
+    attention = SelfAttention(64, num_heads=4)
+    x = torch.randn(2, 12, 64)
+    expected = attention(x)
+    use_attention(attention, "cudnn")
+    torch.testing.assert_close(attention(x), expected)
+
+
 def test_a_whole_network_changes_its_back_end_and_no_weight(xformers):
     torch.manual_seed(0)
     sdpa, other = LGM(**MICRO), LGM(**MICRO, attention="xformers")
