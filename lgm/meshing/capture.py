@@ -1,0 +1,198 @@
+"""Views of Gaussians from all sides: what a mesh is made of."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lgm.cameras import Cameras
+from lgm.cameras.trajectories import spiral_angles
+from lgm.gaussians import Gaussians
+from lgm.gaussians.similarity import moved
+from lgm.rendering.base import Renderer
+
+log = logging.getLogger(__name__)
+
+# The unit frame: the object in a sphere of RADIUS about the origin, cameras at DISTANCE, whose field of
+# view holds that sphere with a margin.
+RADIUS = 0.6
+DISTANCE = 2.0
+FOV_Y_DEG = 37.0
+# Of the opacity-weighted mass of Gaussians, how much may lie outside the frame at each end of an axis.
+_TAIL = 0.002
+# A Gaussian reaches so many standard deviations beyond its centre.
+_REACH = 2.0
+_VISIBLE = 1 / 255
+# An object whose median alpha is below this, in a few views, is see-through.
+_SEE_THROUGH, _OPAQUE = 0.8, 0.9999
+_PROBES = 4
+
+
+@dataclass(frozen=True)
+class Capture:
+    """C views of one scene in the unit frame.
+
+    colors: straight (not premultiplied), over nothing; alphas: coverage.
+    depths: alpha-weighted sums of distances along the camera's axis, as a renderer's.
+    """
+
+    cameras: Cameras
+    colors: Float[Tensor, "C 3 H W"]
+    alphas: Float[Tensor, "C 1 H W"]
+    depths: Float[Tensor, "C 1 H W"]
+
+    @property
+    def size(self) -> int:
+        return self.alphas.shape[-1]
+
+
+@dataclass(frozen=True)
+class Framed:
+    """Gaussians [1, N, …] in the unit frame, and the similarity that carries points back."""
+
+    gaussians: Gaussians
+    to_given: Float[Tensor, "4 4"]
+
+    def restore(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Points of the unit frame, in the frame that the Gaussians were given in."""
+        scale, offset = self.to_given[0, 0], self.to_given[:3, 3]
+        return (points.double() * scale + offset.to(points.device)).to(points.dtype)
+
+
+def framed(gaussians: Gaussians) -> Framed:
+    """Move one scene [1, N, …] to the unit frame. Gaussians that nobody can see are left out, and single
+    ones far from the rest do not count for the size.
+
+    Raises ValueError in one line where nothing is visible, and where values are not finite.
+    """
+    if gaussians.num_scenes != 1:
+        raise ValueError(f"a mesh is made of one scene, got {gaussians.num_scenes}; take .scene(i)")
+    gaussians = gaussians.detach().to(torch.float32)
+    broken = ~gaussians.packed()[0].isfinite().all(-1)
+    if num_broken := int(broken.sum()):
+        raise ValueError(
+            f"{num_broken} of {gaussians.num_gaussians} Gaussians hold NaN or infinity, the first at "
+            f"{int(broken.nonzero()[0])}; no mesh is made of them"
+        )
+    visible = gaussians.select(gaussians.opacities[0] >= _VISIBLE)
+    if not visible.num_gaussians:
+        raise ValueError(
+            f"none of {gaussians.num_gaussians} Gaussians is visible: opacities reach "
+            f"{float(gaussians.opacities.max()) if gaussians.num_gaussians else 0.0:.2g}; "
+            "there is nothing to make a mesh of"
+        )
+    low, high = _extent(visible)
+    center, radius = (low + high) / 2, float((high - low).norm()) / 2
+    scale = RADIUS / max(radius, 1e-12)
+    to_unit = torch.eye(4, dtype=torch.float64)
+    to_unit[:3, :3] *= scale
+    to_unit[:3, 3] = -center.cpu() * scale
+    to_given = torch.eye(4, dtype=torch.float64)
+    to_given[:3, :3] /= scale
+    to_given[:3, 3] = center.cpu()
+    return Framed(moved(visible, to_unit.to(gaussians.means.device)), to_given)
+
+
+def capture(
+    gaussians: Gaussians,
+    renderer: Renderer,
+    num_views: int,
+    size: int,
+    views_per_call: int = 4,
+    deviations: float = 0.0,
+    on_view: Callable[[int, int], None] | None = None,
+) -> Capture:
+    """Render a scene of the unit frame from a spiral over the sphere, at size² pixels.
+
+    on_view: called with the number of views that are rendered and their total.
+    """
+    cameras = sphere_cameras(num_views).to(gaussians.means.device)
+    outputs = []
+    for start in range(0, num_views, views_per_call):
+        some = cameras[start : start + views_per_call]
+        with torch.no_grad():
+            scenes, some = (
+                (fronts(gaussians, some, deviations), some[:, None])
+                if deviations
+                else (gaussians, some[None])
+            )
+            outputs.append(renderer(scenes, some, size, size, background=(0.0, 0.0, 0.0)))
+        if on_view:
+            on_view(min(start + views_per_call, num_views), num_views)
+    images, alphas, depths = (
+        torch.cat([getattr(output, name).flatten(0, 1) for output in outputs])
+        for name in ("images", "alphas", "depths")
+    )
+    return Capture(cameras, images / alphas.clamp_min(1e-6), alphas, depths)
+
+
+def opaque(gaussians: Gaussians, renderer: Renderer, size: int) -> Gaussians:
+    """A see-through scene of the unit frame made opaque: all optical depths are multiplied by one number, so
+    that the median alpha becomes `_OPAQUE`. Depths then are of the side that one sees first. Others stay."""
+    with torch.no_grad():
+        cameras = sphere_cameras(_PROBES).to(gaussians.means.device)
+        alphas = renderer(gaussians, cameras[None], size, size).alphas
+    covered = alphas[alphas > 0.1 * alphas.max()]
+    if not len(covered):
+        return gaussians
+    usual = float(covered.median().clamp(1e-6, 1 - 1e-6))
+    if usual >= _SEE_THROUGH:
+        return gaussians
+    factor = math.log(1 - _OPAQUE) / math.log(1 - usual)
+    log.info("the object is see-through (median alpha=%.2f): its mesh is opaque", usual)
+    return replace(gaussians, opacities=1 - (1 - gaussians.opacities.clamp_max(1 - 1e-6)) ** factor)
+
+
+def fronts(gaussians: Gaussians, cameras: Cameras, deviations: float) -> Gaussians:
+    """One scene for each of C cameras, in which Gaussians stand where their fronts are: each moves along its
+    ray towards the camera by `deviations` standard deviations along that ray, and shrinks so that its image
+    stays. A renderer's depth is that of the centres, which for a round Gaussian lie inside of what one sees;
+    flat ones that face the camera stay."""
+    offset = gaussians.means - cameras.centers[:, None]  # [C, N, 3]
+    distance = offset.norm(dim=-1)
+    # The standard deviation along a unit ray v is 1 / √(vᵀ Σ⁻¹ v).
+    local = _rotated_back(offset / distance[..., None], gaussians.quats) / gaussians.scales.clamp_min(1e-9)
+    extent = 1 / local.norm(dim=-1)
+    factor = (1 - deviations * extent / distance).clamp_min(0.5)[..., None]
+    count = len(offset)
+    return Gaussians(
+        means=cameras.centers[:, None] + offset * factor,
+        quats=gaussians.quats.expand(count, -1, -1),
+        scales=gaussians.scales * factor,
+        opacities=gaussians.opacities.expand(count, -1),
+        colors=gaussians.colors.expand(count, -1, -1),
+    )
+
+
+def _rotated_back(vectors: Float[Tensor, "C N 3"], quats: Float[Tensor, "1 N 4"]) -> Float[Tensor, "C N 3"]:
+    """Vectors in the frames of unit quaternions wxyz."""
+    w, axis = quats[..., :1], -quats[..., 1:].expand_as(vectors)
+    cross = torch.linalg.cross(axis, vectors, dim=-1)
+    return vectors + 2 * (w * cross + torch.linalg.cross(axis, cross, dim=-1))
+
+
+def sphere_cameras(num_views: int, max_elevation_deg: float = 85.0) -> Cameras:
+    """Cameras [C] on a spiral over the sphere of the unit frame."""
+    return Cameras.orbit(*spiral_angles(num_views, max_elevation_deg), DISTANCE, FOV_Y_DEG)
+
+
+def _extent(gaussians: Gaussians) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
+    """The box of a scene, in float64: quantiles of the centres by opacity, and what Gaussians there reach."""
+    means, weights = gaussians.means[0].double(), gaussians.opacities[0].double()
+    reach = _REACH * gaussians.scales[0].double().amax(-1)
+    low, high = [], []
+    for axis in range(3):
+        order = means[:, axis].argsort()
+        mass = weights[order].cumsum(0) / weights.sum()
+        first = int((mass <= _TAIL).sum().clamp_max(len(order) - 1))
+        last = int((mass < 1 - _TAIL).sum().clamp_max(len(order) - 1))
+        inside = order[first : last + 1]
+        low.append((means[inside, axis] - reach[inside]).quantile(_TAIL))
+        high.append((means[inside, axis] + reach[inside]).quantile(1 - _TAIL))
+    return torch.stack(low), torch.stack(high)

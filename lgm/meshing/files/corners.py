@@ -1,0 +1,47 @@
+"""What several formats need of a mesh: vertices split at seams, the texture as an image."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+
+from lgm.meshing.mesh import Mesh
+from lgm.meshing.topology import vertex_normals
+
+
+@dataclass(frozen=True)
+class SplitMesh:
+    """One index a corner: a vertex on a seam stands once for each of its texture coordinates."""
+
+    positions: Float[np.ndarray, "S 3"]
+    normals: Float[np.ndarray, "S 3"]
+    uvs: Float[np.ndarray, "S 2"]
+    faces: Int[np.ndarray, "F 3"]
+
+
+def split(mesh: Mesh) -> SplitMesh:
+    """Split vertices where texture coordinates differ; normals stay smooth across seams."""
+    pairs = torch.stack([mesh.faces.flatten(), mesh.uv_faces.flatten()], -1).cpu()
+    unique, index = pairs.unique(dim=0, return_inverse=True)
+    vertex, uv = unique.unbind(-1)
+    positions, uvs = (x.detach().cpu().float() for x in (mesh.vertices, mesh.uvs))
+    normals = vertex_normals(mesh.surface.to("cpu")).detach().float()
+    return SplitMesh(
+        positions=positions[vertex].numpy(),
+        normals=normals[vertex].numpy(),
+        uvs=uvs[uv].clamp(0, 1).numpy(),
+        faces=index.view(-1, 3).numpy(),
+    )
+
+
+def png(mesh: Mesh) -> bytes:
+    """The texture as a PNG file of 8-bit sRGB."""
+    pixels = (mesh.texture.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels, "RGB").save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,87 @@
+"""Texture coordinates: a surface cut into charts that are flattened and packed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lgm.meshing.mesh import Surface
+from lgm.meshing.packages import required
+from lgm.meshing.xatlas_process import unwrap_by_xatlas
+
+log = logging.getLogger(__name__)
+
+# Texels between charts, so that neither bilinear look-ups nor small mipmaps mix them.
+_PADDING = 3
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Texture coordinates of a surface's corners in a square texture of `size`² texels, as of `Mesh`."""
+
+    uvs: Float[Tensor, "T 2"]
+    uv_faces: Int[Tensor, "F 3"]
+    size: int
+
+
+def unwrap(surface: Surface, texture: int) -> Atlas:
+    """Unwrap into one texture of `texture`² texels: by uvunwrap, or by xatlas before Python 3.11. Where
+    that fails, each face becomes a chart of its own, with a warning."""
+    unwrapper = _by_uvunwrap if sys.version_info >= (3, 11) else by_xatlas
+    try:
+        return unwrapper(surface, texture)
+    except (RuntimeError, ValueError, TimeoutError, required_error()) as error:
+        log.warning("unwrapping failed (%s): each face becomes a chart of its own", error)
+        return face_atlas(surface, texture)
+
+
+def required_error() -> type[Exception]:
+    """The exception of uvunwrap, which is none of Python's."""
+    return required("uvunwrap", "uvunwrap").UnwrapError if sys.version_info >= (3, 11) else RuntimeError
+
+
+def by_xatlas(surface: Surface, texture: int) -> Atlas:
+    """Unwrap by xatlas, in a process of its own."""
+    vertices, faces = surface.vertices.numpy(), surface.faces.numpy()
+    uvs, uv_faces = unwrap_by_xatlas(vertices, faces, texture, _PADDING)
+    return Atlas(torch.from_numpy(uvs), torch.from_numpy(uv_faces), texture)
+
+
+def face_atlas(surface: Surface, texture: int) -> Atlas:
+    """Two faces in each cell of a grid, as its two triangles: no seam matches, and no shape is kept, but any
+    mesh can be unwrapped so."""
+    count = surface.num_faces
+    columns = max(1, math.ceil(math.sqrt(math.ceil(count / 2))))
+    gap = min(0.2, 1.5 * columns / texture)  # of a cell's side
+    near, far = gap / 2, 1 - gap / 2
+    lower = torch.tensor([[near, near], [far - gap, near], [near, far - gap]])
+    upper = torch.tensor([[far, far], [near + gap, far], [far, near + gap]])
+    face = torch.arange(count)
+    cell = face // 2
+    corner = torch.stack([cell % columns, cell // columns], -1)[:, None]
+    uvs = (torch.where((face % 2 == 0)[:, None, None], lower, upper) + corner) / columns
+    return Atlas(uvs.flatten(0, 1), torch.arange(3 * count).view(-1, 3), texture)
+
+
+def _by_uvunwrap(surface: Surface, texture: int) -> Atlas:
+    uvunwrap = required("uvunwrap", "uvunwrap")
+    mesh = uvunwrap.Mesh(
+        np.ascontiguousarray(surface.vertices.numpy(), np.float32),
+        np.ascontiguousarray(surface.faces.numpy(), np.uint32),
+    )
+    atlas = uvunwrap.generate([mesh], page_size=texture, padding=_PADDING)
+    if atlas.page_count != 1 or max(atlas.width, atlas.height) > texture:
+        raise ValueError(f"{atlas.page_count} pages of {atlas.width}x{atlas.height} texels")
+    (unwrapped,) = atlas.meshes
+    uvs = torch.from_numpy(np.array(unwrapped.uv, np.float32).reshape(-1, 2))
+    # Of the page that it made, which is cropped, to the whole texture.
+    uvs = uvs * torch.tensor([atlas.width / texture, atlas.height / texture])
+    faces = torch.from_numpy(np.array(unwrapped.indices, np.int64).reshape(-1, 3))
+    return Atlas(uvs, faces, texture)
