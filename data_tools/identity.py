@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.meshes.named_files import find_named, named_files
-from data_tools.shard_writer import file_sha256
-from lgm.files import write_text
+from lgm.files import file_sha256, write_text
 
 SOURCE_NAME = "source.json"
 SAME, CHANGED, OTHER = "same", "changed", "other"

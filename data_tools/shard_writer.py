@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import tarfile
@@ -10,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lgm.data.schema.sample import ShardInfo
+from lgm.files import file_sha256
 
 PARTIAL_PATTERN = "*.tar.*.partial"
 
@@ -39,11 +39,3 @@ def write_shard(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]
     info = ShardInfo(path.name, samples, partial.stat().st_size, file_sha256(partial))
     partial.replace(path)
     return info
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as content:
-        while chunk := content.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -24,7 +24,6 @@ from data_tools.naming import unit_hash
 from data_tools.reprojection import Tally, reproject
 from data_tools.sample_checks import SAMPLE_CHECKS, has_canonical_views, is_adapted
 from data_tools.shard_reader import Sample, ShardFault, read_samples
-from data_tools.shard_writer import file_sha256
 from data_tools.worker_pool import process_pool
 from lgm.data.schema.sample import (
     INDEX_NAME,
@@ -37,6 +36,7 @@ from lgm.data.schema.sample import (
     table_line,
 )
 from lgm.errors import reading, shown
+from lgm.files import file_sha256
 
 # Of adapted sets they are each object's own, in its cameras.json.
 _LONGEST_FAULT = 600  # characters

@@ -1,7 +1,8 @@
-"""Files that several processes share: atomic writes, and locks that end with their process."""
+"""Files that several processes share: atomic writes, locks that end with their process, checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
@@ -9,9 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 PARTIAL_SUFFIX = ".partial"
 _ASK_EVERY_S = 0.05
+_CHUNK = 1 << 20
 
 
 class Locked(Exception):
@@ -59,6 +62,20 @@ def set_aside(path: Path) -> Path:
         number += 1
     path.replace(aside)
     return aside
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The SHA-256 of what a file holds from its position on, in hex, read in chunks."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content, in hex; raises OSError."""
+    with Path(path).open("rb") as file:
+        return sha256_of(file)
 
 
 # A POSIX record lock belongs to the process, not to the file's descriptor: a second one by the same

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import BinaryIO
+
+from lgm.files import sha256_of
 
 
 def check_content(file: BinaryIO, suffix: str, sha256: str | None) -> str | None:
@@ -19,11 +20,8 @@ def check_content(file: BinaryIO, suffix: str, sha256: str | None) -> str | None
         return "the file is empty"
     file.seek(0)
     if sha256:
-        found = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-        if found.hexdigest() != sha256.lower():
-            return f"sha256 is {found.hexdigest()}, expected {sha256.lower()}"
+        if (found := sha256_of(file)) != sha256.lower():
+            return f"sha256 is {found}, expected {sha256.lower()}"
         return None
     head = file.read(64)
     if head.startswith(b"version https://git-lfs"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from data_tools.shard_writer import file_sha256
+from lgm.files import file_sha256
 
 # By suffix, how a file of the kind begins: Radiance's RGBE, OpenEXR.
 _STARTS = {".hdr": (b"#?RADIANCE", b"#?RGBE"), ".exr": (b"\x76\x2f\x31\x01",)}

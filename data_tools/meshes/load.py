@@ -20,7 +20,6 @@ from data_tools.variants import Companion
 from lgm.cameras.canonical import OBJECT_RADIUS
 from lgm.errors import reading, shown
 
-# The farthest vertex of `normalize=sphere`; a sphere of 0.623 just fits the default camera.
 _LONGEST_FAULT = 600  # characters
 NORMALIZATIONS = ("sphere", "box")
 _READERS = {".obj": read_obj, ".ply": read_ply, ".stl": read_stl, ".glb": read_gltf, ".gltf": read_gltf}

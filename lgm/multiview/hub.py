@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from lgm.errors import first_line
+from lgm.files import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ _FILES_FOR_IMAGES = (
     "image_encoder/model.safetensors",
     "feature_extractor/preprocessor_config.json",
 )
-_CHUNK = 1 << 20
 
 
 def find_pipeline(
@@ -87,11 +86,8 @@ def find_pipeline(
 
 
 def _check(path: Path, expected: str, what: str) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    digest = file_sha256(path)
+    if digest != expected:
         path.resolve().unlink()  # the content itself; what the cache has is a link to it
         path.unlink(missing_ok=True)
-        raise ValueError(f"{what} has sha256={digest.hexdigest()}, expected {expected}; it is removed")
+        raise ValueError(f"{what} has sha256={digest}, expected {expected}; it is removed")

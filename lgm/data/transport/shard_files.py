@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
@@ -18,7 +17,7 @@ from typing import BinaryIO
 from lgm.data.schema.names import checked_name
 from lgm.data.schema.sample import ShardInfo
 from lgm.data.transport.urls import fetch, is_url, join_url
-from lgm.files import locked
+from lgm.files import locked, sha256_of
 from lgm.masking import masked
 
 _PARTIAL = ".partial"
@@ -232,8 +231,5 @@ def _check_content(file: BinaryIO, shard: ShardInfo, url: str) -> None:
     if size != shard.bytes:
         raise OSError(f"{url} has {size} bytes, index.json says {shard.bytes}")
     file.seek(0)
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    if digest.hexdigest() != shard.sha256:
+    if sha256_of(file) != shard.sha256:
         raise OSError(f"{url}: its sha256 is not the one in index.json")

@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import torch
-from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
 from lgm.errors import first_line
+from lgm.files import locked
 from lgm.tensor_files import check_tensors, read_any_archive
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,9 @@ def find_weights(url: str, size: str, given: str | Path | None = None, download:
 
 
 def _fetched(url: str, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Of the processes that share this disk one downloads; the others wait here and then find the file,
     # which appears under its name only when it is whole.
-    with FileLock(path.with_name(path.name + ".lock")):
+    with locked(path.with_name(path.name + ".lock")):
         if not path.is_file():
             with urlopen(Request(url, method="HEAD"), timeout=_CONNECT_TIMEOUT_S):
                 log.info("downloading %s to %s", url, path)

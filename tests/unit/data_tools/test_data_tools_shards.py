@@ -16,9 +16,9 @@ from data_tools import pack, stats, verify
 from data_tools.engines.base import engine_class
 from data_tools.plan import make_plan
 from data_tools.renders import check_settings, is_complete, write_object
-from data_tools.shard_writer import file_sha256
 from lgm.cameras import orbit_poses
 from lgm.data.schema.sample import parse_cameras, parse_index
+from lgm.files import file_sha256
 
 NUM_VIEWS = 5
 RESOLUTION = 16

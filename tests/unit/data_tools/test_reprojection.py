@@ -15,9 +15,9 @@ from PIL import Image
 from data_tools import verify
 from data_tools.reprojection import Outlines, Tally, find_outlines, judge
 from data_tools.shard_reader import Sample, read_samples
-from data_tools.shard_writer import file_sha256
 from lgm.cameras import Cameras, spiral_angles
 from lgm.data.schema.sample import parse_cameras
+from lgm.files import file_sha256
 
 QUICKSTART = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart"
 NUM_OBJECTS = 75
