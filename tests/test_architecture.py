@@ -31,7 +31,7 @@ LAYERS = [
     ["types"],
     ["gaussians"],
     ["cameras"],
-    ["stopping", "tensor_files"],
+    ["lightning_internals", "stopping", "tensor_files"],
     ["errors"],
     ["files", "masking"],
 ]

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.files import write_text
 from lgm.kernels import kernels_for, use_kernels
+from lgm.lightning_internals import take_over
 from lgm.loggers.guarded import guarded
 from lgm.losses import CompositeLoss
 from lgm.masking import masked_values
@@ -20,7 +21,6 @@ from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
-from lgm.training.takeover import take_over
 
 log = logging.getLogger(__name__)
 

@@ -36,12 +36,12 @@ from lgm.cli.validate import (
     typed,
 )
 from lgm.kernels import kernels_for
+from lgm.lightning_internals import ending_peers
 from lgm.models import Network
 from lgm.models.checkpoint import load_released, load_strictly, weights_hash
 from lgm.models.plain_data import changes
 from lgm.models.pretrained import Weights, options_of, read_weights
 from lgm.models.registry import COMPUTED_BY, DEFAULT, NETWORKS, MakeNetwork, network_of, same_network, takes
-from lgm.training.takeover import ending_peers
 
 log = logging.getLogger(__name__)
 

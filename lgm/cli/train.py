@@ -29,10 +29,10 @@ from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
 from lgm.cli.speed import apply_speed
 from lgm.cli.validate import check_training, num_devices
+from lgm.lightning_internals import ending_peers
 from lgm.models import Network
 from lgm.models.pretrained import freeze, read_weights, start_from
 from lgm.models.registry import complete_net
-from lgm.training.takeover import ending_peers
 
 log = logging.getLogger(__name__)
 

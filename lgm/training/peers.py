@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from lightning.pytorch.strategies.launchers import subprocess_script
+from lgm.lightning_internals import observe_ranks
 
 _POLL_S = 0.5
 # From a rank's death until this process is ended too: gloo reports it at once, and then a checkpoint is
@@ -47,4 +47,4 @@ class _Watch(threading.Thread):
 
 def watch_peers() -> None:
     """From now on ranks that Lightning starts are watched so; may be called again."""
-    subprocess_script._launch_process_observer = lambda ranks: _Watch(ranks).start()
+    observe_ranks(lambda ranks: _Watch(ranks).start())

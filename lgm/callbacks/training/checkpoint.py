@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from lgm.callbacks.training.ema import EMA
 from lgm.errors import RunStopped, first_line, reading
+from lgm.lightning_internals import batches_done, dumped_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class LastCheckpoint(ModelCheckpoint):
             batches = step * trainer.accumulate_grad_batches
             is_left_out = trainer.enable_validation and batches % trainer.val_check_batch == 0
             self._validation_due = bool(is_left_out and self._validated_at != step)
-            trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(False), str(path))
+            trainer.strategy.save_checkpoint(dumped_checkpoint(trainer), str(path))
         except Exception as error:  # what has ended the run is what is to be said
             log.warning("no checkpoint of step %d: %s", step, first_line(error))
         else:
@@ -210,5 +211,4 @@ def check_whole(trainer: Trainer, pl_module: LightningModule, is_stepping: bool)
 
 def _validation_follows(trainer: Trainer) -> bool:
     """Whether Lightning validates after the batch that has just ended, by its own count."""
-    batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-    return bool(trainer.enable_validation and batches % trainer.val_check_batch == 0)
+    return bool(trainer.enable_validation and batches_done(trainer) % trainer.val_check_batch == 0)
