@@ -31,27 +31,49 @@ class SurfacePoints:
     is_seen: np.ndarray
 
 
-def find_surface(alphas: np.ndarray, c2w: np.ndarray, fov_y_deg: float) -> SurfacePoints:
-    """alphas: [V, S, S] in 0..1; c2w: [V, 4, 4], OpenCV axes. No points where silhouettes leave nothing."""
+def find_surface(alphas: np.ndarray, c2w: np.ndarray, fov_y_deg: float, carves: np.ndarray) -> SurfacePoints:
+    """alphas: [V, S, S] in 0..1; c2w: [V, 4, 4], OpenCV axes; carves: [V], whose silhouettes count. No points
+    where these leave nothing."""
     size = alphas.shape[-1]
-    projections = _projections(c2w, fov_y_deg, size)
-    met = meeting_point(c2w[:, :3, 3], c2w[:, :3, 2])
-    if met is None:  # as good as parallel: they look at no object
+    projections = projections_of(c2w, fov_y_deg, size)
+    ball = _ball(c2w, fov_y_deg)
+    if ball is None:
         nothing = np.zeros((len(c2w), 0), dtype=np.int32)
         return SurfacePoints(nothing, nothing.astype(bool))
-    center = met[0]
-    # The radius of the ball that a view just holds.
-    distance = np.median(np.linalg.norm(c2w[:, :3, 3] - center, axis=1))
-    reach = float(distance * np.sin(np.radians(fov_y_deg) / 2))
-    cells, points = _carve(alphas > MIN_ALPHA, projections, center, reach)
+    cells, points = _carve(alphas[carves] > MIN_ALPHA, projections[carves], *ball)
     points = points[_is_outside(cells)]
     points = points[np.unique(np.linspace(0, len(points) - 1, min(len(points), _MAX_POINTS)).astype(int))]
-    cell = 2 * reach / _NUM_CELLS
+    cell = 2 * ball[1] / _NUM_CELLS
     seen = [_seen(projection, points, size, cell) for projection in projections]
     return SurfacePoints(*(np.stack(part) for part in zip(*seen, strict=True)))
 
 
-def _projections(c2w: np.ndarray, fov_y_deg: float, size: int) -> np.ndarray:
+def carved_points(alphas: np.ndarray, c2w: np.ndarray, fov_y_deg: float) -> tuple[np.ndarray, float] | None:
+    """All points [N, 3] of a grid within the hull, and the side of its cells; None where cameras look at no
+    common object. alphas, c2w: as of `find_surface`."""
+    ball = _ball(c2w, fov_y_deg)
+    if ball is None:
+        return None
+    projections = projections_of(c2w, fov_y_deg, alphas.shape[-1])
+    return _carve(alphas > MIN_ALPHA, projections, *ball)[1], 2 * ball[1] / _NUM_CELLS
+
+
+def dilated(inside: np.ndarray, pixels: int) -> np.ndarray:
+    """inside: [S, S]; so many pixels more on every side."""
+    return _around(inside, (0, 1), pixels, np.logical_or)
+
+
+def _ball(c2w: np.ndarray, fov_y_deg: float) -> tuple[np.ndarray, float] | None:
+    """Where the views meet, and the radius of the ball that a view just holds; None where they are as good as
+    parallel: they look at no object."""
+    met = meeting_point(c2w[:, :3, 3], c2w[:, :3, 2])
+    if met is None:
+        return None
+    distance = np.median(np.linalg.norm(c2w[:, :3, 3] - met[0], axis=1))
+    return met[0], float(distance * np.sin(np.radians(fov_y_deg) / 2))
+
+
+def projections_of(c2w: np.ndarray, fov_y_deg: float, size: int) -> np.ndarray:
     """[V, 3, 4]: homogeneous points to pixels times depth, and depth."""
     w2c = np.linalg.inv(c2w)[:, :3]
     half = size / 2
@@ -92,7 +114,7 @@ def _keep_inside(
     )
     left = np.arange(len(cells))
     for projection, silhouette in zip(projections, wide, strict=True):
-        pixels, _, is_shown = _pixels(projection, points, size)
+        pixels, _, is_shown = pixels_of(projection, points, size)
         # What a picture does not show, it does not carve away.
         kept = silhouette[pixels] | ~is_shown
         if not kept.all():
@@ -100,7 +122,7 @@ def _keep_inside(
     return cells[left], points
 
 
-def _pixels(projection: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
+def pixels_of(projection: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
     """Flat numbers of pixels (0 outside the picture), depths, and whether points are in the picture; [N]."""
     x, y, depth = projection[:, :3] @ points.T + projection[:, 3:]
     scale = 1 / np.maximum(depth, _NEAREST)
@@ -136,7 +158,7 @@ def _seen(
     projection: np.ndarray, points: np.ndarray, size: int, cell: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """For one view the pixels [N] of points [N, 3] and whether it sees them; cell: a cell's side."""
-    pixels, depth, is_shown = _pixels(projection, points, size)
+    pixels, depth, is_shown = pixels_of(projection, points, size)
     nearest = np.full(size * size, np.inf, dtype=np.float32)
     from_far = np.argsort(-depth)
     from_far = from_far[is_shown[from_far]]

@@ -10,6 +10,7 @@ from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.edge_on import views_along_a_sheet
 from data_tools.reprojection.exchanged import find_exchanged
 from data_tools.reprojection.hypotheses import AS_GIVEN, HYPOTHESES
+from data_tools.reprojection.missing_sheet import views_missing_a_sheet
 from data_tools.reprojection.outlines import Outlines
 from data_tools.reprojection.pairs import choose_pairs, spread_over
 from data_tools.reprojection.strays import find_strays
@@ -45,12 +46,14 @@ class Verdict:
     mistake: the name of the hypothesis that fits better, or None.
     undecided: names of the hypotheses that fit as well; with all of them nothing was learned.
     gap: how far views disagree with the cameras as given, in percent of the picture's width.
+    fits_elsewhere: whether a silhouette fits another view's camera.
     """
 
     faults: tuple[str, ...]
     mistake: str | None
     undecided: tuple[str, ...]
     gap: float
+    fits_elsewhere: bool = False
 
     @property
     def is_tested(self) -> bool:
@@ -74,12 +77,27 @@ def judge(
             of_others = _judge_all(others, c2w, fov_y_deg, pictures, pairs)
             if not of_others.faults:
                 return of_others
+    # A view that fits another's camera is none that misses a sheet.
+    if verdict.faults and pictures is not None and not verdict.fits_elsewhere:
+        silhouettes = pictures[..., 3].astype(np.float32) / 255
+        missing = views_missing_a_sheet(outlines, silhouettes, c2w, fov_y_deg, pairs)
+        if missing.any():
+            others = replace(outlines, is_whole=outlines.is_whole & ~missing)
+            of_others = _judge_all(others, c2w, fov_y_deg, pictures, pairs, outlines.is_whole)
+            if not of_others.faults:
+                return of_others
     return verdict
 
 
 def _judge_all(
-    outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pictures: np.ndarray | None, pairs: np.ndarray
+    outlines: Outlines,
+    c2w: np.ndarray,
+    fov_y_deg: float,
+    pictures: np.ndarray | None,
+    pairs: np.ndarray,
+    is_colored: np.ndarray | None = None,
 ) -> Verdict:
+    """is_colored: [V], whose colours are asked; None for the whole outlines, which leave the surface."""
     given = AS_GIVEN.gaps(outlines, c2w, fov_y_deg, pairs)
     compared = spread_over(len(pairs), _NUM_COMPARED)
     given_compared = Gaps(given.values[compared], given.is_valid[compared])
@@ -105,15 +123,17 @@ def _judge_all(
         return Verdict((fault,), None, tuple(undecided), gap)
     if given.is_valid.sum() < _MIN_TANGENTS:
         return Verdict((), None, tuple(undecided), gap)
-    faults = tuple(find_strays(outlines, c2w, fov_y_deg, pairs, given))
+    strays = tuple(find_strays(outlines, c2w, fov_y_deg, pairs, given))
+    faults = tuple(stray.fault for stray in strays)
     if not faults and gap > _MAX_MEAN_GAP + 100 * _MAX_MEAN_GAP_PIXELS / outlines.width:
         faults = (
             f"cameras do not match the pictures: silhouettes disagree by {gap:.2f} % of the width, and no "
             "known mistake explains it",
         )
     if faults or pictures is None:
-        return Verdict(faults, None, tuple(undecided), gap)
-    colored = ColoredViews.of(pictures, outlines.is_whole, c2w, fov_y_deg)
+        fits_elsewhere = any(stray.camera is not None for stray in strays)
+        return Verdict(faults, None, tuple(undecided), gap, fits_elsewhere)
+    colored = ColoredViews.of(pictures, outlines.is_whole, c2w, fov_y_deg, is_colored)
     turned = find_turned(colored, [hypothesis for hypothesis in HYPOTHESES if hypothesis.name in undecided])
     if turned is not None:
         hypothesis, before, after = turned

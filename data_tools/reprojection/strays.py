@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +22,15 @@ _STRAY_RATIO, _STRAY_EXCESS = 5.0, 1.2
 _MIN_PARTNERS = 4
 
 
+@dataclass(frozen=True)
+class Stray:
+    """A view whose picture does not fit its camera. camera: the view whose camera it fits, or None."""
+
+    view: int
+    camera: int | None
+    fault: str
+
+
 def view_gaps(pairs: np.ndarray, gaps: Gaps, num_views: int) -> np.ndarray:
     """Each view's mean gap [V], NaN where it has too few partners."""
     weights = gaps.is_valid.sum(axis=1)
@@ -34,8 +44,8 @@ def view_gaps(pairs: np.ndarray, gaps: Gaps, num_views: int) -> np.ndarray:
 
 def find_strays(
     outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pairs: np.ndarray, given: Gaps
-) -> Iterator[str]:
-    """A line for each view whose picture does not fit its camera while the others fit theirs."""
+) -> Iterator[Stray]:
+    """Each view whose picture does not fit its camera while the others fit theirs."""
     by_view = view_gaps(pairs, given, len(c2w))
     if np.isnan(by_view).all():
         return
@@ -52,12 +62,14 @@ def find_strays(
             continue
         best = int(np.nanargmin(found))
         if found[best] < _BETTER_SHARE * found[view] and found[view] - found[best] > _SUSPECT_EXCESS:
-            yield (
+            fault = (
                 f"view {view}: its picture does not match its camera but that of view {best} "
                 f"({describe(found[view], found[best])})"
             )
+            yield Stray(int(view), best, fault)
         elif found[view] > max(_STRAY_RATIO * middle, middle + excess):
-            yield f"view {view}: its picture matches no camera (off by {found[view]:.2f} % of the width)"
+            fault = f"view {view}: its picture matches no camera (off by {found[view]:.2f} % of the width)"
+            yield Stray(int(view), None, fault)
 
 
 def _gaps_at_each_camera(

@@ -44,4 +44,4 @@ def _errors(hypothesis: Hypothesis, colored: ColoredViews) -> np.ndarray:
     """[W] the views' errors if the hypothesis were true."""
     right, down = (int(sign) for sign in hypothesis.signs)
     pictures, c2w = colored.pictures[:, ::down, ::right], hypothesis.poses(colored.c2w)
-    return view_errors(pictures, c2w, find_surface(pictures[..., 3], c2w, colored.fov_y_deg))
+    return view_errors(pictures, c2w, find_surface(pictures[..., 3], c2w, colored.fov_y_deg, colored.carves))
