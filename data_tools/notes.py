@@ -22,6 +22,8 @@ _KINDS = (
     (r"texture and colours", "texture and colours"),
     (r"alpha 0", "alpha 0 everywhere"),
 )
+# Of what a file has and is not drawn: details that a diffuse render hardly shows, other poses.
+_MINOR = ("normal map", "animation", "anisotropy")
 
 
 def kind_of(note: str) -> str:
@@ -33,14 +35,42 @@ def kind_of(note: str) -> str:
     return " ".join(words.split()[:6]).rstrip(",")
 
 
-def summary(kinds: Counter[str], num_objects: int) -> str:
-    """`7 with notes (missing texture 6, NaN vertices 1)`; empty without any."""
-    if not num_objects:
-        return ""
-    named = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
-    return f"{num_objects} with notes ({named}{', …' if len(kinds) > 6 else ''})"
+def features_of(note: str) -> list[str]:
+    """What a note like `drawn without: animation (2), normal map (1)` names; of other notes nothing."""
+    _, is_listed, features = note.partition("drawn without: ")
+    return [name.strip() for name in re.findall(r"([^,():]+?) \(\d+\)", features)] if is_listed else []
 
 
-def count(kinds: Counter[str], notes: Iterable[str]) -> None:
-    """One object's notes: each kind counts once."""
-    kinds.update(list(dict.fromkeys(map(kind_of, notes))))
+class NoteCounts:
+    """Counts of objects by the kinds of their notes; each kind counts once an object.
+
+    What many files have and no diffuse render shows, normal maps and animations, is counted apart from what
+    is lost on screen.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: Counter[str] = Counter()
+        self._minor: Counter[str] = Counter()
+        self._num_objects = 0
+
+    def add(self, notes: Iterable[str]) -> None:
+        """One object's."""
+        kinds: dict[str, None] = {}
+        for note in notes:
+            features = features_of(note)
+            self._minor.update(feature for feature in features if feature in _MINOR)
+            lost = [f"without {feature}" for feature in features if feature not in _MINOR]
+            kinds.update(dict.fromkeys(lost if features else [kind_of(note)]))
+        self._num_objects += bool(kinds)
+        self._kinds.update(list(kinds))
+
+    def summary(self) -> str:
+        """`7 with notes (missing texture 6, NaN vertices 1); drawn without normal map 40`; or nothing."""
+        said = []
+        if self._num_objects:
+            named = ", ".join(f"{kind} {count}" for kind, count in self._kinds.most_common(6))
+            more = ", …" if len(self._kinds) > 6 else ""
+            said.append(f"{self._num_objects} with notes ({named}{more})")
+        if self._minor:
+            said.append("drawn without " + ", ".join(f"{name} {n}" for name, n in self._minor.most_common()))
+        return "; ".join(said)

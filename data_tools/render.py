@@ -28,8 +28,7 @@ from data_tools.launcher import (
     workers_of_a_part,
 )
 from data_tools.lights import LIGHTINGS
-from data_tools.notes import count as count_notes
-from data_tools.notes import summary as notes_summary
+from data_tools.notes import NoteCounts
 from data_tools.objects import NamedSource, named_apart
 from data_tools.partition import Part, parse_part
 from data_tools.plan import RenderPlan, make_plan
@@ -234,8 +233,7 @@ class _Report:
 
     def __init__(self, renders: Path, part: Part, counts: Counter[str]) -> None:
         self.counts = counts
-        self._kinds: Counter[str] = Counter()
-        self._num_noted = 0
+        self._noted = NoteCounts()
         self._renders = renders
         self._name = REPORT_NAME if part.total == 1 else f"report-{part.number + 1}-of-{part.total}.jsonl"
 
@@ -253,14 +251,13 @@ class _Report:
         }
         append_report(self._renders, line, self._name)
         if notes and not fault:
-            self._num_noted += 1
-            count_notes(self._kinds, notes)
+            self._noted.add(notes)
         if fault:
             print(f"failed {metadata['uid'] or metadata.get('source')}: {fault}", flush=True)
 
     def noted(self) -> str:
         """`; 7 with notes (missing texture 7), see renders/report.jsonl`, or nothing."""
-        said = notes_summary(self._kinds, self._num_noted)
+        said = self._noted.summary()
         return f"; {said}, see {self._renders / self._name}" if said else ""
 
 
