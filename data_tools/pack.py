@@ -20,8 +20,9 @@ from data_tools.command import make_folder, run_command, usable_cores
 from data_tools.filters import add_filter_arguments, filter_options
 from data_tools.pack_jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
 from data_tools.pack_objects import COPIED, ObjectReader, PictureOptions, read_metadata
-from data_tools.pack_state import CONTENT_DIGEST, PackState
+from data_tools.pack_state import CONTENT_DIGEST, REPROJECTION, PackState
 from data_tools.renders import REPORT_NAME, object_uids, read_settings
+from data_tools.reprojection.check import is_of_the_set
 from data_tools.splits import arrange, parse_fractions, read_assignment
 from lgm.data.schema.sample import TABLE_NAME, Index
 from lgm.files import write_text
@@ -52,6 +53,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="file of lines `<uid> <split>`; other objects are split by --splits, without it left out",
     )
+    add("--no-reprojection", action="store_true",
+        help="pack objects too whose cameras do not fit their images, which verify faults")  # fmt: skip
     add("--workers", type=int, default=usable_cores(), help="cores to use (all)")
     add_filter_arguments(parser)
     return parser.parse_args(arguments)
@@ -73,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not arranged:
         raise ValueError(f"{options.renders} holds no rendered object")
     render = {**settings, **_render_info(pictures, settings["resolution"])}
-    reader = ObjectReader(options.renders, pictures, filters)
+    reader = ObjectReader(options.renders, pictures, filters, not options.no_reprojection)
     wanted = _pack_settings(options, render, reader, arranged)
     make_folder(options.out)
     state = PackState(options.out)
@@ -111,9 +114,12 @@ def _write_shards(
             shown = time.monotonic()
             print(f"{len(records)} of {len(jobs)} shards", flush=True)
     ordered = [records[job.name] for job in jobs]
+    _check_set(ordered, options.renders)
     shards = tuple(record.shard for record in ordered if record.shard is not None)
     if not shards:
-        raise ValueError(f"{options.renders} holds no complete object, or the filters leave out all of them")
+        raise ValueError(
+            f"{options.renders} holds no complete object, or all of them are left out for the reasons above"
+        )
     left_out = [
         json.dumps({"uid": uid, "status": "left out", "reason": reason}) + "\n"
         for record in ordered
@@ -129,6 +135,19 @@ def _write_shards(
     index = Index(shards, render, splits)
     state.finish(index)
     return index
+
+
+def _check_set(records: list[ShardRecord], renders: Path) -> None:
+    """Raises ValueError where so many objects' cameras do not fit that the set is wrong: to leave these out
+    would hide it from verify."""
+    misfits = {uid for record in records for uid in record.misfits}
+    num_objects = len(misfits) + sum(len(record.lines) for record in records)
+    if is_of_the_set(len(misfits), num_objects):
+        first = next(reason for record in records for uid, reason in record.left_out if uid in misfits)
+        raise ValueError(
+            f"{renders}: cameras of {len(misfits)} of {num_objects} objects do not fit their images: the set "
+            f"is wrong ({first}); mend its cameras, or pack into another --out with --no-reprojection"
+        )
 
 
 def _pack_settings(
@@ -147,6 +166,7 @@ def _pack_settings(
         "objects": sum(map(len, arranged.values())),
         "digest": digest.hexdigest(),
         CONTENT_DIGEST: content_digest.hexdigest(),
+        REPROJECTION: reader.reprojection,
     }
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.pack_objects import ObjectReader
+from data_tools.pack_objects import LeftOut, ObjectReader
 from data_tools.shard_writer import write_shard
 from data_tools.worker_pool import Lost, run_tasks
 from lgm.data.schema.sample import ShardInfo, table_line
@@ -32,11 +32,13 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What became of a job. shard: None where every object was left out. left_out: (uid, reason)."""
+    """What became of a job. shard: None where every object was left out. left_out: (uid, reason). misfits: of
+    these the uids whose cameras do not fit their images."""
 
     shard: ShardInfo | None
     lines: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
+    misfits: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -46,7 +48,7 @@ class ShardRecord:
         content = json.loads(text)
         shard = ShardInfo(**content["shard"]) if content["shard"] else None
         left_out = tuple((uid, reason) for uid, reason in content["left_out"])
-        return cls(shard, tuple(content["lines"]), left_out)
+        return cls(shard, tuple(content["lines"]), left_out, tuple(content.get("misfits", ())))
 
 
 class Orphaned(Exception):
@@ -120,13 +122,16 @@ def make_shard_writer(
     def write(job: ShardJob) -> ShardRecord | str:
         lines: list[str] = []
         left_out: list[tuple[str, str]] = []
+        misfits: list[str] = []
 
         def objects() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
             for uid, found in zip(job.uids, _in_order(reader.read, job.uids, threads), strict=True):
                 if parent is not None and os.getppid() != parent:
                     raise Orphaned("its parent process is gone")
-                if isinstance(found, str):
-                    left_out.append((uid, found))
+                if isinstance(found, LeftOut):
+                    left_out.append((uid, str(found)))
+                    if found.is_misfit:
+                        misfits.append(uid)
                     continue
                 lines.append(table_line(job.name, uid, json.loads(dict(found)["json"])))
                 yield uid, found
@@ -135,7 +140,7 @@ def make_shard_writer(
             shard = write_shard(out / job.name, objects())
         except (OSError, Orphaned) as error:
             return str(error)
-        return ShardRecord(shard, tuple(lines), tuple(left_out))
+        return ShardRecord(shard, tuple(lines), tuple(left_out), tuple(misfits))
 
     return write
 

@@ -14,7 +14,9 @@ import numpy as np
 from data_tools.filters import FilteredOut, FilterOptions, caption_fault, measure_picture, picture_fault
 from data_tools.pictures import downscale, encode, encode_depth, read_depth
 from data_tools.renders import CAMERAS_NAME, META_NAME
+from data_tools.reprojection import reproject
 from data_tools.sample_checks import EMPTY_ALPHA
+from data_tools.shard_reader import Sample
 from lgm.data.schema.decode import MAX_VIEW_SIDE, opened_image
 from lgm.data.schema.sample import (
     BrokenSample,
@@ -28,6 +30,12 @@ from lgm.data.schema.sample import (
 from lgm.errors import Named, reading
 
 COPIED = "rendered"
+
+
+class CamerasDoNotFit(FilteredOut):
+    """The reprojection test faults the object, and verify would."""
+
+
 _ESTIMATE_VIEWS = 4
 _TAR_BLOCK = 512
 
@@ -43,16 +51,26 @@ class PictureOptions:
     depth: bool = False
 
 
+class LeftOut(str):
+    """One line saying why an object is left out. is_misfit: whether its cameras do not fit its images."""
+
+    is_misfit = False
+
+
 @dataclass(frozen=True)
 class ObjectReader:
-    """Reads objects of a folder of renders; crosses to worker processes."""
+    """Reads objects of a folder of renders; crosses to worker processes.
+
+    reprojection: whether objects are left out whose cameras do not fit their images.
+    """
 
     renders: Path
     pictures: PictureOptions
     filters: FilterOptions
+    reprojection: bool = False
 
-    def read(self, uid: str) -> list[tuple[str, bytes]] | str:
-        """An object's files in the order of the shard, or one line saying why it is left out."""
+    def read(self, uid: str) -> list[tuple[str, bytes]] | LeftOut:
+        """An object's files in the order of the shard, or why it is left out."""
         try:
             with reading("its folder", passing=(FilteredOut,)):
                 sample, record = self._sample(uid)
@@ -76,10 +94,14 @@ class ObjectReader:
                 fault = picture_fault(measures, self.filters, record.canonical_inputs)
                 if fault:
                     raise FilteredOut(fault)
+                if self.reprojection:
+                    _check_cameras(uid, files)
         except BrokenSample as error:
-            return str(error)
+            return LeftOut(error)
         except (FilteredOut, OSError, ValueError) as error:
-            return f"object {uid!r}: {error}"
+            reason = LeftOut(f"object {uid!r}: {error}")
+            reason.is_misfit = isinstance(error, CamerasDoNotFit)
+            return reason
         return files
 
     def _check_not_empty(self, number: int, content: bytes) -> None:
@@ -138,6 +160,15 @@ class ObjectReader:
             pixels = downscale(pixels, self.pictures.resolution)
         encoded = encode(pixels, self.pictures.picture_format, self.pictures.quality)
         return view_key(number, self.pictures.picture_format), encoded
+
+
+def _check_cameras(uid: str, files: list[tuple[str, bytes]]) -> None:
+    """On the files as packed, so that verify will say the same."""
+    verdict = reproject(Sample(uid, dict(files)))
+    if verdict is not None and verdict.faults:
+        first, *others = verdict.faults
+        more = f"; and {len(others)} more faults" if others else ""
+        raise CamerasDoNotFit(f"{first}{more}, which verify faults")
 
 
 def _decode(content: bytes) -> np.ndarray:

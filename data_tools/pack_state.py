@@ -19,6 +19,8 @@ _FOLDER_NAME = ".pack"
 _SETTINGS_NAME = ".pack.json"
 # The setting that stands for what the renders held when the pack began.
 CONTENT_DIGEST = "content_digest"
+# Packs begun by older versions lack it, and are gone on with.
+REPROJECTION = "reprojection"
 
 
 class PackState:
@@ -56,7 +58,7 @@ class PackState:
     def check(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         """Raises ValueError naming what differs between the pack that began here and this one."""
         for key, value in json.loads(json.dumps(wanted)).items():
-            if found.get(key) == value:
+            if found.get(key) == value or (key == REPROJECTION and key not in found):
                 continue
             if key == CONTENT_DIGEST:
                 self._check_content(found)

@@ -35,6 +35,11 @@ def reproject(sample: Sample) -> Verdict | None:
     return judge(outlines, record.c2w, record.fov_y_deg, np.stack([p.thumbnail for p in pictures]))
 
 
+def is_of_the_set(num_faulty: int, num_tested: int) -> bool:
+    """Whether so many objects are faulted that their set was made with the mistake."""
+    return num_faulty >= max(_SET_MIN_OBJECTS, _SET_SHARE * num_tested)
+
+
 @dataclass
 class Tally:
     """Counts of verdicts; those of shards add up.
@@ -71,10 +76,10 @@ class Tally:
     def set_faults(self) -> Iterator[str]:
         """A line for each mistake that so many objects share that the set was made with it."""
         for name, count in self.mistakes.most_common():
-            if count >= max(_SET_MIN_OBJECTS, _SET_SHARE * self.num_tested):
+            if is_of_the_set(count, self.num_tested):
                 yield f"reprojection: {count} of {self.num_tested} objects say {name!r}: the set is wrong"
         strays = self.num_faulty - self.mistakes.total()
-        if strays >= max(_SET_MIN_OBJECTS, _SET_SHARE * self.num_tested):
+        if is_of_the_set(strays, self.num_tested):
             yield f"reprojection: {strays} of {self.num_tested} objects: pictures do not fit their cameras"
 
     def summary(self) -> str:

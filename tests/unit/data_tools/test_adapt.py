@@ -95,9 +95,10 @@ def export(folder: Path, write) -> Path:
     return folder
 
 
-def adapt_and_pack(source: Path, layout: str, out: Path) -> Path:
+def adapt_and_pack(source: Path, layout: str, out: Path, *options: str) -> Path:
     assert adapt.main([str(source), "--layout", layout, "--out", str(out / "renders"), "--workers", "1"]) == 0
-    pack.main([str(out / "renders"), "--out", str(out / "shards"), "--format", "png", "--workers", "1"])
+    packed = [str(out / "renders"), "--out", str(out / "shards"), "--format", "png", "--workers", "1"]
+    pack.main([*packed, *options])
     return out / "shards"
 
 
@@ -149,16 +150,39 @@ def test_a_wrong_conversion_is_found(tmp_path, capsys, monkeypatch, layout):
     source = export(tmp_path / "posed", WRITERS[layout])
     module, name, wrong, mistake = WRONG[layout]
     monkeypatch.setattr(module, name, wrong)
-    shards = adapt_and_pack(source, layout, tmp_path)
+    with pytest.raises(
+        ValueError, match=r"cameras of \d+ of \d+ objects do not fit their images: the set is"
+    ):
+        adapt_and_pack(source, layout, tmp_path / "refused")
+    shards = adapt_and_pack(source, layout, tmp_path, "--no-reprojection")
     assert verify.main([str(shards), "--workers", "1"]) == 1
     assert mistake in capsys.readouterr().out
+
+
+def test_pack_leaves_out_what_verify_would_fault(tmp_path, capsys):
+    source = export(tmp_path / "posed", write_lgm)
+    one, two = (sorted((source / "some").iterdir())[1] / "rgb" / f"{view:03d}.png" for view in (8, 15))
+    one.rename(tmp_path / "kept.png")
+    two.rename(one)
+    (tmp_path / "kept.png").rename(two)
+    shards = adapt_and_pack(source, "lgm", tmp_path)
+    said = capsys.readouterr().out
+    assert re.search(r"left out: object '.*': view \d+: its picture .* which verify faults\n", said)
+    assert len((shards / "objects.jsonl").read_text().splitlines()) == NUM_OBJECTS - 1
+    assert verify.main([str(shards), "--workers", "1"]) == 0
+    packed = [str(tmp_path / "renders"), "--workers", "1", "--format", "png"]
+    with pytest.raises(ValueError, match="packed with reprojection=True, now False is asked for"):
+        pack.main([*packed, "--out", str(shards), "--no-reprojection"])
+    assert pack.main([*packed, "--out", str(tmp_path / "all"), "--no-reprojection"]) == 0
+    assert verify.main([str(tmp_path / "all"), "--workers", "1"]) == 1
 
 
 def test_a_wrong_field_of_view_is_found(tmp_path, capsys):
     source = export(tmp_path / "posed", write_lgm)
     arguments = [str(source), "--layout", "lgm", "--out", str(tmp_path / "renders"), "--workers", "1"]
     assert adapt.main([*arguments, "--fov", "40"]) == 0
-    pack.main([str(tmp_path / "renders"), "--out", str(tmp_path / "shards"), "--workers", "1"])
+    packed = [str(tmp_path / "renders"), "--out", str(tmp_path / "shards"), "--workers", "1"]
+    pack.main([*packed, "--no-reprojection"])
     assert verify.main([str(tmp_path / "shards"), "--workers", "1"]) == 1
     assert "objects say 'fov +25 %'" in capsys.readouterr().out
 
