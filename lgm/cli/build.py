@@ -8,6 +8,7 @@ import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lgm.callbacks.order import ordered
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.files import write_text
 from lgm.kernels import kernels_for, use_kernels
@@ -135,7 +136,7 @@ def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: 
     watch_peers()
     trainer = instantiate(
         cfg.trainer,
-        callbacks=list(callbacks.values()),
+        callbacks=ordered(callbacks.values()),
         logger=loggers or False,
         plugins=plugins,
         **derived,

@@ -66,11 +66,6 @@ def train(cfg: DictConfig) -> float | None:
     for callback in callbacks.values():
         if isinstance(callback, TrainingCost):
             callback.before = before
-    # After the running average has taken its step: a stop lets nothing follow, and what it cuts off of
-    # measuring is made up by the run that goes on.
-    for name in ("stop", "evaluation"):
-        if name in callbacks:
-            callbacks[name] = callbacks.pop(name)
     # Raises now what would else come after all processes have started.
     optimizer = module.configure_optimizers()["optimizer"]
     if checkpoint is not None:

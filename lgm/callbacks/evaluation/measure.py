@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from lgm.callbacks.order import Stage
 from lgm.files import write_text
 from lgm.losses.perceptual import LPIPS
 from lgm.metrics import Measurement, PerceptualNets, Protocol, gather_items
@@ -40,6 +41,8 @@ class Measure(Callback):
         record, and to be set later.
     table, summary: of all ranks, once the test epoch has ended.
     """
+
+    stage = Stage.MEASURE
 
     def __init__(
         self,

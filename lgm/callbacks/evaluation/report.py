@@ -15,6 +15,7 @@ from PIL import Image
 from lgm.callbacks.evaluation.measure import Measure
 from lgm.callbacks.evaluation.objects import object_dir, tolerate
 from lgm.callbacks.evaluation.views import view_name
+from lgm.callbacks.order import Stage
 from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, nearest_input_index, novel_targets
 from lgm.metrics.table import ViewTable
@@ -38,6 +39,8 @@ class Report(Callback):
     num_views: target views of each, chosen around the object, behind and above included.
     thumbnail_size: longer side of the pictures inside the page, in pixels.
     """
+
+    stage = Stage.REPORT
 
     def __init__(self, max_objects: int = 32, num_views: int = 6, thumbnail_size: int = 192) -> None:
         if max_objects < 0:

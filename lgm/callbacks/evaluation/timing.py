@@ -9,14 +9,17 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lgm.callbacks.order import Stage
 from lgm.files import write_text
 
 
 class TestParts(Callback):
     """Writes `<run_dir>/parts.json`: the seconds of a test run (`whole`), and of these, summed over its
-    batches, what waited for data, what prepare, network and render took, and all callbacks that stand
-    before this one (`callbacks`).
+    batches, what waited for data, what prepare, network and render took, and all other callbacks
+    (`callbacks`).
     """
+
+    stage = Stage.TIMING
 
     __test__ = False  # pytest takes the name for a test's
 

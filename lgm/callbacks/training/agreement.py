@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lgm.callbacks.order import Stage
 from lgm.metrics import gather_items
 
 _SHOWN = 3
@@ -21,6 +22,8 @@ class SameOnAllRanks(Callback):
 
     facts: by name, what must be the same; anything that compares by value and is short when shown.
     """
+
+    stage = Stage.AGREE
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = dict(facts)

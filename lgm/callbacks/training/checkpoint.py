@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lgm.callbacks.order import Stage
 from lgm.callbacks.training.ema import EMA
 from lgm.errors import RunStopped, first_line, reading
 from lgm.lightning_internals import batches_done, dumped_checkpoint
@@ -27,9 +28,10 @@ class LastCheckpoint(ModelCheckpoint):
     stopped: Lightning's own leaves out the steps after the last multiple.
 
     Where a validation follows the step, it is written after that: it then knows the best score so
-    far, and a run that goes on from it repeats no validation. List it after the callback that
-    keeps the best.
+    far, and a run that goes on from it repeats no validation.
     """
+
+    stage = Stage.LAST_CHECKPOINT
 
     def __init__(self, dirpath: str, every_n_train_steps: int, filename: str = "last") -> None:
         super().__init__(
@@ -134,6 +136,8 @@ class LastCheckpoint(ModelCheckpoint):
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the one checkpoint with the highest value of `monitor` that is finite, looked at after each
     validation."""
+
+    stage = Stage.BEST_CHECKPOINT
 
     def __init__(self, dirpath: str, monitor: str, filename: str = "best") -> None:
         super().__init__(

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
 from lgm import stopping
+from lgm.callbacks.order import Stage
 from lgm.callbacks.training.ema import EMA
 from lgm.errors import RunStopped
 from lgm.files import write_text
@@ -36,6 +37,8 @@ class EvaluateEvery(Callback):
     protocol: what is measured how.
     lpips: as of `Measure`.
     """
+
+    stage = Stage.EVALUATE
 
     def __init__(
         self, every_n_steps: int | None, protocol: Protocol, lpips: Callable[..., LPIPS] | None = None

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lgm import stopping
+from lgm.callbacks.order import Stage
 from lgm.errors import RunStopped
 from lgm.metrics import Late
 
@@ -22,6 +23,8 @@ class StopOnSignal(Callback):
     last step nothing is left to do but to finish it. Before the first step, and where training has ended,
     signals are the program's (`lgm.stopping`).
     """
+
+    stage = Stage.STOP
 
     def __init__(self) -> None:
         self._handlers = ExitStack()
