@@ -75,6 +75,6 @@ def reconstruct(
     for ordinal in range(sum(source.shard_sizes)):
         item = make_item(source.load(0, ordinal), views, np.random.default_rng(0))
         batch = preparation(collate([item], with_to_user=True).to(on))
-        gaussians = net(batch.input.images, batch.input.cameras)
+        gaussians = net(batch.input.images, batch.input.cameras, batch.input.alphas)
         objects[item.uid] = moved(gaussians, batch.to_user[0]).to("cpu")
     return objects

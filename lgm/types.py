@@ -66,7 +66,8 @@ class Batch:
 
     seeds: one an object; what augmentation draws for the object comes from it alone, so that it
         depends on neither the rank, nor the worker, nor the rest of the batch. On the host.
-    background: rgb in 0..1 behind each object's targets; `lgm.preparation.prepare` sets it.
+    background: rgb in 0..1 behind each object's targets, input_background behind its inputs;
+        `lgm.preparation.prepare` sets them.
     scaled: whether the cameras' distances are those that the network wants already.
     to_user: similarities, from the frame of this batch's cameras to the one in which the data's owner gave
         them; None where nobody asks.
@@ -82,26 +83,19 @@ class Batch:
     scaled: bool = False
     to_user: Float[Tensor, "B 4 4"] | None = None
     up: Float[Tensor, "B 3"] | None = None
+    input_background: Float[Tensor, "B 3"] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        return replace(
-            self,
-            input=self.input.to(*args, **kwargs),
-            target=self.target.to(*args, **kwargs),
-            background=None if self.background is None else self.background.to(*args, **kwargs),
-            to_user=None if self.to_user is None else self.to_user.to(*args, **kwargs),
-            up=None if self.up is None else self.up.to(*args, **kwargs),
-        )
+        return self._each(lambda x: x.to(*args, **kwargs))
 
     def pin_memory(self) -> Batch:
-        return replace(
-            self,
-            input=self.input.pin_memory(),
-            target=self.target.pin_memory(),
-            background=None if self.background is None else self.background.pin_memory(),
-            to_user=None if self.to_user is None else self.to_user.pin_memory(),
-            up=None if self.up is None else self.up.pin_memory(),
-        )
+        return self._each(lambda x: x.pin_memory())
+
+    def _each(self, change: Callable[[Any], Any]) -> Batch:
+        """With what holds tensors changed."""
+        names = ("input", "target", "background", "to_user", "up", "input_background")
+        values = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: change(x) for name, x in values.items() if x is not None})
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def build_eval_preparation(cfg: DictConfig, net: Network) -> Preparation:
         input_size=net.input_size,
         target_size=cfg.protocol.target_size,
         background=tuple(cfg.protocol.background),
+        input_background=tuple(cfg.scene.background),
         radius=cfg.protocol.input_radius,
         disturbance=instantiate(cfg.protocol.get("disturbance")),
     )

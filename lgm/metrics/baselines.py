@@ -17,9 +17,12 @@ from lgm.types import Batch
 
 def nearest_input(batch: Batch) -> Float[Tensor, "B V 3 H W"]:
     """For each target view of a prepared batch, the input view that looks most nearly the same way,
-    resized to the target's size."""
+    resized to the target's size, over the target's background."""
     height, width = batch.target.images.shape[-2:]
     images = batch.input.images.float()
+    if batch.background is not None and batch.input_background is not None:
+        behind = (batch.background - batch.input_background)[:, None, :, None, None]
+        images = images + behind * (1 - batch.input.alphas.float())
     batch_size, num_inputs = images.shape[:2]
     if images.shape[-2:] != (height, width):
         images = F.interpolate(

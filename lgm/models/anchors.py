@@ -25,6 +25,7 @@ def pixel_anchors(
     size: tuple[int, int],
     kind: AnchorKind,
     fuse: bool = False,
+    alphas: Float[Tensor, "B V 1 H W"] | None = None,
 ) -> Anchors | None:
     """For a splat map of `size`, height and width, pixels a view; None for kind "none".
 
@@ -32,8 +33,8 @@ def pixel_anchors(
 
     Colours are the pictures'. Positions are, for kind "pixels", the point of each ray nearest to the
     origin; for "hull", where the ray enters the visual hull: the first point that the other views'
-    silhouettes do not exclude. Pixels of background, and of pictures that are not over white, are as of
-    "pixels".
+    masks do not exclude: those of `alphas` or, without, of images over white. Pixels of background, and of
+    images over another background without alphas, are as of "pixels".
     """
     if kind == "none":
         return None
@@ -48,7 +49,7 @@ def pixel_anchors(
     colors = F.avg_pool2d(rearrange(images, "b v c h w -> (b v) c h w"), factors)
     means = nearest_to_origin(cameras, height, width)
     if kind == "hull":
-        means = _entries(images, cameras, means, fuse)
+        means = _entries(images, cameras, means, fuse, alphas)
     return Anchors(
         means=rearrange(means, "b v c h w -> b (v h w) c"),
         colors=rearrange(colors, "(b v) c h w -> b (v h w) c", v=num_views),
@@ -56,13 +57,17 @@ def pixel_anchors(
 
 
 def _entries(
-    images: Float[Tensor, "B V 3 H W"], cameras: Cameras, middles: Float[Tensor, "B V 3 h w"], fuse: bool
+    images: Float[Tensor, "B V 3 H W"],
+    cameras: Cameras,
+    middles: Float[Tensor, "B V 3 h w"],
+    fuse: bool,
+    alphas: Float[Tensor, "B V 1 H W"] | None,
 ) -> Float[Tensor, "B V 3 h w"]:
     """Where each pixel's ray enters the visual hull of all views."""
     height, width = middles.shape[-2:]
     if images.shape[1] == 1:  # a single view excludes nothing
         return middles
-    silhouettes = Silhouettes.of(images, cameras)
+    silhouettes = Silhouettes.of(images, cameras, alphas)
     _, directions = pixel_rays(cameras, height, width)
     middles, directions = middles.flatten(3), directions.flatten(3)  # [B, V, 3, h*w]
     steps, is_hit, _ = enter(middles, directions, silhouettes, spare_own=True, fuse=fuse)

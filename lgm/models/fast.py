@@ -50,9 +50,14 @@ class FastLGM:
         self._recordings: dict[torch.Size, Recording] = {}
 
     @torch.no_grad()
-    def __call__(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
-        """images: 0..1 over a white background. cameras: as of `LGM.forward`."""
-        x, anchors = self.net.encode(images, cameras)
+    def __call__(
+        self,
+        images: Float[Tensor, "B V 3 H W"],
+        cameras: Cameras,
+        alphas: Float[Tensor, "B V 1 H W"] | None = None,
+    ) -> Gaussians:
+        """As of `Network.forward`."""
+        x, anchors = self.net.encode(images, cameras, alphas)
         return self.net.decode(self.splat_map(x), anchors)
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lgm.cameras import Cameras, nearest_to_origin, orbit_poses, pixel_rays
 from lgm.gaussians.activations import Anchors
-from lgm.models.visual_hull import Silhouettes, enter, look_up
+from lgm.models.visual_hull import Silhouettes, background_colors, enter, look_up
 
 _INSIDE = 0.02  # how far below the hull's surface colours are looked up: at a silhouette's edge is background
 
@@ -46,10 +46,11 @@ def with_drafts(
     poses: Float[Tensor, "D 4 4"],
     size: tuple[int, int],
     fuse: bool = False,
+    alphas: Float[Tensor, "B V 1 H W"] | None = None,
 ) -> tuple[Float[Tensor, "B V+D 3 H W"], Cameras, Anchors]:
     """Inputs and their anchors, and behind them drafts and theirs, a splat map of `size` a view."""
     seen_from = draft_cameras(cameras, poses)
-    pictures, points = drafts(images, cameras, seen_from, size, fuse)
+    pictures, points = drafts(images, cameras, seen_from, size, fuse, alphas)
     starts = (rearrange(x, "b d c h w -> b (d h w) c") for x in (points, pictures))
     means, colors = (
         torch.cat(pair, dim=1) for pair in zip((anchors.means, anchors.colors), starts, strict=True)
@@ -70,19 +71,21 @@ def drafts(
     seen_from: Cameras,
     size: tuple[int, int],
     fuse: bool = False,
+    alphas: Float[Tensor, "B V 1 H W"] | None = None,
 ) -> tuple[Float[Tensor, "B D 3 h w"], Float[Tensor, "B D 3 h w"]]:
-    """Pictures of the hull over white, and for each of their pixels where its ray enters the hull: the
-    point nearest to the origin where it does not."""
+    """Images of the hull over the inputs' background (white without alphas), and for each of their pixels
+    where its ray enters the hull: the point nearest to the origin where it does not."""
     images = images.float()
     middles = nearest_to_origin(seen_from, *size).flatten(3).float()  # [B, D, 3, h*w]
     directions = pixel_rays(seen_from, *size)[1].flatten(3).float()
-    silhouettes = Silhouettes.of(images, cameras)
+    silhouettes = Silhouettes.of(images, cameras, alphas)
     steps, is_hit, lowest = enter(middles, directions, silhouettes, spare_own=False, fuse=fuse)
     is_hit = is_hit & (lowest == 0)
     steps = torch.where(is_hit, steps, 0.0)
     points = middles + steps[:, :, None] * directions
     colors = _colors(points + _INSIDE * directions, images, silhouettes)
-    pictures = torch.where(is_hit[:, :, None], colors, 1.0)
+    behind = background_colors(images, alphas)[:, None, :, None]
+    pictures = torch.where(is_hit[:, :, None], colors, behind)
     return pictures.unflatten(-1, size), points.unflatten(-1, size)
 
 

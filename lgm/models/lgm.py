@@ -219,25 +219,34 @@ class LGM(StagedNetwork):
             )
         return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors, self.scale_bounds)
 
-    def pixel_anchors(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Anchors | None:
-        """Where the Gaussians of these pictures start (`lgm.models.anchors`); None if unused."""
-        return pixel_anchors(images, cameras, self._map_size(*images.shape[-2:]), self.anchors, self.fuse)
+    def pixel_anchors(
+        self,
+        images: Float[Tensor, "B V 3 H W"],
+        cameras: Cameras,
+        alphas: Float[Tensor, "B V 1 H W"] | None = None,
+    ) -> Anchors | None:
+        """Where the Gaussians of these images start (`lgm.models.anchors`); None if unused."""
+        size = self._map_size(*images.shape[-2:])
+        return pixel_anchors(images, cameras, size, self.anchors, self.fuse, alphas)
 
     def encode(
-        self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras
+        self,
+        images: Float[Tensor, "B V 3 H W"],
+        cameras: Cameras,
+        alphas: Float[Tensor, "B V 1 H W"] | None = None,
     ) -> tuple[Float[Tensor, "B U 9 H W"], Anchors | None]:
         """What the U-Net is given, the inputs and then drafts, and where their Gaussians start.
 
-        images: 0..1 over a white background, of `input_size`, or of another size whose sides the levels
-            divide: the splat map's size follows. cameras: in the canonical frame, the first view at
-            (0, 0, radius) looking at the origin (`lgm.cameras.canonicalise`).
+        images: of `input_size`, or of another size whose sides the levels divide: the splat map's size
+            follows. alphas: the masks of the visual hull, for `anchors="hull"`; without them white is its
+            background.
         """
-        check_inputs(images, cameras)
-        anchors = self.pixel_anchors(images, cameras)
+        check_inputs(images, cameras, alphas)
+        anchors = self.pixel_anchors(images, cameras, alphas)
         if len(self.draft_poses):
             size = self._map_size(*images.shape[-2:])
             images, cameras, anchors = with_drafts(
-                images, cameras, anchors, self.draft_poses, size, self.fuse
+                images, cameras, anchors, self.draft_poses, size, self.fuse, alphas
             )
         return self.network_input(images, cameras), anchors
 
@@ -266,27 +275,21 @@ class LGM(StagedNetwork):
         """The released weights were supervised at four times the size of their splat maps."""
         from lgm.models.pretrained import inferred_net
 
-        options = inferred_net(tensors)
-        return options, 4 * splat_size(
-            options["down_channels"], options["up_channels"], options["input_size"]
-        )
+        net = inferred_net(tensors)
+        return net, 4 * splat_size(net["down_channels"], net["up_channels"], net["input_size"])
 
     def unrecorded_arguments(self, path: Path) -> dict[str, Any]:
         """As released; of a file by another name, a person knows how its rotations were trained."""
         from lgm.models.checkpoint import released_rotation
 
-        return {
-            "anchors": "none",
-            "rotation": released_rotation(path) or self.rotation,
-            "scale_bounds": None,
-        }
+        rotation = released_rotation(path) or self.rotation
+        return {"anchors": "none", "rotation": rotation, "scale_bounds": None}
 
     def started_from(self, trained: Mapping[str, Any]) -> None:
         from lgm.models.pretrained import match_spacing
 
         sizes = ("down_channels", "up_channels", "input_size")
-        # Other networks have no such map.
-        if all(key in trained for key in sizes):
+        if all(key in trained for key in sizes):  # other networks have no such map
             match_spacing(self, splat_size(*(trained[key] for key in sizes)))
 
 

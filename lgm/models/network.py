@@ -47,11 +47,18 @@ class Network(nn.Module, ABC):
     noted_arguments: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
+    def forward(
+        self,
+        images: Float[Tensor, "B V 3 H W"],
+        cameras: Cameras,
+        alphas: Float[Tensor, "B V 1 H W"] | None = None,
+    ) -> Gaussians:
         """Gaussians after activation, in float32 whatever the autocast.
 
         images: 0..1 over the background of the scene, white by default. cameras: in the canonical frame
             (`lgm.cameras.canonicalise`): the first view at (0, 0, radius), looking at the origin.
+        alphas: 0..1, where the object is, for networks that use it. Training and evaluation always give
+            them; without them images are over white.
         """
 
     @property
@@ -161,7 +168,12 @@ class StagedNetwork(Network):
     it can be replayed as a CUDA graph, and benchmarks time it alone."""
 
     @abstractmethod
-    def encode(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> tuple[Tensor, Any]:
+    def encode(
+        self,
+        images: Float[Tensor, "B V 3 H W"],
+        cameras: Cameras,
+        alphas: Float[Tensor, "B V 1 H W"] | None = None,
+    ) -> tuple[Tensor, Any]:
         """The tensor that `backbone` takes, and what `decode` has to know besides: no weights."""
 
     @abstractmethod
@@ -172,13 +184,18 @@ class StagedNetwork(Network):
     def decode(self, raw: Tensor, context: Any = None) -> Gaussians:
         """Activation, in float32."""
 
-    def forward(self, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Gaussians:
-        x, context = self.encode(images, cameras)
+    def forward(
+        self,
+        images: Float[Tensor, "B V 3 H W"],
+        cameras: Cameras,
+        alphas: Float[Tensor, "B V 1 H W"] | None = None,
+    ) -> Gaussians:
+        x, context = self.encode(images, cameras, alphas)
         return self.decode(self.backbone(x), context)
 
 
-def check_inputs(images: Tensor, cameras: Cameras) -> None:
-    """Raise ValueError where images and cameras are not what `Network.forward` takes."""
+def check_inputs(images: Tensor, cameras: Cameras, alphas: Tensor | None = None) -> None:
+    """Raise ValueError where images, cameras and alphas are not what `Network.forward` takes."""
     if images.ndim != 5 or images.shape[2] != 3 or images.shape[1] < 1:
         raise ValueError(f"images need shape [B, V, 3, H, W], at least one view, got {tuple(images.shape)}")
     if not images.is_floating_point():
@@ -187,6 +204,12 @@ def check_inputs(images: Tensor, cameras: Cameras) -> None:
         raise ValueError(
             f"images of shape {tuple(images.shape)} need cameras of shape "
             f"{tuple(images.shape[:2])}, got {tuple(cameras.shape)}"
+        )
+    expected = (*images.shape[:2], 1, *images.shape[3:])
+    if alphas is not None and (tuple(alphas.shape) != expected or not alphas.is_floating_point()):
+        raise ValueError(
+            f"images of shape {tuple(images.shape)} need alphas of shape {expected} in 0..1, got "
+            f"{tuple(alphas.shape)} of {alphas.dtype}"
         )
 
 

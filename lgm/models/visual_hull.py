@@ -12,7 +12,9 @@ from torch import Tensor
 from lgm.cameras import Cameras
 from lgm.kernels import fused_enter, kernels_run
 
-# A pixel whose darkest channel is below this is the object's; lossy pictures are not quite white beside it.
+# A pixel whose alpha is above this is the object's.
+_TRANSPARENT = 0.02
+# Without alphas, one whose darkest channel is below this; lossy images are not quite white beside the object.
 _WHITE = 0.98
 # The stretch of each ray that is searched, about its point nearest to the origin: objects lie within a ball
 # of radius 0.6. With normalize=box, corners of the box lie up to 0.87 from the origin, beyond it.
@@ -25,7 +27,7 @@ HALVINGS = 3  # of the distance between two samples, to where a ray enters
 class Silhouettes:
     """What views say of the space before them.
 
-    background: 1 where a picture shows white.
+    background: 1 where a view sees no object.
     projections: from the world to homogeneous coordinates in the picture, 0 to 1.
     """
 
@@ -33,10 +35,33 @@ class Silhouettes:
     projections: Float[Tensor, "B V 3 4"]
 
     @classmethod
-    def of(cls, images: Float[Tensor, "B V 3 H W"], cameras: Cameras) -> Silhouettes:
+    def of(
+        cls,
+        images: Float[Tensor, "B V 3 H W"],
+        cameras: Cameras,
+        alphas: Float[Tensor, "B V 1 H W"] | None = None,
+    ) -> Silhouettes:
+        """Masks by alpha, of images over any background. Without alphas, and of views that are opaque
+        everywhere (photographs that nobody has cut out), white is background."""
         with torch.autocast(cameras.device.type, enabled=False):
             projections = cameras.K_norm.float() @ cameras.w2c[..., :3, :].float()
-        return cls((images.amin(dim=2, keepdim=True) >= _WHITE).float(), projections)
+        background = (images.amin(dim=2, keepdim=True) >= _WHITE).float()
+        if alphas is not None:
+            masks = (alphas <= _TRANSPARENT).float()
+            background = torch.where(masks.amax(dim=(-2, -1), keepdim=True) > 0, masks, background)
+        return cls(background, projections)
+
+
+def background_colors(
+    images: Float[Tensor, "B V 3 H W"], alphas: Float[Tensor, "B V 1 H W"] | None
+) -> Float[Tensor, "B 3"]:
+    """What lies behind each object: the mean of its fully transparent pixels; white where there are none."""
+    if alphas is None:
+        return images.new_ones(len(images), 3)
+    clear = (alphas <= 0).to(images.dtype)
+    count = clear.sum(dim=(1, 3, 4))  # [B, 1]
+    colors = (images * clear).sum(dim=(1, 3, 4)) / count.clamp_min(1)
+    return torch.where(count > 0, colors, 1.0)
 
 
 def enter(

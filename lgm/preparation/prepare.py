@@ -24,7 +24,8 @@ class Preparation:
     input_size, target_size: height and width of the network's and of the supervised pictures.
     other_target_sizes: training takes these in turn with target_size, step by step: Gaussians that a picture
         of one size likes best leave stripes in larger ones, and are too broad for smaller ones.
-    background: rgb in 0..1.
+    background: rgb in 0..1, behind targets; input_background: behind the network's inputs, None where that is
+        the same.
     radius: where the first input camera stands in the canonical frame; in batches that are scaled as the
         network wants them, it stays where it is.
     augmentation: of batches that train.
@@ -41,6 +42,7 @@ class Preparation:
         augmentation: Augmentation | None = None,
         disturbance: Augmentation | None = None,
         other_target_sizes: Sequence[int] = (),
+        input_background: Sequence[float] | None = None,
     ) -> None:
         self.input_size = input_size
         self.target_size = target_size
@@ -48,6 +50,10 @@ class Preparation:
         if any(size < 1 for size in self.other_target_sizes):
             raise ValueError(f"resolution.other_target_sizes={list(other_target_sizes)} must be 1 or more")
         self.background = tuple(background)
+        self.input_background = self.background if input_background is None else tuple(input_background)
+        for color in (self.background, self.input_background):
+            if len(color) != 3 or not all(0 <= x <= 1 for x in color):
+                raise ValueError(f"background={list(color)} must be three numbers in 0..1")
         self.radius = radius
         self.augmentation = augmentation or Augmentation()
         self.disturbance = disturbance or Augmentation()
@@ -72,15 +78,17 @@ class Preparation:
         # Colour and coverage bend together, before anything lies behind them.
         rgba = augmentation.bend(rgba, seeds)
         cameras = Cameras(augmentation.jitter(cameras.c2w, seeds), cameras.K_norm)
-        background = torch.tensor(self.background).to(rgba.device, non_blocking=True)
-        background = background.expand(len(batch.uids), 3)
+        background, input_background = (
+            torch.tensor(color, dtype=torch.float32).to(rgba.device, non_blocking=True).expand(len(batch.uids), 3)
+            for color in (self.background, self.input_background)
+        )
         to_user = batch.to_user
         if to_user is not None:
             to_user = None if training else to_user @ from_canonical(reference.double(), radius)
         target_background = augmentation.recolour(background, seeds)
         return replace(
             batch,
-            input=_over(background, batch.input, rgba, cameras),
+            input=_over(input_background, batch.input, rgba, cameras),
             target=_over(
                 target_background,
                 batch.target,
@@ -89,6 +97,7 @@ class Preparation:
                 _depths(batch.target.depths, target_size, reference, radius),
             ),
             background=target_background,
+            input_background=input_background,
             to_user=to_user,
             up=None if training else canonical_up(reference),  # only measures and videos ask
         )

@@ -37,7 +37,7 @@ _NAMED_UIDS, _LONGEST_UID = 8, 60  # objects that an error names, and characters
 class LGMModule(L.LightningModule):
     """Pictures to Gaussians to pictures to loss.
 
-    net: images [B, V, 3, H, W] and cameras to Gaussians; an `lgm.models.Network`.
+    net: images [B, V, 3, H, W], cameras and alphas to Gaussians; an `lgm.models.Network`.
     renderer: draws all target views of all scenes in one call.
     preparation: what happens to a batch on the device first; eval_preparation: the same in validation and
         test, None where that is no different.
@@ -86,7 +86,7 @@ class LGMModule(L.LightningModule):
 
     def forward(self, batch: Batch) -> Gaussians:
         """Gaussians of a prepared batch."""
-        return self.net(batch.input.images, batch.input.cameras)
+        return self.net(batch.input.images, batch.input.cameras, batch.input.alphas)
 
     def predict(self, batch: Batch, net: nn.Module | None = None) -> Prediction:
         """Gaussians of a prepared batch and their pictures from its target views.
@@ -94,7 +94,7 @@ class LGMModule(L.LightningModule):
         net: another network than this module's own, e.g. an untrained one to compare with.
         """
         network = self.net if net is None else net
-        gaussians = network(batch.input.images, batch.input.cameras)
+        gaussians = network(batch.input.images, batch.input.cameras, batch.input.alphas)
         self.stopwatch.mark("network")
         render = draw(
             self.renderer,

@@ -276,8 +276,9 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         module.stopwatch.mark("optimizer")
 
-    def inputs(self) -> tuple[Tensor, Cameras]:
-        return self.batch.input.images, self.batch.input.cameras
+    def inputs(self) -> tuple[Tensor, Cameras, Tensor]:
+        views = self.batch.input
+        return views.images, views.cameras, views.alphas
 
 
 def measure(

@@ -334,7 +334,7 @@ def test_a_prepared_batch_knows_its_background():
 
 
 class OneGaussian(nn.Module):
-    def forward(self, images, cameras):
+    def forward(self, images, cameras, alphas=None):
         return Gaussians(
             means=torch.zeros(len(images), 1, 3),
             quats=torch.tensor([1.0, 0, 0, 0]).expand(len(images), 1, -1),
