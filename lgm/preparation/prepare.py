@@ -79,7 +79,9 @@ class Preparation:
         rgba = augmentation.bend(rgba, seeds)
         cameras = Cameras(augmentation.jitter(cameras.c2w, seeds), cameras.K_norm)
         background, input_background = (
-            torch.tensor(color, dtype=torch.float32).to(rgba.device, non_blocking=True).expand(len(batch.uids), 3)
+            torch.tensor(color, dtype=torch.float32)
+            .to(rgba.device, non_blocking=True)
+            .expand(len(batch.uids), 3)
             for color in (self.background, self.input_background)
         )
         to_user = batch.to_user
