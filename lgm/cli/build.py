@@ -1,6 +1,8 @@
 """From configuration to objects: the only caller of `hydra.utils.instantiate`."""
 
 import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lgm.callbacks.order import ordered
+from lgm.cli.values import plain, recorded
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.files import write_text
 from lgm.kernels import kernels_for, use_kernels
 from lgm.lightning_internals import take_over
 from lgm.loggers.guarded import guarded
 from lgm.losses import CompositeLoss
-from lgm.masking import masked_values
 from lgm.models import Network
 from lgm.preparation.prepare import Preparation
 from lgm.training.checkpoint_io import AtomicCheckpointIO
@@ -31,112 +33,117 @@ _DATA_OPTIONS += ("max_train_objects", "max_val_objects", "max_test_objects")
 _DATA_OPTIONS += ("max_broken_fraction", "probe_objects")
 
 
-def build_net(cfg: DictConfig) -> Network:
-    net = instantiate(cfg.model.net)
+Config = Mapping[str, Any]  # a plan's, or a composed one
+
+
+def build_net(config: Config) -> Network:
+    net = made(config["model"]["net"])
     if not isinstance(net, Network):
         raise ValueError(
-            f"model.net._target_={cfg.model.net._target_} makes a {type(net).__name__}, not an "
+            f"model.net._target_={config['model']['net']['_target_']} makes a {type(net).__name__}, not an "
             "lgm.models.Network; derive it from that class (docs/extend.md)"
         )
     return net
 
 
-def build_datamodule(cfg: DictConfig, **derived: Any) -> ObjectDataModule:
+def build_datamodule(config: Config, **derived: Any) -> ObjectDataModule:
     """The streams of `data`, measured by `protocol`.
 
     derived: what follows from other keys, e.g. accumulation.
     """
-    options = {name: cfg.data[name] for name in _DATA_OPTIONS}
+    data, protocol = config["data"], config["protocol"]
+    options = {name: data[name] for name in _DATA_OPTIONS}
     return ObjectDataModule(
-        source=instantiate(cfg.data.source),
-        train_views=instantiate(cfg.data.views),
-        eval_views=instantiate(cfg.protocol.views),
-        cache=instantiate(cfg.data.cache),
-        seed=cfg.train.seed,
-        eval_seed=cfg.protocol.seed,
+        source=made(data["source"]),
+        train_views=made(data["views"]),
+        eval_views=made(protocol["views"]),
+        cache=made(data["cache"]),
+        seed=config["train"]["seed"],
+        eval_seed=protocol["seed"],
         **{**options, **derived},
     )
 
 
-def build_module(cfg: DictConfig, net: Network, batch_size: int | None) -> LGMModule:
+def build_module(config: Config, net: Network, batch_size: int | None) -> LGMModule:
     """The LightningModule around a network.
 
     batch_size: objects an optimizer step; None builds it for evaluation, which has no use for loss,
         optimizer and schedule.
     """
-    renderer, eval_preparation = instantiate(cfg.renderer), build_eval_preparation(cfg, net)
+    renderer, eval_preparation = made(config["renderer"]), build_eval_preparation(config, net)
+    at_once = config["data"]["eval_views_per_call"]
     if batch_size is None:
-        return LGMModule(net, renderer, eval_preparation, eval_views_per_call=cfg.data.eval_views_per_call)
+        return LGMModule(net, renderer, eval_preparation, eval_views_per_call=at_once)
     preparation = Preparation(
         input_size=net.input_size,
-        target_size=cfg.resolution.target_size,
-        background=tuple(cfg.scene.background),
-        radius=cfg.scene.radius,
-        augmentation=instantiate(cfg.data.augment),
+        target_size=config["resolution"]["target_size"],
+        background=tuple(config["scene"]["background"]),
+        radius=config["scene"]["radius"],
+        augmentation=made(config["data"]["augment"]),
         # Runs that were begun before there was this key have none.
-        other_target_sizes=tuple(cfg.resolution.get("other_target_sizes") or ()),
+        other_target_sizes=tuple(config["resolution"].get("other_target_sizes") or ()),
     )
     return LGMModule(
         net,
         renderer,
         preparation,
         eval_preparation=eval_preparation,
-        loss=build_loss(cfg),
-        optimizer=instantiate(cfg.optimizer, batch_size=batch_size),
-        scheduler=instantiate(cfg.scheduler),
-        clip_grad_norm=cfg.train.clip_grad_norm,
-        eval_views_per_call=cfg.data.eval_views_per_call,
-        config=recorded(cfg),
+        loss=build_loss(config),
+        optimizer=made(config["optimizer"], batch_size=batch_size),
+        scheduler=made(config["scheduler"]),
+        clip_grad_norm=config["train"]["clip_grad_norm"],
+        eval_views_per_call=at_once,
+        config=recorded(config),
     )
 
 
-def build_eval_preparation(cfg: DictConfig, net: Network) -> Preparation:
+def build_eval_preparation(config: Config, net: Network) -> Preparation:
     """What validation and evaluation do to a batch: as the protocol says, whatever training does."""
+    protocol = config["protocol"]
     return Preparation(
         input_size=net.input_size,
-        target_size=cfg.protocol.target_size,
-        background=tuple(cfg.protocol.background),
-        input_background=tuple(cfg.scene.background),
-        radius=cfg.protocol.input_radius,
-        disturbance=instantiate(cfg.protocol.get("disturbance")),
+        target_size=protocol["target_size"],
+        background=tuple(protocol["background"]),
+        input_background=tuple(config["scene"]["background"]),
+        radius=protocol["input_radius"],
+        disturbance=made(protocol.get("disturbance")),
     )
 
 
-def build_loss(cfg: DictConfig) -> CompositeLoss:
+def build_loss(config: Config) -> CompositeLoss:
     """The loss of a run of train.max_steps. A term that the run never reaches is not even built: LPIPS
     would read, or fetch, half a gigabyte for nothing. Nor is one that is set to null. Its fused operations
     are chosen as the network's are, model.net.kernels; where it takes none, by `speed`."""
-    loss = plain(cfg.loss)
-    for name, term in list(loss["terms"].items()):
-        if term is None:
-            del loss["terms"][name]
-        elif term.get("weight", 1.0) == 0 or term.get("start_step", 0) >= cfg.train.max_steps:
+    loss = plain(config["loss"])
+    terms = {name: term for name, term in loss["terms"].items() if term is not None}
+    for name, term in list(terms.items()):
+        if term.get("weight", 1.0) == 0 or term.get("start_step", 0) >= config["train"]["max_steps"]:
             log.info("loss.terms.%s is left out: weight=0, or start_step after the last step", name)
-            del loss["terms"][name]
-    built = instantiate(loss)
-    use_kernels(built, plain(cfg.model.net).get("kernels") or kernels_for(cfg.speed, None))
+            del terms[name]
+    built = made({**loss, "terms": terms})
+    use_kernels(built, config["model"]["net"].get("kernels") or kernels_for(config["speed"], None))
     return built
 
 
-def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
+def build_callbacks(config: Config) -> dict[str, L.Callback]:
     """By the names that the configuration gives them; an entry set to null is left out."""
-    return {name: instantiate(entry) for name, entry in (cfg.callbacks or {}).items() if entry is not None}
+    return {name: made(entry) for name, entry in (config["callbacks"] or {}).items() if entry is not None}
 
 
-def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
+def build_trainer(config: Config, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
     """derived: what follows from other keys, e.g. accumulation."""
     plugins: list[Any] = [AtomicCheckpointIO()]
-    if cfg.trainer.precision in HALVES:
-        plugins.append(HalfWeights(cfg.trainer.precision))
+    if config["trainer"]["precision"] in HALVES:
+        plugins.append(HalfWeights(config["trainer"]["precision"]))
         derived["precision"] = None
     loggers = [
-        guarded(instantiate(entry), name)
-        for name, entry in (cfg.get("logger") or {}).items()
+        guarded(made(entry), name)
+        for name, entry in (config.get("logger") or {}).items()
         if entry is not None
     ]
     watch_peers()
-    trainer = instantiate(
-        cfg.trainer,
+    trainer = made(
+        config["trainer"],
         callbacks=ordered(callbacks.values()),
         logger=loggers or False,
         plugins=plugins,
@@ -145,16 +152,25 @@ def build_trainer(cfg: DictConfig, callbacks: dict[str, L.Callback], **derived: 
     return take_over(trainer)
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration with everything resolved, as dicts, lists and numbers."""
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-
-
-def recorded(cfg: DictConfig) -> dict[str, Any]:
-    """What files, checkpoints and loggers keep of the configuration: `plain`, credentials masked."""
-    return masked_values(plain(cfg))
-
-
-def save_config(cfg: DictConfig, run_dir: Path) -> None:
+def save_config(config: Config, run_dir: Path) -> None:
     """Write `<run_dir>/config.yaml`, resolved, credentials masked."""
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded(cfg))))
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded(config))))
+
+
+def made(spec: Any, **further: Any) -> Any:
+    """What a part of the configuration describes by its `_target_`; None for None.
+
+    spec: plain values, which are taken as they are: `${` in a text of a plan is a text's.
+    """
+    return instantiate(spec if isinstance(spec, DictConfig) else _literal(spec), **further)
+
+
+def _literal(value: Any) -> Any:
+    """Values that OmegaConf, which Hydra reads them through, gives back as they were."""
+    if isinstance(value, Mapping):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
+    return value

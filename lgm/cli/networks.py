@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from collections.abc import Mapping
+from typing import Any
 
-from lgm.cli.build import plain
+from hydra.utils import get_object
+from omegaconf import DictConfig
+
+from lgm.cli.values import plain
 from lgm.errors import first_line
 from lgm.models import Network
 from lgm.models.records import check_run
 from lgm.models.registry import MakeNetwork
 
 
-def chosen_network(cfg: DictConfig) -> MakeNetwork | None:
+def chosen_network(config: DictConfig | Mapping[str, Any]) -> MakeNetwork | None:
     """The network that the configuration names, and a record may then name too; None without one."""
-    name = OmegaConf.select(cfg, "model.net._target_")
+    model = config.get("model") or {}
+    name = (model.get("net") or {}).get("_target_")
     return None if name is None else network_named(name, "model.net._target_")
 
 

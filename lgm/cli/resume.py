@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from torch.optim import Optimizer
 
-from lgm.cli.build import plain, recorded
 from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
+from lgm.cli.values import plain, recorded
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.errors import first_line, reading, shown
 from lgm.masking import masked_values
@@ -103,38 +102,38 @@ def _read_whole(path: Path, network: MakeNetwork | None) -> int:
     return step
 
 
-def check_resume(cfg: DictConfig, net: Network, path: Path) -> dict[str, Any]:
+def check_resume(config: Mapping[str, Any], net: Network, path: Path) -> dict[str, Any]:
     """Load the checkpoint's weights strictly, and say what differs from the configuration that it was
     trained with. First of all: Lightning would fail only after it has started all processes. Returns the
     checkpoint, whose optimizer is still to be checked (`check_training_state`)."""
-    checkpoint = read_checkpoint(path, chosen_network(cfg))
-    load_strictly(net, network_weights(checkpoint), f"resume={cfg.resume}: {path}")
+    asked = config["resume"]
+    checkpoint = read_checkpoint(path, chosen_network(config))
+    load_strictly(net, network_weights(checkpoint), f"resume={asked}: {path}")
     if "ema" in checkpoint:
-        check_fit(net, checkpoint["ema"]["state_dict"], f"resume={cfg.resume}: the EMA weights of {path}")
+        check_fit(net, checkpoint["ema"]["state_dict"], f"resume={asked}: the EMA weights of {path}")
     with reading(path, FIX):
         check_training(training_of(checkpoint))
     # Both masked: a new password is no change, and a checkpoint of an older program holds its own.
-    then, now = masked_values(checkpoint["config"]), recorded(cfg)
+    then, now = masked_values(checkpoint["config"]), recorded(config)
     # Of one shape and yet another network: what positions are offsets from, how rotations are read.
     changed = list(changes(architecture(then["model"]), architecture(now["model"]), "model"))
     if changed:
         raise ValueError(
-            f"resume={cfg.resume}: {path} is of another network: {', '.join(changed)}; set it back, "
-            "or resume=none"
+            f"resume={asked}: {path} is of another network: {', '.join(changed)}; set it back, or resume=none"
         )
     frozen = then.get("freeze", [])
     if frozen != list(now["freeze"]):
         raise ValueError(
-            f"resume={cfg.resume}: {path} was trained with freeze={shown(frozen)}, and its "
+            f"resume={asked}: {path} was trained with freeze={shown(frozen)}, and its "
             f"optimizer knows no other; set it back, or start anew: resume=none init_from={path}"
         )
     optimizer = then.get("optimizer")
     if not isinstance(optimizer, dict):
-        raise ValueError(f"resume={cfg.resume}: {path} records no optimizer; start anew: resume=none")
+        raise ValueError(f"resume={asked}: {path} records no optimizer; start anew: resume=none")
     for key in ("_target_", "decay_norms_and_biases"):
         if optimizer.get(key) != now["optimizer"].get(key):
             raise ValueError(
-                f"resume={cfg.resume}: {path} was trained with optimizer.{key}={shown(optimizer.get(key))}, "
+                f"resume={asked}: {path} was trained with optimizer.{key}={shown(optimizer.get(key))}, "
                 f"whose moments fit no other; set it back, or start anew: resume=none init_from={path}"
             )
     if "ema" in checkpoint and not (now.get("callbacks") or {}).get("ema"):
@@ -152,12 +151,12 @@ def check_training_state(checkpoint: dict[str, Any], path: Path, optimizer: Opti
         check_state(checkpoint, optimizer)
 
 
-def facts_of(cfg: DictConfig, datamodule: ObjectDataModule, stage: str) -> dict[str, Any]:
+def facts_of(config: Mapping[str, Any], datamodule: ObjectDataModule, stage: str) -> dict[str, Any]:
     """What all ranks of a run must have in common: the options that say what is computed, and the data.
 
     stage: "fit" or "test", as in `ObjectDataModule.check`.
     """
-    options = plain(cfg)
+    options = plain(config)
     facts: dict[str, Any] = {}
     for key in (*_COMPARED, "model", "freeze", "evaluate_every", "trainer"):
         facts |= dict(_leaves(options.get(key), key))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +19,58 @@ from lgm.cli.build import (
     build_module,
     build_net,
     build_trainer,
-    plain,
-    recorded,
     save_config,
 )
 from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
-from lgm.cli.networks import check_recordable, chosen_network
+from lgm.cli.plan import TrainingPlan, plan_training
 from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
-from lgm.cli.speed import apply_speed
-from lgm.cli.validate import check_training, num_devices
+from lgm.cli.start import start
+from lgm.cli.values import recorded
+from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.lightning_internals import ending_peers
 from lgm.models import Network
-from lgm.models.pretrained import freeze, read_weights, start_from
-from lgm.models.registry import complete_net
+from lgm.models.pretrained import freeze
+from lgm.training.module import LGMModule
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a training is made of.
+
+    resume: the checkpoint that it goes on from.
+    """
+
+    module: LGMModule
+    datamodule: ObjectDataModule
+    trainer: L.Trainer
+    resume: Path | None
+
+
 def train(cfg: DictConfig) -> float | None:
     """Train; return the metric that a sweep optimises, or None where it was never measured."""
-    batches = check_training(cfg)
-    apply_speed(cfg)
-    run_dir = Path(cfg.run_dir)
-    check_recordable(cfg)  # raises now for what cannot be resolved, or read again
-    datamodule = build_datamodule(cfg, accumulation=batches.accumulation)
-    datamodule.check("fit", num_devices(cfg), cfg.trainer.num_nodes)
-    resume = resume_path(cfg.resume, run_dir, chosen_network(cfg))
+    plan = plan_training(cfg)
+    return fit(plan, build_training(plan))
 
-    L.seed_everything(cfg.train.seed, verbose=False)
-    net = build_net(cfg)
+
+def build_training(plan: TrainingPlan) -> Training:
+    config = plan.config
+    datamodule = build_datamodule(config, accumulation=plan.batches.accumulation)
+    datamodule.check("fit", plan.devices, plan.num_nodes)
+    resume = resume_path(config["resume"], plan.run_dir, plan.network)
+
+    L.seed_everything(config["train"]["seed"], verbose=False)
+    net = build_net(config)
     before, checkpoint, first_step = {}, None, 0
     if resume is not None:
-        checkpoint = check_resume(cfg, net, resume)
-    elif cfg.init_from is not None:
-        before = start(cfg, net)
-    freeze(net, list(cfg.freeze))
-    if cfg.train.gradient_checkpointing:
-        net.use_activation_checkpointing()
-    if cfg.train.compile:
-        net.compile()  # in place: names in checkpoints stay
-    if cfg.train.graph:
-        net.use_cuda_graphs()
-    module = build_module(cfg, net, batches.global_batch)
-    callbacks = build_callbacks(cfg)
+        checkpoint = check_resume(config, net, resume)
+    elif config["init_from"] is not None:
+        before = start(config, net)
+    prepare_network(net, config)
+    module = build_module(config, net, plan.batches.global_batch)
+    callbacks = build_callbacks(config)
     for callback in callbacks.values():
         if isinstance(callback, TrainingCost):
             callback.before = before
@@ -72,79 +80,59 @@ def train(cfg: DictConfig) -> float | None:
         check_training_state(checkpoint, resume, optimizer)
         first_step = checkpoint["global_step"]
     del optimizer, checkpoint  # the run makes and reads its own
-    if batches.world_size > 1:
-        facts = facts_of(cfg, datamodule, "fit") | {"resume": resume_fact(resume, first_step)}
+    if plan.world_size > 1:
+        facts = facts_of(config, datamodule, "fit") | {"resume": resume_fact(resume, first_step)}
         callbacks["agreement"] = SameOnAllRanks(facts)
+    # A run shorter than the interval is validated at its end: a sweep wants its value.
+    interval = min(config["train"]["val_every_steps"], config["train"]["max_steps"])
     trainer = build_trainer(
-        cfg,
+        config,
         callbacks,
-        accumulate_grad_batches=batches.accumulation,
-        # A run shorter than the interval is validated at its end: a sweep wants its value.
-        val_check_interval=min(cfg.train.val_every_steps, cfg.train.max_steps) * batches.accumulation,
+        accumulate_grad_batches=plan.batches.accumulation,
+        val_check_interval=interval * plan.batches.accumulation,
     )
-    check_world_size(trainer, batches.world_size)
+    check_world_size(trainer, plan.world_size)
+    return Training(module, datamodule, trainer, resume)
+
+
+def prepare_network(net: Network, config: dict[str, Any]) -> None:
+    """Freeze parameters, and choose how the network's passes are computed in training."""
+    freeze(net, list(config["freeze"]))
+    if config["train"]["gradient_checkpointing"]:
+        net.use_activation_checkpointing()
+    if config["train"]["compile"]:
+        net.compile()  # in place: names in checkpoints stay
+    if config["train"]["graph"]:
+        net.use_cuda_graphs()
+
+
+def fit(plan: TrainingPlan, training: Training) -> float | None:
+    """Train; return the metric that a sweep optimises."""
+    config, batches, trainer = plan.config, plan.batches, training.trainer
     log.info(
         "%s: %.2fM parameters, %d Gaussians, batch %d = %d × %d devices × %d accumulated, %d steps → %s",
-        cfg.model.name,
-        sum(p.numel() for p in net.parameters()) / 1e6,
-        net.num_gaussians,
+        config["model"]["name"],
+        sum(p.numel() for p in training.module.net.parameters()) / 1e6,
+        training.module.net.num_gaussians,
         batches.global_batch,
         batches.micro,
         batches.world_size,
         batches.accumulation,
-        cfg.train.max_steps,
-        run_dir,
+        config["train"]["max_steps"],
+        plan.run_dir,
     )
-    with exclusive(run_dir) if trainer.is_global_zero else nullcontext():
+    with exclusive(plan.run_dir) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
-            save_config(cfg, run_dir)
+            save_config(config, plan.run_dir)
             for logger in trainer.loggers:
-                logger.log_hyperparams(recorded(cfg))  # W&B's own mistakes end the run here
-        ckpt_path = None if resume is None else str(resume)
+                logger.log_hyperparams(recorded(config))  # W&B's own mistakes end the run here
+        ckpt_path = None if training.resume is None else str(training.resume)
         try:
             with ending_peers(trainer):
-                trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+                trainer.fit(training.module, training.datamodule, ckpt_path=ckpt_path, weights_only=True)
         finally:
             stopping.defer(False)  # the last checkpoint is written
-    return final_metric(trainer, cfg.optimized_metric)
-
-
-def start(cfg: DictConfig, net: Network) -> dict[str, Any]:
-    """Fill the network with the weights that `init_from` names; return what these say of their training."""
-    weights = read_weights(cfg.init_from, cfg.init_weights, chosen_network(cfg))
-    start_from(net, weights, cfg.init_policy)
-    own = complete_net(plain(cfg)["model"]["net"])
-    if weights.config is not None:
-        trained = complete_net(weights.config["model"]["net"])
-        if trained["_target_"] != own["_target_"]:
-            log.warning(
-                "init_from=%s was trained as %s, this network is %s",
-                cfg.init_from,
-                trained["_target_"],
-                own["_target_"],
-            )
-    else:
-        trained = net.unrecorded_arguments(weights.path)
-    for key in net.decisive_arguments:  # not seen in tensors, which mean nothing without
-        if key in trained and key in own and trained[key] != own[key]:
-            then, now = (
-                json.dumps(value, separators=(",", ":")).strip('"') for value in (trained[key], own[key])
-            )
-            raise ValueError(
-                f"init_from={cfg.init_from} was trained with {key}={then}, this network has {now}; set "
-                f"model.net.{key}={then}"
-            )
-    for key in net.noted_arguments:
-        if key in trained and key in own and trained[key] != own[key]:
-            log.warning(
-                "init_from=%s was trained with %s=%s, this network has %s",
-                cfg.init_from,
-                key,
-                trained[key],
-                own[key],
-            )
-    net.started_from(trained)
-    return weights.training
+    return final_metric(trainer, config["optimized_metric"])
 
 
 def final_metric(trainer: L.Trainer, name: str) -> float | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lgm.cli.evaluate import infer
+from lgm.cli.adopt import infer
 from lgm.models import LGM
 from lgm.models.pretrained import read_weights
 from tests.integration.running import MICRO, composed, run_evaluate

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from hydra.core.utils import JobReturn
 
-from lgm.cli.build import plain, recorded
 from lgm.cli.masking import MaskRecords
+from lgm.cli.values import plain, recorded
 from tests.integration.running import MICRO, SHORT, composed, run_script
 from tests.raw_server import raw_server
 

@@ -9,7 +9,7 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from lgm.cli.evaluate import adopt
+from lgm.cli.adopt import adopt
 from lgm.cli.train import train
 from lgm.models.checkpoint import network_weights, read_checkpoint, weights_hash
 from lgm.models.pretrained import read_weights
@@ -230,7 +230,7 @@ def test_what_computes_the_network_may_change(trained, dataset, tmp_path, monkey
 @pytest.mark.parametrize("option", ["attention=xformers", "kernels=auto"])
 def test_what_computes_the_network_has_one_name(monkeypatch, option):
     key, _, _ = f"model.net.{option}".partition("=")
-    monkeypatch.setattr("lgm.cli.evaluate.typed", lambda: [(f"model.net.{option}", key)])
+    monkeypatch.setattr("lgm.cli.adopt.typed", lambda: [(f"model.net.{option}", key)])
     with pytest.raises(ValueError, match=f"would have no effect beside a .ckpt; give {option}"):
         adopt(OmegaConf.create({"ckpt": "a.ckpt"}), {})
 

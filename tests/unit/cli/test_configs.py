@@ -11,8 +11,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lgm.cli.build import build_callbacks, build_datamodule, build_loss, plain
+from lgm.cli.build import build_callbacks, build_datamodule, build_loss
 from lgm.cli.validate import check_training, plan_batches
+from lgm.cli.values import plain
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.losses import CompositeLoss
 from lgm.models import LGM

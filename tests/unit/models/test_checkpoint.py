@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from lgm.cli.build import build_net
-from lgm.cli.train import start
+from lgm.cli.start import start
 from lgm.models import LGM
 from lgm.models.checkpoint import load_released, read_checkpoint
 from lgm.models.pretrained import read_weights, start_from

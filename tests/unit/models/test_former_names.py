@@ -6,9 +6,10 @@ from importlib.util import find_spec
 import pytest
 from omegaconf import OmegaConf
 
-from lgm.cli.build import build_datamodule, plain
+from lgm.cli.build import build_datamodule
 from lgm.cli.command_line import understood
 from lgm.cli.former_names import update_names
+from lgm.cli.values import plain
 from lgm.data.sources.synthetic import SyntheticSource
 from lgm.models.former_names import MODULES, name_today, targets_today
 from lgm.models.plain_data import changes

@@ -15,11 +15,13 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from lgm.cli.build import build_net, plain
-from lgm.cli.evaluate import adopt, evaluate
+from lgm.cli.adopt import adopt
+from lgm.cli.build import build_net
+from lgm.cli.evaluate import evaluate
 from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.resume import check_resume
-from lgm.cli.train import start
+from lgm.cli.start import start
+from lgm.cli.values import plain
 from lgm.models import LGM
 from lgm.models.pretrained import find_weights, read_weights
 from lgm.models.records import BUILT, Resolution, Scene

@@ -1,0 +1,90 @@
+"""What an evaluation takes from the weights: model, scene and resolution, of their record or their shapes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lgm.cli.validate import architecture, typed
+from lgm.kernels import kernels_for
+from lgm.models.plain_data import changes
+from lgm.models.pretrained import Weights, options_of
+from lgm.models.registry import COMPUTED_BY, DEFAULT, NETWORKS, MakeNetwork, network_of, same_network, takes
+
+log = logging.getLogger(__name__)
+
+
+def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: MakeNetwork | None = None) -> None:
+    """Take model, scene and resolution from a record that `lgm.models.records` has checked.
+
+    chosen: the network that cfg.model names. A record's own name is then compared with it, and not imported.
+    """
+    for override, key in typed() or []:
+        if key.split(".")[0] in ("scene", "resolution"):
+            raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
+        back_end = key.removeprefix("model.net.")
+        if back_end != key and back_end in COMPUTED_BY:
+            value = override.partition("=")[2]
+            raise ValueError(f"{override} would have no effect beside a .ckpt; give {back_end}={value}")
+    if cfg.rotation is not None:
+        raise ValueError(
+            f"rotation={cfg.rotation} would have no effect: ckpt={cfg.ckpt} says how its rotations are read; "
+            "leave it out"
+        )
+    model = stored["model"]
+    net = {"_target_": DEFAULT, **model["net"]}
+    if cfg.model is not None:
+        asked = OmegaConf.to_container(cfg.model, resolve=True)
+        if chosen is not None and same_network(net["_target_"], chosen):
+            net["_target_"] = asked["net"]["_target_"]  # of the names of one class, the one that was given
+        if set(asked) == {"net"} and set(asked["net"]) <= {"_target_", *COMPUTED_BY}:
+            asked = {**model, "net": {**net, **asked["net"]}}  # a name alone: the arguments are the record's
+        differing = list(changes(architecture({**model, "net": net}), architecture(asked), "model"))
+        if differing:
+            raise ValueError(
+                f"ckpt={cfg.ckpt} holds another network than model={asked.get('name')}: "
+                f"{', '.join(differing)}; leave model=… out"
+            )
+    with open_dict(cfg):
+        cfg.model = {**model, "net": net}
+        cfg.scene, cfg.resolution = stored["scene"], stored["resolution"]
+
+
+def infer(cfg: DictConfig, weights: Weights) -> None:
+    """Take the architecture from the shapes of weights without a record, as the released ones are."""
+    network = NETWORKS[DEFAULT]
+    options = options_of(weights, network, {"kernels": "auto"})
+    net = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    with open_dict(cfg):
+        cfg.model = {"name": weights.path.stem.replace("$", ""), "net": {"_target_": DEFAULT, **net}}
+        if not any(key.split(".")[0] == "resolution" for _, key in typed() or []):
+            cfg.resolution.target_size = network.inferred(weights.tensors)[1]
+    log.info(
+        "%s records no model: down_channels=%s up_channels=%s by its shapes, target_size=%d",
+        weights.path,
+        net["down_channels"],
+        net["up_channels"],
+        cfg.resolution.target_size,
+    )
+
+
+def set_backends(cfg: DictConfig, chosen: MakeNetwork | None) -> None:
+    """Set what computes the network, where it was asked for (`speed`, `kernels`, `attention`).
+
+    Raises ValueError in one line where the network takes no such argument.
+    """
+    with open_dict(cfg):
+        given = cfg.kernels
+        cfg.kernels = kernels_for(cfg.speed, given)
+        for argument in COMPUTED_BY:
+            if cfg[argument] is None:
+                continue
+            if takes(network_of(cfg.model.net, chosen), argument):
+                cfg.model.net[argument] = cfg[argument]
+            elif argument != "kernels" or given is not None:  # PyTorch's own are both of `speed`'s
+                raise ValueError(
+                    f"{argument}={cfg[argument]} would have no effect: {cfg.model.net._target_} takes no "
+                    f"{argument}; leave it out"
+                )

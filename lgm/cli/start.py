@@ -1,0 +1,55 @@
+"""Weights that a training starts from: `init_from`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from lgm.cli.networks import chosen_network
+from lgm.cli.values import plain
+from lgm.models import Network
+from lgm.models.pretrained import read_weights, start_from
+from lgm.models.registry import complete_net
+
+log = logging.getLogger(__name__)
+
+
+def start(config: Mapping[str, Any], net: Network) -> dict[str, Any]:
+    """Fill the network with the weights that `init_from` names; return what these say of their training."""
+    where = config["init_from"]
+    weights = read_weights(where, config["init_weights"], chosen_network(config))
+    start_from(net, weights, config["init_policy"])
+    own = complete_net(plain(config)["model"]["net"])
+    if weights.config is not None:
+        trained = complete_net(weights.config["model"]["net"])
+        if trained["_target_"] != own["_target_"]:
+            log.warning(
+                "init_from=%s was trained as %s, this network is %s",
+                where,
+                trained["_target_"],
+                own["_target_"],
+            )
+    else:
+        trained = net.unrecorded_arguments(weights.path)
+    for key in net.decisive_arguments:  # not seen in tensors, which mean nothing without
+        if key in trained and key in own and trained[key] != own[key]:
+            then, now = (
+                json.dumps(value, separators=(",", ":")).strip('"') for value in (trained[key], own[key])
+            )
+            raise ValueError(
+                f"init_from={where} was trained with {key}={then}, this network has {now}; set "
+                f"model.net.{key}={then}"
+            )
+    for key in net.noted_arguments:
+        if key in trained and key in own and trained[key] != own[key]:
+            log.warning(
+                "init_from=%s was trained with %s=%s, this network has %s",
+                where,
+                key,
+                trained[key],
+                own[key],
+            )
+    net.started_from(trained)
+    return weights.training
