@@ -60,7 +60,7 @@ def make_renderer(
             fault = str(error)
         except MemoryError:
             fault = "out of memory"
-        except Exception as error:  # noqa: BLE001 - one object must not end a run of a million
+        except Exception as error:  # one object must not end a run of a million
             fault = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         # The same material file missing for each of fifty materials is one note.
         return RenderResult(

@@ -93,7 +93,7 @@ def arrange(
 def _may_lie(parts: list[str], split: str, splits: dict[str, str]) -> bool:
     """Whether an object made of those others is of any use in a split; a part that was not rendered may
     belong to any."""
-    return not parts or split == DEFAULT_SPLIT and all(splits.get(uid) == DEFAULT_SPLIT for uid in parts)
+    return not parts or (split == DEFAULT_SPLIT and all(splits.get(uid) == DEFAULT_SPLIT for uid in parts))
 
 
 def _decided(named: dict[str, str], keys: dict[str, str]) -> dict[str, str]:

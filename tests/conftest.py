@@ -57,7 +57,7 @@ def _seed(item):
     """A test draws the same numbers alone, in any order and on any machine; TEST_SEED draws others."""
     seed = zlib.crc32(f"{item.nodeid} {_test_seed()}".encode())
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - what code under test may draw from
+    np.random.seed(seed)  # what code under test may draw from
     random.seed(seed)
 
 

@@ -12,29 +12,18 @@ import torch
 
 from lgm.metrics import psnr
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # import-linter brings it
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "lgm").rglob("*.py")) + sorted((ROOT / "data_tools").rglob("*.py"))
 OF_LGM = [path for path in SOURCES if path.is_relative_to(ROOT / "lgm")]
-# `a > b`: a may import b; within one line `|` = may not import each other.
-LAYERS = [
-    ["doctor"],
-    ["cli"],
-    ["app"],
-    ["viewer"],
-    ["callbacks", "loggers", "training", "inference"],
-    ["reports"],
-    ["metrics", "meshing", "multiview"],
-    ["losses", "preparation"],
-    ["data"],
-    ["models"],
-    ["kernels", "rendering"],
-    ["types"],
-    ["gaussians"],
-    ["cameras"],
-    ["lightning_internals", "stopping", "tensor_files"],
-    ["errors"],
-    ["files", "masking"],
-]
+# The contracts of import-linter: the only list of layers. From the top down; beside each other with `|`.
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+ONE_WAY = next(contract for contract in CONTRACTS if contract["name"] == "Imports flow one way")
+LAYERS = [[room.strip(" ()") for room in layer.split("|")] for layer in ONE_WAY["layers"]]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 HEAVY = ["torchvision", "gsplat", "triton", "xformers", "wandb", "diffusers", "lpips"]
 

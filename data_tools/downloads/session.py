@@ -80,7 +80,7 @@ class _HTTPConnection(HTTPConnection):
         with ends_in_time(self):
             super().connect()
 
-    def getresponse(self):  # noqa: ANN201 - urllib3's own type has moved between its versions
+    def getresponse(self):  # urllib3's own type has moved between its versions
         with ends_in_time(self):
             return super().getresponse()
 
@@ -92,7 +92,7 @@ class _HTTPSConnection(HTTPSConnection):
         with ends_in_time(self):
             super().connect()
 
-    def getresponse(self):  # noqa: ANN201
+    def getresponse(self):
         with ends_in_time(self):
             return super().getresponse()
 
@@ -110,7 +110,7 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*arguments, **options)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
-    def proxy_manager_for(self, *arguments, **options):  # noqa: ANN201
+    def proxy_manager_for(self, *arguments, **options):
         manager = super().proxy_manager_for(*arguments, **options)
         manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         return manager

@@ -222,7 +222,7 @@ def _make_context(device_index: int | None) -> moderngl.Context:
     options = {} if device_index is None else {"device_index": device_index}
     try:
         context = moderngl.create_context(standalone=True, backend="egl", require=330, **options)
-    except Exception as error:  # noqa: BLE001 - the loader raises bare exceptions
+    except Exception as error:  # the loader raises bare exceptions
         raise EngineUnavailable(
             f"no OpenGL 3.3 through EGL ({error}); install libegl1 and libgl1-mesa-dri, or a GPU driver "
             "with its graphics part (containers: NVIDIA_DRIVER_CAPABILITIES=all)"

@@ -109,8 +109,8 @@ def parse_map(value: str) -> TextureMap:
         ignored.append("-mm")
     return TextureMap(
         name="" if rest.strip("\"'").lower() in _NO_FILE else rest.strip("\"'"),
-        scale=tuple((scale + [1.0, 1.0])[:2]) if len(scale) != 1 else (scale[0], 1.0),
-        offset=tuple((offset + [0.0, 0.0])[:2]),
+        scale=tuple(([*scale, 1.0, 1.0])[:2]) if len(scale) != 1 else (scale[0], 1.0),
+        offset=tuple(([*offset, 0.0, 0.0])[:2]),
         clamp=words.get("-clamp", ["off"])[:1] == ["on"],
         channel="".join(words.get("-imfchan", [])).lower(),
         ignored=tuple(ignored),

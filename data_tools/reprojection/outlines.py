@@ -33,7 +33,7 @@ class Outlines:
 
 def find_outlines(alphas: np.ndarray) -> Outlines:
     """alphas: [V, H, W] in 0..1."""
-    num_views, height, width = alphas.shape
+    _, height, width = alphas.shape
     inside = alphas > MIN_ALPHA
     # A hull's corners are the first or last pixel of their row: 2 H candidates instead of H * W.
     first = inside.argmax(axis=2)

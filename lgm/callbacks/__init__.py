@@ -28,8 +28,8 @@ from lgm.callbacks.training.throughput import Throughput
 from lgm.errors import RunStopped
 
 __all__ = [
-    "BestCheckpoint",
     "EMA",
+    "BestCheckpoint",
     "EvaluateEvery",
     "ExportPly",
     "ImageGrid",

@@ -29,8 +29,21 @@ from lgm.models.former_names import key_today
 
 # Keys whose values are names of files or folders, by what stands behind the last dot.
 _PATHS = frozenset(
-    ("run_dir", "ckpt", "init_from", "resume", "path", "dir", "dirpath", "folder", "cache_dir")
-    + ("weights_path", "default_root_dir", "storage", "name")
+    (
+        "run_dir",
+        "ckpt",
+        "init_from",
+        "resume",
+        "path",
+        "dir",
+        "dirpath",
+        "folder",
+        "cache_dir",
+        "weights_path",
+        "default_root_dir",
+        "storage",
+        "name",
+    )
 )
 _PLAIN_KEY = re.compile(r"\+{0,2}[A-Za-z_][\w.@/:-]*")
 # What begins so is meant as a list, a dictionary or a quoted string; what is called so, as a sweep or a cast.

@@ -124,7 +124,7 @@ def _groups(boxes: _Boxes, splats_per_picture: int) -> Iterator[slice]:
     """Stretches of whole pictures with a bounded number of intersections."""
     if not boxes.ids.numel():
         return
-    pictures, visible = torch.unique_consecutive(boxes.ids // splats_per_picture, return_counts=True)
+    _, visible = torch.unique_consecutive(boxes.ids // splats_per_picture, return_counts=True)
     ends = visible.cumsum(0)
     intersections = boxes.area.cumsum(0)[ends - 1].tolist()
     begin, done = 0, 0

@@ -75,7 +75,7 @@ def test_a_second_forward_pass_before_the_backward_pass_is_refused():
     _, replayed = networks()
     x = inputs(1)
     first, _ = replayed.splat_map(x), replayed.splat_map(x)
-    with pytest.raises(RuntimeError, match="train.graph=false"):
+    with pytest.raises(RuntimeError, match=r"train.graph=false"):
         first.sum().backward()
 
 

@@ -103,7 +103,7 @@ def test_folders_that_are_none(tmp_path, monkeypatch, capsys):
     first = write_evaluation(tmp_path / "a")
     with pytest.raises(ValueError, match="needs two runs"):
         compare_folders([first])
-    with pytest.raises(FileNotFoundError, match="has no metrics.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no metrics.json"):
         compare_folders([first, tmp_path])
     old = write_evaluation(tmp_path / "old")
     (old / "metrics.json").write_text('{"psnr": 1.0}')

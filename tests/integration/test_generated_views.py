@@ -15,7 +15,7 @@ from tests.integration.running import composed, run_evaluate, run_script, run_tr
 pytest.importorskip("diffusers", reason="pipelines need diffusers, which is not installed")
 pytest.importorskip("transformers", reason="pipelines need transformers, which is not installed")
 
-from tests.multiview_components import write_pipeline  # noqa: E402
+from tests.multiview_components import write_pipeline
 
 QUICK = ["callbacks.measure.lpips=null", "multiview.num_steps=2", "multiview.size=64"]
 

@@ -88,7 +88,7 @@ def test_training_in_half_is_refused(dataset, tmp_path):
         "train", *MICRO, f"data.path={dataset}", f"run_dir={tmp_path}", "trainer.precision=bf16-true"
     )
     with pytest.raises(
-        ValueError, match="precision=bf16-true keeps the weights .* use trainer.precision=bf16-mixed"
+        ValueError, match=r"precision=bf16-true keeps the weights .* use trainer.precision=bf16-mixed"
     ):
         train(cfg)
 

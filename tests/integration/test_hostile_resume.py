@@ -108,7 +108,7 @@ def test_a_state_of_another_form_is_refused_before_anything_starts(kind, written
     (cfg, net, optimizer), checkpoint, path = built, copy.deepcopy(written), tmp_path / "last.ckpt"
     EARLY[kind](checkpoint)
     torch.save(checkpoint, path)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
         check_training_state(check_resume(cfg, net, path), path, optimizer)
     assert str(path) in one_line(error)
 
@@ -117,7 +117,7 @@ def test_a_state_of_another_form_is_refused_before_anything_starts(kind, written
 def test_a_state_that_lightning_reads_is_one_line(kind, written, dataset, tmp_path):
     checkpoint = copy.deepcopy(written)
     LATE[kind](checkpoint)
-    with pytest.raises(ValueError, match="in the checkpoint|of the checkpoint") as error:
+    with pytest.raises(ValueError, match=r"in the checkpoint|of the checkpoint") as error:
         resumed(dataset, tmp_path, checkpoint)
     one_line(error)
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()

@@ -117,7 +117,7 @@ def test_what_slurm_is_told(meshes, tmp_path, monkeypatch, capsys):
     assert part.arguments[-4:] == ("--workers", "3", "--part", "1/4")
     assert not any(text.startswith(("--slurm", "--launcher", "--parts")) for text in part.arguments)
     (tools / "sbatch").write_text("#!/bin/sh\necho 'invalid partition specified: cpu' >&2; exit 1\n")
-    with pytest.raises(ValueError, match="sbatch refused: .*invalid partition specified: cpu"):
+    with pytest.raises(ValueError, match=r"sbatch refused: .*invalid partition specified: cpu"):
         render.main([*own, "--launcher", "slurm", *chosen])
 
 

@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_under_the_same_id(dataset, tmp_path):
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_a_missing_package_is_named_in_one_line(dataset, tmp_path, monkeypatch, name):
     monkeypatch.setattr("lgm.loggers.optional.find_spec", lambda package: None)
-    with pytest.raises(Exception) as raised:
+    with pytest.raises(Exception) as raised:  # noqa: PT011
         run_train(dataset, tmp_path, f"logger={name}")
     assert str(raised.value.__cause__).startswith(f"logger={name} needs the package {name}")
     assert "pip install 'lgm-training[logging]'" in str(raised.value.__cause__)

@@ -143,7 +143,7 @@ def test_other_numbers_of_inputs_than_in_training(ckpt, tmp_path, count):
 
 def test_too_few_pictures_say_which_option(ckpt, tmp_path):
     Shoot.of(([0.0] * 3, [0.0, 120.0, 240.0])).write_transforms(tmp_path / "set")
-    with pytest.raises(ValueError, match="it has 3 views, 4 are needed as input.*num_input_views"):
+    with pytest.raises(ValueError, match=r"it has 3 views, 4 are needed as input.*num_input_views"):
         run_evaluate(tmp_path / "set", tmp_path / "out", ckpt, *OWN)
 
 

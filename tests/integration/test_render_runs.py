@@ -153,7 +153,7 @@ def test_out_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch, kind):
     out = {"file": tmp_path / "file", "below a file": tmp_path / "file" / "r"}.get(kind, tmp_path / "r")
     if kind == "read-only":
         monkeypatch.setattr("os.access", lambda *a, **k: False)
-    with pytest.raises(ValueError, match="^--out .*; give (a|another) folder$"):
+    with pytest.raises(ValueError, match=r"^--out .*; give (a|another) folder$"):
         run(tmp_path / "a.ply", out=out)
 
 

@@ -66,7 +66,7 @@ def whole(dataset, tmp_path_factory):
 def data_ends(monkeypatch):
     original = TrainStream.__iter__
 
-    def __iter__(self):
+    def __iter__(self):  # noqa: N807
         for number, batch in enumerate(original(self)):
             if number == 5:  # two batches a step, and one is fetched ahead
                 raise Broken("of no kind")
@@ -182,7 +182,7 @@ def test_a_full_disk_is_named_by_its_file(dataset, tmp_path, monkeypatch):
     assert f"logger.csv ({tmp_path}/a/metrics.csv) cannot be written: [Errno 28]" in line
     assert "logger.csv=null" in line and "\n" not in line
     path = tmp_path / "x.json"
-    with pytest.raises(OSError) as error, path.open("w") as file:  # noqa: F841 - found by its frame
+    with pytest.raises(OSError) as error, path.open("w") as file:  # noqa: F841, PT011
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     line = fault_line(error.value)
     assert line.startswith(f"{path} cannot be written: [Errno 28]") and "MB free" in line

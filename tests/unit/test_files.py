@@ -18,7 +18,7 @@ from tests.clock import GIVE_UP_S, wait_until
 def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "folder" / "metrics.json"
     write_text(path, "old é")
-    with pytest.raises(RuntimeError), atomic(path, sync=True) as partial:
+    with pytest.raises(RuntimeError), atomic(path, sync=True) as partial:  # noqa: PT012
         partial.write_text("half of")
         assert path.read_text("utf-8") == "old é"
         raise RuntimeError

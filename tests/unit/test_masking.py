@@ -92,7 +92,7 @@ def test_errors_and_those_behind_them(monkeypatch):
             raise ValueError(f"data.path=http://u:{SECRET}@h/s is wrong") from error
     except ValueError as error:
         mask_error(error)
-        assert SECRET not in str(error) + str(error.__cause__) and "data.path=http://***@h/s" in str(error)
+        assert SECRET not in str(error) + str(error.__cause__) and "data.path=http://***@h/s" in str(error)  # noqa: PT017
     with (
         pytest.raises(ValueError, match=r"http://\*\*\*@h/s cannot be read"),
         reading(f"http://u:{SECRET}@h/s"),

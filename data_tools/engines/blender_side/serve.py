@@ -50,7 +50,7 @@ def main(folder: str, device: str) -> None:
             else:
                 np.save(command["file"], studio.draw(np.array(command["c2w"]).reshape(4, 4), command["file"]))
             answer({"done": command["do"]})
-        except Exception as error:  # noqa: BLE001 - the object's fault, told to the program that asked
+        except Exception as error:  # the object's fault, told to the program that asked
             answer({"error": f"{type(error).__name__}: {error}"})
 
 

@@ -43,7 +43,7 @@ def unpacked_view(
         rows = meshopt.decode_gltf_buffer(
             content, count, stride, packed.get("mode", "ATTRIBUTES"), packed.get("filter", "NONE")
         )
-    except Exception as error:  # noqa: BLE001 - a decoder of foreign bytes
+    except Exception as error:  # a decoder of foreign bytes
         raise UnrenderableMesh(f"{name}: can't be unpacked ({error})") from error
     return np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
 
@@ -64,6 +64,6 @@ def unpacked_draco(content: bytes) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     try:
         mesh = DracoPy.decode(content)
         faces = np.asarray(mesh.faces).reshape(-1)
-    except Exception as error:  # noqa: BLE001 - a decoder of foreign bytes
+    except Exception as error:  # a decoder of foreign bytes
         raise UnrenderableMesh(f"{DRACO}: can't be unpacked ({error})") from error
     return faces, {attribute["unique_id"]: np.asarray(attribute["data"]) for attribute in mesh.attributes}

@@ -26,7 +26,7 @@ def read_gltf(path: Path, max_triangles: int) -> Mesh:
         return _Reader(path, max_triangles).mesh()
     except (UnrenderableMesh, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - a foreign file may hold anything anywhere
+    except Exception as error:  # a foreign file may hold anything anywhere
         reason = first_line(error)
         if isinstance(error, KeyError):
             reason = f"it lacks {reason!r} where that is needed"

@@ -231,7 +231,9 @@ def blend_backward_kernel(
             row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
             mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
             r, g, b, depth = _color(row, colors, pair + first_row)
-            dx, dy, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
+            dx, dy, raw = _falloff(  # noqa: RUF059
+                mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y
+            )
             raw = tl.where(raw >= MIN_ALPHA, raw, 0.0)
             alpha = tl.minimum(raw, MAX_ALPHA)
             left = 1 - alpha

@@ -212,7 +212,7 @@ def test_a_full_disk_leaves_no_half_files(tmp_path, caplog, monkeypatch, dying_e
 
 def test_an_encoder_that_dies_while_frames_come(tmp_path, dying_encoder):
     frames = np.zeros((50, 64, 64, 3), np.uint8)
-    with pytest.raises(OSError, match=r"could not write x\.mp4 \(exit code 1\): .*No space left"):  # noqa: SIM117
+    with pytest.raises(OSError, match=r"could not write x\.mp4 \(exit code 1\): .*No space left"):  # noqa: PT012, SIM117
         with video.mp4(tmp_path / "x.mp4", 64, 10) as write:
             for _ in range(20):
                 write(frames)
@@ -227,7 +227,7 @@ def test_of_two_encoders_the_one_that_died_is_named(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setattr(video, "ffmpeg", lambda: str(program))
     frames = np.zeros((16, 64, 64, 3), np.uint8)
-    with (
+    with (  # noqa: PT012
         pytest.raises(OSError, match=r"could not write x\.mp4 \(exit code 1\): Unknown encoder"),
         video.mp4(tmp_path / "x.mp4", 64, 10) as movie,
         video.gif(tmp_path / "x.gif", 64, 10, 32, 10) as animation,
@@ -238,7 +238,7 @@ def test_of_two_encoders_the_one_that_died_is_named(tmp_path, monkeypatch):
 
 
 def test_a_renderer_that_fails_ends_the_encoder(tmp_path):
-    with pytest.raises(RuntimeError, match="out of memory"):  # noqa: SIM117
+    with pytest.raises(RuntimeError, match="out of memory"):  # noqa: PT012, SIM117
         with atomic(tmp_path / "x.mp4") as path, video.mp4(path, 64, 10) as write:
             write(np.zeros((5, 64, 64, 3), np.uint8))
             raise RuntimeError("out of memory")

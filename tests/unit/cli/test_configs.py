@@ -169,7 +169,7 @@ def test_renderers(name):
         package = {"gsplat": "gsplat", "inria": "diff_gaussian_rasterization"}[name]
         assert not (torch.cuda.is_available() and find_spec(package))
         reason = str(error.__cause__)
-        assert isinstance(error.__cause__, ValueError) and "\n" not in reason
+        assert isinstance(error.__cause__, ValueError) and "\n" not in reason  # noqa: PT017
         assert name in reason and reason.endswith("renderer=torch")
 
 
@@ -193,7 +193,7 @@ def test_a_term_that_a_run_never_reaches_loads_nothing(override):
 
 def test_a_term_set_to_null_is_left_out():
     assert set(build_loss(composed("loss.terms.alpha=null")).terms) == {"rgb"}
-    with pytest.raises(InstantiationException, match="loss.terms is empty"):
+    with pytest.raises(InstantiationException, match=r"loss.terms is empty"):
         build_loss(composed("loss.terms.alpha=null", "loss.terms.rgb=null"))
 
 
@@ -222,8 +222,8 @@ def test_loggers(choice, tmp_path):
             assert isinstance(instantiate(entry), L.pytorch.loggers.logger.Logger)
         except InstantiationException as error:
             assert not find_spec(name)
-            assert str(error.__cause__).startswith(f"logger={name} needs the package {name}")
-            assert "\n" not in str(error.__cause__)
+            assert str(error.__cause__).startswith(f"logger={name} needs the package {name}")  # noqa: PT017
+            assert "\n" not in str(error.__cause__)  # noqa: PT017
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug", "hparams_search", "launcher"])

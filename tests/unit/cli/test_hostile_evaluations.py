@@ -100,13 +100,13 @@ def test_hostile_numbers_are_one_line_wherever_they_are_read(kind, summary, tmp_
     changes = HOSTILE[kind]
     whole = {**copy.deepcopy(summary), **changes} if isinstance(changes, dict) else changes
     good, bad = written(tmp_path / "good", summary), written(tmp_path / "bad", whole)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
         compare_folders([bad, good])
     one_line(error, "bad")
     assert model_card.main([str(bad), "--out", str(tmp_path / "card")]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and SECRET not in captured.err
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
         measured([bad], {})
     one_line(error, "bad")
 
@@ -114,7 +114,7 @@ def test_hostile_numbers_are_one_line_wherever_they_are_read(kind, summary, tmp_
 @pytest.mark.parametrize("kind", VIEWS)
 def test_hostile_tables_are_one_line(kind, summary, tmp_path):
     bad = written(tmp_path / "bad", summary, views=VIEWS[kind])
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
         compare_folders([bad, bad])
     one_line(error, "bad")
 
@@ -125,8 +125,8 @@ def test_a_configuration_of_something_else(config, summary, tmp_path):
     try:
         compare_folders(folders)  # its ckpt is a label alone
     except ValueError as error:
-        assert "\n" not in str(error) and str(folders[0]) in str(error)
+        assert "\n" not in str(error) and str(folders[0]) in str(error)  # noqa: PT017
     with pytest.raises(
-        ValueError, match="a is no folder of an evaluation|a is an evaluation of other weights"
+        ValueError, match=r"a is no folder of an evaluation|a is an evaluation of other weights"
     ):
         measured(folders[:1], {})

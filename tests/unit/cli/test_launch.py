@@ -116,7 +116,7 @@ def test_a_task_that_srun_did_not_start_is_noted(monkeypatch, caplog):
 def test_one_slurm_task_where_two_processes_are_asked_for_does_not_train(monkeypatch):
     for name, value in (SLURM | {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="trainer.devices=2 .*SLURM_NTASKS=1"):
+    with pytest.raises(ValueError, match=r"trainer.devices=2 .*SLURM_NTASKS=1"):
         check_training(composed("train", "trainer=ddp_sim", "data=quickstart"))
 
 

@@ -40,7 +40,7 @@ def test_a_remainder_is_refused_with_a_number_that_works():
 def test_devices():
     assert num_devices(composed("trainer=cpu", "trainer.devices=auto")) == 1
     assert num_devices(composed("trainer=ddp8")) == 8
-    with pytest.raises(ValueError, match="trainer.devices='many'"):
+    with pytest.raises(ValueError, match=r"trainer.devices='many'"):
         num_devices(composed("trainer.devices=many"))
 
 
@@ -128,7 +128,7 @@ def test_evaluation_refuses_what_only_training_reads(types, option):
 def test_evaluation_takes_what_it_reads(types):
     options = ["data=quickstart", "data.cache_dir=x", "data.split=val", "data.max_test_objects=2"]
     cfg = types("evaluate", *options, "data.eval_batch_size=1", "ckpt=absent.ckpt")
-    with pytest.raises(FileNotFoundError, match="absent.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"absent.ckpt"):
         evaluate(cfg)
 
 

@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused_at_the_start(dataset, monkeypatch):
 
 def test_a_device_that_is_the_cpu_has_no_more_memory_than_is_free(dataset, monkeypatch):
     monkeypatch.setattr("lgm.data.sources.cache._free_memory", lambda: 1000.0)
-    with pytest.raises(ValueError, match="data/cache=gpu: .* GB, and 1e-06 GB are free on cpu"):
+    with pytest.raises(ValueError, match=r"data/cache=gpu: .* GB, and 1e-06 GB are free on cpu"):  # noqa: PT012
         source = DeviceCache(ANY).wrap(ShardSource(dataset, "train"), CPU, 0)
         list(islice(TrainStream(source, RandomViews(4, 6), 2, seed=0), 1))
 

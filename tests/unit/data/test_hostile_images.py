@@ -17,7 +17,7 @@ SHOOT = Shoot.of(MANY, size=(32, 32))
 
 
 def fault(folder, **options) -> str:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
         ImagesSource(str(folder), Keep(), **options).check(64)
     line = str(caught.value)
     assert "\n" not in line and len(line) < 1200
@@ -127,7 +127,7 @@ def test_max_megapixels_is_an_option(tmp_path):
     SHOOT.write(tmp_path)
     (tmp_path / "004.png").unlink()
     assert "data.max_megapixels=0.001" in fault(tmp_path, max_megapixels=0.001)
-    with pytest.raises(ValueError, match="data.max_megapixels=1000"):
+    with pytest.raises(ValueError, match=r"data.max_megapixels=1000"):
         ImagesSource(str(tmp_path), Keep(), max_megapixels=1000)
 
 

@@ -58,7 +58,7 @@ def index_of(*changes: dict, **more) -> str:
         "x\x1b[2J.tar",
         "\u202ex.tar",
         "\ud800.tar",
-        "ｘ.tar",
+        "ｘ.tar",  # noqa: RUF001
         "",
         "x" * 300 + ".tar",
         "index.json",
@@ -100,10 +100,10 @@ def test_a_command_gets_the_name_quoted(monkeypatch):
 
 @pytest.mark.parametrize(
     "sha256",
-    ["locks/../../p" + "0" * 51, "0" * 63, "0" * 65, "g" * 64, "0" * 64 + "\n", "", "/" * 64, "٠" * 64],
+    ["locks/../../p" + "0" * 51, "0" * 63, "0" * 65, "g" * 64, "0" * 64 + "\n", "", "/" * 64, "٠" * 64],  # noqa: RUF001
 )
 def test_a_checksum_is_64_hex_digits(sha256):
-    with pytest.raises(ValueError, match="index.json gives shard 'a.tar' sha256=.*, expected 64 hex digits"):
+    with pytest.raises(ValueError, match=r"index.json gives shard 'a.tar' sha256=.*, expected 64 hex digits"):
         parse_index(index_of({"sha256": sha256}), "index.json")
 
 
@@ -182,7 +182,7 @@ def test_a_set_whose_name_has_blanks_is_read_through_a_command(tmp_path):
 def test_an_index_has_a_longest_size(tmp_path, monkeypatch, place):
     monkeypatch.setattr("lgm.data.sources.shards.MOST_INDEX_BYTES", 500)
     folder = write_dataset(tmp_path / "set")
-    with (
+    with (  # noqa: PT012
         bad_server() as server,
         pytest.raises(FileNotFoundError, match=r"index.json has \d+ bytes, more than the 500"),
     ):
@@ -276,7 +276,7 @@ def test_the_tools_of_a_folder_believe_no_counts_that_its_files_deny(command, op
     try:
         code = command.main([str(folder), "--workers", "1", *options])
     except ValueError as error:
-        assert "shard train-000000.tar: " in str(error)  # told of what lies there
+        assert "shard train-000000.tar: " in str(error)  # told of what lies there  # noqa: PT017
     else:
         assert code == 1 and f"index.json says {names.MOST_BYTES}" in capsys.readouterr().out
     assert tracemalloc.get_traced_memory()[1] < 1 << 28

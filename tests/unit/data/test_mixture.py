@@ -150,5 +150,5 @@ def test_from_the_command_line(folders):
     module = build_datamodule(cfg, num_workers=1)
     module.check("fit", num_devices=8)
     assert module.make_source(split="train").shares == [0.75, 0.25]
-    with pytest.raises(ValueError, match="data.max_train_objects=3 is for one data set"):
+    with pytest.raises(ValueError, match=r"data.max_train_objects=3 is for one data set"):
         build_datamodule(cfg, max_train_objects=3).check("fit")

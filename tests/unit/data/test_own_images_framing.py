@@ -335,7 +335,7 @@ def test_a_phones_heic_is_read_or_named(tmp_path):
         from pillow_heif import register_heif_opener
     except ImportError:
         path.write_bytes(b"\0\0\0\x18ftypheic")
-        with pytest.raises(BrokenSample, match="1.heic needs pillow-heif to be read: pip install"):
+        with pytest.raises(BrokenSample, match=r"1.heic needs pillow-heif to be read: pip install"):
             load(tmp_path, azimuths_deg=[0, 180])
         return
     register_heif_opener()

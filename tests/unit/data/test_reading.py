@@ -85,7 +85,7 @@ def test_a_name_that_stands_twice_and_a_tar_that_ends_early(tmp_path):
         source.load(0, 0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
     source = ShardSource(tmp_path)
-    with pytest.raises(BrokenSample, match="'object-1': .* pictures but 10 cameras"):
+    with pytest.raises(BrokenSample, match=r"'object-1': .* pictures but 10 cameras"):
         source.load(0, 1)
 
 
@@ -148,7 +148,7 @@ def test_evaluation_deals_objects_not_shards(tmp_path, num_consumers):
     for rank in range(num_consumers):
         stream = EvalStream(source, HeldOutViews(4), 1, rank, num_consumers, max_objects=6)
         shares.append([uid for batch in stream for uid in batch.uids])
-    assert sum(shares, []) == [f"object-{i:03d}" for i in range(6)]
+    assert [uid for share in shares for uid in share] == [f"object-{i:03d}" for i in range(6)]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert set(opened) == {"train-000000.tar"}  # nothing behind the last wanted object
 

@@ -237,7 +237,9 @@ def test_the_probe_before_a_run_allows_what_the_run_would(tmp_path, fault):
     folder = broken_dataset(tmp_path, fault)
     source = ShardSource(folder)
     assert len(source.check(64, max_broken_fraction=0.1)) == 3, "one of any set may be lost"
-    with pytest.raises(ValueError, match="object-1.*; mend or repack the data set, or raise data.max_broken"):
+    with pytest.raises(
+        ValueError, match=r"object-1.*; mend or repack the data set, or raise data.max_broken"
+    ):
         source.check(64, max_broken_fraction=0.0)
     take(TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.1), 9)
 
@@ -256,7 +258,7 @@ def test_how_many_broken_objects_a_run_puts_up_with():
         with pytest.raises(ValueError, match=f"{most + 1} of {most + 1} objects are broken"):
             counter.bad(most, BrokenSample("x"))
     large = BrokenCounter(0.01, 1_000_000)  # long before its ten thousandth
-    with pytest.raises(ValueError, match="5 of 5 objects"):
+    with pytest.raises(ValueError, match="5 of 5 objects"):  # noqa: PT012
         for number in range(10):
             large.bad(number, BrokenSample("x"))
 
@@ -283,7 +285,7 @@ def test_a_split_that_names_what_is_not_there(tmp_path):
     index = json.loads((folder / "index.json").read_text())
     index["splits"]["train"] = ["object-000", "nobody"]
     (folder / "index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="names 1 shards or objects that are not there, e.g. 'nobody'"):
+    with pytest.raises(ValueError, match=r"names 1 shards or objects that are not there, e.g. 'nobody'"):
         ShardSource(folder, "train")
 
 
@@ -419,5 +421,5 @@ def test_pictures_that_cannot_be_decoded_are_found_before_a_run_starts(tmp_path)
         lambda split: ShardSource(folder, split), RandomViews(4, 6), HeldOutViews(4), micro_batch_size=1,
         max_broken_fraction=0.0,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="object-1.*view 0 cannot be decoded"):
+    with pytest.raises(ValueError, match=r"object-1.*view 0 cannot be decoded"):
         module.check("test")

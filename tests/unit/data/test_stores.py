@@ -217,7 +217,7 @@ def test_a_command_that_hangs(dataset, tmp_path, monkeypatch):
 
 def test_a_full_disk_is_no_trouble_of_the_server(line):
     before = line.connections
-    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="data.cache_dir"):
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match=r"data.cache_dir"):
         urls.fetch("s3://private/a/set/train-000000.tar", Unseekable(full))
     assert line.connections == before + 1
 

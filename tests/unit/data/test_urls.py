@@ -101,7 +101,7 @@ def test_a_server_that_refuses(server, tmp_path):
     assert len(server.requests) == 1
     source = ShardSource(server.url, "train", tmp_path, ANY)
     server.moods = ["404"]
-    with pytest.raises(BrokenSample, match="train-000000.tar: HTTP 404"):
+    with pytest.raises(BrokenSample, match=r"train-000000.tar: HTTP 404"):
         source.load(0, 0)
     server.moods = ["500"] * 3
     with pytest.raises(BrokenSample, match=r"HTTP 500 .*, 3 times in a row"):
@@ -124,7 +124,7 @@ def test_a_shard_that_is_another_than_the_index_says(server, tmp_path):
     shard = folder / "train-000000.tar"
     content = shard.read_bytes()
     shard.write_bytes(content[:3000] + b"x" + content[3001:])
-    with pytest.raises(BrokenSample, match="its sha256 is not the one in index.json"):
+    with pytest.raises(BrokenSample, match=r"its sha256 is not the one in index.json"):
         source.load(0, 0)
     shard.write_bytes(content[:-1024])
     with pytest.raises(BrokenSample, match=r"has \d+ bytes, index.json says \d+"):
@@ -213,9 +213,9 @@ def test_commands_and_other_schemes(dataset, tmp_path, monkeypatch):
     assert len(ShardSource(f"pipe:cat {dataset}/{{}}", "val", tmp_path, ANY).check(9)) == 2
     with pytest.raises(ValueError, match="does not say where the file's name goes"):
         ShardSource("pipe:cat /data/set", None, tmp_path, ANY)
-    with pytest.raises(FileNotFoundError, match="data.path=pipe:no-such-program"):
+    with pytest.raises(FileNotFoundError, match=r"data.path=pipe:no-such-program"):
         ShardSource("pipe:no-such-program {} 2>/dev/null", None, tmp_path, ANY)
-    with pytest.raises(FileNotFoundError, match="odd://a/index.json cannot be opened"):
+    with pytest.raises(FileNotFoundError, match=r"odd://a/index.json cannot be opened"):
         ShardSource("odd://a", None, tmp_path, ANY)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="needs the program 'gsutil', which is not installed"):

@@ -79,7 +79,7 @@ def test_the_window_of_a_hundred_spiral_views_is_the_released_programs(rng):
 
 def test_the_window_leaves_out_canonical_views_wherever_they_stand(rng):
     record = cameras(24)
-    moved = list(range(4, 14)) + [0, 1, 2, 3] + list(range(14, 24))  # in the middle of the spiral
+    moved = [*range(4, 14), 0, 1, 2, 3, *range(14, 24)]  # in the middle of the spiral
     record = CameraRecord(record.fov_y_deg, record.c2w[moved], (10, 11, 12, 13))
     seen = {view for _ in range(200) for view in WindowViews(4, 8).choose(record, rng).input}
     assert seen == {8, 9, 14, 15, 16, 17, 18}  # 8 to 14 of the 20 on the spiral

@@ -343,7 +343,7 @@ def test_intrinsics_that_a_layout_does_not_read_are_refused(tmp_path):
     _, pictures, c2w, fov_y_deg = posed()[0]
     write_zero123(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
     (tmp_path / "a" / "intrinsics.npy").touch()
-    with pytest.raises(ValueError, match="intrinsics.npy is not read by this layout; give --fov"):
+    with pytest.raises(ValueError, match=r"intrinsics.npy is not read by this layout; give --fov"):
         adapted(tmp_path, "zero123", tmp_path / "out")
 
 

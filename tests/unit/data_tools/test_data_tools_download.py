@@ -156,7 +156,7 @@ def test_lvis_choice_and_unknown_uids(server, tmp_path, capsys):
     with pytest.raises(ValueError, match="'table' is no LVIS category; like it: coffee_table"):
         objaverse(server, tmp_path / "a", "--lvis", "table")
     (tmp_path / "other.txt").write_text("28/151384\n")
-    with pytest.raises(ValueError, match="none of 1 uids is in Objaverse 1.0"):
+    with pytest.raises(ValueError, match=r"none of 1 uids is in Objaverse 1.0"):
         objaverse(server, tmp_path / "a", "--uids", str(tmp_path / "other.txt"))
 
 
@@ -205,7 +205,7 @@ def test_without_ranges_a_cut_file_starts_again(server, tmp_path):
 def test_a_file_that_changed_between_two_attempts_is_not_mixed(server, tmp_path):
     server.files["/a.glb"] = glb(0, 4000)
     server.trouble["/a.glb"] = ["cut!"]
-    with pytest.raises(FetchError, match="cut|connection"):
+    with pytest.raises(FetchError, match=r"cut|connection"):
         fetcher().fetch(f"{server.url}/a.glb", tmp_path / "a.glb")
     assert (tmp_path / "a.glb.partial").stat().st_size > 1000
     server.files["/a.glb"], server.trouble["/a.glb"] = glb(1, 4000), []
@@ -228,7 +228,7 @@ def test_wrong_checksum_and_other_content(server, tmp_path):
         "/b.glb": b"version https://git-lfs.github.com/spec/v1\n",
         "/c.glb": b"{}",
     }
-    with pytest.raises(FetchError, match="sha256 is .*, expected 00"):
+    with pytest.raises(FetchError, match=r"sha256 is .*, expected 00"):
         fetcher().fetch(f"{server.url}/a.glb", tmp_path / "a.glb", sha256="00")
     assert server.requests["/a.glb"] == 1, "the same bytes would come again"
     with pytest.raises(FetchError, match="Git LFS pointer"):
@@ -249,10 +249,10 @@ def test_without_a_network_there_is_one_line(tmp_path, capsys, refusing):
         ValueError, match=r"cannot fetch http.*object-paths.json.gz: connection refused; check"
     ):
         download.main(["objaverse", "--all", "--base-url", refusing, "--out", str(tmp_path), *FAST])
-    with pytest.raises(ValueError, match="sketchfab.parquet: connection refused"):
+    with pytest.raises(ValueError, match=r"sketchfab.parquet: connection refused"):
         download.main(["xl", "--base-url", refusing, "--out", str(tmp_path), *FAST])
     (tmp_path / "urls.txt").write_text("".join(f"{refusing}/{i}.glb\n" for i in range(50)))
-    with pytest.raises(ValueError, match="no server can be reached, e.g. .*: connection refused"):
+    with pytest.raises(ValueError, match=r"no server can be reached, e.g. .*: connection refused"):
         download.main(["urls", str(tmp_path / "urls.txt"), "--out", str(tmp_path), *FAST])
     assert capsys.readouterr().out == ""
 
@@ -261,7 +261,7 @@ def test_a_network_that_goes_away_ends_the_run(server, tmp_path, capsys, refusin
     server.files["/a.glb"] = glb(0)
     urls = [f"{server.url}/a.glb", *(f"{refusing}/{i}.glb" for i in range(60))]
     (tmp_path / "urls.txt").write_text("\n".join(urls))
-    with pytest.raises(ValueError, match="no connection for the last 20 objects .* again to go on"):
+    with pytest.raises(ValueError, match=r"no connection for the last 20 objects .* again to go on"):  # noqa: PT012
         options = ("--workers", "1", "--retries", "0")
         download.main(["urls", str(tmp_path / "urls.txt"), "--out", str(tmp_path / "out"), *FAST, *options])
     assert len(list((tmp_path / "out").glob("*.glb"))) == 1

@@ -87,7 +87,7 @@ def test_sidecars_get_their_group_and_lose_a_wrong_one(tmp_path, capsys):
 
 
 def test_mistakes_in_grouping_are_named(tmp_path):
-    with pytest.raises(ValueError, match="--tolerance 2.0 must lie"):
+    with pytest.raises(ValueError, match=r"--tolerance 2.0 must lie"):
         group.main([str(tmp_path), "--tolerance", "2"])
     for name in ("a", "b"):
         (tmp_path / f"{name}.obj").write_text("")
@@ -120,10 +120,10 @@ def test_the_page_of_authors(tmp_path, capsys):
     assert "| [CC-BY-3.0](https://creativecommons.org/licenses/by/3.0/) | 1 |" in text
     first, second = "| a |  | unknown | unknown | val |", "| b | Bed \\| wide | Ann | CC-BY-3.0 | train |"
     assert text.index(first) < text.index(second)
-    with pytest.raises(FileNotFoundError, match="give a folder of data_tools.pack"):
+    with pytest.raises(FileNotFoundError, match=r"give a folder of data_tools.pack"):
         attribution.main([str(tmp_path), "--out", str(out)])
 
 
 def test_paths_of_the_page_are_checked(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="index.json does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"index.json does not exist"):
         attribution.read_objects(tmp_path)

@@ -197,7 +197,7 @@ def test_finished_shards_are_not_written_again(renders, uninterrupted, tmp_path,
     assert pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"]) == 0
     assert not written and "complete before: 119 objects" in capsys.readouterr().out
     (out / first[0]).unlink()
-    with pytest.raises(ValueError, match="missing or not of .* remove .*index.json"):
+    with pytest.raises(ValueError, match=r"missing or not of .* remove .*index.json"):
         pack.main([str(renders), "--out", str(out), *OPTIONS, "--workers", "1"])
 
 
@@ -213,7 +213,7 @@ def test_changed_renders_and_other_options_are_refused(renders, tmp_path):
             pack.main([*command, *options])
     shutil.rmtree(copied / "object-003")
     with pytest.raises(
-        ValueError, match="begun with 120 objects, now there are 119.*renders or their splits"
+        ValueError, match=r"begun with 120 objects, now there are 119.*renders or their splits"
     ):
         pack.main(command)
 
@@ -236,7 +236,7 @@ def test_renders_that_changed_since_are_refused(renders, tmp_path, monkeypatch, 
         for out in ("half", "whole", "older")
     )
     assert pack.main(whole) == pack.main(older) == 0
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match="No space"):
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="No space"):  # noqa: PT012
         patch.setattr(pack_jobs, "write_shard", full_after(1))
         pack.main(half)
     assert len(list((tmp_path / "half").glob("*.tar"))) == 1
@@ -249,7 +249,7 @@ def test_renders_that_changed_since_are_refused(renders, tmp_path, monkeypatch, 
     else:
         changed.write_text(changed.read_text().replace("Ann", "Bob").replace("49.1", "50.1"))
     for command in (half, whole):
-        with pytest.raises(ValueError, match="begun with other renders.*metadata, cameras or pictures"):
+        with pytest.raises(ValueError, match=r"begun with other renders.*metadata, cameras or pictures"):
             pack.main(command)
     # As a version that did not note what the renders held left them.
     for out in ("half", "older"):
@@ -258,7 +258,7 @@ def test_renders_that_changed_since_are_refused(renders, tmp_path, monkeypatch, 
         del settings["content_digest"]
         path.write_text(json.dumps(settings))
     assert pack.main(older) == 0
-    with pytest.raises(ValueError, match="begun by an older version.* another --out"):
+    with pytest.raises(ValueError, match=r"begun by an older version.* another --out"):
         pack.main(half)
 
 
@@ -288,5 +288,5 @@ def test_shards_are_planned_evenly():
 
 def test_a_full_disk_is_one_line(renders, tmp_path, monkeypatch):
     monkeypatch.setattr(pack_jobs, "write_shard", full_after(0))
-    with pytest.raises(ValueError, match="train-000000.tar: .*No space left.* run the same command again"):
+    with pytest.raises(ValueError, match=r"train-000000.tar: .*No space left.* run the same command again"):
         pack.main([str(renders), "--out", str(tmp_path / "out"), *OPTIONS, "--workers", "1"])

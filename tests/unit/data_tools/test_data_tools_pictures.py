@@ -45,5 +45,5 @@ def test_splits_keep_groups_together_and_lists_are_followed(tmp_path):
     assert moved.items() <= dict.fromkeys(("u0", "u1", "u2", "u3"), "val").items()  # with all of their group
     with pytest.raises(ValueError, match="puts 'u2' into 'train' and others of its group 'g0' into 'val'"):
         arrange(uids, groups.__getitem__, parse_fractions("train=0.8,val=0.2"), assignment)
-    with pytest.raises(ValueError, match="'u2'.*not rendered"):
+    with pytest.raises(ValueError, match=r"'u2'.*not rendered"):
         arrange(["u1", "u3"], groups.__getitem__, None, {"u1": "val", "u2": "val"})

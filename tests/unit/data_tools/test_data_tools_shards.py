@@ -350,7 +350,7 @@ def test_an_index_says_how_its_pictures_were_made(renders, tmp_path, capsys, cha
 
 
 def test_folder_without_index_is_one_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="index.json does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"index.json does not exist"):
         verify.main([str(tmp_path)])
 
 
@@ -394,7 +394,7 @@ def test_pack_refuses_what_makes_no_sense(renders, tmp_path):
         with pytest.raises(ValueError, match=message):
             pack_into(renders, tmp_path / "out", *options)
     folder = pack_into(renders, tmp_path / "out")
-    with pytest.raises(ValueError, match="holds shards already, packed with render=.* now"):
+    with pytest.raises(ValueError, match=r"holds shards already, packed with render=.* now"):
         pack_into(renders, folder, "--lossless")
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "a.tar").write_bytes(b"")

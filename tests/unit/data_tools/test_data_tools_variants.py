@@ -100,7 +100,7 @@ def test_a_companion_stands_on_the_ground_or_on_top(tmp_path, on_top):
     with pytest.raises(UnrenderableMesh, match="24 triangles, more than --max-triangles 20"):
         load_mesh(table, "box", np.eye(4), 20, [companion])
     cup.write_bytes(b"")
-    with pytest.raises(UnrenderableMesh, match="cup.ply beside it: empty file"):
+    with pytest.raises(UnrenderableMesh, match=r"cup.ply beside it: empty file"):
         load_mesh(table, "box", np.eye(4), ANY, [companion])
 
 

@@ -62,7 +62,7 @@ def redirect(place: str, rest: bytes = b"Content-Length: 0\r\n\r\n") -> bytes:
 def test_a_redirect_to_anything_but_http_is_refused(target, tmp_path):
     with (
         raw_server(lambda _: [redirect(target)]) as server,
-        pytest.raises(FetchError, match="redirects to .*, expected http"),
+        pytest.raises(FetchError, match=r"redirects to .*, expected http"),
     ):
         fetcher().fetch(f"{server.url}/a.bin", tmp_path / "a.bin")
     assert len(server.heads) == 1
@@ -107,7 +107,7 @@ def _slowly(line: bytes):
 def test_the_head_of_an_answer_ends_in_time(answer, tmp_path):
     with (
         raw_server(answer) as server,
-        pytest.raises(FetchError, match="no answer in time|was cut; 2 attempts"),
+        pytest.raises(FetchError, match=r"no answer in time|was cut; 2 attempts"),
     ):
         fetcher(timeout_s=0.2).fetch(f"{server.url}/a.bin", tmp_path / "a.bin")
 
@@ -191,7 +191,7 @@ def test_a_mirrors_table_does_not_choose_where_we_write(table, tmp_path, capsys)
             assert download.main(arguments) == 1
             assert "failed u1: " in capsys.readouterr().out
         except ValueError as error:
-            assert "none of 1 uids" in str(error)
+            assert "none of 1 uids" in str(error)  # noqa: PT017
     assert not list(tmp_path.rglob("*escaped*"))
 
 

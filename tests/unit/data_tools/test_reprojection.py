@@ -291,7 +291,7 @@ def test_the_command_passes_the_bundled_set_and_tests_a_sample(tmp_path, capsys)
     assert verify.main([str(QUICKSTART), "--workers", "1", "--sample", "0.3"]) == 0
     tested = int(capsys.readouterr().out.partition(" tested objects")[0].rpartition(" ")[2])
     assert 10 < tested < 35
-    with pytest.raises(ValueError, match="--sample 1.5 must lie"):
+    with pytest.raises(ValueError, match=r"--sample 1.5 must lie"):
         verify.main([str(QUICKSTART), "--sample", "1.5"])
 
 

@@ -142,7 +142,7 @@ def test_a_broken_shard_is_one_line(many):
     content = (many / "c.tar").read_bytes()
     (many / "c.tar").write_bytes(content[: len(content) // 2])
     for options in ([], ["--sample", "7"]):
-        with pytest.raises(ValueError, match="shard c.tar: .*; run data_tools.verify"):
+        with pytest.raises(ValueError, match=r"shard c.tar: .*; run data_tools.verify"):
             stats.main([str(many), "--workers", "1", *options])
 
 

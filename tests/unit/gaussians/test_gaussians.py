@@ -100,7 +100,7 @@ def test_ply_of_what_is_no_number_is_refused(tmp_path, field, value):
 def test_ply_of_nothing_that_can_be_seen_is_refused(tmp_path):
     gaussians = random_gaussians()
     gaussians.opacities[:] = 0.001
-    with pytest.raises(ValueError, match="no Gaussian is left to write, of 50; lower min_opacity=0.005"):
+    with pytest.raises(ValueError, match=r"no Gaussian is left to write, of 50; lower min_opacity=0.005"):
         save_ply(gaussians, tmp_path / "g.ply")
     assert not list(tmp_path.iterdir())
     save_ply(gaussians, tmp_path / "g.ply", min_opacity=0.0)
@@ -117,10 +117,10 @@ def test_ply_keeps_saturated_opacities_finite(tmp_path):
 def test_ply_of_several_scenes_or_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="one scene"):
         save_ply(random_gaussians(2), tmp_path / "g.ply")
-    with pytest.raises(FileNotFoundError, match="nothing.ply"):
+    with pytest.raises(FileNotFoundError, match=r"nothing.ply"):
         load_ply(tmp_path / "nothing.ply")
     (tmp_path / "text.ply").write_text("hello")
-    with pytest.raises(ValueError, match="text.ply"):
+    with pytest.raises(ValueError, match=r"text.ply"):
         load_ply(tmp_path / "text.ply")
     (tmp_path / "mesh.ply").write_text(
         "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"

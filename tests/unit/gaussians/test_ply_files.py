@@ -138,11 +138,11 @@ def test_compressed_agrees_with_another_reader(tmp_path):
 def test_compressed_without_gsplat_or_gaussians_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gsplat.exporter", None)
     monkeypatch.setitem(sys.modules, "gsplat", None)
-    with pytest.raises(ValueError, match="needs gsplat .* pip install gsplat"):
+    with pytest.raises(ValueError, match=r"needs gsplat .* pip install gsplat"):
         save_compressed_ply(one(), tmp_path / "g.ply")
     monkeypatch.undo()
     pytest.importorskip("gsplat", reason="gsplat writes compressed files, and is not installed")
-    with pytest.raises(ValueError, match="no Gaussian is left .* lower min_opacity=0.9"):
+    with pytest.raises(ValueError, match=r"no Gaussian is left .* lower min_opacity=0.9"):
         save_compressed_ply(one(), tmp_path / "g.ply", min_opacity=0.9)
 
 

@@ -106,7 +106,7 @@ def test_without_a_key_there_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_mode_that_there_is_not(tmp_path):
-    with pytest.raises(ValueError, match="logger.wandb.mode=of must be one of online, offline"):
+    with pytest.raises(ValueError, match=r"logger.wandb.mode=of must be one of online, offline"):
         WandbLog(tmp_path, mode="of")
 
 

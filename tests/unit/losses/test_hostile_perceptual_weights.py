@@ -43,7 +43,7 @@ def test_a_trunk_of_something_else_is_one_line(kind, is_zip, tmp_path):
         name: tensor for name, tensor in weights_by_recipe("alex").items() if name.startswith("features.0.")
     }
     torch.save({**small, **CHANGES[kind]}, path, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
         TRUNKS["alex"].load(path)
     line = str(error.value)
     assert "\n" not in line and str(path) in line and "weights_only" not in line and RAN == []
@@ -52,7 +52,7 @@ def test_a_trunk_of_something_else_is_one_line(kind, is_zip, tmp_path):
 def test_a_compressed_archive_is_one_line(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * (1 << 24))
-    with pytest.raises(ValueError, match="a.pth .*compressed"):
+    with pytest.raises(ValueError, match=r"a.pth .*compressed"):
         TRUNKS["alex"].load(tmp_path / "a.pth")
 
 

@@ -153,7 +153,7 @@ def test_an_attribution_names_the_line_that_is_none(tmp_path, line):
     shard = {"name": "a.tar", "samples": 1, "bytes": 2048, "sha256": "0" * 64}
     (tmp_path / "index.json").write_text(json.dumps({"version": 1, "shards": [shard]}))
     (tmp_path / "objects.jsonl").write_text(f"{line}\n")
-    with pytest.raises(ValueError, match="objects.jsonl line 1"):
+    with pytest.raises(ValueError, match=r"objects.jsonl line 1"):
         attribution.read_objects(tmp_path)
 
 

@@ -169,7 +169,7 @@ def test_targets_at_one_distance_are_no_targets_at_random_ones():
         ValueError, match=r"stand 1.5 to 1.5 from the centre, targets at distances of 1.5 to 2.8"
     ):
         RandomTargets(4, [1.5, 2.8]).choose(record, [0], np.random.default_rng(0))
-    with pytest.raises(ValueError, match="8 views besides inputs .* 9 are needed"):
+    with pytest.raises(ValueError, match=r"8 views besides inputs .* 9 are needed"):
         RandomTargets(9, [1.5, 2.8]).choose(record, [0], np.random.default_rng(0))
     assert len(RandomTargets(8, [1.5, 1.5]).choose(record, [0], np.random.default_rng(0))) == 8
 
@@ -187,7 +187,7 @@ def test_a_short_trajectory_gives_distinct_views_or_none():
     sampler = instantiate(composed("lgm_window").protocol.views)
     choice = sampler.choose(short, np.random.default_rng(0))
     assert len({*choice.input, *choice.target}) == 8
-    with pytest.raises(ValueError, match="trajectory of 6 views has none left within 0.08"):
+    with pytest.raises(ValueError, match=r"trajectory of 6 views has none left within 0.08"):
         sampler.choose(cameras([0.0] * 6, [60.0 * i for i in range(6)]), np.random.default_rng(0))
 
 

@@ -74,7 +74,7 @@ def test_xformers_that_is_missing_or_broken_gets_one_line(fault, tmp_path, monke
         (tmp_path / "xformers").mkdir()
         (tmp_path / "xformers" / "__init__.py").write_text(fault)
         monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="pip install xformers.*attention=sdpa") as error:
+    with pytest.raises(ValueError, match=r"pip install xformers.*attention=sdpa") as error:
         LGM(**MICRO, attention="xformers")
     assert "\n" not in str(error.value)
 

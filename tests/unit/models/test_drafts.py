@@ -65,7 +65,7 @@ def test_points_lie_within_all_silhouettes_and_cover_the_object():
 def test_pictures_that_are_not_over_white_have_no_hull():
     cameras = ring()
     grey = torch.full((1, 4, 3, SIZE, SIZE), 0.5)
-    seen_from, pictures, points = drawn(cameras, grey)
+    _, pictures, points = drawn(cameras, grey)
     assert (pictures == 1).all() and points.isfinite().all()
 
 
@@ -90,7 +90,7 @@ def test_the_network_takes_drafts_as_further_views():
 def test_drafts_are_of_the_hull():
     with pytest.raises(ValueError, match=r"draft_elevations_deg=\[90.0\] .* anchors='hull', not 'pixels'"):
         LGM(**TINY, anchors="pixels", draft_elevations_deg=[90.0])
-    with pytest.raises(ValueError, match="-100.0"):
+    with pytest.raises(ValueError, match=r"-100.0"):
         LGM(**TINY, anchors="hull", draft_elevations_deg=[-100.0])
 
 

@@ -174,7 +174,7 @@ def doors(training, evaluation):
 
 def refused(door, path: Path) -> str:
     """The line with which a door refuses a file."""
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
         door(path)
     line = str(error.value)
     assert "\n" not in line and SECRET not in line and path.name in line and len(line) < 1000, line

@@ -13,7 +13,7 @@ from lgm.multiview.prompt_image import centred_over_white
 pytest.importorskip("diffusers", reason="pipelines need diffusers, which is not installed")
 pytest.importorskip("transformers", reason="pipelines need transformers, which is not installed")
 
-from tests.multiview_components import write_pipeline  # noqa: E402
+from tests.multiview_components import write_pipeline
 
 STEPS = {"num_steps": 2, "size": 64}
 

@@ -104,9 +104,9 @@ def test_what_broke_off_goes_on_where_it_was(hub, tmp_path):
     file = "unet/diffusion_pytorch_model.safetensors"
     hub.files[file] = bytes(24 << 20)
     hub.cut[file] = 21 << 20  # the client keeps what it has in pieces of 10 MB
-    folder, log = fetch(hub, tmp_path)
+    folder, _ = fetch(hub, tmp_path)
     if folder.startswith("error:"):  # a client that does not ask again by itself: the same command goes on
-        folder, log = fetch(hub, tmp_path)
+        folder, _ = fetch(hub, tmp_path)
     assert Path(folder, file).read_bytes() == hub.files[file]
     assert [start for name, start in hub.fetched if name == file][-1] >= 10_000_000
 

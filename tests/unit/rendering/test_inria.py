@@ -97,9 +97,9 @@ def test_inrias_own_version_is_refused(package, monkeypatch):
 
 
 def test_a_machine_without_it_gets_one_line(monkeypatch):
-    with pytest.raises(ValueError, match="torch sees none here; choose renderer=torch"):
+    with pytest.raises(ValueError, match="torch sees none here; choose renderer=torch"):  # noqa: PT012
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         InriaRenderer()
-    with pytest.raises(ValueError, match="is not installed .research and evaluation only.: pip install"):
+    with pytest.raises(ValueError, match=r"is not installed .research and evaluation only.: pip install"):  # noqa: PT012
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         InriaRenderer()

@@ -119,5 +119,5 @@ def test_doors(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(ValueError, match="triton draws on GPUs and the Gaussians are on cpu"):
         renderer(Gaussians.from_packed(packed), cameras, height, width)
-    with pytest.raises(ValueError, match="max_gib=0 must be at least 0.01"):
+    with pytest.raises(ValueError, match=r"max_gib=0 must be at least 0.01"):
         TritonRenderer(max_gib=0)

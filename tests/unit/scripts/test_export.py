@@ -116,7 +116,7 @@ def test_numbers_of_other_weights_are_refused(net, tmp_path):
     with pytest.raises(ValueError, match=r"again is a second evaluation by protocol canonical4"):
         measured([folder, evaluation(tmp_path / "again", tensors)], tensors)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty is no folder of an evaluation: .*metrics.json"):
+    with pytest.raises(ValueError, match=r"empty is no folder of an evaluation: .*metrics.json"):
         measured([tmp_path / "empty"], tensors)
     for file, content in {
         "metrics.json": "[]",

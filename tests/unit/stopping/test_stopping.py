@@ -41,7 +41,7 @@ def test_at_once_where_nothing_is_to_be_saved(number):
 
 
 def test_what_tolerates_errors_does_not_tolerate_a_stop():
-    with pytest.raises(RunStopped), stopping.handled():
+    with pytest.raises(RunStopped), stopping.handled():  # noqa: PT012
         try:
             send()
         except Exception:
@@ -101,7 +101,7 @@ def test_a_stop_that_a_destructor_swallows_is_raised_at_the_next_batch():
         def __del__(self):
             send()
 
-    with pytest.raises(RunStopped), stopping.handled():
+    with pytest.raises(RunStopped), stopping.handled():  # noqa: PT012
         del_me = Swallows()
         del del_me
         with stopping.waiting_for_data(alone=True):
