@@ -67,7 +67,7 @@ def reading(
     """
     try:
         yield
-    except (Named, FileNotFoundError, *passing):
+    except (Named, FileNotFoundError, *passing):  # type: ignore[misc]
         raise
     except Exception as error:
         name = shown(what)

@@ -132,7 +132,7 @@ def mask_logs() -> None:
             record.exc_text = masked("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
         return record
 
-    make_masked_record.is_masking = True
+    make_masked_record.is_masking = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(make_masked_record)
 
 

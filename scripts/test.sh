@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests. Makes .venv first where there is none.
+# Style (ruff) and types (mypy), then the tests. Makes .venv first where there is none.
 #
 #   bash scripts/test.sh [pytest arguments]          the fast ones: 12 minutes at most on two cores
 #   bash scripts/test.sh --all [pytest arguments]    the slow ones too
@@ -11,6 +11,13 @@ cd "$(dirname "$0")/.."
 source scripts/environment.sh
 prepare_environment "render,objaverse,logging,docs,test"
 prepare_opengl
+
+.venv/bin/python -m ruff check --quiet .
+.venv/bin/python -m ruff format --quiet --check . || {
+    echo "error: not formatted; .venv/bin/python -m ruff format ." >&2
+    exit 1
+}
+.venv/bin/python -m mypy
 
 select=(-m "not slow")
 if [ "${1:-}" = "--all" ]; then

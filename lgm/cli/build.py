@@ -28,9 +28,11 @@ from lgm.training.precision import HALVES, HalfWeights
 log = logging.getLogger(__name__)
 
 # Keys of `data` that the datamodule takes as they are.
-_DATA_OPTIONS = ("micro_batch_size", "eval_batch_size", "num_workers", "train_split", "val_split", "split")
-_DATA_OPTIONS += ("max_train_objects", "max_val_objects", "max_test_objects")
-_DATA_OPTIONS += ("max_broken_fraction", "probe_objects")
+_DATA_OPTIONS = (
+    *("micro_batch_size", "eval_batch_size", "num_workers", "train_split", "val_split", "split"),
+    *("max_train_objects", "max_val_objects", "max_test_objects"),
+    *("max_broken_fraction", "probe_objects"),
+)
 
 
 Config = Mapping[str, Any]  # a plan's, or a composed one

@@ -50,8 +50,14 @@ _PLAIN_KEY = re.compile(r"\+{0,2}[A-Za-z_][\w.@/:-]*")
 _STRUCTURED = re.compile(r"""[\[{'"]|(?:choice|range|interval|glob|sort|shuffle|tag|str|int|float|bool)\(""")
 _KEPT = ("", "null", "???")
 _FULL_ERROR, _OUR_FULL_ERROR = "HYDRA_FULL_ERROR", "LGM_FULL_ERROR"
-_NOISE = ("See https://hydra.cc", "full_key:", "object_type=", "Config search path:", "provider=")
-_NOISE += ("To append to your config",)  # which turns a misspelt key into one without effect
+_NOISE = (
+    "See https://hydra.cc",
+    "full_key:",
+    "object_type=",
+    "Config search path:",
+    "provider=",
+    "To append to your config",  # which turns a misspelt key into one without effect
+)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -48,7 +48,7 @@ def fault_line(error: BaseException) -> str | None:
         )
     if isinstance(error, ValueError | OSError | InstantiationException | OmegaConfBaseException):
         return one_line(error)
-    if _could_not_load(error):
+    if isinstance(error, ImportError) and _could_not_load(error):
         return _loading_line(error)
     return None
 
@@ -154,5 +154,5 @@ def quieten_side_shows() -> None:
         log.warning("%s has ended: %s", name, first_line(args.exc_value))
         log.debug("%s", name, exc_info=args.exc_value)
 
-    logging.Handler.handleError = say_once
+    logging.Handler.handleError = say_once  # type: ignore[method-assign, assignment]
     threading.excepthook = say_of_thread

@@ -194,7 +194,7 @@ def is_first_process() -> bool:
     try:
         if MPIEnvironment.detect():
             return MPIEnvironment().global_rank() == 0
-        names = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "JSM_NAMESPACE_RANK")
+        names: tuple[str, ...] = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "JSM_NAMESPACE_RANK")
         if SLURMEnvironment.detect():
             names += ("SLURM_PROCID",)
         return all((_number(name) or 0) == 0 for name in names)

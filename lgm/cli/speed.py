@@ -17,7 +17,7 @@ def apply_speed(cfg: DictConfig) -> None:
     given = {key: override.partition("=")[2] for override, key in typed() or []}
     kernels = kernels_for(cfg.speed, None)
     if "speed" in given:
-        kernels_for(cfg.speed, given.get("model.net.kernels"), "model.net.kernels")
+        kernels_for(cfg.speed, given.get("model.net.kernels"), "model.net.kernels")  # type: ignore[arg-type]
     for key in ("compile", "graph"):
         if cfg.speed == "eager" and cfg.train[key]:
             raise ValueError(f"speed=eager is train.{key}=false and train.{key}=true is set; leave one out")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lgm.doctor.caches import compiled_extensions, torch_home
-from lgm.doctor.finding import Finding, with_type
+from lgm.doctor.finding import Finding, State, with_type
 
 _GIB = 2**30
 _LITTLE_MEMORY = 6 * _GIB
@@ -44,7 +44,7 @@ def _folder(what: str, path: Path, advice: str, essential: bool = False) -> Find
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"written")
     except OSError as error:
-        state = "broken" if essential else "warning"
+        state: State = "broken" if essential else "warning"
         return Finding(what, state, f"{path} cannot be written to ({with_type(error)})", advice)
     free = shutil.disk_usage(there).free
     found = f"{path}: {free / _GIB:.0f} GiB free"

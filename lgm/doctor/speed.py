@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from lgm.doctor.finding import Finding, with_type
+from lgm.doctor.finding import Finding, State, with_type
 
 _SECONDS = 1.0  # for each of them, after a first call
 _MOST_REPEATS = 20
@@ -44,12 +44,12 @@ def renderers() -> Iterator[Finding]:
                 return renderer(Gaussians.from_packed(packed), cameras, size, size).images
 
             difference = float((draw() - reference).detach().abs().max())
-            milliseconds = _median_ms(lambda draw=draw: draw().sum().backward())
+            milliseconds = _median_ms(lambda draw=draw: draw().sum().backward())  # type: ignore[misc]
         except ValueError as error:
             yield Finding(what, "missing", "cannot be used here", str(error))
             continue
         except Exception as error:
-            state = "broken" if name == "torch" else "warning"
+            state: State = "broken" if name == "torch" else "warning"
             yield Finding(what, state, f"fails ({with_type(error)})", "choose another renderer=")
             continue
         scene = f"{num:,} Gaussians, 4 pictures of {size}², {device}"
@@ -81,7 +81,7 @@ def attentions() -> Iterator[Finding]:
         except ValueError as error:
             yield Finding(what, "missing", "cannot be used here", str(error))
         except Exception as error:
-            state = "broken" if name == "sdpa" else "warning"
+            state: State = "broken" if name == "sdpa" else "warning"
             yield Finding(what, state, f"fails ({with_type(error)})", "choose another attention=")
         else:
             shape = f"{tokens:,} tokens of {channels} channels, {str(dtype).removeprefix('torch.')}, {device}"

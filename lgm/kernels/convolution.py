@@ -61,7 +61,7 @@ class _Convolution(torch.autograd.Function):
         x, own, weight = ctx.saved_tensors
         grad_y = grad_y.contiguous(memory_format=torch.channels_last)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        grad_x, grad_weight = convolution_gradients(
+        grad_x, grad_weight = convolution_gradients(  # type: ignore[misc]
             grad_y, x, own, *ctx.options, needs_x=needs_x, needs_weight=needs_weight
         )
         if grad_x is not None:

@@ -65,7 +65,7 @@ class WandbLog(Logger):
 
     @property
     def name(self) -> str:
-        return self._options["project"]
+        return str(self._options["project"])
 
     @property
     def version(self) -> str | None:

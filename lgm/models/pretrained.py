@@ -137,7 +137,7 @@ def _of_safetensors(path: Path, choice: WeightChoice, network: MakeNetwork | Non
     )
     if config is not None:
         check_shapes(config, shapes)
-    return Weights(read_safetensors(path), config, path, kind, training, metrics)
+    return Weights(read_safetensors(path), config, path, kind, training, metrics)  # type: ignore[arg-type]
 
 
 def _of_checkpoint(path: Path, choice: WeightChoice, network: MakeNetwork | None) -> Weights:

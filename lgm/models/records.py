@@ -143,7 +143,8 @@ def check_training(training: Any) -> dict[str, Any]:
     as of `check_run`, whose network is a name alone."""
     if not isinstance(training, dict):
         raise ValueError(f"its record of the training is {type(training).__name__}, not named values")
-    level, known, kept = training, {}, None
+    known: dict[str, Any] = {}
+    level, kept = training, None
     for _ in range(_MOST_STARTS):
         facts = plain({key: value for key, value in level.items() if key not in ("config", "before")})
         if "config" in level:

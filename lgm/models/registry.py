@@ -15,7 +15,7 @@ from lgm.models.network import Network
 MakeNetwork = Callable[..., Network]  # a class, or a function
 
 # What a record may name, under every name that it has had; the first is today's.
-NETWORKS: dict[str, MakeNetwork] = {"lgm.models.LGM": LGM, "lgm.models.lgm.LGM": LGM}
+NETWORKS: dict[str, type[Network]] = {"lgm.models.LGM": LGM, "lgm.models.lgm.LGM": LGM}
 COMPUTED_BY = ("attention", "kernels")  # arguments that are no part of an architecture
 DEFAULT = "lgm.models.LGM"  # of records that name none
 _SHOWN = 5

@@ -75,7 +75,7 @@ class DiffusionViews:
         self.takes_image, self.licence, self.sha256 = takes_image, licence, sha256
         self.background = background
         self.prompt_border = prompt_border
-        self.options = {
+        self.options: dict[str, Any] = {
             "guidance_scale": guidance_scale,
             "num_steps": num_steps,
             "negative_prompt": negative_prompt,

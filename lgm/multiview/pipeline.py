@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,7 @@ class MultiViewPipeline:
             for number, latents in enumerate(steps, 1):
                 latents = latents[:, :num_views]
                 if on_step is not None:
-                    on_step(number, num_steps, lambda latents=latents: self.decode(latents))
+                    on_step(number, num_steps, partial(self.decode, latents))
         return self.decode(latents)
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """Choosing a back end by name."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from torch import Tensor
@@ -48,7 +48,7 @@ def make_renderer(name: str = "auto") -> Renderer:
 
     Raises ValueError in one line for a name that is unknown or cannot be used here.
     """
-    backends = {"auto": AutoRenderer, **BACKENDS}
+    backends: dict[str, Callable[[], Renderer]] = {"auto": AutoRenderer, **BACKENDS}
     if name not in backends:
         raise ValueError(f"renderer name={name!r} is unknown; choose one of {', '.join(backends)}")
     return backends[name]()

@@ -117,7 +117,7 @@ def _scaled_axes(gaussians: Gaussians) -> tuple[Vector, Vector, Vector]:
         (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)),
     )
     scales = (scale[:, None] for scale in gaussians.scales.unbind(-1))
-    return tuple(
+    return tuple(  # type: ignore[return-value]
         tuple(entry * scale for entry in column) for column, scale in zip(columns, scales, strict=True)
     )
 

@@ -83,7 +83,7 @@ def layers(
     if total <= max_intersections:
         visible = len(order) if total else 0
         lists = (x[:visible] for x in (order, ends, counts))
-        yield _bin(boxes, grid, Layer(*lists, None, None, None, None, total, is_first=True, is_last=True))
+        yield _bin(boxes, grid, Layer(*lists, None, None, None, None, total, is_first=True, is_last=True))  # type: ignore[call-arg, misc]
         return
     steps = torch.arange(1, total // max_intersections + 2, device=ends.device) * max_intersections
     # A pair alone never exceeds a layer: it touches at most the tiles of one picture.

@@ -85,7 +85,8 @@ class Turntable(ObjectHook):
         self.frames_per_call = frames_per_call
 
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
-        batch, background = prediction.batch, self.background
+        batch = prediction.batch
+        background: Sequence[float] = self.background
         if background is None:
             background = [1.0, 1.0, 1.0] if batch.background is None else batch.background[scene].tolist()
         gaussians = prediction.gaussians.scene(scene)

@@ -87,13 +87,13 @@ def _lenses(path: Path) -> dict[str, Lens]:
         values = [0.0 if place is None else parameters[place] for place in places]
         if not all(1 <= side <= _MAX_SIDE for side in (width, height)):
             raise BrokenSample(f"{where} has an image of {width:g} × {height:g}")
-        lenses[camera] = Lens(*values[:4], round(width), round(height), tuple(values[4:]))
+        lenses[camera] = Lens(*values[:4], round(width), round(height), tuple(values[4:]))  # type: ignore[call-arg, arg-type]
     return lenses
 
 
 def _images(path: Path) -> list[tuple[str, str, np.ndarray, str]]:
     """Name, camera and camera-to-world pose of each picture, and where it is written."""
-    images = []
+    images: list[tuple[str, str, np.ndarray, str]] = []
     for number, line in _lines(path):
         where = f"{path} line {number}"
         words = line.split(maxsplit=9)

@@ -145,7 +145,10 @@ def _open(
             return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=known)
     except UnidentifiedImageError as error:  # whose own text says where in memory the bytes lie
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        kinds = {None: "no image that this program reads", FORMATS: "neither WebP nor PNG"}
+        kinds: dict[tuple[str, ...] | None, str] = {
+            None: "no image that this program reads",
+            FORMATS: "neither WebP nor PNG",
+        }
         found = kinds.get(formats) or f"no {' or '.join(known)}"
         raise kind(f"{what} cannot be decoded: {size} bytes, {found}") from error
 

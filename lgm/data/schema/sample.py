@@ -130,8 +130,8 @@ def parse_cameras(text: str | bytes, uid: str, at_origin: bool = True) -> Camera
             raise broken(f"lacks a readable c2w: {shown(repr(content.get('c2w')))}")
         fov_y_deg, canonical_inputs = float(fov_y_deg), tuple(indices)
         poses = np.asarray(content["c2w"])
-    if fault := fov_fault(fov_y_deg):
-        raise broken(f"has fov_y_deg={fault}")
+    if wrong := fov_fault(fov_y_deg):
+        raise broken(f"has fov_y_deg={wrong}")
     if poses.ndim != 2 or poses.shape[1] != 16 or len(poses) == 0 or poses.dtype.kind not in "iuf":
         raise broken(f"has c2w of shape {poses.shape}, expected 16 numbers for each view")
     c2w = poses.astype(np.float64).reshape(-1, 4, 4)

@@ -144,4 +144,4 @@ class _HTTPHandler(urllib.request.HTTPHandler):
 
 class _HTTPSHandler(urllib.request.HTTPSHandler):
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_HTTPSConnection, request, context=self._context)
+        return self.do_open(_HTTPSConnection, request, context=self._context)  # type: ignore[attr-defined]

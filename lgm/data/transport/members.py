@@ -56,7 +56,7 @@ class ShardMembers:
         uid = None
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                tar.members = []  # or a record of half a kilobyte would stay for each file
+                tar.members = []  # type: ignore[attr-defined]  # or a record of half a kilobyte would stay for each file
                 if fault := member_fault(member, end):
                     raise BrokenSample(fault)
                 prefix, key = base_plus_ext(member.name)

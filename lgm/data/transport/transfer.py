@@ -12,6 +12,7 @@ import time
 import urllib.error
 from collections.abc import Callable
 from contextlib import closing, suppress
+from io import BufferedReader
 from typing import BinaryIO
 
 import webdataset
@@ -190,7 +191,7 @@ class _Complaint:
         lines = self._end.decode(errors="replace").split("\n")
         return next((f": {shown(line.strip())}" for line in reversed(lines) if line.strip()), "")
 
-    def _read(self, stderr: BinaryIO) -> None:
+    def _read(self, stderr: BufferedReader) -> None:
         with stderr:
             while chunk := stderr.read1(_CHUNK):
                 self._end = (self._end + chunk)[-_COMPLAINT:]

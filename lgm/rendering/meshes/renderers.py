@@ -138,7 +138,7 @@ class TritonMeshRenderer(MeshRenderer):
     def _shade(self, *inputs: object) -> tuple[Tensor, ...]:
         from lgm.rendering.meshes import triton_visibility
 
-        return triton_visibility.shade(*inputs)
+        return triton_visibility.shade(*inputs)  # type: ignore[arg-type]
 
 
 @cache

@@ -96,7 +96,7 @@ class GeneratedSource(Source):
     def shard_sizes(self) -> list[int]:
         return [len(self._inputs)]
 
-    def check(self, *args: Any, **kwargs: Any) -> list[OwnPictures]:
+    def check(self, *args: Any, **kwargs: Any) -> list[OwnPictures]:  # type: ignore[override]
         """Images can be opened, and the generator is ready; no view is generated for that."""
         for item in self._inputs:
             if isinstance(item, Path):
