@@ -1,6 +1,5 @@
 """Images on disk to 3D Gaussians, in Python: what `evaluate.py data=images` writes as gaussians.ply.
 
-from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.inference import reconstruct
 gaussians = reconstruct("my_chair")["my_chair"]  # front.png, right.png, back.png, left.png
 """
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.data.sources.images.background import Background, Rembg
 from lgm.data.sources.images.recentring import Recenter
 from lgm.data.sources.images.source import ImagesSource
