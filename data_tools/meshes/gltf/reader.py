@@ -106,6 +106,8 @@ class _Reader:
         colors = _colors(triangles.attributes.get("COLOR_0"))
         if colors is not None and material.is_blended and colors[:, 3].min(initial=1.0) < 0.98:
             drawn = replace(drawn, alpha_mode="blend")
+        if colors is not None and drawn.base_image is not None and _is_mostly_black(colors):
+            self._document.notes.append("COLOR_0 is black at most vertices, and so is the texture there")
 
         def of_corners(values: np.ndarray | None) -> np.ndarray | None:
             """[V, n] to [F, 3, n], repeated for each instance, in the order of each triangle's corners."""
@@ -208,3 +210,8 @@ def _flat_normals(positions: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     normals = (normals / np.where(length > 0, length, 1.0)).astype(np.float32)
     return np.repeat(normals[:, None], 3, axis=1)
+
+
+def _is_mostly_black(colors: np.ndarray) -> bool:
+    """colors: [V, 4] linear. Programs of games keep masks in them, which the format multiplies with."""
+    return bool(np.mean(colors[:, :3].max(axis=1) < 0.01) > 0.5)

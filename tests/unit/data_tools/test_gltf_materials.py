@@ -346,3 +346,14 @@ def test_a_factor_that_is_no_number_is_refused(tmp_path):
     file.node(file.primitive(file.add("materials", pbrMetallicRoughness=factor)))
     with pytest.raises(UnrenderableMesh, match="a material has NaN or infinity for a factor"):
         read(file, tmp_path)
+
+
+def test_vertex_colours_that_blacken_a_texture_are_noted(tmp_path):
+    for value, count in ((0.0, 1), (0.5, 0)):
+        file = GltfFile()
+        colors = file.accessor(np.full((len(UV), 4), value))
+        file.node(
+            file.primitive(file.textured(color(9, 80, 200)), TEXCOORD_0=file.accessor(UV), COLOR_0=colors)
+        )
+        notes = read(file, tmp_path).notes
+        assert len(notes) == count and all("COLOR_0 is black at most vertices" in note for note in notes)
