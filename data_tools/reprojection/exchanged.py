@@ -16,7 +16,7 @@ from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.colors import color_errors
 
 # The larger of the two errors after the exchange, as a share of that before; and by how much it falls
-# (colours in 0..1). Measured on 819 pieces of furniture and 75 bundled objects: see data_tools/README.md.
+# (colours in 0..1). Measured on 819 pieces of furniture and 75 bundled objects: docs/data-tools/verify.md.
 _CLEAR_RATIO, _CLEAR_GAIN = 0.75, 0.006
 _NO_WORSE_RATIO = 0.9
 # After the exchange errors are at most so many times the median picture's.

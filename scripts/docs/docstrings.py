@@ -1,8 +1,8 @@
 """Docstrings of this project on the pages: `name: what it is` lines become a list.
 
-A docstring here names its arguments or fields in lines of their own, as `size: height and width in pixels`, with
-the lines that go on indented. Markdown would run them together. mkdocstrings loads this file as an extension of
-griffe, which reads the sources without importing them.
+A docstring here names its arguments or fields in lines of their own, as `size: height and width in pixels`,
+with the lines that go on indented. Markdown would run them together. mkdocstrings loads this file as an
+extension of griffe, which reads the sources without importing them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class NamedLines(griffe.Extension):
 
 
 def as_list(docstring: str) -> str:
-    """The same text, each `name: …` line outside of the first one as an item; shapes and code stay as they are."""
+    """The same text, each `name: …` line but the first as an item of a list."""
     lines, out, in_item = docstring.splitlines(), [], False
     for number, line in enumerate(lines):
         match = _NAMED.match(line) if number else None

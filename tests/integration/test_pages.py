@@ -54,7 +54,7 @@ BASES = [
     ("evaluate", ["ckpt=x", "data=images", "data.path=x", "data/background=white"]),
     ("evaluate", ["ckpt=x", "data=prompts", "data.prompts=[x]", "multiview=mvdream"]),
 ]
-# Of Hydra, pip, the launchers of PyTorch and Slurm; and of the original program, which one page translates.
+# Of Hydra, pip, ruff, PyTorch's and Slurm's launchers, and the original program, which one page translates.
 FLAGS_OF_OTHERS = set(
     re.findall(
         r"\S+",
@@ -63,7 +63,7 @@ FLAGS_OF_OTHERS = set(
         --batch_size --lr
         --lambda_lpips --gradient_accumulation_steps --gradient_clip --mixed_precision
         --prob_grid_distortion --prob_cam_jitter --output_size --num_views --num_workers --input_size
-        --down_channels --fovy --cam_radius --data_mode --fancy_video --config_file --shm-size""",
+        --down_channels --fovy --cam_radius --data_mode --fancy_video --config_file --shm-size --check""",
     )
 )
 
