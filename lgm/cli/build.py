@@ -162,13 +162,14 @@ def save_config(config: Config, run_dir: Path) -> None:
 def made(spec: Any, **further: Any) -> Any:
     """What a part of the configuration describes by its `_target_`; None for None.
 
-    spec: plain values, which are taken as they are: `${` in a text of a plan is a text's.
+    spec: plain values; `${` in an argument that is a text is the text's.
     """
-    return instantiate(spec if isinstance(spec, DictConfig) else _literal(spec), **further)
+    # Twice: Hydra resolves what it is given, and reads the result once more.
+    return instantiate(spec if isinstance(spec, DictConfig) else _literal(_literal(spec)), **further)
 
 
 def _literal(value: Any) -> Any:
-    """Values that OmegaConf, which Hydra reads them through, gives back as they were."""
+    """Values that OmegaConf gives back as they were."""
     if isinstance(value, Mapping):
         return {key: _literal(item) for key, item in value.items()}
     if isinstance(value, list):
