@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_tools.command import run_command
-from data_tools.variants import is_variant
+from data_tools.shared.command import run_command
+from data_tools.shared.variants import is_variant
 from lgm.data.schema.sample import INDEX_NAME, TABLE_NAME, json_object, parse_index
 from lgm.errors import reading, shown
 from lgm.files import write_text

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_tools.command import make_folder, run_command
-from data_tools.naming import is_uid, make_uid
-from data_tools.sources import SIDECAR_SUFFIX
+from data_tools.shared.command import make_folder, run_command
+from data_tools.shared.naming import is_uid, make_uid
+from data_tools.shared.sources import SIDECAR_SUFFIX
 
 CATALOGUE_NAME = "PluginFurnitureCatalog.properties"
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\(.)")

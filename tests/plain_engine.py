@@ -8,7 +8,7 @@ import numpy as np
 
 from data_tools.engines import Engine
 from data_tools.meshes.load import load_mesh
-from data_tools.plan import RenderPlan
+from data_tools.shared.plan import RenderPlan
 
 
 class PlainEngine(Engine):

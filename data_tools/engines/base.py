@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_tools.plan import RenderPlan
+from data_tools.shared.plan import RenderPlan
 
 # Short names; any other engine is named by its dotted path, `package.module.Class`.
 ENGINES = {

@@ -17,12 +17,12 @@ from data_tools.engines.blender_process import BlenderFault, BlenderProcess, fin
 from data_tools.engines.coincident import set_apart
 from data_tools.engines.hdri import check_hdri, check_radiance
 from data_tools.engines.textures import texture_pixels, within_its_edges
-from data_tools.lights import environment
 from data_tools.meshes.images import MAX_TEXTURE_SIZE
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.normals import face_normals
 from data_tools.meshes.surfaces import Sampler, Surface
-from data_tools.plan import RenderPlan
+from data_tools.shared.lights import environment
+from data_tools.shared.plan import RenderPlan
 
 DEFAULT_SAMPLES = 32
 

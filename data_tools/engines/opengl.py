@@ -16,7 +16,7 @@ from data_tools.engines.extent import Extent
 from data_tools.engines.gpu_surfaces import GpuSurface, TextureCache
 from data_tools.engines.passes import Passes
 from data_tools.meshes.load import load_mesh
-from data_tools.plan import RenderPlan
+from data_tools.shared.plan import RenderPlan
 
 MAX_SAMPLES = 8
 DEFAULT_SUPERSAMPLE = 2

@@ -16,7 +16,7 @@ from data_tools.meshes.ply import read_ply
 from data_tools.meshes.shells import mark_shells
 from data_tools.meshes.stl import read_stl
 from data_tools.meshes.surfaces import Mesh, Surface, UnrenderableMesh, too_many_triangles
-from data_tools.variants import Companion
+from data_tools.shared.variants import Companion
 from lgm.cameras.canonical import OBJECT_RADIUS
 from lgm.errors import reading, shown
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_tools.colors import srgb_to_linear
 from data_tools.meshes.beside import decode_lines, open_texture
 from data_tools.meshes.images import to_rgba
 from data_tools.meshes.surfaces import Material, Sampler, image_alpha_mode
+from data_tools.shared.colors import srgb_to_linear
 
 # Options before a map's file name and how many words follow at most; of numbers there may be fewer.
 _NUMBER_OPTIONS = {"-o": 3, "-s": 3, "-t": 3, "-mm": 2, "-bm": 1, "-boost": 1, "-texres": 2}

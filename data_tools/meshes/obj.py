@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.colors import srgb_to_linear
 from data_tools.meshes.beside import IMAGE_SUFFIXES, find_beside, open_texture, same_stem
 from data_tools.meshes.mtl import MtlMaterial, read_materials
 from data_tools.meshes.named_files import library_names
@@ -23,6 +22,7 @@ from data_tools.meshes.surfaces import (
     colored_alpha_mode,
     image_alpha_mode,
 )
+from data_tools.shared.colors import srgb_to_linear
 
 _WHITE = (1.0, 1.0, 1.0, 1.0)
 

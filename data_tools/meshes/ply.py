@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_tools.colors import srgb_to_linear
 from data_tools.meshes.beside import IMAGE_SUFFIXES, open_texture, same_stem
 from data_tools.meshes.named_files import ply_textures
 from data_tools.meshes.ply_elements import Ragged, read_elements
@@ -25,6 +24,7 @@ from data_tools.meshes.surfaces import (
     image_alpha_mode,
     too_many_triangles,
 )
+from data_tools.shared.colors import srgb_to_linear
 
 _POLYGONS = ("vertex_indices", "vertex_index", "vertex_indexes", "indices")
 _COLORS = (

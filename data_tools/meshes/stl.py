@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.colors import srgb_to_linear
 from data_tools.meshes.surfaces import (
     UNCOLORED,
     Material,
@@ -17,6 +16,7 @@ from data_tools.meshes.surfaces import (
     colored_alpha_mode,
     too_many_triangles,
 )
+from data_tools.shared.colors import srgb_to_linear
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("word", "<u2")])
 _HEADER_BYTES = 84

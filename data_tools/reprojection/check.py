@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_tools.decoded import UndecodablePicture
 from data_tools.reprojection.judge import Verdict, judge
 from data_tools.reprojection.outlines import find_outlines
-from data_tools.shard_reader import Sample
+from data_tools.shared.decoded import UndecodablePicture
+from data_tools.shared.shard_reader import Sample
 from lgm.data.schema.sample import BrokenSample, check_sample
 
 # From this share of the objects on, a mistake is the set's and not single objects'.

@@ -26,9 +26,9 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 import lgm
-from data_tools.pictures import encode
-from data_tools.shard_reader import read_samples
-from data_tools.shard_writer import write_shard
+from data_tools.pack.images import encode
+from data_tools.shared.shard_reader import read_samples
+from data_tools.shared.shard_writer import write_shard
 from lgm.cli.runtime import keep_freed_memory
 from lgm.data.schema.decode import decode_rgba
 from lgm.data.schema.sample import INDEX_NAME, Index, view_key

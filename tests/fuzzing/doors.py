@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 
 from data_tools import attribution
-from data_tools.decoded import UndecodablePicture, decode_picture
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.surfaces import UnrenderableMesh
-from data_tools.shard_reader import ShardFault, read_samples
-from data_tools.stats import Drawing, ShardPart, choose, count_shard
-from data_tools.stats_page import page as stats_page
-from data_tools.tally import Tally
-from data_tools.verify import check_shard, read_index, render_faults, split_faults
+from data_tools.shared.decoded import UndecodablePicture, decode_picture
+from data_tools.shared.shard_reader import ShardFault, read_samples
+from data_tools.stats.command import Drawing, ShardPart, choose, count_shard
+from data_tools.stats.page import page as stats_page
+from data_tools.stats.tally import Tally
+from data_tools.verify.command import check_shard, read_index, render_faults, split_faults
 from lgm.callbacks.evaluation.objects import object_dir
 from lgm.cameras import Cameras, canonicalise, plucker_rays
 from lgm.data.schema.decode import decode_depths, decode_rgba

@@ -19,7 +19,7 @@ import trimesh
 from data_tools.engines import EngineUnavailable, make_engine
 from data_tools.engines.blender import BlenderEngine
 from data_tools.engines.blender_process import PATH_VARIABLE, BlenderFault, find_blender
-from data_tools.plan import make_plan
+from data_tools.shared.plan import make_plan
 from tests.clock import wait_until
 from tests.gltf_files import GltfFile
 from tests.hdri_files import write_hdr

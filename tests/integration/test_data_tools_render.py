@@ -17,11 +17,12 @@ pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-tr
 
 import trimesh
 
-from data_tools import pack, render
 from data_tools.engines import EngineUnavailable, make_engine
 from data_tools.engines.extent import Extent
-from data_tools.plan import make_plan
-from data_tools.variants import part_uids
+from data_tools.pack import command as pack
+from data_tools.render import command as render
+from data_tools.shared.plan import make_plan
+from data_tools.shared.variants import part_uids
 from lgm.cameras import Cameras
 from lgm.data.schema.sample import check_sample
 

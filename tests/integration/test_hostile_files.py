@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from data_tools import attribution, stats, verify
-from data_tools.command import run_command
+from data_tools import attribution
+from data_tools.shared.command import run_command
+from data_tools.stats import command as stats
+from data_tools.verify import command as verify
 from tests.datasets import sample_files, write_index, write_shard
 from tests.integration.running import MICRO, SHORT, run_script
 from tests.own_pictures import Shoot

@@ -13,9 +13,10 @@ pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-tr
 
 import trimesh
 
-from data_tools import launcher, render
 from data_tools.engines import EngineUnavailable, make_engine
-from data_tools.launcher import Call, launcher_parser, own_arguments, submit
+from data_tools.render import command as render
+from data_tools.render import launcher
+from data_tools.render.launcher import Call, launcher_parser, own_arguments, submit
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_a_part_that_fails_is_named(meshes, tmp_path, capsys):
 
 def test_submitit_runs_the_parts(meshes, tmp_path, capsys, monkeypatch):
     pytest.importorskip("submitit", reason="submitit is missing; pip install 'lgm-training[cluster]'")
-    monkeypatch.setenv("PYTHONPATH", str(Path(render.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(render.__file__).parents[2]))
     out = tmp_path / "renders"
     calls = [Call("data_tools.render", (*arguments(meshes, out), "--part", f"{k}/2")) for k in (1, 2)]
     options = slurm_options("--slurm-wait", "--slurm-cpus", "1", "--slurm-mem-gb", "1")

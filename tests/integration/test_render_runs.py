@@ -16,11 +16,12 @@ pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-trai
 
 import trimesh
 
-from data_tools import render, renders
-from data_tools.identity import CHANGED, OTHER, SAME, compare, describe
-from data_tools.notes import kind_of
-from data_tools.plan import make_plan
-from data_tools.render_worker import make_renderer
+from data_tools.render import command as render
+from data_tools.render.worker import make_renderer
+from data_tools.shared import renders
+from data_tools.shared.identity import CHANGED, OTHER, SAME, compare, describe
+from data_tools.shared.notes import kind_of
+from data_tools.shared.plan import make_plan
 from tests.forked import Forked, run_program
 
 PROGRAM = Path(render.__file__)
@@ -165,7 +166,7 @@ def test_out_on_a_file_leaves_every_tool_with_2(tmp_path, tool):
     Image.new("RGBA", (8, 8)).save(tmp_path / "000.png")
     np.save(tmp_path / "000.npy", np.eye(4)[:3])
     given = {"render": ["a.ply"], "pack": ["r"], "adapt": [".", "--layout", "zero123"]}[tool]
-    done = run_program(PROGRAM.with_name(f"{tool}.py"), *given, "--out", "file/x", cwd=tmp_path)
+    done = run_program(PROGRAM.parents[1] / tool / "__main__.py", *given, "--out", "file/x", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: --out file/x lies below file"), done.stderr
     assert done.stderr.count("\n") == 1
 

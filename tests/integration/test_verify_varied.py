@@ -14,8 +14,8 @@ import trimesh
 from trimesh import creation
 
 from data_tools.engines import EngineUnavailable, make_engine
-from data_tools.plan import make_plan
 from data_tools.reprojection import find_outlines, judge
+from data_tools.shared.plan import make_plan
 
 NUM_VIEWS = 20
 OPENGL = np.array([1.0, -1.0, -1.0, 1.0])

@@ -63,7 +63,7 @@ def test_what_lights_nothing_is_refused(radiance, reason):
 )
 def test_options_that_make_no_sense_together(tmp_path, options, reason):
     pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
-    from data_tools import render
+    from data_tools.render import command as render
 
     (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     with pytest.raises(ValueError, match=reason):

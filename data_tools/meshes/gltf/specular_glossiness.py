@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from data_tools.colors import linear_to_srgb, srgb_to_linear
+from data_tools.shared.colors import linear_to_srgb, srgb_to_linear
 
 _DIELECTRIC = 0.04  # what all that is no metal reflects
 _ROWS_AT_ONCE = 64

@@ -156,7 +156,7 @@ def json_object(text: str | bytes, what: str) -> dict[str, Any]:
 
 def uid_fault(uid: str) -> str | None:
     """What keeps a name from being a uid, or None. Any printable name will do: pages, tables and folders make
-    theirs of it; data_tools.pack takes fewer (`data_tools.naming`)."""
+    theirs of it; data_tools.pack takes fewer (`data_tools.shared.naming`)."""
     if len(uid) > _LONGEST_UID:
         return f"its uid has {len(uid)} characters, expected {_LONGEST_UID} at most; rename its files"
     if not uid.isprintable():

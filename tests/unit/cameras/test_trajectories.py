@@ -7,8 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from data_tools.plan import make_plan
-from data_tools.trajectories import TRAJECTORIES
+from data_tools.shared.plan import make_plan
+from data_tools.shared.trajectories import TRAJECTORIES
 from lgm.cameras import orbit_poses, spiral_angles
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools import pack, verify
 from data_tools.engines.base import ViewPasses
-from data_tools.plan import make_plan
-from data_tools.renders import check_settings, write_object
+from data_tools.pack import command as pack
+from data_tools.shared.plan import make_plan
+from data_tools.shared.renders import check_settings, write_object
+from data_tools.verify import command as verify
 from lgm.data.schema.decode import decode_depths
 from lgm.data.schema.sample import BrokenSample
 from lgm.data.sources.shards import ShardSource

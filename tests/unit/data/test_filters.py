@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from data_tools import pack, verify
+from data_tools.pack import command as pack
+from data_tools.verify import command as verify
 from lgm.cli.build import build_datamodule
 from lgm.data.schema.sample import table_line
 from lgm.data.sources.filters import Filters

@@ -5,7 +5,8 @@ import tracemalloc
 
 import pytest
 
-from data_tools import stats, verify
+from data_tools.stats import command as stats
+from data_tools.verify import command as verify
 from lgm.data.schema import names
 from lgm.data.schema.sample import ShardInfo, parse_index
 from lgm.data.sources import table

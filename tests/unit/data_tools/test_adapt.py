@@ -15,13 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from data_tools import adapt, pack, verify
-from data_tools.layouts import LAYOUTS, base, gobjaverse, lgm, nerf_synthetic, zero123
-from data_tools.shard_reader import read_samples
+from data_tools.adapt import command as adapt
+from data_tools.adapt.layouts import LAYOUTS, base, gobjaverse, lgm, nerf_synthetic, zero123
+from data_tools.pack import command as pack
+from data_tools.shared.shard_reader import read_samples
+from data_tools.verify import command as verify
 from lgm.cameras.conventions import opencv_to_opengl, y_up_to_z_up
 from lgm.data.schema.sample import parse_cameras
 
-SHARD = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart" / "train-000003.tar"
+SHARD = Path(verify.__file__).parents[2] / "lgm" / "assets" / "quickstart" / "train-000003.tar"
 NUM_OBJECTS = 4
 
 

@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("requests", reason="requests is missing; pip install 'lgm-training[objaverse]'")
 
-from data_tools import download
-from data_tools.downloads.fetch import Fetcher, FetchError, FetchOptions
-from data_tools.downloads.lists import read_captions, read_uids
-from data_tools.sources import find_meshes, read_metadata
+from data_tools.download import command as download
+from data_tools.download.fetch import Fetcher, FetchError, FetchOptions
+from data_tools.download.lists import read_captions, read_uids
+from data_tools.shared.sources import find_meshes, read_metadata
 from tests.clock import wait_until
 from tests.forked import Forked
 from tests.web_server import bad_server, nowhere

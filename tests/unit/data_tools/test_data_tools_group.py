@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[mesh]'")
 import trimesh
 
-from data_tools import attribution, group
+from data_tools import attribution
+from data_tools.group import command as group
 from data_tools.meshes.signature import distance, near_pairs, signature
 from lgm.data.schema.sample import Index, ShardInfo
 

@@ -10,13 +10,13 @@ from PIL import Image
 
 pytest.importorskip("trimesh", reason="trimesh is missing; pip install 'lgm-training[mesh]'")
 
-from data_tools.colors import linear_to_srgb, srgb_to_linear
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.mtl import texture_names
 from data_tools.meshes.normals import crease_normals, face_normals
 from data_tools.meshes.obj import read_obj
 from data_tools.meshes.polygons import triangulate
 from data_tools.meshes.surfaces import UnrenderableMesh, image_alpha_mode
+from data_tools.shared.colors import linear_to_srgb, srgb_to_linear
 
 ANY = 10**9
 SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"

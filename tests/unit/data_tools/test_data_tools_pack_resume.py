@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools import pack, pack_jobs, verify
-from data_tools.pack_jobs import plan_shards
+from data_tools.pack import command as pack
+from data_tools.pack import jobs as pack_jobs
+from data_tools.pack.jobs import plan_shards
+from data_tools.verify import command as verify
 from lgm.data.schema.sample import parse_index
 from tests.clock import wait_until
 from tests.forked import Forked

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.pictures import downscale, encode, fill_transparent
-from data_tools.splits import arrange, parse_fractions, read_assignment
+from data_tools.pack.images import downscale, encode, fill_transparent
+from data_tools.shared.splits import arrange, parse_fractions, read_assignment
 
 
 def test_lossy_pictures_keep_alpha_and_the_outline():

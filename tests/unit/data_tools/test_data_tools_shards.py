@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from data_tools import pack, stats, verify
 from data_tools.engines.base import engine_class
-from data_tools.plan import make_plan
-from data_tools.renders import check_settings, is_complete, write_object
+from data_tools.pack import command as pack
+from data_tools.shared.plan import make_plan
+from data_tools.shared.renders import check_settings, is_complete, write_object
+from data_tools.stats import command as stats
+from data_tools.verify import command as verify
 from lgm.cameras import orbit_poses
 from lgm.data.schema.sample import parse_cameras, parse_index
 from lgm.files import file_sha256
@@ -430,7 +432,7 @@ def test_stats_and_sheet(renders, tmp_path, capsys):
 
 
 def test_the_bundled_set_verifies(capsys):
-    folder = Path(pack.__file__).parents[1] / "lgm" / "assets" / "quickstart"
+    folder = Path(pack.__file__).parents[2] / "lgm" / "assets" / "quickstart"
     command = [str(folder), "--workers", "1", "--no-reprojection"]  # that: test_reprojection.py
     assert verify.main(command) == 0, capsys.readouterr().out
     index = verify.read_index(folder)

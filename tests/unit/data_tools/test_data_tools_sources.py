@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import sweethome3d, worker_pool
-from data_tools.naming import is_uid, make_uid
-from data_tools.sources import find_meshes, read_metadata
-from data_tools.worker_pool import Lost, WorkerUnavailable, run_tasks
+from data_tools import sweethome3d
+from data_tools.shared import worker_pool
+from data_tools.shared.naming import is_uid, make_uid
+from data_tools.shared.sources import find_meshes, read_metadata
+from data_tools.shared.worker_pool import Lost, WorkerUnavailable, run_tasks
 from tests.clock import GIVE_UP_S, FakeClock
 
 
@@ -138,7 +139,7 @@ CALLER = (operator.methodcaller, ("__call__",))
 
 def test_a_worker_that_dies_or_hangs_costs_one_task(monkeypatch):
     clock = FakeClock()
-    monkeypatch.setattr("data_tools.worker_pool.time", clock)
+    monkeypatch.setattr("data_tools.shared.worker_pool.time", clock)
     tasks = [
         functools.partial(abs, -1),
         functools.partial(os._exit, 3),
@@ -198,7 +199,7 @@ def test_a_task_that_a_dying_worker_had_not_read_is_given_to_another():
 
 
 def test_workers_that_all_die_while_idle_end_the_run(monkeypatch):
-    monkeypatch.setattr("data_tools.worker_pool._MAX_IDLE_DEATHS", 0)
+    monkeypatch.setattr("data_tools.shared.worker_pool._MAX_IDLE_DEATHS", 0)
 
     def tasks():
         _kill_workers()

@@ -16,11 +16,11 @@ from data_tools.attribution import read_objects
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.normals import face_normals
 from data_tools.meshes.surfaces import UnrenderableMesh
-from data_tools.naming import is_uid
-from data_tools.plan import make_plan
-from data_tools.renders import update_metadata
-from data_tools.splits import arrange
-from data_tools.variants import Companion, part_uids, variants_of
+from data_tools.shared.naming import is_uid
+from data_tools.shared.plan import make_plan
+from data_tools.shared.renders import update_metadata
+from data_tools.shared.splits import arrange
+from data_tools.shared.variants import Companion, part_uids, variants_of
 from lgm.data.schema.sample import Index, ShardInfo
 
 CHAIR = {"uid": "chair", "author": "Ann", "licence": "CC0-1.0"}

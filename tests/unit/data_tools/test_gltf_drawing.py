@@ -10,10 +10,10 @@ from PIL import Image
 
 pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
 
-from data_tools.colors import srgb_to_linear
 from data_tools.engines import EngineUnavailable, make_engine
 from data_tools.meshes.load import load_mesh
-from data_tools.plan import make_plan
+from data_tools.shared.colors import srgb_to_linear
+from data_tools.shared.plan import make_plan
 from tests.gltf_files import GltfFile, color
 
 SIZE = 64

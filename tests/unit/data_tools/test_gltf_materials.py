@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.colors import srgb_to_linear
 from data_tools.meshes.gltf import read_gltf
 from data_tools.meshes.gltf.specular_glossiness import base_color, base_image
 from data_tools.meshes.images import MAX_TEXTURE_SIZE
 from data_tools.meshes.surfaces import Mesh, Sampler, UnrenderableMesh
+from data_tools.shared.colors import srgb_to_linear
 from tests.gltf_files import INDICES, UV, GltfFile, color, encoded
 
 ANY = 10**9

@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("requests", reason="requests is missing; pip install 'lgm-training[objaverse]'")
 
-from data_tools import download
-from data_tools.downloads.fetch import Fetcher, FetchError, FetchOptions
-from data_tools.downloads.items import path_fault
+from data_tools.download import command as download
+from data_tools.download.fetch import Fetcher, FetchError, FetchOptions
+from data_tools.download.items import path_fault
 from tests.raw_server import raw_server
 from tests.web_server import bad_server
 
@@ -138,7 +138,7 @@ def test_an_answer_that_is_not_the_file_is_one_printable_reason(head, tmp_path):
 
 
 def test_a_server_that_begins_anew_for_ever_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_tools.downloads.fetch._PROGRESS_BYTES", 1000)
+    monkeypatch.setattr("data_tools.download.fetch._PROGRESS_BYTES", 1000)
 
     def answer(head: str):
         if "Range" in head:
@@ -206,7 +206,7 @@ def test_a_mirrors_table_is_a_table(content, tmp_path):
 
 
 def test_a_table_that_unpacks_to_more_than_memory_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_tools.downloads.objaverse._MOST_TABLE_BYTES", 1000)
+    monkeypatch.setattr("data_tools.download.objaverse._MOST_TABLE_BYTES", 1000)
     with bad_server() as server:
         server.files["/o/object-paths.json.gz"] = gzip.compress(b"{" + b" " * 10_000_000 + b"}")
         with pytest.raises(ValueError, match="is no gzipped JSON table"):
@@ -236,7 +236,7 @@ def test_an_annotation_reads_no_file_of_this_machine_and_leaves_no_folder(row, t
 
 
 def test_what_a_mesh_names_stays_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_tools.downloads.companions._MOST_COMPANIONS", 20)
+    monkeypatch.setattr("data_tools.download.companions._MOST_COMPANIONS", 20)
     names = [
         "../out.mtl",
         "/etc/passwd",

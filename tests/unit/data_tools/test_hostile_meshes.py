@@ -21,8 +21,8 @@ from data_tools.engines.textures import texture_pixels
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.polygons import triangulate
 from data_tools.meshes.surfaces import UnrenderableMesh
-from data_tools.sources import find_meshes, read_metadata
-from data_tools.worker_pool import TASKS_PER_WORKER, run_tasks
+from data_tools.shared.sources import find_meshes, read_metadata
+from data_tools.shared.worker_pool import TASKS_PER_WORKER, run_tasks
 
 ANY = 10**9
 SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
@@ -229,7 +229,7 @@ def make_double():
 
 def test_many_changes_of_workers_lose_nothing(monkeypatch):
     # Each used to wrap the list of what is left once more; half a million objects were too deep.
-    monkeypatch.setattr("data_tools.worker_pool.TASKS_PER_WORKER", 2)
+    monkeypatch.setattr("data_tools.shared.worker_pool.TASKS_PER_WORKER", 2)
     assert TASKS_PER_WORKER == 500
     done = list(run_tasks(iter(range(7)), [(make_double, ())] * 2, 60.0))
     assert sorted(done) == [(i, 2 * i) for i in range(7)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_tools.notes import NoteCounts, features_of
+from data_tools.shared.notes import NoteCounts, features_of
 
 
 def test_normal_maps_and_animations_are_counted_apart():

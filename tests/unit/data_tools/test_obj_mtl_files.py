@@ -10,11 +10,11 @@ from PIL import Image
 
 pytest.importorskip("mapbox_earcut", reason="mapbox_earcut is missing; pip install 'lgm-training[render]'")
 
-from data_tools.colors import srgb_to_linear
 from data_tools.meshes import obj_lines
 from data_tools.meshes.mtl import parse_map, read_materials
 from data_tools.meshes.obj import read_obj
 from data_tools.meshes.surfaces import UNCOLORED, UnrenderableMesh
+from data_tools.shared.colors import srgb_to_linear
 
 ANY = 10**9
 SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"

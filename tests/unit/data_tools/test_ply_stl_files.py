@@ -11,12 +11,12 @@ from PIL import Image
 
 pytest.importorskip("mapbox_earcut", reason="mapbox_earcut is missing; pip install 'lgm-training[render]'")
 
-from data_tools.colors import srgb_to_linear
 from data_tools.meshes.normals import face_normals
 from data_tools.meshes.ply import read_ply
 from data_tools.meshes.polygons import triangulate
 from data_tools.meshes.stl import read_stl
 from data_tools.meshes.surfaces import UNCOLORED, UnrenderableMesh
+from data_tools.shared.colors import srgb_to_linear
 
 ANY = 10**9
 XYZ = [("x", "float"), ("y", "float"), ("z", "float")]

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools import verify
 from data_tools.reprojection import Outlines, Tally, find_outlines, judge
-from data_tools.shard_reader import Sample, read_samples
+from data_tools.shared.shard_reader import Sample, read_samples
+from data_tools.verify import command as verify
 from lgm.cameras import Cameras, spiral_angles
 from lgm.data.schema.sample import parse_cameras
 from lgm.files import file_sha256
 
-QUICKSTART = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart"
+QUICKSTART = Path(verify.__file__).parents[2] / "lgm" / "assets" / "quickstart"
 NUM_OBJECTS = 75
 OPENGL = np.array([1.0, -1.0, -1.0, 1.0])
 

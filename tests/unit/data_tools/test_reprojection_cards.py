@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-training[render]'")
 
-from data_tools.decoded import decode_picture
 from data_tools.engines import make_engine
-from data_tools.plan import make_plan
-from data_tools.renders import encode_picture
 from data_tools.reprojection import find_outlines, judge
+from data_tools.shared.decoded import decode_picture
+from data_tools.shared.plan import make_plan
+from data_tools.shared.renders import encode_picture
 
 PLAN = make_plan(resolution=128, num_views=36)
 

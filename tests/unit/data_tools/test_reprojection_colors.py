@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import verify
 from data_tools.reprojection import find_outlines, judge
 from data_tools.reprojection import hull_points as hull
 from data_tools.reprojection.colored import ColoredViews
 from data_tools.reprojection.exchanged import find_exchanged
-from data_tools.shard_reader import read_samples
+from data_tools.shared.shard_reader import read_samples
+from data_tools.verify import command as verify
 from lgm.cameras import Cameras, spiral_angles
 from lgm.data.schema.sample import parse_cameras
 
-SHARD = Path(verify.__file__).parents[1] / "lgm" / "assets" / "quickstart" / "val-000000.tar"
+SHARD = Path(verify.__file__).parents[2] / "lgm" / "assets" / "quickstart" / "val-000000.tar"
 
 
 @pytest.fixture(scope="module")

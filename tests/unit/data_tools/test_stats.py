@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import stats
-from data_tools.stats import Drawing, choose, count_shard
-from data_tools.tally import OTHERS, Case, Histogram, ObjectFigures, Tally, figures
-from data_tools.verify import read_index
+from data_tools.stats import command as stats
+from data_tools.stats.command import Drawing, choose, count_shard
+from data_tools.stats.tally import OTHERS, Case, Histogram, ObjectFigures, Tally, figures
+from data_tools.verify.command import read_index
 from lgm.data.schema.sample import Index, ShardInfo, parse_cameras
 from tests.datasets import camera_json, sample_files, write_index, write_shard
 

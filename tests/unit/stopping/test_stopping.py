@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data_tools.command import run_command
+from data_tools.shared.command import run_command
 from lgm import stopping
 from lgm.data.loader import Loader
 from lgm.errors import RunStopped
@@ -131,8 +131,8 @@ def test_a_signal_ends_a_data_tool_with_its_number_and_one_line(number, capsys):
 
 POOL = """
 import os, sys, time
-from data_tools.command import run_command
-from data_tools.worker_pool import process_pool
+from data_tools.shared.command import run_command
+from data_tools.shared.worker_pool import process_pool
 
 def main():
     with process_pool(2) as pool:

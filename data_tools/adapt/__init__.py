@@ -1,0 +1,1 @@
+"""Posed images of other layouts to renders."""

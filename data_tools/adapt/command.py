@@ -1,0 +1,188 @@
+"""Other layouts -> renders: `python -m data_tools.adapt posed/ --layout zero123 --out renders/`.
+
+Writes what data_tools.render writes: one folder an object with RGBA pictures, cameras.json and meta.json,
+for data_tools.pack. Run it again to go on where it stopped. Objects that can't be read are listed with their
+reason on the screen and in report.jsonl. Check the packed set with data_tools.verify: it compares cameras
+and pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.adapt.layouts import LAYOUTS, Layout, UnreadableObject
+from data_tools.adapt.layouts.base import opened_view, read_json
+from data_tools.meshes.images import to_rgba
+from data_tools.shared.command import usable_cores
+from data_tools.shared.naming import make_uid
+from data_tools.shared.renders import (
+    ADAPTED_ENGINE,
+    PICTURE_FORMATS,
+    NothingVisible,
+    append_report,
+    check_settings,
+    is_complete,
+    remove_abandoned,
+    write_views,
+)
+from data_tools.shared.worker_pool import process_pool
+from lgm.cameras import CANONICAL_AZIMUTHS_DEG
+from lgm.cameras.checks import fov_fault
+from lgm.data.schema.sample import CameraRecord, parse_cameras
+from lgm.errors import reading
+
+# Of the distance: as data_tools.verify asks of canonical views.
+_POSITION_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """kind: "adapted", "complete before" or "failed"."""
+
+    uid: str
+    source: str
+    kind: str
+    reason: str | None = None
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.adapt",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("folder", type=Path, help="searched for objects of the layout, at any depth")
+    add("--layout", required=True, choices=tuple(LAYOUTS), help="how the folder is laid out")
+    add("--out", required=True, type=Path, help="folder for the renders; made if needed, resumed if there")
+    add("--fov", type=float, help="field of view in degrees (default: what the layout says)")
+    add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
+    add("--workers", type=int, default=usable_cores(), help="processes (one a core)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    if not options.folder.is_dir():
+        raise FileNotFoundError(f"{options.folder} is no folder")
+    if options.fov is not None and (fault := fov_fault(options.fov)):
+        raise ValueError(f"--fov {fault}")
+    if options.workers < 1:
+        raise ValueError(f"--workers {options.workers} must be at least 1")
+    layout = LAYOUTS[options.layout](options.fov)
+    if next(layout.find_objects(options.folder), None) is None:
+        raise ValueError(f"{options.folder} holds no object laid out as {options.layout!r}")
+    resolution = _first_resolution(layout, options.folder)
+    check_settings(
+        options.out,
+        {"resolution": resolution, "trajectory": options.layout, "engine": ADAPTED_ENGINE + options.layout,
+         "engine_version": "1"},
+    )  # fmt: skip
+    remove_abandoned(options.out)
+    adapt = partial(adapt_object, layout, options.folder, options.out, resolution, options.format)
+    counts: Counter[str] = Counter()
+    for outcome in _in_order(adapt, layout.find_objects(options.folder), options.workers):
+        counts[outcome.kind] += 1
+        if outcome.kind != "complete before":
+            status = "failed" if outcome.reason else "rendered"
+            append_report(
+                options.out,
+                {"uid": outcome.uid, "source": outcome.source, "status": status, "reason": outcome.reason},
+            )
+        if outcome.reason:
+            print(f"failed {outcome.uid}: {outcome.reason}", flush=True)
+    summary = ", ".join(f"{counts[kind]} {kind}" for kind in ("adapted", "complete before", "failed"))
+    print(f"{summary}; {options.out}")
+    return 0 if counts["adapted"] + counts["complete before"] else 1
+
+
+def adapt_object(
+    layout: Layout, root: Path, renders: Path, resolution: int, picture_format: str, folder: Path
+) -> Outcome:
+    """One object; a fault of it becomes its outcome and ends nothing."""
+    relative = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
+    uid = make_uid(f"{relative}.folder")  # a folder's name may have a dot, which is no extension
+    try:
+        with reading(folder, passing=(NothingVisible,)):
+            posed = layout.read(folder)
+            if is_complete(renders / uid, len(posed.pictures)):
+                return Outcome(uid, relative, "complete before")
+            record = CameraRecord(posed.fov_y_deg, posed.c2w, canonical_views(posed.c2w))
+            parse_cameras(record.to_json(), uid)
+            views = (_read_picture(path, resolution) for path in posed.pictures)
+            metadata = {"uid": uid, "source": relative, **_read_metadata(folder)}
+            write_views(renders, metadata, record, views, picture_format)
+    except (NothingVisible, OSError, ValueError) as error:
+        return Outcome(uid, relative, "failed", " ".join(str(error).split()))
+    return Outcome(uid, relative, "adapted")
+
+
+def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
+    """The views at elevation 0 and azimuth 0, 90, 180 and 270, at one distance from the origin; () where
+    the set lacks one of them. c2w: [V, 4, 4]."""
+    centers = c2w[:, :3, 3]
+    found: list[int] = []
+    for azimuth in np.radians(CANONICAL_AZIMUTHS_DEG):
+        direction = np.array([np.sin(azimuth), 0.0, np.cos(azimuth)])
+        distances = np.linalg.norm(centers, axis=1)
+        aside = np.linalg.norm(centers - distances[:, None] * direction, axis=1)
+        forward_error = np.linalg.norm(c2w[:, :3, 2] + direction, axis=1)
+        is_there = (aside < _POSITION_TOLERANCE * distances) & (forward_error < 10 * _POSITION_TOLERANCE)
+        if found:
+            wanted = distances[found[0]]
+            is_there &= np.abs(distances - wanted) < _POSITION_TOLERANCE * wanted
+        if not is_there.any():
+            return ()
+        found.append(int(np.flatnonzero(is_there)[0]))
+    return tuple(found)
+
+
+def _read_picture(path: Path, resolution: int) -> np.ndarray:
+    with opened_view(path) as image:
+        if image.size != (resolution, resolution):
+            raise UnreadableObject(
+                f"{path} is {image.size[0]}x{image.size[1]}, the set's first is {resolution} square"
+            )
+        return np.array(to_rgba(image))
+
+
+def _read_metadata(folder: Path) -> dict:
+    """What a meta.json beside the pictures says (licence, author, caption …), but for the uid."""
+    path = folder / "meta.json"
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UnreadableObject(f"{path} is no JSON object")
+    return {key: value for key, value in content.items() if key != "uid"}
+
+
+def _first_resolution(layout: Layout, root: Path) -> int:
+    """The side of the first readable object's first picture: all must be as large, and square."""
+    faults: list[str] = []
+    for folder in layout.find_objects(root):
+        try:
+            path = layout.read(folder).pictures[0]
+            with opened_view(path) as image:
+                return image.size[1]
+        except (OSError, ValueError) as error:
+            faults.append(f"{folder.name}: {' '.join(str(error).split())}")  # adapt_object names it too
+    raise ValueError(f"{root} holds no readable object of {len(faults)}; the first, {faults[0]}")
+
+
+def _in_order(adapt: partial, folders: Iterator[Path], workers: int) -> Iterator[Outcome]:
+    if workers == 1:
+        yield from map(adapt, folders)
+        return
+    with process_pool(workers) as pool:
+        # In batches: map would walk a million folders before its first result.
+        while batch := list(islice(folders, 16 * workers)):
+            yield from pool.map(adapt, batch)

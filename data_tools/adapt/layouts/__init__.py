@@ -1,0 +1,16 @@
+"""How other programs lay out posed pictures. To add a layout: a subclass of Layout, and its name here."""
+
+from data_tools.adapt.layouts.base import Layout, PosedPictures, UnreadableObject
+from data_tools.adapt.layouts.gobjaverse import GObjaverse
+from data_tools.adapt.layouts.lgm import OriginalLGM
+from data_tools.adapt.layouts.nerf_synthetic import NerfSynthetic
+from data_tools.adapt.layouts.zero123 import Zero123
+
+LAYOUTS: dict[str, type[Layout]] = {
+    "nerf_synthetic": NerfSynthetic,
+    "zero123": Zero123,
+    "lgm": OriginalLGM,
+    "gobjaverse": GObjaverse,
+}
+
+__all__ = ["LAYOUTS", "Layout", "PosedPictures", "UnreadableObject"]

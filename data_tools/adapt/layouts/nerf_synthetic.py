@@ -1,0 +1,34 @@
+"""NeRF's synthetic scenes (Mildenhall et al. 2020), and what Blender scripts after them write.
+
+`transforms.json`, or `transforms_train.json` beside `_val` and `_test`, as
+`lgm.data.captures.transforms_json`
+reads them: lens, and `frames` of `file_path` (`./train/r_0`, `.png` understood) and `transform_matrix`:
+camera-to-world, OpenGL axes, world +z up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.adapt.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, require_files
+from data_tools.adapt.layouts.lenses import common_fov_deg
+from lgm.data.captures.transforms_json import find_files, read
+from lgm.data.schema.sample import BrokenSample
+
+
+class NerfSynthetic(Layout):
+    def is_object(self, folder: Path) -> bool:
+        return bool(find_files(folder))
+
+    def read(self, folder: Path) -> PosedPictures:
+        try:
+            photos = read(folder, folder.name).photos
+        except BrokenSample as error:
+            raise UnreadableObject(str(error)) from error
+        pictures = require_files([photo.picture.path for photo in photos])
+        if any(photo.picture.mask for photo in photos):
+            raise UnreadableObject("has mask_path, which this layout does not read; put masks into the alpha")
+        fov_y_deg = common_fov_deg([photo.lens for photo in photos], self.fov_y_deg)
+        return PosedPictures(pictures, from_z_up(np.stack([photo.c2w for photo in photos])), fov_y_deg)

@@ -1,0 +1,1 @@
+"""Meshes of Objaverse, or of a list of URLs, with their licences."""

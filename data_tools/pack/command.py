@@ -1,0 +1,205 @@
+"""Renders -> tar shards, objects.jsonl and index.json: `python -m data_tools.pack renders/ --out shards/`.
+
+The same renders give the same bytes, however often the program was killed on the way: run the same command
+again to go on. A shard belongs to one split; index.json is written last, so a folder with an index is whole.
+What is left out is listed with its reason in report.jsonl. `python -m data_tools.verify shards/` checks it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data_tools.pack.filters import add_filter_arguments, filter_options
+from data_tools.pack.jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
+from data_tools.pack.objects import COPIED, ObjectReader, PictureOptions, read_metadata
+from data_tools.pack.state import CONTENT_DIGEST, REPROJECTION, PackState
+from data_tools.reprojection.check import is_of_the_set
+from data_tools.shared.command import make_folder, usable_cores
+from data_tools.shared.renders import REPORT_NAME, object_uids, read_settings
+from data_tools.shared.splits import arrange, parse_fractions, read_assignment
+from lgm.data.schema.sample import TABLE_NAME, Index
+from lgm.files import write_text
+
+_PROGRESS_EVERY_S = 15.0
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.pack",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("renders", type=Path, help="folder that data_tools.render wrote")
+    add("--out", required=True, type=Path, help="folder for the shards")
+    add("--shard-mb", type=float, default=256.0, help="size of a shard, about (256)")
+    add("--format", choices=("webp", "png", COPIED), default="webp",
+        help="of the pictures (webp); rendered: copied as they are, quickly")  # fmt: skip
+    quality = parser.add_mutually_exclusive_group()
+    quality.add_argument("--quality", type=int, help="of lossy WebP, 1 to 100 (90)")
+    quality.add_argument("--lossless", action="store_true", help="WebP without loss; PNG always is")
+    add("--resolution", type=int, help="make pictures smaller (default: as rendered)")
+    add("--depth", action="store_true", help="pack the depth of renders made with --geometry, for evaluation")
+    add("--splits", help="train=0.9,val=0.1: by a hash of the uid (default: all train)")
+    add(
+        "--assign",
+        type=Path,
+        help="file of lines `<uid> <split>`; other objects are split by --splits, without it left out",
+    )
+    add("--no-reprojection", action="store_true",
+        help="pack objects too whose cameras do not fit their images, which verify faults")  # fmt: skip
+    add("--workers", type=int, default=usable_cores(), help="cores to use (all)")
+    add_filter_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    settings = read_settings(options.renders)
+    pictures = _picture_options(options, settings["resolution"])
+    if options.depth and "depth_unit" not in settings:
+        raise ValueError(
+            f"--depth: {options.renders} has no depth; render it with --geometry, or leave it out"
+        )
+    filters = filter_options(options)
+    fractions = parse_fractions(options.splits) if options.splits else None
+    assignment = read_assignment(options.assign) if options.assign else None
+    metadata_of = functools.partial(read_metadata, options.renders)
+    arranged = arrange(object_uids(options.renders), metadata_of, fractions, assignment)
+    if not arranged:
+        raise ValueError(f"{options.renders} holds no rendered object")
+    render = {**settings, **_render_info(pictures, settings["resolution"])}
+    reader = ObjectReader(options.renders, pictures, filters, not options.no_reprojection)
+    wanted = _pack_settings(options, render, reader, arranged)
+    make_folder(options.out)
+    state = PackState(options.out)
+    with state.locked():
+        begun = state.settings()
+        if begun is not None:
+            state.check(begun, wanted)
+        else:
+            begun = {**wanted, "object_bytes": estimate_object_bytes(arranged, reader)}
+            state.begin(begun)
+        index = state.finished()
+        if index is None:
+            jobs = plan_shards(arranged, begun["object_bytes"], options.shard_mb * 1e6)
+            index = _write_shards(jobs, options, reader, state, render)
+            print(f"{_size(index)}; {options.out}")
+        else:
+            print(f"complete before: {_size(index)}; {options.out}")
+    return 0
+
+
+def _write_shards(
+    jobs: list[ShardJob], options: argparse.Namespace, reader: ObjectReader, state: PackState, render: dict
+) -> Index:
+    records = {job.name: record for job in jobs if (record := state.record(job)) is not None}
+    if records:
+        print(f"{len(records)} of {len(jobs)} shards were there before", flush=True)
+    todo = [job for job in jobs if job.name not in records]
+    shown = time.monotonic()
+    for job, record in run_jobs(todo, options.out, reader, options.workers):
+        state.remember(job, record)
+        records[job.name] = record
+        for _, reason in record.left_out:
+            print(f"left out: {reason}", flush=True)
+        if time.monotonic() - shown > _PROGRESS_EVERY_S:
+            shown = time.monotonic()
+            print(f"{len(records)} of {len(jobs)} shards", flush=True)
+    ordered = [records[job.name] for job in jobs]
+    _check_set(ordered, options.renders)
+    shards = tuple(record.shard for record in ordered if record.shard is not None)
+    if not shards:
+        raise ValueError(
+            f"{options.renders} holds no complete object, or all of them are left out for the reasons above"
+        )
+    left_out = [
+        json.dumps({"uid": uid, "status": "left out", "reason": reason}) + "\n"
+        for record in ordered
+        for uid, reason in record.left_out
+    ]
+    if left_out:
+        write_text(options.out / REPORT_NAME, "".join(left_out))
+    write_text(options.out / TABLE_NAME, "".join(line for record in ordered for line in record.lines))
+    splits: dict[str, tuple[str, ...]] = {job.split: () for job in jobs}
+    for job, record in zip(jobs, ordered, strict=True):
+        if record.shard is not None:
+            splits[job.split] += (job.name,)
+    index = Index(shards, render, splits)
+    state.finish(index)
+    return index
+
+
+def _check_set(records: list[ShardRecord], renders: Path) -> None:
+    """Raises ValueError where so many objects' cameras do not fit that the set is wrong: to leave these out
+    would hide it from verify."""
+    misfits = {uid for record in records for uid in record.misfits}
+    num_objects = len(misfits) + sum(len(record.lines) for record in records)
+    if is_of_the_set(len(misfits), num_objects):
+        first = next(reason for record in records for uid, reason in record.left_out if uid in misfits)
+        raise ValueError(
+            f"{renders}: cameras of {len(misfits)} of {num_objects} objects do not fit their images: the set "
+            f"is wrong ({first}); mend its cameras, or pack into another --out with --no-reprojection"
+        )
+
+
+def _pack_settings(
+    options: argparse.Namespace, render: dict, reader: ObjectReader, arranged: dict[str, list[str]]
+) -> dict[str, Any]:
+    """All that decides on the bytes of the shards."""
+    digest, content_digest = hashlib.sha256(), hashlib.sha256()
+    for split, uids in arranged.items():
+        digest.update(f"{split}: {' '.join(uids)}\n".encode())
+        for uid in uids:
+            content_digest.update(reader.digest(uid).encode())
+    return {
+        "render": render,
+        "shard_mb": options.shard_mb,
+        **asdict(reader.filters),
+        "objects": sum(map(len, arranged.values())),
+        "digest": digest.hexdigest(),
+        CONTENT_DIGEST: content_digest.hexdigest(),
+        REPROJECTION: reader.reprojection,
+    }
+
+
+def _size(index: Index) -> str:
+    size = sum(shard.bytes for shard in index.shards)
+    return f"{index.num_samples} objects, {len(index.shards)} shards, {size / 1e6:.1f} MB"
+
+
+def _picture_options(options: argparse.Namespace, rendered_resolution: int) -> PictureOptions:
+    if options.format != "webp" and options.quality is not None:
+        raise ValueError(
+            f"--quality {options.quality} has no effect on --format {options.format}; leave it out"
+        )
+    if options.quality is not None and not 1 <= options.quality <= 100:
+        raise ValueError(f"--quality {options.quality} must lie between 1 and 100")
+    if options.resolution is not None and not 8 <= options.resolution <= rendered_resolution:
+        raise ValueError(f"--resolution {options.resolution} must lie between 8 and {rendered_resolution}")
+    if options.shard_mb <= 0 or options.workers < 1:
+        raise ValueError(f"--shard-mb {options.shard_mb} and --workers {options.workers} must be positive")
+    lossless = options.lossless or options.format != "webp"
+    quality = None if lossless else options.quality or 90
+    resolution = None if options.resolution == rendered_resolution else options.resolution
+    if options.format == COPIED and resolution is not None:
+        raise ValueError(
+            f"--format {COPIED} copies pictures of {rendered_resolution} pixels; "
+            f"for --resolution {resolution} use webp or png"
+        )
+    return PictureOptions(options.format, quality, resolution, options.depth)
+
+
+def _render_info(pictures: PictureOptions, rendered_resolution: int) -> dict[str, Any]:
+    quality = "lossless" if pictures.quality is None else pictures.quality
+    resolution = pictures.resolution or rendered_resolution
+    # What most sets have not goes unsaid, so that older ones can be gone on with.
+    depth = {"depth": True} if pictures.depth else {}
+    return {"resolution": resolution, "format": pictures.picture_format, "quality": quality, **depth}

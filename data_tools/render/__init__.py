@@ -1,0 +1,1 @@
+"""Meshes to RGBA views with cameras."""

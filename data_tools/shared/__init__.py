@@ -1,0 +1,1 @@
+"""What several commands share: names, files of renders and shards, worker processes."""

@@ -1,0 +1,1 @@
+"""Numbers, histograms and a contact sheet of shards."""
