@@ -12,6 +12,7 @@ Failures on one object, folders and names are the base's affair.
 from lgm.callbacks.evaluation.export import ExportPly
 from lgm.callbacks.evaluation.input_sheet import InputSheet
 from lgm.callbacks.evaluation.measure import Measure
+from lgm.callbacks.evaluation.mesh import WriteMesh
 from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.callbacks.evaluation.report import Report
 from lgm.callbacks.evaluation.turntable import Turntable
@@ -45,5 +46,6 @@ __all__ = [
     "Throughput",
     "TrainingCost",
     "Turntable",
+    "WriteMesh",
     "WriteViews",
 ]

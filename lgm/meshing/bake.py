@@ -22,6 +22,8 @@ _TOLERANCE = 3.0
 # Weights fall with this power of the cosine between normal and ray: views from the front are sharpest.
 _SHARPNESS = 6
 _MIN_WEIGHT = 1e-4
+# What is less opaque than this is mixed with white, as it looks in the project's images: a mesh is opaque.
+_OPAQUE = 0.9
 _FARTHEST_STEP = 2.0  # voxels by which a point moves to the field's zero level
 _POINTS_AT_ONCE = 1 << 19
 
@@ -118,7 +120,9 @@ def _blend_part(
         behind = camera[2] - sampled[3] / alpha
         visible = (1 - (behind / tolerance).clamp(0, 1) ** 2) * (sampled[4] > 0.2)
         weight = cosine[seen] ** _SHARPNESS * visible * sampled[4] ** 2
-        total.index_add_(0, seen, rearrange(sampled[:3] / alpha * weight, "c p -> p c"))
+        coverage = (sampled[4] / _OPAQUE).clamp_max(1)
+        seen_colors = sampled[:3] / alpha * coverage + (1 - coverage)
+        total.index_add_(0, seen, rearrange(seen_colors * weight, "c p -> p c"))
         weights.index_add_(0, seen, weight)
     return total / weights[:, None], weights
 

@@ -19,7 +19,7 @@ from lgm.rendering.base import Renderer
 # Pixels along a side of the views: rendering them takes most of the time on a CPU.
 _SIZE = {"cpu": 256}
 _SIZE_ELSEWHERE = 512
-_FRONTS = 1.0  # standard deviations
+_FRONTS = 2.0  # standard deviations
 _MIN_FACES, _MIN_TEXTURE, _MAX_TEXTURE = 100, 64, 8192
 
 

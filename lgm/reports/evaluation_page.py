@@ -86,6 +86,7 @@ class ObjectPictures:
     inputs: Sequence[Thumbnail]
     views: Sequence[ViewPictures]
     turntable: str | None = None  # where a video of it lies beside the page
+    mesh: str | None = None  # where an image of its mesh lies beside the page
 
 
 def page(summary: dict, table: ViewTable, objects: Sequence[ObjectPictures]) -> str:
@@ -224,6 +225,7 @@ def _section(entry: ObjectPictures, table: ViewTable) -> str:
 {values}
 <span class="quiet">mean of {len(table)} views, {len(views)} shown</span></header>
 <div class="inputs"><span>inputs</span>{inputs}{_video(entry.turntable)}</div>
+{_mesh(entry.mesh)}
 <table class="views">
 {body}
 </table>
@@ -234,6 +236,14 @@ def _video(href: str | None) -> str:
     if href is None:
         return ""
     return f'<video src="{escape(quote(href))}" controls loop muted playsinline preload="metadata"></video>'
+
+
+def _mesh(href: str | None) -> str:
+    """Six sides of the mesh, in a file beside the page."""
+    if href is None:
+        return ""
+    image = f'<img src="{escape(quote(href))}" alt="mesh from six sides" style="max-width: 100%">'
+    return f'<p>mesh: front, right, back, left, top, bottom</p><a href="{escape(quote(href))}">{image}</a>'
 
 
 def _views_line(heading: str, cells: Sequence[str], cell: str = "td") -> str:

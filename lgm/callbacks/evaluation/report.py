@@ -104,7 +104,7 @@ class Report(Callback):
         self._first, self._worst = [], []
         if trainer.is_global_zero:
             path = run_dir / "report.html"
-            shown = [_with_turntable(entry, run_dir, self._started) for entry in objects.values()]
+            shown = [_with_files(entry, run_dir, self._started) for entry in objects.values()]
             write_text(path, page(measure.summary, measure.table, shown))
             log.info("report: %s", path)
 
@@ -179,12 +179,17 @@ class _ShownObject:
         return ObjectPictures(uid=self.uid, inputs=inputs, views=views)
 
 
-def _with_turntable(entry: ObjectPictures, run_dir: Path, since: float) -> ObjectPictures:
-    """The same with the video that `Turntable` wrote since then; an earlier one shows other weights."""
-    path = object_dir(run_dir, entry.uid) / "turntable.mp4"
-    if not path.is_file() or path.stat().st_mtime < since:
-        return entry
-    return replace(entry, turntable=path.relative_to(run_dir).as_posix())
+def _with_files(entry: ObjectPictures, run_dir: Path, since: float) -> ObjectPictures:
+    """The same with the video of `Turntable` and the images of `WriteMesh` that were written since then;
+    earlier ones show other weights."""
+    names = {"turntable": "turntable.mp4", "mesh": "mesh.png"}
+    paths = {field: object_dir(run_dir, entry.uid) / name for field, name in names.items()}
+    written = {
+        field: path.relative_to(run_dir).as_posix()
+        for field, path in paths.items()
+        if path.is_file() and path.stat().st_mtime >= since
+    }
+    return replace(entry, **written)
 
 
 def _shown_views(batch: Batch, scene: int, num_views: int) -> list[int]:

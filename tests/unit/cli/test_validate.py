@@ -168,7 +168,9 @@ def test_the_line_is_found_in_what_libraries_wrap_around_it():
     assert one_line(ValueError("a\nb")) == "a"
 
 
-@pytest.mark.parametrize("choice", ["turntable", "turntable_fancy", "views", "evaluate", "[turntable,views]"])
+@pytest.mark.parametrize(
+    "choice", ["turntable", "turntable_fancy", "views", "mesh", "evaluate", "[turntable,views]"]
+)
 def test_callbacks_of_an_evaluation_are_refused_in_training(choice):
     with pytest.raises(ValueError, match="it has no checkpoint_best, checkpoint_last, stop; use"):
         check_training(composed(f"callbacks={choice}", "data=quickstart"))

@@ -1,0 +1,55 @@
+"""callbacks=mesh: files of each object, numbers in metrics.json, images on the report's page."""
+
+import json
+from functools import partial
+
+import pytest
+
+pytest.importorskip("skimage")
+pytest.importorskip("fast_simplification")
+
+from PIL import Image
+
+from lgm.callbacks import WriteMesh
+from lgm.callbacks.evaluation.mesh import IMAGE_NAME
+from lgm.meshing import gaussians_to_mesh
+from tests.unit.callbacks.test_callbacks import loader, make_batch, make_trainer
+from tests.unit.callbacks.test_hooks import DrawingModule
+
+COARSE = {"resolution": 32, "num_views": 12, "size": 48}
+
+
+def test_each_object_gets_a_mesh_and_its_numbers(tmp_path, monkeypatch):
+    coarse = partial(gaussians_to_mesh, **COARSE)
+    monkeypatch.setattr("lgm.callbacks.evaluation.mesh.gaussians_to_mesh", coarse)
+    (tmp_path / "metrics.json").write_text('{"psnr": 20.0}')
+    hook = WriteMesh(faces=500, texture=64, num_views=2, size=32)
+    make_trainer(tmp_path, [hook]).test(
+        DrawingModule(), loader(make_batch("a"), make_batch("b")), verbose=False
+    )
+    assert not hook.failed
+    for uid in "ab":
+        folder = tmp_path / "objects" / uid
+        assert (folder / "mesh.glb").read_bytes()[:4] == b"glTF"
+        assert Image.open(folder / IMAGE_NAME).width > 6 * 256
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["psnr"] == 20.0
+    assert metrics["mesh"]["num_objects"] == 2 and list(metrics["mesh"]["objects"]) == ["a", "b"]
+    numbers = metrics["mesh"]["objects"]["a"]
+    assert numbers["faces"] <= 500 and numbers["bytes"] == (tmp_path / "objects/a/mesh.glb").stat().st_size
+    assert 10 < numbers["psnr"] < 100 and 0 < numbers["ssim"] <= 1 and isinstance(numbers["watertight"], bool)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"faces": 1}, "faces=1"),
+        ({"texture": 1}, "texture=1"),
+        ({"suffix": "fbx"}, "mesh.fbx"),
+        ({"frame": "camera"}, "callbacks.mesh.frame='camera'"),
+        ({"num_views": 0}, "callbacks.mesh.num_views=0"),
+    ],
+)
+def test_options_that_make_no_mesh_are_refused_before_the_work(options, message):
+    with pytest.raises(ValueError, match=message):
+        WriteMesh(**options)
