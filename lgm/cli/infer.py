@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--out", help="folder for the results (default: lgm-<name>)")
     add("--multiview", choices=("imagedream",), help="generate the other views of each image")
     add("--no-video", action="store_true", help="no turntable")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # key=value behind a flag, too
     try:
         overrides = overrides_of(options)
     except (ValueError, FileNotFoundError) as error:

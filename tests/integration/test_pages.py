@@ -15,7 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -223,6 +223,14 @@ class Parsed(Exception):
     """A command's arguments were read; the command itself is not run."""
 
 
+def stopping_after(parse: Callable) -> Callable:
+    def stop(self, arguments=None, namespace=None):
+        parse(self, arguments, namespace)
+        raise Parsed
+
+    return stop
+
+
 def module_of(words: list[str]) -> ModuleType | None:
     """The program that a command starts, where it is one of ours that reads its arguments by argparse."""
     if words[0] == "-m" and words[1].split(".")[0] in ("lgm", "data_tools"):
@@ -241,13 +249,10 @@ def module_of(words: list[str]) -> ModuleType | None:
 
 def test_every_other_command_takes_its_arguments(monkeypatch, capsys):
     """data_tools, scripts and the doctor: up to where the arguments are read."""
-    parse = argparse.ArgumentParser.parse_args
-
-    def stop(self, arguments=None, namespace=None):
-        parse(self, arguments, namespace)
-        raise Parsed
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(
+            argparse.ArgumentParser, name, stopping_after(getattr(argparse.ArgumentParser, name))
+        )
     monkeypatch.setattr(sys, "path", list(sys.path))
     seen, faults = set(), []
     for page in PAGES:

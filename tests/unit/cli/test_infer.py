@@ -56,6 +56,8 @@ def test_options_of_evaluate_replace_its_own(images, given):
     options = given("chair", "callbacks=evaluate", "data/background=white")
     assert [o for o in options if o.startswith("callbacks=")] == ["callbacks=evaluate"]
     assert "data/background=white" in options
+    options = given("chair", "--ckpt", "a.ckpt", "--out", "out", "data/background=white")  # behind flags
+    assert {"ckpt=a.ckpt", "run_dir=out", "data/background=white"} <= set(options)
 
 
 def test_one_image_needs_generated_views(images, given, capsys):
