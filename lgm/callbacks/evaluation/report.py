@@ -184,7 +184,7 @@ def _with_files(entry: ObjectPictures, run_dir: Path, since: float) -> ObjectPic
     earlier ones show other weights."""
     names = {"turntable": "turntable.mp4", "mesh": "mesh.png"}
     paths = {field: object_dir(run_dir, entry.uid) / name for field, name in names.items()}
-    written = {
+    written: dict[str, Any] = {
         field: path.relative_to(run_dir).as_posix()
         for field, path in paths.items()
         if path.is_file() and path.stat().st_mtime >= since
