@@ -18,7 +18,7 @@ class BadServer(ThreadingHTTPServer):
     Troubles: `cut` sends half and closes; `stall` sends half and then nothing for ever; `drip` sends a byte
     at a time; `refuse` closes without an answer; a number is that HTTP status; `page` sends HTML; `unsized`
     cuts off without having given a length. ranges: whether ranges are answered. hold: whether of a path, of
-    which so many bytes are sent, no more are; `holding` is set when that has begun.
+    which so many bytes are sent, no more are; `held` are the paths with which that has begun.
     """
 
     daemon_threads = True
@@ -29,7 +29,7 @@ class BadServer(ThreadingHTTPServer):
         self.trouble: dict[str, list[str]] = {}
         self.ranges = True
         self.hold: Callable[[str, int], bool] = lambda path, sent: False  # asked before each 64 KiB
-        self.holding = threading.Event()
+        self.held: set[str] = set()
         self.requests: Counter[str] = Counter()
         self.bytes_sent = 0
         self.ranged: list[str] = []
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             for i in range(0, len(body), 1 << 16):
                 if self.server.hold(unquote(self.path), i):
-                    self.server.holding.set()
+                    self.server.held.add(unquote(self.path))
                     self.server.closing.wait()
                     return
                 self._send(body[i : i + (1 << 16)])

@@ -415,7 +415,7 @@ def test_killed_at_any_moment_nothing_half_counts_as_whole(server, tmp_path, aft
     server.hold = lambda path, sent: server.bytes_sent >= after_bytes and sent > 0
     process = Forked(lambda: objaverse(server, tmp_path, "--all", "--workers", "2"))
     try:
-        wait_until(lambda: server.holding.is_set() and begun(tmp_path), process)
+        wait_until(lambda: server.held & begun(tmp_path).keys(), process)
     finally:
         process.kill()
     assert process.wait() == -signal.SIGKILL
