@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ _DATA_OPTIONS = (
 )
 
 
+Given = Sequence[tuple[type[L.Callback], Mapping[str, Any]]]
 Config = Mapping[str, Any]  # a plan's, or a composed one
 
 
@@ -127,9 +128,21 @@ def build_loss(config: Config) -> CompositeLoss:
     return built
 
 
-def build_callbacks(config: Config) -> dict[str, L.Callback]:
-    """By the names that the configuration gives them; an entry set to null is left out."""
-    return {name: made(entry) for name, entry in (config["callbacks"] or {}).items() if entry is not None}
+def build_callbacks(config: Config, given: Given = ()) -> dict[str, L.Callback]:
+    """By the names that the configuration gives them; an entry set to null is left out.
+
+    given: classes, and further arguments of their constructors.
+    """
+    entries = {name: entry for name, entry in (config["callbacks"] or {}).items() if entry is not None}
+    return {name: _finished(entry, given) for name, entry in entries.items()}
+
+
+def _finished(entry: Config, given: Given) -> L.Callback:
+    for kind, arguments in given:
+        factory = made(entry, _partial_=True)
+        if isinstance(factory.func, type) and issubclass(factory.func, kind):
+            return factory(**arguments)  # not through Hydra, which would build what they hold
+    return made(entry)
 
 
 def build_trainer(config: Config, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:

@@ -56,11 +56,11 @@ def build_evaluation(plan: EvaluationPlan) -> Evaluation:
     else:
         load_released(net, weights.path, config["rotation"])
 
-    callbacks, tensors = build_callbacks(config), weights_hash(weights.tensors)
-    for callback in callbacks.values():
-        if isinstance(callback, Measure):
-            callback.make_untrained = partial(untrained, config)
-            callback.weights, callback.weights_hash = weights.kind, tensors
+    tensors = weights_hash(weights.tensors)
+    measured = {"weights": weights.kind, "weights_hash": tensors}
+    callbacks = build_callbacks(
+        config, [(Measure, {**measured, "make_untrained": partial(untrained, config)})]
+    )
     module = build_module(config, net, batch_size=None)
     if plan.world_size > 1:
         facts = facts_of(config, datamodule, "test") | {"weights": f"{weights.kind} ({tensors})"}

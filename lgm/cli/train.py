@@ -70,10 +70,7 @@ def build_training(plan: TrainingPlan) -> Training:
         before = start(config, net)
     prepare_network(net, config)
     module = build_module(config, net, plan.batches.global_batch)
-    callbacks = build_callbacks(config)
-    for callback in callbacks.values():
-        if isinstance(callback, TrainingCost):
-            callback.before = before
+    callbacks = build_callbacks(config, [(TrainingCost, {"before": before})])
     # Raises now what would else come after all processes have started.
     optimizer = module.configure_optimizers()["optimizer"]
     if checkpoint is not None:

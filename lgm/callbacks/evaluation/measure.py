@@ -33,12 +33,11 @@ class Measure(Callback):
     protocol: what is measured how; each number is written down with its name and hash.
     lpips: makes the network of the perceptual distance; where its weights are missing, the column stays
         empty and the reason stands beside it.
-    make_untrained: makes the same network as it was before training, a baseline; may be set later, before
-        testing.
+    make_untrained: makes the same network as it was before training, a baseline.
     untrained_objects: on how many objects it is measured, the first that arrive; it costs more than the
         network itself, for its Gaussians are large. 0 leaves it out.
     weights: "ema", "raw" or "unknown", and weights_hash, as `lgm.models.checkpoint` makes it: for the
-        record, and to be set later.
+        record.
     table, summary: of all ranks, once the test epoch has ended.
     """
 
@@ -50,6 +49,8 @@ class Measure(Callback):
         lpips: Callable[..., LPIPS] | None = None,
         make_untrained: Callable[[], nn.Module] | None = None,
         untrained_objects: int = 32,
+        weights: str = "unknown",
+        weights_hash: str | None = None,
     ) -> None:
         if untrained_objects < 0:
             raise ValueError(f"callbacks.measure.untrained_objects={untrained_objects} must be at least 0")
@@ -57,8 +58,8 @@ class Measure(Callback):
         self.make_lpips = lpips
         self.make_untrained = make_untrained
         self.untrained_objects = untrained_objects
-        self.weights = "unknown"
-        self.weights_hash: str | None = None
+        self.weights = weights
+        self.weights_hash = weights_hash
         self.measurement = Measurement(protocol)
         self.table: ViewTable | None = None
         self.summary: dict | None = None

@@ -23,8 +23,8 @@ class TrainingCost(Callback):
         repeats where they say it: their minutes are not among these.
     """
 
-    def __init__(self) -> None:
-        self.before: dict[str, Any] = {}
+    def __init__(self, before: dict[str, Any] | None = None) -> None:
+        self.before: dict[str, Any] = before or {}
         self._minutes = 0.0  # of what has ended
         self._started: float | None = None
         self._num_devices = 1

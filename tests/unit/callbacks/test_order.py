@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from lgm.callbacks import TrainingCost
 from lgm.callbacks.order import Stage, ordered
 from lgm.cli.build import build_callbacks
 from tests.unit.cli.test_configs import composed
@@ -21,6 +22,14 @@ def test_training_callbacks_by_stage(arguments):
     order = names(ordered(callbacks))
     assert order[-4:] == ["StopOnSignal", "EvaluateEvery", "BestCheckpoint", "LastCheckpoint"]
     assert "EMA" in order[:-4]
+
+
+def test_callbacks_are_finished_by_their_constructors():
+    before = {"step": 3, "config": {"_target_": "no.such.Thing", "text": "${nowhere}"}}
+    for arguments in ([], ["+callbacks.again={_target_:lgm.callbacks.TrainingCost}"]):
+        callbacks = build_callbacks(composed(*arguments), [(TrainingCost, {"before": before})])
+        costs = [callback for callback in callbacks.values() if isinstance(callback, TrainingCost)]
+        assert [cost.before for cost in costs] == [before] * (1 + len(arguments))
 
 
 def test_others_keep_their_order():
