@@ -106,6 +106,8 @@ def typed(page: str) -> Iterator[list[str]]:
     for words in [*commands(PAGES[page]), *(shlex.split(filled_in(line)) for line in inline)]:
         if "python" in words[:2] or words[0].startswith("AWS_"):  # behind a variable or two
             yield words[words.index("python") + 1 :]
+        elif words[0] == "torchrun":
+            yield words[words.index("train.py") :]
         elif words[0] == "lgm-data" and len(words) > 1:
             yield ["-m", f"data_tools.{words[1]}", *words[2:]]
         elif words[0] in PROGRAMS:
