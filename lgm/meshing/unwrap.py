@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lgm.errors import first_line
 from lgm.meshing.mesh import Surface
 from lgm.meshing.packages import required
 from lgm.meshing.xatlas_process import unwrap_by_xatlas
@@ -34,17 +35,16 @@ class Atlas:
 def unwrap(surface: Surface, texture: int) -> Atlas:
     """Unwrap into one texture of `texture`² texels: by uvunwrap, or by xatlas before Python 3.11. Where
     that fails, each face becomes a chart of its own, with a warning."""
-    unwrapper = _by_uvunwrap if sys.version_info >= (3, 11) else by_xatlas
-    try:
-        return unwrapper(surface, texture)
-    except (RuntimeError, ValueError, TimeoutError, required_error()) as error:
-        log.warning("unwrapping failed (%s): each face becomes a chart of its own", error)
-        return face_atlas(surface, texture)
-
-
-def required_error() -> type[Exception]:
-    """The exception of uvunwrap, which is none of Python's."""
-    return required("uvunwrap", "uvunwrap").UnwrapError if sys.version_info >= (3, 11) else RuntimeError
+    unwrappers = (_by_uvunwrap, _in_flat_charts) if sys.version_info >= (3, 11) else (by_xatlas,)
+    for unwrapper in unwrappers:
+        try:
+            return unwrapper(surface, texture)
+        except BaseException as error:  # a panic of Rust is no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            log.info("unwrapping failed once: %s", first_line(error))
+    log.warning("unwrapping failed: each face becomes a chart of its own")
+    return face_atlas(surface, texture)
 
 
 def by_xatlas(surface: Surface, texture: int) -> Atlas:
@@ -70,13 +70,18 @@ def face_atlas(surface: Surface, texture: int) -> Atlas:
     return Atlas(uvs.flatten(0, 1), torch.arange(3 * count).view(-1, 3), texture)
 
 
-def _by_uvunwrap(surface: Surface, texture: int) -> Atlas:
+def _in_flat_charts(surface: Surface, texture: int) -> Atlas:
+    """With more and flatter charts, of which there is less to go wrong."""
+    return _by_uvunwrap(surface, texture, max_chart_angle=40.0)
+
+
+def _by_uvunwrap(surface: Surface, texture: int, **options: float) -> Atlas:
     uvunwrap = required("uvunwrap", "uvunwrap")
     mesh = uvunwrap.Mesh(
         np.ascontiguousarray(surface.vertices.numpy(), np.float32),
         np.ascontiguousarray(surface.faces.numpy(), np.uint32),
     )
-    atlas = uvunwrap.generate([mesh], page_size=texture, padding=_PADDING)
+    atlas = uvunwrap.generate([mesh], page_size=texture, padding=_PADDING, **options)
     if atlas.page_count != 1 or max(atlas.width, atlas.height) > texture:
         raise ValueError(f"{atlas.page_count} pages of {atlas.width}x{atlas.height} texels")
     (unwrapped,) = atlas.meshes

@@ -1,0 +1,82 @@
+"""Mesh files, read back by other programs."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData
+
+from data_tools.meshes.load import load_mesh
+from lgm.meshing import Mesh, save_mesh
+from tests.meshes import box
+
+
+@pytest.fixture
+def mesh() -> Mesh:
+    """A box whose faces are charts of their own, with a texture in which each texel differs."""
+    surface = box((1.0, 2.0, 0.5), (3.0, 0.0, 0.0))
+    count = surface.num_faces
+    corner = torch.tensor([[0.0, 0.0], [0.2, 0.0], [0.0, 0.2]])
+    uvs = (
+        corner + torch.stack([torch.arange(count) % 4, torch.arange(count) // 4], -1)[:, None] * 0.25
+    ).view(-1, 2)
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
+    texture = torch.stack([columns, rows, torch.full_like(rows, 0.2)], -1)
+    return Mesh(surface.vertices, surface.faces, uvs, torch.arange(3 * count).view(-1, 3), texture)
+
+
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_the_reader_of_meshes_finds_positions_texture_and_orientation(mesh, suffix, tmp_path):
+    path = tmp_path / f"a box.{suffix}"
+    save_mesh(mesh, path)
+    (surface,) = load_mesh(path, "box", np.eye(4), 1000).surfaces
+    expected = (mesh.surface.corners - torch.tensor([3.0, 0.0, 0.0])) / 2  # centred, the longest side 1
+    np.testing.assert_allclose(surface.positions, expected.numpy(), atol=1e-6)
+    # The reader counts texture coordinates from the lower left corner.
+    uvs = mesh.uvs[mesh.uv_faces] * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, 1.0])
+    np.testing.assert_allclose(surface.uv, uvs.numpy(), atol=1e-5)
+    image = np.asarray(surface.material.base_image.convert("RGB")) / 255
+    np.testing.assert_allclose(image, mesh.texture.numpy(), atol=1 / 255)
+    assert surface.material.base_color == (1.0, 1.0, 1.0, 1.0)
+    assert surface.material.unlit or suffix == "obj"
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
+        {"glb": ["a box.glb"], "obj": ["a box.obj", "a box.mtl", "a box.png"]}[suffix]
+    )
+
+
+def test_a_ply_has_the_colours_of_its_vertices(mesh, tmp_path):
+    save_mesh(mesh, tmp_path / "box.ply")
+    ply = PlyData.read(tmp_path / "box.ply")
+    faces = np.stack(ply["face"].data["vertex_indices"])
+    np.testing.assert_array_equal(faces, mesh.faces.numpy())
+    positions = np.stack([ply["vertex"][axis] for axis in "xyz"], -1)
+    np.testing.assert_allclose(positions, mesh.vertices.numpy())
+    blue = ply["vertex"]["blue"]
+    assert (np.abs(blue.astype(int) - 51) <= 1).all() and len(np.unique(ply["vertex"]["red"])) > 3
+
+
+def test_a_suffix_without_a_writer_is_refused_in_one_line(mesh, tmp_path):
+    with pytest.raises(ValueError, match="is not a mesh file that can be written"):
+        save_mesh(mesh, tmp_path / "x.fbx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_gltf_validator_finds_nothing(mesh, tmp_path):
+    """LGM_GLTF_VALIDATOR names a folder in which `npm install gltf-validator` ran."""
+    folder = os.environ.get("LGM_GLTF_VALIDATOR")
+    if not folder or not shutil.which("node"):
+        pytest.skip("LGM_GLTF_VALIDATOR names no folder with npm's gltf-validator, or node is missing")
+    save_mesh(mesh, tmp_path / "box.glb")
+    program = (
+        "const fs=require('fs'); require('gltf-validator')"
+        ".validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))"
+        ".then(report => console.log(JSON.stringify(report.issues)))"
+    )
+    command = ["node", "-e", program, str(tmp_path / "box.glb")]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    issues = json.loads(result.stdout)
+    assert issues["numErrors"] == issues["numWarnings"] == 0, issues
