@@ -12,7 +12,7 @@ from lgm.rendering.base import Renderer
 from lgm.rendering.gsplat_backend import GsplatRenderer
 from lgm.rendering.inria_backend import InriaRenderer
 from lgm.rendering.torch_backend import TorchRenderer
-from lgm.rendering.triton_backend import TritonRenderer
+from lgm.rendering.triton_backend import TritonRenderer, check_max_gib
 from lgm.types import RenderOutput
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,14 @@ class AutoRenderer(Renderer):
     """The fastest back end that is usable on the device that the Gaussians are on.
 
     By their device and not by the machine's: a run on the CPU of a machine with a GPU works too.
+
+    max_gib: of triton, where that is the fastest; None is its default. The others have no such bound.
     """
+
+    def __init__(self, max_gib: float | None = None) -> None:
+        if max_gib is not None:
+            check_max_gib(max_gib)  # wherever it is drawn
+        self.max_gib = max_gib
 
     def __call__(
         self,
@@ -40,33 +47,42 @@ class AutoRenderer(Renderer):
         width: int,
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
-        return fastest(gaussians.means.device.type)(gaussians, cameras, height, width, background)
+        return fastest(gaussians.means.device.type, self.max_gib)(
+            gaussians, cameras, height, width, background
+        )
 
 
-def make_renderer(name: str = "auto") -> Renderer:
+def make_renderer(name: str = "auto", max_gib: float | None = None) -> Renderer:
     """The back end of that name, with its defaults; "auto" takes the fastest that is usable.
+
+    max_gib: of "auto" and "triton", what a call may hold on the device; None is the default.
 
     Raises ValueError in one line for a name that is unknown or cannot be used here.
     """
     backends: dict[str, Callable[[], Renderer]] = {"auto": AutoRenderer, **BACKENDS}
     if name not in backends:
         raise ValueError(f"renderer name={name!r} is unknown; choose one of {', '.join(backends)}")
-    return backends[name]()
+    if max_gib is None:
+        return backends[name]()
+    if name not in ("auto", "triton"):
+        raise ValueError(f"renderer name={name!r} has no max_gib={max_gib}; leave it out, or name=triton")
+    return AutoRenderer(max_gib) if name == "auto" else TritonRenderer(max_gib)
 
 
 def name_of(renderer: Renderer, device_type: str) -> str:
     """The back end that draws on devices of that type; a class of one's own is named by its own name."""
-    used = type(fastest(device_type) if isinstance(renderer, AutoRenderer) else renderer)
+    used = type(fastest(device_type, renderer.max_gib) if isinstance(renderer, AutoRenderer) else renderer)
     return next((name for name, backend in BACKENDS.items() if used is backend), used.__name__)
 
 
 @cache
-def fastest(device_type: str) -> Renderer:
+def fastest(device_type: str, max_gib: float | None = None) -> Renderer:
     """The fastest usable back end on devices of that type; cached, so that the choice is logged once."""
     refused = []
     for name in _FASTEST_FIRST.get(device_type, ()):
         try:
-            renderer = BACKENDS[name]()
+            bounded = name == "triton" and max_gib is not None
+            renderer = TritonRenderer(max_gib) if bounded else BACKENDS[name]()
         except ValueError as error:
             refused.append(f"{name} cannot be used: {error}")
             continue

@@ -34,6 +34,11 @@ _LISTS = ("order", "ends", "counts", "alive", "pairs", "slots", "starts")
 _BYTES_A_PAIR, _BYTES_AN_INTERSECTION, _BYTES_A_PIXEL = 140, 80, 48
 
 
+def check_max_gib(max_gib: float) -> None:
+    if not max_gib >= 0.01:
+        raise ValueError(f"max_gib={max_gib} must be at least 0.01")
+
+
 class TritonRenderer(Renderer):
     """EWA splatting with the published rasterizer's formula, thresholds and cut at 16 × 16-pixel tiles.
 
@@ -55,8 +60,7 @@ class TritonRenderer(Renderer):
         return device_type == DEVICE_TYPE or os.environ.get("TRITON_INTERPRET") == "1"
 
     def __init__(self, max_gib: float = 6.0) -> None:
-        if not max_gib >= 0.01:
-            raise ValueError(f"max_gib={max_gib} must be at least 0.01")
+        check_max_gib(max_gib)
         try:
             from triton.runtime import driver
         except ImportError as error:

@@ -5,7 +5,7 @@ import torch
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
-from lgm.rendering import Renderer, TorchRenderer, choice, make_renderer
+from lgm.rendering import Renderer, TorchRenderer, TritonRenderer, choice, make_renderer
 from lgm.rendering.projection import project
 from lgm.rendering.tiles import list_splats
 
@@ -241,3 +241,20 @@ def test_make_renderer(caplog):
         ValueError, match="'vulkan' is unknown; choose one of auto, triton, gsplat, inria, torch"
     ):
         make_renderer("vulkan")
+
+
+def test_the_bound_of_a_call_reaches_the_renderer_that_auto_takes(monkeypatch):
+    class Bounded(TritonRenderer):
+        def __init__(self, max_gib=6.0):
+            self.max_bytes = int(max_gib * 2**30)
+
+    monkeypatch.setattr(choice, "TritonRenderer", Bounded)
+    monkeypatch.setitem(choice.BACKENDS, "triton", Bounded)
+    assert choice.fastest("cuda", 2.5).max_bytes == 2.5 * 2**30
+    assert make_renderer("triton", 1.5).max_bytes == 1.5 * 2**30
+    choice.fastest.cache_clear()
+    assert make_renderer(max_gib=2.0).max_gib == 2.0
+    with pytest.raises(ValueError, match=r"max_gib=0 must be at least 0\.01"):
+        make_renderer("auto", max_gib=0)
+    with pytest.raises(ValueError, match=r"name='torch' has no max_gib=2"):
+        make_renderer("torch", max_gib=2)
