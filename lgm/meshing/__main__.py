@@ -37,7 +37,9 @@ def _convert(options: argparse.Namespace) -> None:
     with stages("read"):
         gaussians = load_ply(options.file, options.up)
     log.info("%s: gaussians=%d up=%s", options.file, gaussians.num_gaussians, options.up)
-    mesh = gaussians_to_mesh(gaussians.to(default_device()), options.faces, options.texture, stages=stages)
+    mesh = gaussians_to_mesh(
+        gaussians.to(default_device()), options.faces, options.texture, refine=options.refine, stages=stages
+    )
     with stages("write"):
         save_mesh(mesh, path)
     log.info(
@@ -71,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         "--faces", type=int, default=20_000, help="about how many faces at most (%(default)s)"
     )
     parser.add_argument("--texture", type=int, default=1024, help="width and height in texels (%(default)s)")
+    parser.add_argument(
+        "--refine", action="store_true", help="fit vertices and texture to images of the Gaussians"
+    )
     parser.add_argument(
         "--up",
         choices=UP_AXES,

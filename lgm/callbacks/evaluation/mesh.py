@@ -57,6 +57,7 @@ class WriteMesh(ObjectHook):
     and adds `mesh` to `metrics.json`: medians over the objects, and each object's numbers.
 
     faces: about how many at most. texture: width and height in texels.
+    refine: fit vertices and texture to images of the Gaussians.
     suffix: glb, obj (with .mtl and .png) or ply (vertex colours).
     frame: "user", where the data's cameras are; or "network".
     num_views, size: images of `size`² pixels, elevations from -30° to 60°, in which mesh and Gaussians are
@@ -70,6 +71,7 @@ class WriteMesh(ObjectHook):
         self,
         faces: int = 20_000,
         texture: int = 1024,
+        refine: bool = False,
         suffix: str = "glb",
         frame: str = "user",
         num_views: int = 24,
@@ -87,6 +89,7 @@ class WriteMesh(ObjectHook):
         check_suffix(f"mesh.{suffix}")
         self.faces = faces
         self.texture = texture
+        self.refine = refine
         self.suffix = suffix
         self.frame = frame
         self.num_views = num_views
@@ -97,11 +100,20 @@ class WriteMesh(ObjectHook):
         super().on_test_start(trainer, pl_module)
         self.numbers = {}
 
+    # Out of Lightning's inference mode, whose tensors could not be refined.
+    @torch.inference_mode(False)
     @torch.no_grad()
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
         batch, stages = prediction.batch, Stages()
-        gaussians = prediction.gaussians.scene(scene)
-        mesh = gaussians_to_mesh(gaussians, self.faces, self.texture, renderer=module.renderer, stages=stages)
+        gaussians = prediction.gaussians.scene(scene).to(torch.float32, copy=True)
+        mesh = gaussians_to_mesh(
+            gaussians,
+            self.faces,
+            self.texture,
+            refine=self.refine,
+            renderer=module.renderer,
+            stages=stages,
+        )
         path = folder / f"mesh.{self.suffix}"
         with stages("write"):
             save_mesh(self._in_frame(mesh, prediction, scene), path)

@@ -13,6 +13,7 @@ from PIL import Image
 from lgm.callbacks import WriteMesh
 from lgm.callbacks.evaluation.mesh import IMAGE_NAME
 from lgm.meshing import gaussians_to_mesh
+from lgm.meshing.refine import RefinementSettings
 from tests.unit.callbacks.test_callbacks import loader, make_batch, make_trainer
 from tests.unit.callbacks.test_hooks import DrawingModule
 
@@ -38,6 +39,16 @@ def test_each_object_gets_a_mesh_and_its_numbers(tmp_path, monkeypatch):
     numbers = metrics["mesh"]["objects"]["a"]
     assert numbers["faces"] <= 500 and numbers["bytes"] == (tmp_path / "objects/a/mesh.glb").stat().st_size
     assert 10 < numbers["psnr"] < 100 and 0 < numbers["ssim"] <= 1 and isinstance(numbers["watertight"], bool)
+
+
+def test_a_refined_mesh_is_made_in_an_evaluation(tmp_path, monkeypatch):
+    coarse = partial(gaussians_to_mesh, **COARSE)
+    monkeypatch.setattr("lgm.callbacks.evaluation.mesh.gaussians_to_mesh", coarse)
+    few = RefinementSettings(steps=3, num_views=6, views_per_step=1, size=32)
+    monkeypatch.setattr(RefinementSettings, "for_device", lambda device: few)
+    hook = WriteMesh(faces=200, texture=64, num_views=1, size=32, refine=True)
+    make_trainer(tmp_path, [hook]).test(DrawingModule(), loader(make_batch("a")), verbose=False)
+    assert not hook.failed and (tmp_path / "objects" / "a" / "mesh.glb").is_file()
 
 
 @pytest.mark.parametrize(
