@@ -425,6 +425,25 @@ def test_ten_meshes_become_a_model(folder):
     assert (folder / "object.ply").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_the_minute_of_the_readme(tmp_path):
+    """Its four images of a bundled object become a .ply by lgm-infer, and in Python."""
+    block = PAGES["README.md"].split("## Try it in a minute")[1].split("```")[1]
+    unpack, infer = block.splitlines()[-2:]
+    subprocess.run(
+        ["bash", "-c", unpack.replace("lgm/assets", f"{ROOT}/lgm/assets")], cwd=tmp_path, check=True
+    )
+    program, *words = shlex.split(infer, comments=True)
+    assert program == "lgm-infer"
+    run(["-c", "from lgm.cli.infer import main; main()", *words, "trainer=cpu"], tmp_path)
+    for name in re.findall(r"`(lgm-chair/[^`]+)`", PAGES["README.md"]):
+        assert (tmp_path / name).is_file(), name
+
+    (tmp_path / "use.py").write_text("\n".join(blocks("python", PAGES["README.md"])))
+    run(["use.py"], tmp_path)
+    assert (tmp_path / "chair.ply").stat().st_size > 100_000
+
+
 def run(words: list[str], folder: Path) -> None:
     result = subprocess.run(
         [sys.executable, *words],
