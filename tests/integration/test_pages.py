@@ -293,6 +293,28 @@ def test_every_flag_in_a_sentence_exists():
     assert not faults, "\n".join(faults)
 
 
+def messages() -> str:
+    """All text of the programs; pieces of a message joined, and an ellipsis for what is filled in."""
+    sources = [path for room in ("data_tools", "lgm") for path in (ROOT / room).rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    return re.sub(r"\{[^{}]*\}", "…", re.sub(r'"\s*\n\s*f?"', "", text))
+
+
+def test_troubleshooting_quotes_what_the_programs_say():
+    """People search for a message as they see it: what a heading quotes is in the sources."""
+    said = messages()
+    headings = re.findall(r"^### .*`.*$", PAGES["docs/troubleshooting.md"], re.MULTILINE)
+    quoted = [quote for heading in headings for quote in re.findall(r"`([^`]+)`", heading)]
+    faults = [
+        f"{quote}: {piece.strip()!r}"
+        for quote in quoted
+        for piece in re.split("…|'val'|'xformers'", quote)
+        if piece.strip() not in said
+    ]
+    assert not faults, "\n".join(faults)
+    assert len(quoted) > 8
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub and mkdocs make them."""
     headings = re.findall(r"^#+ (.+)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE)

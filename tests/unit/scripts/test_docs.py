@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -77,3 +78,11 @@ def test_named_lines_of_a_docstring_become_a_list():
         "Raises ValueError: no.",
     ]
     assert as_list("title: not an item") == "title: not an item"
+
+
+def test_the_citation_is_of_this_version():
+    import lgm
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == lgm.__version__
+    assert citation["license"] == "MIT" and citation["preferred-citation"]["year"] == 2024
