@@ -43,7 +43,7 @@ def test_each_of_two_back_to_back_is_seen_from_its_own_side(second):
 
 def test_a_part_of_a_larger_face_and_one_within_a_surface():
     small = surface(ONE_WAY, SQUARE * [0.3, 0.3, 1])
-    surfaces = [surface(ONE_WAY), small, surface([*ONE_WAY, *OTHER_WAY], [*SQUARE, 0, 0, 0.3])]
+    surfaces = [surface(ONE_WAY), small, surface([*ONE_WAY, *OTHER_WAY], SQUARE + [0, 0, 0.3])]
     set_apart(surfaces)
     assert heights(surfaces[:2]) == [[0, 0], [-1, -1]]
     np.testing.assert_allclose(surfaces[2].positions[2:, :, 2], 0.4 - LAYER)
@@ -57,7 +57,7 @@ def test_neighbours_and_what_lies_elsewhere_stay_to_the_digit():
     triangles = [t for i in cells for t in ([i, i + 1, i + 21], [i, i + 21, i + 20])]
     axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     flat = surface(triangles, points @ axes.T)
-    parallel = surface(ONE_WAY, ([*SQUARE, 0, 0, 0.05]) @ axes.T)
+    parallel = surface(ONE_WAY, (SQUARE + [0, 0, 0.05]) @ axes.T)
     before = flat.positions.copy()
     assert set_apart([flat, parallel]) == 0
     np.testing.assert_array_equal(flat.positions, before)

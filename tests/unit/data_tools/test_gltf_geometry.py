@@ -241,7 +241,7 @@ def test_instances_are_moved_turned_and_scaled_within_their_node(tmp_path):
     surface = only(file, tmp_path)
     x, y = FACES[..., 0], FACES[..., 1]
     turned = np.stack([2 * y, 2 * x, 0 * x + 4], axis=-1)[:, [0, 2, 1]]  # mirrored, so wound the other way
-    expected = 10 * np.concatenate([(*FACES, 1, 0, 0), turned])
+    expected = 10 * np.concatenate([FACES + (1, 0, 0), turned])
     np.testing.assert_allclose(surface.positions, expected, atol=2e-3)
     assert surface.normals.shape == (4, 3, 3)
 
@@ -310,7 +310,7 @@ def test_a_skin_places_vertices_by_its_joints_and_not_by_the_meshes_node(tmp_pat
     file = skinned(weights, joints, translation=[100, 0, 0], scale=[9, 9, 9])
     surface = only(file, tmp_path)
     x, y, z = POSITIONS.T
-    expected = np.where(joints[:, -1:] == 1, np.stack([1 - y, x - 3, z + 5], 1), (*POSITIONS, 1, 0, 0))
+    expected = np.where(joints[:, -1:] == 1, np.stack([1 - y, x - 3, z + 5], 1), POSITIONS + (1, 0, 0))
     np.testing.assert_allclose(surface.positions, expected[INDICES].reshape(2, 3, 3), atol=1e-6)
     np.testing.assert_allclose(surface.normals[0, 0], [1, 0, 0], atol=1e-6)
     np.testing.assert_allclose(surface.normals[0, 2], [0, 1, 0], atol=1e-6)
@@ -320,7 +320,7 @@ def test_vertices_between_two_joints_and_without_any_weight(tmp_path):
     weights = np.zeros((4, 4))
     weights[0, :2] = 0.5
     surface = only(skinned(weights, np.tile([0, 1, 0, 0], (4, 1))), tmp_path)
-    np.testing.assert_allclose(surface.positions[0, 0], ([*np.array([1, 0, 0]), 1, -3, 5]) / 2, atol=1e-6)
+    np.testing.assert_allclose(surface.positions[0, 0], (np.array([1, 0, 0]) + [1, -3, 5]) / 2, atol=1e-6)
     np.testing.assert_allclose(surface.positions[0, 1], POSITIONS[1] + (1, 0, 0))
 
 
