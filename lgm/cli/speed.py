@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import lightning as L
 import torch
 from omegaconf import DictConfig, open_dict
 
@@ -40,3 +43,11 @@ def check_graph(cfg: DictConfig) -> None:
             "train.graph=true gives all gradients at once, when none can be sent beside the backward pass; "
             "leave it out, or train on one device"
         )
+
+
+def times_convolutions(config: dict[str, Any], trainer: L.Trainer) -> bool:
+    """Whether a training lets cuDNN time its kernels for convolutions: at speed=fast on a GPU, unless
+    trainer.benchmark says so or otherwise. The shapes of a run are few (one a batch size, and one a size of
+    the supervised images), so that the search ends with the first steps of each."""
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    return config["speed"] == "fast" and on_gpu and config["trainer"].get("benchmark") is None

@@ -25,9 +25,11 @@ from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
 from lgm.cli.plan import TrainingPlan, plan_training
 from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
+from lgm.cli.speed import times_convolutions
 from lgm.cli.start import start
 from lgm.cli.values import recorded
 from lgm.data.stream.datamodule import ObjectDataModule
+from lgm.kernels import cudnn_benchmark
 from lgm.lightning_internals import ending_peers
 from lgm.models import Network
 from lgm.models.pretrained import freeze
@@ -125,7 +127,7 @@ def fit(plan: TrainingPlan, training: Training) -> float | None:
                 logger.log_hyperparams(recorded(config))  # W&B's own mistakes end the run here
         ckpt_path = None if training.resume is None else str(training.resume)
         try:
-            with ending_peers(trainer):
+            with ending_peers(trainer), cudnn_benchmark(times_convolutions(config, trainer)):
                 trainer.fit(training.module, training.datamodule, ckpt_path=ckpt_path, weights_only=True)
         finally:
             stopping.defer(False)  # the last checkpoint is written

@@ -1,6 +1,6 @@
 """Fused operations of the network, each beside the plain one that it equals."""
 
-from lgm.kernels.choice import KernelChoice, kernels_for, kernels_run, use_kernels
+from lgm.kernels.choice import KernelChoice, cudnn_benchmark, kernels_for, kernels_run, use_kernels
 from lgm.kernels.convolution import Conv2d
 from lgm.kernels.hull_intersection import fused_enter
 from lgm.kernels.norm import GroupNorm, autocast_dtype, fused_group_norm
@@ -16,6 +16,7 @@ __all__ = [
     "KernelChoice",
     "Recording",
     "autocast_dtype",
+    "cudnn_benchmark",
     "double",
     "double_and_convolve",
     "fused_enter",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Literal
 
@@ -46,6 +48,24 @@ def use_kernels(net: nn.Module, choice: KernelChoice) -> None:
     for module in net.modules():
         if hasattr(module, "fuse"):
             module.fuse = choice == "auto"
+
+
+@contextmanager
+def cudnn_benchmark(enabled: bool = True) -> Iterator[None]:
+    """Let cuDNN time its kernels at the first convolution of each shape and keep the fastest, within this
+    context. Each shape is timed once a process, by at most `torch.backends.cudnn.benchmark_limit` kernels.
+
+    enabled: False leaves the setting, which is the process's, as it is. So do deterministic algorithms: which
+        kernel is the fastest, and so how its result is rounded, may differ from one process to the next.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    if enabled and not cudnn.deterministic and not torch.are_deterministic_algorithms_enabled():
+        cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 def kernels_run(x: Tensor) -> bool:

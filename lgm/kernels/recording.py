@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lgm.kernels.choice import cudnn_benchmark
+
 _WARM_UP_CALLS = 3
 
 
@@ -23,18 +25,18 @@ class Recording:
     """
 
     def __init__(self, compute: Callable[..., Tensor], *inputs: Tensor) -> None:
-        searching = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True  # try the convolutions' kernels, once, and record the fastest
-        try:
-            # Not as inference tensors, which could be written to under inference_mode alone.
-            with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(inputs[0].device):
-                self.inputs = tuple(x.clone() for x in inputs)
-                self._warm_up(compute)
-                self.graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self.graph, stream=torch.cuda.Stream()):
-                    self.result = compute(*self.inputs)
-        finally:
-            torch.backends.cudnn.benchmark = searching
+        # Not as inference tensors, which could be written to under inference_mode alone.
+        with (
+            cudnn_benchmark(),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.cuda.device(inputs[0].device),
+        ):
+            self.inputs = tuple(x.clone() for x in inputs)
+            self._warm_up(compute)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=torch.cuda.Stream()):
+                self.result = compute(*self.inputs)
 
     def _warm_up(self, compute: Callable[..., Tensor]) -> None:
         """Compile, search and allocate, which cannot be recorded; on another stream, as graphs want it."""

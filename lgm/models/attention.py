@@ -99,9 +99,11 @@ class SelfAttention(nn.Module):
         self.core: AttentionCore = _sdpa
 
     def forward(self, x: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
-        q, k, v = rearrange(
-            self.qkv(x), "b l (three heads d) -> three b l heads d", three=3, heads=self.num_heads
+        qkv = rearrange(
+            self.qkv(x), "b l (three heads d) -> b l three heads d", three=3, heads=self.num_heads
         )
+        # Taken apart where they lie: their gradients are then joined in the layout of qkv, without a copy.
+        q, k, v = qkv.unbind(2)
         return self.proj(rearrange(self.core(q, k, v), "b l heads d -> b l (heads d)"))
 
 

@@ -7,8 +7,9 @@ graphs, and compiled, side by side.
 A step is what train.py takes with the preset: images and cameras to Gaussians, drawn from the supervised
 views, the loss, backward, gradients clipped, AdamW, under bf16 on a GPU. Objects are balls over white; no
 data is read. `network` is the part that has weights (`StagedNetwork.backbone`) alone, forward and backward.
-Medians of steps that each begin on an idle device; compiling is warm-up. A phase is what lies between two
-marks in the device's own work.
+Medians of steps that each begin on an idle device, and the mean of a row of steps that nothing waits between,
+as in training, from which rates follow; compiling is warm-up. A phase is what lies between two marks in the
+device's own work.
 
 --state init draws what an untrained network gives, and object a shell of Gaussians as a trained one does,
 whose gradients reach the network all the same. --random-lpips takes the paper's loss, its VGG16 with random
@@ -16,9 +17,10 @@ weights: no values that mean anything, and the same work. The rate counts the pr
 matrices and attention, forward and backward, as PyTorch's counter does; its peak is a large product's.
 
 --find-batch also searches the largest batch whose steps fit into 24, 40, 80 and 141 GB, as far as the device
-has them; --loader takes batches from the training data of train.py's options (--set data=quickstart), through
-its own loader and preparation, and measures a row of steps that nothing waits between; --original times the
-released program's own step, from a checkout of it, on the same batch.
+has them. --loader N takes N batches from the training data of train.py's options (--set data=quickstart),
+through its own loader and preparation, and measures that row of steps, after the batches that workers have
+ready at the start. --original times the released program's own step, from a checkout of it, on the same
+batch. As in train.py, all but `plain` let cuDNN time its kernels for convolutions, in warm-up.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ from lgm.cli import resolvers
 from lgm.cli.build import build_datamodule, build_module, build_net
 from lgm.cli.runtime import keep_freed_memory
 from lgm.gaussians import Gaussians
-from lgm.kernels import use_kernels
+from lgm.kernels import cudnn_benchmark, use_kernels
 from lgm.losses.perceptual.trunks import TRUNKS
 from lgm.models import StagedNetwork
 from lgm.training.module import LGMModule
@@ -180,16 +182,19 @@ def with_loader(
     module: LGMModule,
     step: Callable[..., None],
     device: torch.device,
-    repeats: int,
+    steps: int,
 ) -> dict[str, float]:
     """Objects per second from train.py's own loader and preparation, and the fraction of waiting for data."""
     datamodule = build_datamodule(cfg, accumulation=1)
     datamodule.trainer = SimpleNamespace(
         strategy=SimpleNamespace(root_device=device), global_rank=0, world_size=1, global_step=0
     )
-    batches, waited = iter(datamodule.train_dataloader()), 0.0
-    for number in range(repeats + WARM_UP):
-        if number == WARM_UP:  # workers have started, and kernels are compiled
+    loader, waited = datamodule.train_dataloader(), 0.0
+    batches = iter(loader)
+    # Workers have started, kernels are compiled, and what workers had ready until then is used up.
+    warm_up = max(WARM_UP, loader.num_workers * (loader.prefetch_factor or 0))
+    for number in range(steps + warm_up):
+        if number == warm_up:
             synchronize(device)
             start, waited = time.perf_counter(), 0.0
         asked = time.perf_counter()
@@ -199,22 +204,31 @@ def with_loader(
         step(given=module.preparation(batch, training=True, step=number))
     synchronize(device)
     elapsed = time.perf_counter() - start
-    return {"objects_per_s": repeats * cfg.batch / elapsed, "data_fraction": waited / elapsed}
+    return {"objects_per_s": steps * cfg.batch / elapsed, "data_fraction": waited / elapsed}
 
 
 def find_batches(step: TrainStep, device: torch.device) -> dict[str, int]:
     """The largest batch that fits into each size of memory that the device has, by trying."""
-    total = torch.cuda.get_device_properties(device).total_memory
-    sizes = [gb for gb in MEMORIES_GB if gb * 1e9 <= 1.01 * total]
-    return {f"{gb} GB": largest_batch(step, device, gb * 1e9 / total) for gb in sizes}
+    device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    # A search for each batch takes longer than its steps, and what it keeps needs no more memory.
+    torch.backends.cudnn.benchmark = False
+    total, found = torch.cuda.get_device_properties(device).total_memory, 0
+    batches = {}
+    for gb in MEMORIES_GB:
+        if gb * 1e9 <= 1.01 * total:
+            batches[f"{gb} GB"] = found = largest_batch(step, device, gb * 1e9 / total, found)
+    return batches
 
 
-def largest_batch(step: TrainStep, device: torch.device, fraction: float) -> int:
-    """Doubled until it does not fit, then halved in between, to a sixteenth. 0: not even one fits."""
+def largest_batch(step: TrainStep, device: torch.device, fraction: float, fits: int = 0) -> int:
+    """Doubled until it does not fit, then halved in between, to a sixteenth. 0: not even one fits.
+
+    fits: is known to.
+    """
     outside = CONTEXT_GB * 1e9 / torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, fraction) - outside, device)
     try:
-        fits, too_many = 0, 1
+        too_many = max(1, 2 * fits)
         while _fits(step, device, too_many):
             fits, too_many = too_many, 2 * too_many
         while too_many - fits > max(1, fits // 16):
@@ -284,6 +298,13 @@ class TrainStep:
 def measure(
     cfg: DictConfig, way: str, device: torch.device, options: argparse.Namespace
 ) -> dict[str, dict | float | None]:
+    with cudnn_benchmark(way != "plain"):
+        return _measure(cfg, way, device, options)
+
+
+def _measure(
+    cfg: DictConfig, way: str, device: torch.device, options: argparse.Namespace
+) -> dict[str, dict | float | None]:
     step, repeats = TrainStep(cfg, way, device, options.state), options.repeats
     module, on_gpu = step.module, device.type == "cuda"
     is_staged, inputs = isinstance(module.net, StagedNetwork), step.inputs()
@@ -319,7 +340,7 @@ def measure(
     found["phases_ms"], _ = timed_phases(step, device, repeats)
     found["unsynced_ms"] = timed_row(step, device, repeats)
     if options.loader:
-        found["loader"] = with_loader(cfg, module, step, device, repeats)
+        found["loader"] = with_loader(cfg, module, step, device, options.loader)
     if options.trace:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
         with profile(activities=activities) as profiler:
@@ -334,16 +355,18 @@ def measure(
 def show(report: dict) -> None:
     options = report["options"]
     table = Table(title=f"{options['model']}, batch {options['batch']}, {report['device']}")
-    columns = ("", "network, ms", "step, ms", "objects/s", "TFLOP/s", "peak, GiB")
+    columns = ("", "network, ms", "step, ms", "in a row, ms", "objects/s", "TFLOP/s", "peak, GiB")
     for column in columns:
         table.add_column(column, justify="right" if column else "left")
     tflop = next((row["tflop"] for row in report["ways"].values() if "tflop" in row), None)
     for way, row in report["ways"].items():
         step, peak = row["step"]["median_ms"], row["peak_gib"]
-        speed = f"{1e3 * options['batch'] / step:.1f}"
+        unsynced = row["unsynced_ms"]
+        speed = f"{1e3 * options['batch'] / unsynced:.1f}"
         memory = "–" if peak is None else f"{peak:.2f}"
-        rate = "–" if tflop is None else f"{1e3 * tflop / step:.1f}"
-        table.add_row(way, f"{row['network']['median_ms']:.1f}", f"{step:.1f}", speed, rate, memory)
+        rate = "–" if tflop is None else f"{1e3 * tflop / unsynced:.1f}"
+        network = f"{row['network']['median_ms']:.1f}"
+        table.add_row(way, network, f"{step:.1f}", f"{unsynced:.1f}", speed, rate, memory)
     console = Console()
     console.print(table)
     console.print(f"state {options['state']}; a large product: {report['peak_tflops']:.1f} TFLOP/s")
@@ -355,14 +378,9 @@ def show(report: dict) -> None:
         phases.add_row(way, *(f"{row['phases_ms'][name]:.1f}" for name in names))
     console.print(phases)
     for way, row in report["ways"].items():
-        line = f"{way}: {row['unsynced_ms']:.1f} ms a step where nothing waits between"
         if "loader" in row:
-            line += (
-                "; from train.py's loader {objects_per_s:.1f} objects/s, {data_fraction:.1%} waiting".format(
-                    **row["loader"]
-                )
-            )
-        console.print(line)
+            line = "{}: from train.py's loader {objects_per_s:.1f} objects/s, {data_fraction:.1%} waiting"
+            console.print(line.format(way, **row["loader"]))
         if "largest_batch" in row:
             batches = ", ".join(f"{gb} {batch}" for gb, batch in row["largest_batch"].items())
             console.print(f"{way}, largest batch: {batches}")
@@ -389,12 +407,17 @@ def main() -> None:
         "--random-lpips", action="store_true", help="loss=paper, its VGG16 with random weights"
     )
     parser.add_argument("--find-batch", action="store_true", help="also the largest batch for each memory")
-    parser.add_argument("--loader", action="store_true", help="also batches of train.py's own loader")
+    parser.add_argument(
+        "--loader", type=int, metavar="STEPS", help="also so many batches of train.py's own loader"
+    )
     parser.add_argument("--original", type=Path, help="also the step of a checkout of the released program")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--trace", type=Path, help="also write <name>_<way>.json of one step, for Perfetto")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     options = parser.parse_args()
+    for name in ("repeats", "loader"):
+        if (count := getattr(options, name)) is not None and count < 1:
+            parser.error(f"--{name} {count} must be at least 1")
     ways = options.way or (WAYS if options.device.type != "cpu" else ("plain",))
     if options.device.type == "cpu" and (options.find_batch or options.original):
         parser.error("--find-batch and --original are a GPU's; give --device cuda")

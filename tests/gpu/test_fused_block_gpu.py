@@ -55,7 +55,12 @@ def check(module, x, dtype, *args):
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize(
     ("channels", "shape"),
-    [((64, 64), (4, 64, 96, 96)), ((192, 128), (3, 192, 33, 17)), ((1024, 1024), (2, 1024, 8, 8))],
+    [
+        ((64, 64), (4, 64, 96, 96)),
+        ((192, 128), (3, 192, 33, 17)),
+        ((1024, 1024), (2, 1024, 8, 8)),
+        ((384, 128), (4, 384, 64, 64)),
+    ],
 )
 def test_a_block(channels, shape, dtype):
     check(ResnetBlock(*channels, 0.7), torch.randn(shape, device="cuda"), dtype)

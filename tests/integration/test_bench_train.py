@@ -31,3 +31,13 @@ def test_it_draws_a_trained_networks_gaussians_and_takes_the_papers_loss(tmp_pat
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out.json").read_text())["options"]["state"] == "object"
     assert (tmp_path / "trace_plain.json").is_file()
+
+
+def test_batches_of_train_pys_own_loader(tmp_path):
+    data = ("--set", "data=quickstart", "--set", "data.num_workers=1", "--loader", 2)
+    numbers = ("--model", "nano", "--batch", 2, "--repeats", 1, "--json", tmp_path / "out.json")
+    done = run_script("scripts/bench/train.py", *numbers, *data, *micro())
+    assert done.returncode == 0, done.stderr
+    loader = json.loads((tmp_path / "out.json").read_text())["ways"]["plain"]["loader"]
+    assert loader["objects_per_s"] > 0 and 0 <= loader["data_fraction"] < 1
+    assert "from train.py's loader" in done.stdout

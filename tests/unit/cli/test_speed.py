@@ -1,14 +1,18 @@
 """`speed`: one key for what computes network and loss, and what it does not go with."""
 
 import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lgm.cli import speed as speed_module
+from lgm.cli import train as train_module
 from lgm.cli.build import build_loss
-from lgm.cli.speed import apply_speed, check_graph
-from lgm.kernels import kernels_for
+from lgm.cli.plan import plan_training
+from lgm.cli.speed import apply_speed, check_graph, times_convolutions
+from lgm.kernels import cudnn_benchmark, kernels_for
 from lgm.models import LGM
 from lgm.models.graphs import TrainingGraphs
 from tests.perceptual_weights import needs_linear_weights
@@ -98,3 +102,57 @@ def test_a_network_with_graphs_is_the_same_on_a_cpu():
     x = torch.randn(1, 4, 9, 8, 8)
     assert torch.equal(replayed.splat_map(x), net.splat_map(x))
     assert copy.deepcopy(replayed).graphs is not replayed.graphs
+
+
+def trainer_on(device):
+    return SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "expected"),
+    [
+        ((), "cuda", True),
+        ((), "cpu", False),
+        (("speed=eager",), "cuda", False),
+        (("+trainer.benchmark=false",), "cuda", False),  # Lightning's own word
+    ],
+)
+def test_cudnn_times_its_kernels_in_fast_training(options, device, expected):
+    assert times_convolutions(composed(*options), trainer_on(device)) is expected
+
+
+def test_it_ends_with_the_training_however_that_ends(monkeypatch, tmp_path):
+    seen = []
+
+    class Stopping:
+        is_global_zero, strategy = False, trainer_on("cuda").strategy
+
+        def fit(self, *args, **kwargs):
+            seen.append(torch.backends.cudnn.benchmark)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "ending_peers", lambda trainer: nullcontext())
+    plan = plan_training(composed("data=quickstart", "trainer=cpu", f"run_dir={tmp_path}"))
+    module = SimpleNamespace(net=LGM((32,), (False,), False, (32,), (False,), input_size=8))
+    training = train_module.Training(module, None, Stopping(), None)
+    before = torch.backends.cudnn.benchmark
+    with pytest.raises(KeyboardInterrupt):
+        train_module.fit(plan, training)
+    assert seen == [True] and torch.backends.cudnn.benchmark is before
+
+
+def test_deterministic_algorithms_are_not_chosen_by_their_time(monkeypatch):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", False)
+    with cudnn_benchmark():
+        assert cudnn.benchmark
+        with cudnn_benchmark(False):
+            assert cudnn.benchmark, "as it was"
+    assert not cudnn.benchmark
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with cudnn_benchmark():
+        assert not cudnn.benchmark
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: False)
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    with cudnn_benchmark():
+        assert not cudnn.benchmark

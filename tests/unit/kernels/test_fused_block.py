@@ -65,8 +65,15 @@ def test_a_block(channels, shape, interpreted):
     assert_near(*both(block, torch.randn(shape)))
 
 
-def test_a_block_on_a_skip(interpreted):
-    """Which norms' groups do not end where it begins."""
+@pytest.mark.parametrize("narrow", [32, 128], ids=["weight gradient in blocks", "at once"])
+def test_a_block_on_a_skip(narrow, interpreted, monkeypatch):
+    """Which norms' groups do not end where it begins; its first weight has three times as many channels in as
+    out."""
+    calls, convolve_back = [], torch.ops.aten.convolution_backward
+    monkeypatch.setattr(convolution_module, "_NARROW", narrow)
+    monkeypatch.setattr(
+        torch.ops.aten, "convolution_backward", lambda *args: calls.append(args) or convolve_back(*args)
+    )
 
     class Joined(torch.nn.Module):
         def __init__(self):
@@ -77,6 +84,8 @@ def test_a_block_on_a_skip(interpreted):
             return self.block(x[:, :40], x[:, 40:])
 
     assert_near(*both(Joined(), torch.randn(1, 96, 3, 5)))
+    widths = [weight.shape[1] for _, _, weight, *_, mask in calls if mask[1] and weight.shape[2] == 3]
+    assert sorted(widths) == ([32] * 4 if narrow == 32 else [32, 96])
 
 
 def test_frozen_parameters_get_no_gradient(interpreted):

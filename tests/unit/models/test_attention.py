@@ -80,5 +80,5 @@ def test_xformers_that_is_missing_or_broken_gets_one_line(fault, tmp_path, monke
 
 
 def test_unknown_back_ends_are_named():
-    with pytest.raises(ValueError, match="attention='flash' is not one of sdpa, xformers"):
+    with pytest.raises(ValueError, match="attention='flash' is not one of sdpa, cudnn, xformers"):
         attention_core("flash")
