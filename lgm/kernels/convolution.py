@@ -124,14 +124,11 @@ def _narrow_weight_gradient(
     padding: tuple[int, int],
 ) -> Float[Tensor, "D C k l"]:
     """The weight's gradient, a block of input channels at a time, each of which is copied first."""
-    blocks = zip(x.split(_NARROW, dim=1), weight.split(_NARROW, dim=1), strict=True)
-    grads = [
-        convolution_gradients(
-            grad_y, *(part.contiguous(memory_format=torch.channels_last) for part in block), (1, 1), padding,
-            needs_x=False,
-        )[1]
-        for block in blocks
-    ]  # fmt: skip
+    grads = []
+    for x_block, block in zip(x.split(_NARROW, dim=1), weight.split(_NARROW, dim=1), strict=True):
+        x_block, block = (part.contiguous(memory_format=torch.channels_last) for part in (x_block, block))
+        _, grad = convolution_gradients(grad_y, x_block, block, (1, 1), padding, needs_x=False)
+        grads.append(grad)
     return torch.cat(grads, dim=1)
 
 
