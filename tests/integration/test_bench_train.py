@@ -1,8 +1,12 @@
 """`scripts/bench/train.py`: one command, a table and a file of numbers."""
 
+import importlib.util
 import json
+from types import SimpleNamespace
 
-from tests.integration.running import MICRO, run_script
+import torch
+
+from tests.integration.running import MICRO, ROOT, run_script
 from tests.perceptual_weights import needs_linear_weights
 
 
@@ -41,3 +45,33 @@ def test_batches_of_train_pys_own_loader(tmp_path):
     loader = json.loads((tmp_path / "out.json").read_text())["ways"]["plain"]["loader"]
     assert loader["objects_per_s"] > 0 and 0 <= loader["data_fraction"] < 1
     assert "from train.py's loader" in done.stdout
+
+
+def test_the_largest_batch_is_searched_within_each_memory(monkeypatch):
+    """On a device of 80 GB, where a batch takes 10 GB and each of its objects one more: to a sixteenth."""
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "bench")  # its neighbours
+    spec = importlib.util.spec_from_file_location("bench_train", ROOT / "scripts" / "bench" / "train.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    limits, tried = [], []
+
+    def fits(step, device, batch):
+        tried.append(batch)
+        return 10 + batch <= 80 * limits[-1][0]
+
+    monkeypatch.setattr(bench, "_fits", fits)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80e9)
+    )
+    # A device without a number, which that function refuses.
+    monkeypatch.setattr(
+        torch.cuda,
+        "set_per_process_memory_fraction",
+        lambda fraction, device: limits.append((fraction, device.index)),
+    )
+    found = bench.find_batches(None, torch.device("cuda"))
+    assert found == {"24 GB": 13, "40 GB": 29, "80 GB": 68}
+    assert all(index == 0 for _, index in limits) and limits[-1][0] == 1.0
+    assert len(tried) < 25 and not torch.backends.cudnn.benchmark
