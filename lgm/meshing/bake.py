@@ -32,8 +32,10 @@ def bake(surface: Surface, atlas: Atlas, field: Field, capture: Capture) -> Mesh
     """Give a surface of the unit frame its texture.
 
     Colours are looked up where the field's zero level is, not where the simplified surface is: a point that
-    lies a little off would be projected beside its colour.
+    lies a little off would be projected beside its colour. The result is on the field's device.
     """
+    device = field.values.device
+    surface, atlas = surface.to(device), atlas.to(device)
     fragments = rasterize_texture(atlas.uvs, atlas.uv_faces, atlas.size, atlas.size)
     covered = fragments.face_ids[0] >= 0
     points = interpolate(fragments, surface.vertices, surface.faces)[0][covered]
@@ -41,8 +43,8 @@ def bake(surface: Surface, atlas: Atlas, field: Field, capture: Capture) -> Mesh
     points = on_zero_level(points, field)
     colors, weights = _blended(points, F.normalize(normals, dim=-1), capture, _TOLERANCE * field.voxel)
     colors = _filled(colors, weights > _MIN_WEIGHT, points)
-    texture = torch.zeros(atlas.size, atlas.size, 3)
-    texture[covered] = colors.clamp(0, 1).cpu()
+    texture = colors.new_zeros(atlas.size, atlas.size, 3)
+    texture[covered] = colors.clamp(0, 1)
     return Mesh(surface.vertices, surface.faces, atlas.uvs, atlas.uv_faces, dilated(texture, covered))
 
 
@@ -76,7 +78,8 @@ def dilated(texture: Float[Tensor, "H W 3"], covered: Tensor) -> Float[Tensor, "
     row, column = ndimage.distance_transform_edt(
         ~covered.cpu().numpy(), return_distances=False, return_indices=True
     )
-    return texture[torch.from_numpy(row), torch.from_numpy(column)]
+    row, column = (torch.from_numpy(index).to(texture.device) for index in (row, column))
+    return texture[row, column]
 
 
 def _blended(

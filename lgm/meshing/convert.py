@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from lgm.gaussians import Gaussians
@@ -10,6 +12,7 @@ from lgm.meshing.capture import capture, framed, opaque
 from lgm.meshing.fusion import fuse
 from lgm.meshing.mesh import Mesh
 from lgm.meshing.packages import check_packages
+from lgm.meshing.refine import RefinementSettings
 from lgm.meshing.refine import refine as refined
 from lgm.meshing.stages import OnStage, Stages
 from lgm.meshing.surface import cleaned, extract
@@ -29,7 +32,7 @@ def gaussians_to_mesh(
     faces: int = 20_000,
     texture: int = 1024,
     *,
-    refine: bool = False,
+    refine: bool | RefinementSettings = False,
     resolution: int = 256,
     num_views: int = 60,
     size: int | None = None,
@@ -40,7 +43,7 @@ def gaussians_to_mesh(
     """A textured mesh of one scene [1, N, …], in its frame, on the CPU.
 
     faces: about how many at most. texture: its width and height at most, in texels.
-    refine: fit vertices and texture to images of the Gaussians, see `lgm.meshing.refine`.
+    refine: fit vertices and texture to images of the Gaussians, as these settings say or by default.
     resolution: voxels along the longest side of the object.
     num_views, size: views on the sphere around it, and their pixels along a side; by default 256 on a CPU,
         512 elsewhere.
@@ -69,9 +72,10 @@ def gaussians_to_mesh(
     with stages("texture"):
         mesh = bake(surface, atlas, field, views)
     if refine:
+        settings = refine if isinstance(refine, RefinementSettings) else None
         with stages("refine") as progress:
-            mesh = refined(mesh, scene.gaussians, renderer, on_step=progress).to("cpu")
-    return Mesh(scene.restore(mesh.vertices), mesh.faces, mesh.uvs, mesh.uv_faces, mesh.texture)
+            mesh = refined(mesh, scene.gaussians, renderer, settings, silhouettes=solid, on_step=progress)
+    return replace(mesh, vertices=scene.restore(mesh.vertices)).to("cpu")
 
 
 def check_options(faces: int, texture: int) -> None:

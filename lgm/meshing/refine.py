@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from lgm.rendering.meshes.projection import pixel_matrices
 _GOLDEN_ANGLE_DEG = 180 * (3 - math.sqrt(5))
 # Every so many views, one from anywhere on the sphere: tops and bottoms are not left behind.
 _ANYWHERE = 6
+_VIEWS_PER_CALL = 4  # of the Gaussians' renderer
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def refine(
     renderer: Renderer,
     settings: RefinementSettings | None = None,
     rasterizer: RefinementRasterizer | None = None,
+    silhouettes: Gaussians | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Mesh:
     """The mesh with its vertices and texture fitted to its Gaussians [1, N, …].
@@ -73,17 +75,22 @@ def refine(
     Both in the unit frame: within about 0.6 of the origin. The result is on the Gaussians' device.
 
     rasterizer: by default nvdiffrast's CUDA one where it is installed, else our own.
+    silhouettes: the same Gaussians made opaque, of which alphas are taken: a mesh has no others, and
+        would shrink where it is fitted to a see-through object's. By default the Gaussians' own.
     on_step: called with the number of steps done and their total.
     """
-    mesh = mesh.to(gaussians.means.device)
-    if not mesh.num_faces:
-        return mesh
-    settings = settings or RefinementSettings.for_device(gaussians.means.device)
-    rasterizer = rasterizer or make_rasterizer(mesh)
-    cameras = refinement_cameras(settings).to(gaussians.means.device)
-    matrices = pixel_matrices(cameras[None], settings.size, settings.size)
-    targets = _render(gaussians, renderer, cameras, settings)
-    with torch.enable_grad():
+    device = gaussians.means.device
+    # An evaluation's tensors are of inference mode, and those have no gradients: their copies do.
+    with torch.inference_mode(False), torch.enable_grad():
+        tensors = {field.name: getattr(mesh, field.name).to(device).clone() for field in fields(mesh)}
+        mesh = Mesh(**tensors)
+        if not mesh.num_faces:
+            return mesh
+        settings = settings or RefinementSettings.for_device(device)
+        rasterizer = rasterizer or make_rasterizer(mesh)
+        cameras = refinement_cameras(settings).to(device)
+        matrices = pixel_matrices(cameras[None], settings.size, settings.size)
+        targets = _targets(gaussians, silhouettes, renderer, cameras, settings)
         return _fit(mesh, targets, matrices, rasterizer, settings, on_step)
 
 
@@ -98,16 +105,23 @@ def refinement_cameras(settings: RefinementSettings) -> Cameras:
     return Cameras.orbit(sine.asin().rad2deg(), azimuth, settings.distance, settings.fov_y_deg)
 
 
-def _render(
-    gaussians: Gaussians, renderer: Renderer, cameras: Cameras, settings: RefinementSettings
+def _targets(
+    gaussians: Gaussians,
+    silhouettes: Gaussians | None,
+    renderer: Renderer,
+    cameras: Cameras,
+    settings: RefinementSettings,
 ) -> Float[Tensor, "C H W 4"]:
-    """Premultiplied colours and alphas of the Gaussians."""
+    """Colours over white, and alphas of the silhouettes."""
     targets = []
     with torch.no_grad():
-        for start in range(0, settings.num_views, 4):
-            some = cameras[start : start + 4][None]
-            output = renderer(gaussians, some, settings.size, settings.size, background=(0.0, 0.0, 0.0))
-            targets.append(torch.cat([output.images, output.alphas], 2)[0].movedim(1, -1))
+        for start in range(0, settings.num_views, _VIEWS_PER_CALL):
+            some = cameras[start : start + _VIEWS_PER_CALL][None]
+            output = renderer(gaussians, some, settings.size, settings.size)
+            alphas = output.alphas
+            if silhouettes is not None and silhouettes is not gaussians:
+                alphas = renderer(silhouettes, some, settings.size, settings.size).alphas
+            targets.append(torch.cat([output.images, alphas], 2)[0].movedim(1, -1))
     return torch.cat(targets)
 
 
@@ -152,10 +166,13 @@ def _fit(
 def _image_loss(
     drawn: Float[Tensor, "C H W 4"], targets: Float[Tensor, "C H W 4"], alpha_weight: float
 ) -> Float[Tensor, ""]:
-    """Mean squared errors of colours over white and, weighted, of alphas."""
-    difference = drawn - targets
-    over_white = difference[..., :3] - difference[..., 3:]
-    return over_white.square().mean() + alpha_weight * difference[..., 3].square().mean()
+    """Mean squared errors of colours over white and, weighted, of alphas.
+
+    drawn: premultiplied colours and alphas. targets: as of `_targets`.
+    """
+    over_white = drawn[..., :3] + 1 - drawn[..., 3:]
+    alphas = (drawn[..., 3] - targets[..., 3]).square().mean()
+    return (over_white - targets[..., :3]).square().mean() + alpha_weight * alphas
 
 
 def _order(settings: RefinementSettings, device: torch.device) -> list[Tensor]:

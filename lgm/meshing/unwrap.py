@@ -31,6 +31,10 @@ class Atlas:
     uv_faces: Int[Tensor, "F 3"]
     size: int
 
+    def to(self, device: torch.device) -> Atlas:
+        """On another device."""
+        return Atlas(self.uvs.to(device), self.uv_faces.to(device), self.size)
+
 
 def unwrap(surface: Surface, texture: int) -> Atlas:
     """Unwrap into one texture of `texture`² texels: by uvunwrap, or by xatlas before Python 3.11. Where

@@ -11,7 +11,8 @@ from lgm.rendering.meshes.projection import BOX_MARGIN, NEAR
 from lgm.rendering.meshes.visibility import FARTHEST
 
 _COVER_BLOCK = 32  # a warp: its lanes wait for the largest box among them
-_MAX_SAMPLES = 64  # that one lane walks
+# That one lane walks. With 64, 20,000 faces at 512² x 4 samples took four times as long on an H200.
+_MAX_SAMPLES = 256
 _SLICES = 8  # programs that share a large face
 _LARGE_PROGRAMS = 2048
 _SHADE_BLOCK = 128

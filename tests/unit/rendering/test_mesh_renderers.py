@@ -10,6 +10,9 @@ import torch
 from lgm.cameras import Cameras
 from lgm.rendering.meshes import MeshBatch, TorchMeshRenderer, TritonMeshRenderer
 from lgm.rendering.meshes.antialiasing import adjacent_faces
+from lgm.rendering.meshes.projection import pixel_matrices, project
+from lgm.rendering.meshes.triton_visibility import _MAX_SAMPLES
+from lgm.rendering.meshes.visibility import _boxes
 from tests.mesh_scenes import SMALL, check, degenerate, drawn, moved, orbit, soup, sphere
 
 interpreted = pytest.mark.skipif(
@@ -25,6 +28,18 @@ interpreted = pytest.mark.skipif(
 @pytest.mark.parametrize("name", SMALL)
 def test_triton_draws_what_pytorch_draws(name):
     check(name, SMALL, "cpu")
+
+
+def test_the_scenes_have_faces_for_both_of_triton_s_kernels():
+    """Boxes that one lane walks, and larger ones that programs share."""
+    areas = []
+    for meshes, cameras, height, width in SMALL.values():
+        batch = MeshBatch.pack(meshes)
+        X, Y, z = project(pixel_matrices(cameras, height, width)[:1, None], batch.vertices[batch.faces])
+        columns, rows = _boxes(X, Y, z, height, width)[2:]
+        areas.append(columns * rows)
+    areas = torch.cat(areas)
+    assert (areas > 2 * _MAX_SAMPLES).any() and ((areas > 64) & (areas <= _MAX_SAMPLES)).any()
 
 
 @interpreted
