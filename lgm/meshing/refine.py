@@ -44,11 +44,11 @@ class RefinementSettings:
     elevations_deg: tuple[float, float] = (-30.0, 60.0)
     distance: float = 2.0
     fov_y_deg: float = 37.0
-    offset_rate: float = 0.03
+    offset_rate: float = 0.1
     texture_rate: float = 0.01
     alpha_weight: float = 0.5
-    laplacian_weight: float = 0.02
-    normal_weight: float = 0.01
+    laplacian_weight: float = 0.002
+    normal_weight: float = 0.001
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_views", "views_per_step", "size"):
