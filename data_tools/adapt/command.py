@@ -1,14 +1,16 @@
 """Other layouts -> renders: `python -m data_tools.adapt posed/ --layout zero123 --out renders/`.
 
 Writes what data_tools.render writes: one folder an object with RGBA pictures, cameras.json and meta.json,
-for data_tools.pack. Run it again to go on where it stopped. Objects that can't be read are listed with their
-reason on the screen and in report.jsonl. Check the packed set with data_tools.verify: it compares cameras
-and pictures.
+for data_tools.pack. Photographs with cameras (colmap, transforms) are seen again through square cameras
+that look at the object, without their lens's distortion. Run it again to go on where it stopped. Objects
+that can't be read are listed with their reason on the screen and in report.jsonl. Check the packed set with
+data_tools.verify: it compares cameras and pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.adapt.layouts import LAYOUTS, Layout, UnreadableObject
-from data_tools.adapt.layouts.base import opened_view, read_json
-from data_tools.meshes.images import to_rgba
+from data_tools.adapt.layouts import LAYOUTS, Captures, Layout, UnreadableObject
+from data_tools.adapt.layouts.base import read_json
 from data_tools.shared.command import usable_cores
 from data_tools.shared.naming import make_uid
 from data_tools.shared.renders import (
@@ -36,6 +37,7 @@ from data_tools.shared.renders import (
 from data_tools.shared.worker_pool import process_pool
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG
 from lgm.cameras.checks import fov_fault
+from lgm.data.schema.decode import MAX_VIEW_SIDE
 from lgm.data.schema.sample import CameraRecord, parse_cameras
 from lgm.errors import reading
 
@@ -45,12 +47,14 @@ _POSITION_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Outcome:
-    """kind: "adapted", "complete before" or "failed"."""
+    """kind: "adapted", "complete before" or "failed". is_canonical: whether it has the canonical views."""
 
     uid: str
     source: str
     kind: str
     reason: str | None = None
+    note: str = ""
+    is_canonical: bool = True
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -64,6 +68,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--layout", required=True, choices=tuple(LAYOUTS), help="how the folder is laid out")
     add("--out", required=True, type=Path, help="folder for the renders; made if needed, resumed if there")
     add("--fov", type=float, help="field of view in degrees (default: what the layout says)")
+    add("--resolution", type=int,
+        help="of colmap and transforms: side of the images (the first object's, at most 512)")  # fmt: skip
+    add("--up", type=float, nargs=3, metavar=("X", "Y", "Z"),
+        help="of colmap and transforms: up in the cameras' world (what they suggest)")  # fmt: skip
     add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
     add("--workers", type=int, default=usable_cores(), help="processes (one a core)")
     return parser.parse_args(arguments)
@@ -77,10 +85,10 @@ def main(arguments: list[str] | None = None) -> int:
         raise ValueError(f"--fov {fault}")
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers} must be at least 1")
-    layout = LAYOUTS[options.layout](options.fov)
+    layout = _make_layout(options)
     if next(layout.find_objects(options.folder), None) is None:
         raise ValueError(f"{options.folder} holds no object laid out as {options.layout!r}")
-    resolution = _first_resolution(layout, options.folder)
+    resolution = options.resolution or _first_resolution(layout, options.folder)
     check_settings(
         options.out,
         {"resolution": resolution, "trajectory": options.layout, "engine": ADAPTED_ENGINE + options.layout,
@@ -91,6 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     for outcome in _in_order(adapt, layout.find_objects(options.folder), options.workers):
         counts[outcome.kind] += 1
+        counts["without canonical views"] += not outcome.is_canonical
         if outcome.kind != "complete before":
             status = "failed" if outcome.reason else "rendered"
             append_report(
@@ -99,9 +108,34 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if outcome.reason:
             print(f"failed {outcome.uid}: {outcome.reason}", flush=True)
+        if outcome.note:
+            print(f"{outcome.uid}: {outcome.note}", flush=True)
     summary = ", ".join(f"{counts[kind]} {kind}" for kind in ("adapted", "complete before", "failed"))
     print(f"{summary}; {options.out}")
+    if number := counts["without canonical views"]:
+        print(
+            f"{number} without canonical views (elevation 0, azimuth 0, 90, 180, 270): train with "
+            "data/views=random or orthogonal_random, and protocol=own_images"
+        )
     return 0 if counts["adapted"] + counts["complete before"] else 1
+
+
+def _make_layout(options: argparse.Namespace) -> Layout:
+    """Raises ValueError for an option that the layout does not take."""
+    made = LAYOUTS[options.layout]
+    if issubclass(made, Captures):
+        if options.resolution is not None and not 1 <= options.resolution <= MAX_VIEW_SIDE:
+            raise ValueError(f"--resolution {options.resolution} must lie between 1 and {MAX_VIEW_SIDE}")
+        if options.up is not None and not 0 < sum(x * x for x in options.up) < math.inf:
+            raise ValueError(f"--up {options.up} must be a direction, e.g. 0 0 1")
+        return made(options.fov, options.resolution, options.up)
+    for name in ("resolution", "up"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name} has no effect on --layout {options.layout}, which keeps images as they are; "
+                "leave it out"
+            )
+    return made(options.fov)
 
 
 def adapt_object(
@@ -113,16 +147,17 @@ def adapt_object(
     try:
         with reading(folder, passing=(NothingVisible,)):
             posed = layout.read(folder)
-            if is_complete(renders / uid, len(posed.pictures)):
-                return Outcome(uid, relative, "complete before")
             record = CameraRecord(posed.fov_y_deg, posed.c2w, canonical_views(posed.c2w))
+            is_canonical = bool(record.canonical_inputs)
+            if is_complete(renders / uid, posed.num_views):
+                return Outcome(uid, relative, "complete before", is_canonical=is_canonical)
             parse_cameras(record.to_json(), uid)
-            views = (_read_picture(path, resolution) for path in posed.pictures)
+            views = (posed.image(view, resolution) for view in range(posed.num_views))
             metadata = {"uid": uid, "source": relative, **_read_metadata(folder)}
             write_views(renders, metadata, record, views, picture_format)
     except (NothingVisible, OSError, ValueError) as error:
         return Outcome(uid, relative, "failed", " ".join(str(error).split()))
-    return Outcome(uid, relative, "adapted")
+    return Outcome(uid, relative, "adapted", note=posed.note(resolution), is_canonical=is_canonical)
 
 
 def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
@@ -145,15 +180,6 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _read_picture(path: Path, resolution: int) -> np.ndarray:
-    with opened_view(path) as image:
-        if image.size != (resolution, resolution):
-            raise UnreadableObject(
-                f"{path} is {image.size[0]}x{image.size[1]}, the set's first is {resolution} square"
-            )
-        return np.array(to_rgba(image))
-
-
 def _read_metadata(folder: Path) -> dict:
     """What a meta.json beside the pictures says (licence, author, caption …), but for the uid."""
     path = folder / "meta.json"
@@ -166,13 +192,11 @@ def _read_metadata(folder: Path) -> dict:
 
 
 def _first_resolution(layout: Layout, root: Path) -> int:
-    """The side of the first readable object's first picture: all must be as large, and square."""
+    """The side of the first readable object's images: all must be as large, and square, or are made so."""
     faults: list[str] = []
     for folder in layout.find_objects(root):
         try:
-            path = layout.read(folder).pictures[0]
-            with opened_view(path) as image:
-                return image.size[1]
+            return layout.read(folder).resolution
         except (OSError, ValueError) as error:
             faults.append(f"{folder.name}: {' '.join(str(error).split())}")  # adapt_object names it too
     raise ValueError(f"{root} holds no readable object of {len(faults)}; the first, {faults[0]}")

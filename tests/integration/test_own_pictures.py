@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from data_tools.adapt import command as adapt
+from data_tools.pack import command as pack
+from data_tools.verify import command as verify
 from lgm.data.sources.images.background import Keep
 from lgm.gaussians.ply import load_ply, save_ply
 from lgm.gaussians.similarity import moved
@@ -169,3 +172,22 @@ def test_a_mistake_is_one_line_as_a_person_types_it(ckpt, tmp_path):
     assert result.returncode == 2 and "Traceback" not in result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "002.png cannot be decoded" in lines[0]
+
+
+def test_photographs_train(tmp_path):
+    """A COLMAP set to renders to shards to a training, with views drawn at random."""
+    angles = ([(-15.0, 10.0, 35.0)[view % 3] for view in range(12)], [30.0 * view for view in range(12)])
+    for seed in range(2):
+        shoot = Shoot.of(angles, 2.0, 40.0, (64, 48), some_similarity(seed=seed), (0.52, 0.5), seed)
+        shoot.write_colmap(tmp_path / "posed" / f"cup{seed}")
+    (tmp_path / "splits.txt").write_text("cup0 train\ncup1 val\n")
+    renders, shards = tmp_path / "renders", tmp_path / "shards"
+    assert adapt.main(f"{tmp_path}/posed --layout colmap --out {renders} --workers 1".split()) == 0
+    packed = f"{renders} --out {shards} --assign {tmp_path}/splits.txt --format png --workers 1"
+    assert pack.main(packed.split()) == 0
+    assert verify.main([str(shards), "--workers", "1"]) == 0
+    one = ["data.micro_batch_size=1", "train.global_batch_size=1", "train.max_steps=2"]
+    with pytest.raises(ValueError, match=r"names 0 canonical_inputs, .*; train with data/views=random or "):
+        run_train(shards, tmp_path / "refused", *one)
+    run_train(shards, tmp_path / "run", *one, "data/views=random", "protocol=own_images")
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()

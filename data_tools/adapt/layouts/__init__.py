@@ -1,6 +1,7 @@
 """How other programs lay out posed pictures. To add a layout: a subclass of Layout, and its name here."""
 
-from data_tools.adapt.layouts.base import Layout, PosedPictures, UnreadableObject
+from data_tools.adapt.layouts.base import Layout, PosedImages, PosedPictures, UnreadableObject
+from data_tools.adapt.layouts.captures import Captures, Colmap, Transforms
 from data_tools.adapt.layouts.gobjaverse import GObjaverse
 from data_tools.adapt.layouts.lgm import OriginalLGM
 from data_tools.adapt.layouts.nerf_synthetic import NerfSynthetic
@@ -11,6 +12,8 @@ LAYOUTS: dict[str, type[Layout]] = {
     "zero123": Zero123,
     "lgm": OriginalLGM,
     "gobjaverse": GObjaverse,
+    "colmap": Colmap,
+    "transforms": Transforms,
 }
 
-__all__ = ["LAYOUTS", "Layout", "PosedPictures", "UnreadableObject"]
+__all__ = ["LAYOUTS", "Captures", "Layout", "PosedImages", "PosedPictures", "UnreadableObject"]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data_tools.meshes.images import to_rgba
 from lgm.cameras.conventions import opengl_to_opencv, z_up_to_y_up
 from lgm.data.schema.decode import IMAGE_FORMATS, MAX_VIEW_SIDE, opened_image
 
@@ -44,17 +45,61 @@ def opened_view(path: Path) -> AbstractContextManager[Image.Image]:
     return opened_image(path, path, MAX_VIEW_SIDE, formats=IMAGE_FORMATS, kind=UnreadableObject)
 
 
+class PosedImages(ABC):
+    """One object's images and their cameras.
+
+    c2w: [V, 4, 4] float64, OpenCV axes, world +y up, any scale. resolution: side of the square images, or the
+    one that fits them, in pixels.
+    """
+
+    c2w: np.ndarray
+    fov_y_deg: float
+    resolution: int
+
+    @property
+    def num_views(self) -> int:
+        return len(self.c2w)
+
+    @abstractmethod
+    def image(self, view: int, resolution: int) -> np.ndarray:
+        """A view, uint8 RGBA [resolution, resolution, 4], straight alpha; raises UnreadableObject, OSError,
+        or ValueError."""
+
+    def note(self, resolution: int) -> str:
+        """What a person should know of its images at this resolution; empty where nothing."""
+        return ""
+
+
 @dataclass(frozen=True)
-class PosedPictures:
-    """pictures: V files. c2w: [V, 4, 4] float64, OpenCV axes, world +y up, any scale."""
+class PosedPictures(PosedImages):
+    """Images that stay as they are. pictures: V files."""
 
     pictures: tuple[Path, ...]
     c2w: np.ndarray
     fov_y_deg: float
 
+    @property
+    def resolution(self) -> int:  # type: ignore[override]
+        with opened_view(self.pictures[0]) as image:
+            return image.size[1]
+
+    def image(self, view: int, resolution: int) -> np.ndarray:
+        path = self.pictures[view]
+        with opened_view(path) as image:
+            if image.size != (resolution, resolution):
+                raise UnreadableObject(
+                    f"{path} is {image.size[0]}x{image.size[1]}, the set's first is {resolution} square"
+                )
+            return np.array(to_rgba(image))
+
 
 class Layout(ABC):
-    """fov_y_deg: given by the person; None for what the layout's files, or its makers, say."""
+    """fov_y_deg: given by the person; None for what the layout's files, or its makers, say.
+
+    keeps_pixels: whether images stay as they are; else they can be made at any resolution.
+    """
+
+    keeps_pixels = True
 
     def __init__(self, fov_y_deg: float | None = None) -> None:
         self.fov_y_deg = fov_y_deg
@@ -64,7 +109,7 @@ class Layout(ABC):
         """Whether the folder holds one object's pictures and cameras."""
 
     @abstractmethod
-    def read(self, folder: Path) -> PosedPictures:
+    def read(self, folder: Path) -> PosedImages:
         """One object's cameras and the places of its pictures; raises UnreadableObject, OSError, or
         ValueError."""
 

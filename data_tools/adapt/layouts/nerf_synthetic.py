@@ -17,6 +17,8 @@ from data_tools.adapt.layouts.lenses import common_fov_deg
 from lgm.data.captures.transforms_json import find_files, read
 from lgm.data.schema.sample import BrokenSample
 
+_OTHER_LAYOUT = "use --layout transforms, which makes images for one lens and their masks to alphas"
+
 
 class NerfSynthetic(Layout):
     def is_object(self, folder: Path) -> bool:
@@ -29,6 +31,9 @@ class NerfSynthetic(Layout):
             raise UnreadableObject(str(error)) from error
         pictures = require_files([photo.picture.path for photo in photos])
         if any(photo.picture.mask for photo in photos):
-            raise UnreadableObject("has mask_path, which this layout does not read; put masks into the alpha")
-        fov_y_deg = common_fov_deg([photo.lens for photo in photos], self.fov_y_deg)
+            raise UnreadableObject(f"has mask_path, which this layout does not read; {_OTHER_LAYOUT}")
+        try:
+            fov_y_deg = common_fov_deg([photo.lens for photo in photos], self.fov_y_deg)
+        except UnreadableObject as error:
+            raise UnreadableObject(f"{error}; or {_OTHER_LAYOUT}") from error
         return PosedPictures(pictures, from_z_up(np.stack([photo.c2w for photo in photos])), fov_y_deg)

@@ -18,6 +18,7 @@ from lgm.data.sources.cache import Cache, NoCache
 from lgm.data.stream.batches import EvalStream, TrainStream
 from lgm.data.stream.in_process import InProcess
 from lgm.data.views import ViewSampler
+from lgm.data.views.base import NoCanonicalViews
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +218,7 @@ def _check_views(samplers: Sequence[ViewSampler], found: PosedObject) -> None:
         try:
             sampler.choose(found.cameras, np.random.default_rng(0))
         except ValueError as error:
+            remedy = error.remedy if isinstance(error, NoCanonicalViews) else sampler.remedy
             raise BrokenSample(
-                f"object {found.uid!r}: {error} by {type(sampler).__name__}; {sampler.remedy}"
+                f"object {found.uid!r}: {error} by {type(sampler).__name__}; {remedy}"
             ) from error

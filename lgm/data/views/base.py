@@ -30,6 +30,12 @@ class ViewSampler(ABC):
         """Views of the object with these cameras; raises ValueError where it lacks what is needed."""
 
 
+class NoCanonicalViews(ValueError):
+    """A set of images that nobody rendered for this program, as data_tools.adapt makes of photographs."""
+
+    remedy = "train with data/views=random or orthogonal_random, and measure with protocol=own_images"
+
+
 def with_others(
     inputs: Sequence[int], num_views: int, num_target_views: int, rng: np.random.Generator
 ) -> ViewChoice:

@@ -5,7 +5,14 @@ import torch
 
 from lgm.cameras import Cameras
 from lgm.data.schema.sample import CameraRecord
-from lgm.data.views.base import ViewChoice, ViewSampler, check_counts, trajectory, with_others
+from lgm.data.views.base import (
+    NoCanonicalViews,
+    ViewChoice,
+    ViewSampler,
+    check_counts,
+    trajectory,
+    with_others,
+)
 
 
 class CanonicalViews(ViewSampler):
@@ -116,7 +123,7 @@ class HeldOutViews(ViewSampler):
 
 def _canonical(cameras: CameraRecord, num_input_views: int) -> list[int]:
     if len(cameras.canonical_inputs) < num_input_views:
-        raise ValueError(
+        raise NoCanonicalViews(
             f"its cameras.json names {len(cameras.canonical_inputs)} canonical_inputs, "
             f"{num_input_views} are needed"
         )

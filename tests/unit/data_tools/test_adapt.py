@@ -147,7 +147,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_that_converts_poses_has_its_mistake():
+    assert set(WRONG) == set(WRITERS) == {name for name, layout in LAYOUTS.items() if layout.keeps_pixels}
+
+
+@pytest.mark.parametrize("layout", WRONG)
 def test_a_wrong_conversion_is_found(tmp_path, capsys, monkeypatch, layout):
     source = export(tmp_path / "posed", WRITERS[layout])
     module, name, wrong, mistake = WRONG[layout]

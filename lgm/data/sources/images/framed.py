@@ -85,6 +85,11 @@ class Framing:
 
     def framed(self, capture: Capture) -> OwnPictures:
         """The object; raises BrokenSample for an image or a camera that is of no use."""
+        capture, frame = self.frame(capture)
+        return OwnPictures(capture, frame, self.background)
+
+    def frame(self, capture: Capture) -> tuple[Capture, Frame]:
+        """The capture in order, and the cameras that show its object; raises BrokenSample as `framed`."""
         capture = capture.in_order().check()
         for photo in capture.photos:
             self.check_size(photo.picture)
@@ -114,7 +119,7 @@ class Framing:
             raise BrokenSample(
                 f"object {capture.uid!r}: as the network would see it, the camera of {name}: {fault[1]}"
             )
-        return OwnPictures(capture, frame, self.background)
+        return capture, frame
 
     def check_size(self, picture: Picture) -> None:
         """Raise BrokenSample for an image of more pixels than `max_megapixels`, before it is decoded."""
