@@ -41,7 +41,11 @@ def bake(surface: Surface, atlas: Atlas, field: Field, capture: Capture) -> Mesh
     points = interpolate(fragments, surface.vertices, surface.faces)[0][covered]
     normals = interpolate(fragments, vertex_normals(surface), surface.faces)[0][covered]
     points = on_zero_level(points, field)
-    colors, weights = _blended(points, F.normalize(normals, dim=-1), capture, _TOLERANCE * field.voxel)
+    normals = F.normalize(normals, dim=-1)
+    colors, weights = _blended(points, normals, capture, _TOLERANCE * field.voxel)
+    if not (weights > _MIN_WEIGHT).any():
+        # A few thick Gaussians, whose fronts differ between views by more than the tolerance.
+        colors, weights = _blended(points, normals, capture, float("inf"))
     colors = _filled(colors, weights > _MIN_WEIGHT, points)
     texture = colors.new_zeros(atlas.size, atlas.size, 3)
     texture[covered] = colors.clamp(0, 1)

@@ -16,6 +16,7 @@ from lgm.cameras.trajectories import spiral_angles
 from lgm.gaussians import Gaussians
 from lgm.gaussians.similarity import moved
 from lgm.rendering.base import Renderer
+from lgm.rendering.projection import BLUR_VARIANCE
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ _TAIL = 0.002
 # A Gaussian reaches so many standard deviations beyond its centre.
 _REACH = 2.0
 _VISIBLE = 1 / 255
+_EDGE_ON = 0.1
 # An object whose median alpha is below this, in a few views, is see-through.
 _SEE_THROUGH, _OPAQUE = 0.8, 0.9999
 _PROBES = 4
@@ -113,23 +115,18 @@ def capture(
     on_view: called with the number of views that are rendered and their total.
     """
     cameras = sphere_cameras(num_views).to(gaussians.means.device)
-    outputs = []
+    images, alphas, depths = [], [], []
     for start in range(0, num_views, views_per_call):
         some = cameras[start : start + views_per_call]
         with torch.no_grad():
-            scenes, some = (
-                (fronts(gaussians, some, deviations), some[:, None])
-                if deviations
-                else (gaussians, some[None])
-            )
-            outputs.append(renderer(scenes, some, size, size, background=(0.0, 0.0, 0.0)))
+            output = renderer(gaussians, some[None], size, size, background=(0.0, 0.0, 0.0))
+            depths.append(_depths(gaussians, renderer, some, deviations, size))
+        images.append(output.images[0])
+        alphas.append(output.alphas[0])
         if on_view:
             on_view(min(start + views_per_call, num_views), num_views)
-    images, alphas, depths = (
-        torch.cat([getattr(output, name).flatten(0, 1) for output in outputs])
-        for name in ("images", "alphas", "depths")
-    )
-    return Capture(cameras, images / alphas.clamp_min(1e-6), alphas, depths)
+    alpha = torch.cat(alphas)
+    return Capture(cameras, torch.cat(images) / alpha.clamp_min(1e-6), alpha, torch.cat(depths))
 
 
 def opaque(gaussians: Gaussians, renderer: Renderer, size: int) -> Gaussians:
@@ -149,29 +146,65 @@ def opaque(gaussians: Gaussians, renderer: Renderer, size: int) -> Gaussians:
     return replace(gaussians, opacities=1 - (1 - gaussians.opacities.clamp_max(1 - 1e-6)) ** factor)
 
 
-def fronts(gaussians: Gaussians, cameras: Cameras, deviations: float) -> Gaussians:
-    """One scene for each of C cameras, in which Gaussians stand where their fronts are: each moves along its
-    ray towards the camera by `deviations` standard deviations along that ray, and shrinks so that its image
-    stays. A renderer's depth is that of the centres, which for a round Gaussian lie inside of what one sees;
-    flat ones that face the camera stay."""
-    offset = gaussians.means - cameras.centers[:, None]  # [C, N, 3]
-    distance = offset.norm(dim=-1)
-    # The standard deviation along a unit ray v is 1 / √(vᵀ Σ⁻¹ v).
-    local = _rotated_back(offset / distance[..., None], gaussians.quats) / gaussians.scales.clamp_min(1e-9)
-    extent = 1 / local.norm(dim=-1)
-    factor = (1 - deviations * extent / distance).clamp_min(0.5)[..., None]
-    count = len(offset)
+def depth_scenes(gaussians: Gaussians, cameras: Cameras, deviations: float, size: int) -> Gaussians:
+    """One scene for each of C cameras, whose "colours" are what a pixel's depth is the sum of.
+
+    A renderer's depth is that of the centres, which errs where a Gaussian is seen at an angle or is thick.
+    Within one Gaussian, the mean depth along the ray through image coordinates p is z + g · (p - q), with q
+    its centre and g = Σ_zp Σ_pp⁻¹ of its covariance there (Zhang et al. 2024, RaDe-GS): linear in p, so that
+    sums of z - g · q, of g_x and of g_y over a pixel's Gaussians give the sum of their depths at p.
+
+    deviations: depths are of a front so many standard deviations along the ray before that mean.
+    """
+    w2c = cameras.w2c[:, None]  # [C, 1, 4, 4]
+    center = (w2c[..., :3, :3] * gaussians.means[..., None, :]).sum(-1) + w2c[..., :3, 3]
+    z = center[..., 2].clamp_min(1e-3)
+    slope_x, slope_y = center[..., 0] / z, center[..., 1] / z
+    axes = [_rotated(w2c[..., i, :3].expand_as(center), gaussians.quats) * gaussians.scales for i in range(3)]
+    axis_x = (axes[0] - slope_x[..., None] * axes[2]) / z[..., None]
+    axis_y = (axes[1] - slope_y[..., None] * axes[2]) / z[..., None]
+    # Part of the low-pass filter that renderers add, from pixels² to slopes²: a flat Gaussian that is seen
+    # from its edge keeps a finite slope. All of it would lose the slopes of thin ones seen at an angle.
+    blur = _EDGE_ON * BLUR_VARIANCE / (cameras.K_norm[:, 1, 1] * size).square()[:, None]
+    xx, yy = axis_x.square().sum(-1) + blur, axis_y.square().sum(-1) + blur
+    xy = (axis_x * axis_y).sum(-1)
+    zx, zy = (axes[2] * axis_x).sum(-1), (axes[2] * axis_y).sum(-1)
+    determinant = (xx * yy - xy.square()).clamp_min(1e-20)
+    gradient_x = (zx * yy - zy * xy) / determinant
+    gradient_y = (zy * xx - zx * xy) / determinant
+    variance = axes[2].square().sum(-1) - gradient_x * zx - gradient_y * zy
+    front = z - deviations * variance.clamp_min(0).sqrt()
+    features = torch.stack(
+        [front - gradient_x * slope_x - gradient_y * slope_y, gradient_x, gradient_y], dim=-1
+    )
+    count = len(center)
     return Gaussians(
-        means=cameras.centers[:, None] + offset * factor,
+        means=gaussians.means.expand(count, -1, -1),
         quats=gaussians.quats.expand(count, -1, -1),
-        scales=gaussians.scales * factor,
+        scales=gaussians.scales.expand(count, -1, -1),
         opacities=gaussians.opacities.expand(count, -1),
-        colors=gaussians.colors.expand(count, -1, -1),
+        colors=features,
     )
 
 
-def _rotated_back(vectors: Float[Tensor, "C N 3"], quats: Float[Tensor, "1 N 4"]) -> Float[Tensor, "C N 3"]:
-    """Vectors in the frames of unit quaternions wxyz."""
+def _depths(
+    gaussians: Gaussians, renderer: Renderer, cameras: Cameras, deviations: float, size: int
+) -> Float[Tensor, "C 1 H W"]:
+    """Alpha-weighted sums of depths, see `depth_scenes`."""
+    scenes = depth_scenes(gaussians, cameras, deviations, size)
+    constant, gradient_x, gradient_y = (
+        renderer(scenes, cameras[:, None], size, size, background=(0.0, 0.0, 0.0))
+        .images[:, 0]
+        .split(1, dim=1)
+    )
+    pixels = (torch.arange(size, device=constant.device) + 0.5) / size
+    slope_x = (pixels - cameras.K_norm[:, 0, 2, None]) / cameras.K_norm[:, 0, 0, None]  # [C, W]
+    slope_y = (pixels - cameras.K_norm[:, 1, 2, None]) / cameras.K_norm[:, 1, 1, None]
+    return constant + gradient_x * slope_x[:, None, None, :] + gradient_y * slope_y[:, None, :, None]
+
+
+def _rotated(vectors: Float[Tensor, "C N 3"], quats: Float[Tensor, "1 N 4"]) -> Float[Tensor, "C N 3"]:
+    """Vectors of the world along the axes of unit quaternions wxyz."""
     w, axis = quats[..., :1], -quats[..., 1:].expand_as(vectors)
     cross = torch.linalg.cross(axis, vectors, dim=-1)
     return vectors + 2 * (w * cross + torch.linalg.cross(axis, cross, dim=-1))

@@ -23,7 +23,8 @@ from lgm.rendering.base import Renderer
 # Pixels along a side of the views: rendering them takes most of the time on a CPU.
 _SIZE = {"cpu": 256}
 _SIZE_ELSEWHERE = 512
-_FRONTS = 2.0  # standard deviations
+# Standard deviations by which the surface lies before the mean depth of a thick Gaussian: where images end.
+_FRONTS = 3.0
 _MIN_FACES, _MIN_TEXTURE, _MAX_TEXTURE = 100, 64, 8192
 
 

@@ -85,7 +85,8 @@ def _by_uvunwrap(surface: Surface, texture: int, **options: float) -> Atlas:
         np.ascontiguousarray(surface.vertices.numpy(), np.float32),
         np.ascontiguousarray(surface.faces.numpy(), np.uint32),
     )
-    atlas = uvunwrap.generate([mesh], page_size=texture, padding=_PADDING, **options)
+    # Packing by exact shapes takes ten times as long on thousands of charts, for a few per cent of the area.
+    atlas = uvunwrap.generate([mesh], page_size=texture, padding=_PADDING, packing="fast", **options)
     if atlas.page_count != 1 or max(atlas.width, atlas.height) > texture:
         raise ValueError(f"{atlas.page_count} pages of {atlas.width}x{atlas.height} texels")
     (unwrapped,) = atlas.meshes

@@ -31,6 +31,8 @@ def split(mesh: Mesh) -> SplitMesh:
     vertex, uv = unique.unbind(-1)
     positions, uvs = (x.detach().cpu().float() for x in (mesh.vertices, mesh.uvs))
     normals = vertex_normals(mesh.surface.to("cpu")).detach().float()
+    # Faces without area have no normal, and formats want one of unit length.
+    normals = torch.where(normals.norm(dim=-1, keepdim=True) < 0.5, torch.tensor([0.0, 1.0, 0.0]), normals)
     return SplitMesh(
         positions=positions[vertex].numpy(),
         normals=normals[vertex].numpy(),

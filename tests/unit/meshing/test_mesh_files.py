@@ -12,6 +12,7 @@ from plyfile import PlyData
 
 from data_tools.meshes.load import load_mesh
 from lgm.meshing import Mesh, save_mesh
+from lgm.meshing.files.corners import split
 from tests.meshes import box
 
 
@@ -63,6 +64,11 @@ def test_a_suffix_without_a_writer_is_refused_in_one_line(mesh, tmp_path):
     with pytest.raises(ValueError, match="is not a mesh file that can be written"):
         save_mesh(mesh, tmp_path / "x.fbx")
     assert not list(tmp_path.iterdir())
+
+
+def test_normals_have_unit_length_where_faces_have_no_area(mesh):
+    flat = Mesh(mesh.vertices * 0, mesh.faces, mesh.uvs, mesh.uv_faces, mesh.texture)
+    np.testing.assert_allclose(np.linalg.norm(split(flat).normals, axis=-1), 1)
 
 
 def test_gltf_validator_finds_nothing(mesh, tmp_path):
