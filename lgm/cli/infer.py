@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--out", help="folder for the results (default: lgm-<name>)")
     add("--multiview", choices=("imagedream",), help="generate the other views of each image")
     add("--no-video", action="store_true", help="no turntable")
+    add("--mesh", action="store_true", help="a textured mesh too (mesh.glb)")
     options = parser.parse_intermixed_args(arguments)  # key=value behind a flag, too
     try:
         overrides = overrides_of(options)
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.argv[1:] = overrides
     programs.evaluate()
     run_dir = Path(next(text.partition("=")[2] for text in overrides if text.startswith("run_dir=")))
-    for path in sorted([*run_dir.glob("objects/*/gaussians.ply"), *run_dir.glob("objects/*/turntable.mp4")]):
+    names = ("gaussians.ply", "mesh.glb", "turntable.mp4")
+    for path in sorted(path for name in names for path in run_dir.glob(f"objects/*/{name}")):
         sys.stdout.write(f"{path}\n")
 
 
@@ -82,7 +84,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
         "data": "images",
         "data.path": str(path),
         "run_dir": str(out),
-        "callbacks": "evaluate" if options.no_video else "turntable",
+        "callbacks": _callbacks(not options.no_video, options.mesh),
         "callbacks.measure.lpips": "null",  # half a gigabyte of weights, and mostly nothing to compare with
     }
     if options.multiview:
@@ -91,6 +93,11 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
     for text in typed:
         own.pop(text.partition("=")[0], None)
     return [*(f"{key}={value}" for key, value in own.items()), *typed]
+
+
+def _callbacks(video: bool, mesh: bool) -> str:
+    names = [name for name, wanted in (("turntable", video), ("mesh", mesh)) if wanted]
+    return f"[{','.join(names)}]" if len(names) > 1 else "".join(names) or "evaluate"
 
 
 def _is_option(text: str) -> bool:

@@ -97,6 +97,7 @@ PROGRAMS = {
     "lgm-evaluate": ["evaluate.py"],
     "lgm-infer": ["-m", "lgm.cli.infer"],
     "lgm-doctor": ["-m", "lgm.doctor"],
+    "lgm-mesh": ["-m", "lgm.meshing"],
 }
 
 

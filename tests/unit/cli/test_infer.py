@@ -60,6 +60,19 @@ def test_options_of_evaluate_replace_its_own(images, given):
     assert {"ckpt=a.ckpt", "run_dir=out", "data/background=white"} <= set(options)
 
 
+@pytest.mark.parametrize(
+    ("flags", "callbacks"),
+    [
+        ([], "turntable"),
+        (["--no-video"], "evaluate"),
+        (["--mesh"], "[turntable,mesh]"),
+        (["--mesh", "--no-video"], "mesh"),
+    ],
+)
+def test_flags_choose_what_is_written(flags, callbacks, images, given):
+    assert f"callbacks={callbacks}" in given("chair", *flags)
+
+
 def test_one_image_needs_generated_views(images, given, capsys):
     assert {"multiview=imagedream", f"data.path={images[0]}"} <= set(
         given(images[0], "--multiview", "imagedream")
@@ -81,7 +94,9 @@ def test_one_image_needs_generated_views(images, given, capsys):
 )
 def test_mistakes_are_one_line(arguments, said, images, tmp_path):
     (tmp_path / "notes.txt").touch()
-    options = argparse.Namespace(images=arguments, ckpt="mini", out=None, multiview=None, no_video=False)
+    options = argparse.Namespace(
+        images=arguments, ckpt="mini", out=None, multiview=None, no_video=False, mesh=False
+    )
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         infer.overrides_of(options)
     assert not (tmp_path / "lgm-chair").exists()
