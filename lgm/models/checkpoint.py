@@ -15,7 +15,6 @@ from lgm import tensor_files
 from lgm.errors import Named, reading, shown
 from lgm.gaussians.activations import ROTATIONS, Rotation
 from lgm.masking import masked_values
-from lgm.models.network import Network
 from lgm.models.records import FIX, check_run, check_shapes
 from lgm.models.registry import MakeNetwork, UnknownNetwork, misfits
 from lgm.tensor_files import check_tensors, read_archive
@@ -23,7 +22,7 @@ from lgm.tensor_files import check_tensors, read_archive
 log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
-AnyNetwork = TypeVar("AnyNetwork", bound=Network)
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 _WRAPPERS = ("module.", "_orig_mod.")
 
 # Of our own checkpoints: raised when an older program could no longer read them rightly.

@@ -7,6 +7,8 @@ PyTorch's own GroupNorm has no kernel for it and converts back and forth, a comp
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,14 +16,14 @@ from torch import Tensor
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.kernels import Recording
-from lgm.models.lgm import LGM
+from lgm.models.network import StagedNetwork
 
 
 class FastLGM:
     """A network that only infers, called as the network itself: pictures and cameras to Gaussians.
 
-    net: computes in the precision that its weights have (`LGM.in_half`). Its memory format changes in
-        place, and it is not to be trained any more.
+    net: an `lgm.models.LGM`. It computes in the precision that its weights have (`LGM.in_half`), its memory
+        format changes in place, and it is not to be trained any more.
     compile: let torch.compile fuse what lies between convolutions; takes minutes at the first call.
     mode: of torch.compile, e.g. "max-autotune-no-cudagraphs", which tries kernels for longer.
     graph: record all kernels at the first call and replay them as one; for GPUs alone. Pictures of
@@ -30,7 +32,7 @@ class FastLGM:
 
     def __init__(
         self,
-        net: LGM,
+        net: StagedNetwork,
         compile: bool = True,
         graph: bool = True,
         mode: str | None = None,
@@ -41,11 +43,12 @@ class FastLGM:
         if mode is not None and not compile:
             raise ValueError(f"mode={mode!r} is torch.compile's and has no effect with compile=False")
         self.net = net.eval().requires_grad_(False)
-        if compile or (graph and net.unet.norm_out.fuse):
+        unet: Any = net.unet
+        if compile or (graph and unet.norm_out.fuse):
             # Weights that lie so make every convolution's output lie so, and our own norms take it so.
-            net.unet.to(memory_format=torch.channels_last)
+            unet.to(memory_format=torch.channels_last)
         if compile:
-            net.unet.compile(mode=mode, dynamic=False)
+            unet.compile(mode=mode, dynamic=False)
         self.graph = graph
         self._recordings: dict[torch.Size, Recording] = {}
 
@@ -64,9 +67,9 @@ class FastLGM:
     def splat_map(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
         """As of `LGM.splat_map`. With a graph, the next call overwrites the result."""
         if not self.graph:
-            return self.net.splat_map(x)
+            return self.net.backbone(x)
         if x.shape not in self._recordings:
-            self._recordings[x.shape] = Recording(self.net.splat_map, x)
+            self._recordings[x.shape] = Recording(self.net.backbone, x)
         return self._recordings[x.shape](x)
 
     def backbone(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:

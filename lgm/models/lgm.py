@@ -20,8 +20,11 @@ from lgm.kernels import KernelChoice, use_kernels
 from lgm.models.anchors import ANCHOR_KINDS, AnchorKind, pixel_anchors
 from lgm.models.attention import AttentionChoice, use_attention
 from lgm.models.blocks import use_gradient_checkpointing
+from lgm.models.checkpoint import released_rotation
+from lgm.models.fast import FastLGM
 from lgm.models.graphs import TrainingGraphs
 from lgm.models.hull_views import draft_poses, with_drafts
+from lgm.models.lgm_tensors import inferred_net, match_spacing
 from lgm.models.network import StagedNetwork, check_inputs
 from lgm.models.unet import UNet, check_levels
 
@@ -266,28 +269,20 @@ class LGM(StagedNetwork):
     def for_inference(
         self, compile: bool = False, graph: bool = False, mode: str | None = None
     ) -> Callable[..., Gaussians]:
-        from lgm.models.fast import FastLGM  # knows this class
-
         return FastLGM(self, compile, graph, mode)
 
     @classmethod
     def inferred(cls, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
         """The released weights were supervised at four times the size of their splat maps."""
-        from lgm.models.pretrained import inferred_net
-
         net = inferred_net(tensors)
         return net, 4 * splat_size(net["down_channels"], net["up_channels"], net["input_size"])
 
     def unrecorded_arguments(self, path: Path) -> dict[str, Any]:
         """As released; of a file by another name, a person knows how its rotations were trained."""
-        from lgm.models.checkpoint import released_rotation
-
         rotation = released_rotation(path) or self.rotation
         return {"anchors": "none", "rotation": rotation, "scale_bounds": None}
 
     def started_from(self, trained: Mapping[str, Any]) -> None:
-        from lgm.models.pretrained import match_spacing
-
         sizes = ("down_channels", "up_channels", "input_size")
         if all(key in trained for key in sizes):  # other networks have no such map
             match_spacing(self, splat_size(*(trained[key] for key in sizes)))

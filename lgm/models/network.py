@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,9 +21,9 @@ from typing_extensions import Self
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.kernels import kernels_for
-
-if TYPE_CHECKING:
-    from lgm.models.pretrained import WeightChoice
+from lgm.models.checkpoint import load_released, load_strictly
+from lgm.models.pretrained import WeightChoice, options_of, read_weights
+from lgm.models.registry import takes
 
 
 class Network(nn.Module, ABC):
@@ -130,10 +130,6 @@ class Network(nn.Module, ABC):
 
         Raises FileNotFoundError or ValueError in one line.
         """
-        from lgm.models.checkpoint import load_released, load_strictly  # both know this class
-        from lgm.models.pretrained import options_of, read_weights
-        from lgm.models.registry import takes
-
         kernels = kernels_for(speed, changes.get("kernels")) or "auto"
         if takes(cls, "kernels"):
             changes["kernels"] = kernels

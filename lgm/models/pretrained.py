@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from lgm.errors import Named, first_line, reading, shown
@@ -23,8 +21,6 @@ from lgm.models.checkpoint import (
     training_of,
     unwrapped,
 )
-from lgm.models.lgm import LGM
-from lgm.models.network import Network
 from lgm.models.plain_data import parsed
 from lgm.models.records import FIX, SECTIONS, check_metrics, check_record, check_shapes, check_training
 from lgm.models.registry import (
@@ -190,19 +186,6 @@ def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict")
         log.warning("\n".join(["starts from random numbers, or was left out:", *rows]))
 
 
-@torch.no_grad()
-def match_spacing(net: LGM, trained_splat_size: int) -> None:
-    """Shrink all Gaussians as the spacing of the splat map's pixels has shrunk since the weights were
-    trained: with twice the resolution, four times as many of the old size would blur each other.
-
-    softplus is an exponential where scales are small, so a step of its argument scales them all.
-    """
-    if trained_splat_size != net.splat_size:
-        factor = trained_splat_size / net.splat_size
-        net.conv.bias[4:7] += torch.log(torch.tensor(factor))
-        log.info("splat map %d → %d: scales start at %.3g times", trained_splat_size, net.splat_size, factor)
-
-
 def freeze(net: nn.Module, patterns: list[str]) -> None:
     """Train none of the parameters whose name matches one of the patterns, e.g. `unet.down_blocks.*`."""
     names = dict(net.named_parameters())
@@ -220,11 +203,13 @@ def freeze(net: nn.Module, patterns: list[str]) -> None:
         log.info("frozen: %.2fM of %.2fM parameters", frozen / 1e6, total / 1e6)
 
 
-def options_of(weights: Weights, network: type[Network], changes: dict[str, Any]) -> dict[str, Any]:
+def options_of(weights: Weights, network: type[Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The arguments with which `network` is built for these weights: as recorded, or as their shapes tell.
 
-    changes: arguments to set otherwise. Raises ValueError where tensors without a record are not those of
-        such a network.
+    network: a class of `lgm.models.network.Network`.
+    changes: arguments to set otherwise.
+
+    Raises ValueError where tensors without a record are not those of such a network.
     """
     if weights.config is not None:
         net = weights.config["model"]["net"]
@@ -237,36 +222,6 @@ def options_of(weights: Weights, network: type[Network], changes: dict[str, Any]
         if faults := misfits(shapes_of(network, options), shapes):  # before memory is spent on the network
             raise ValueError(f"its tensors are not those of one {network.__name__}: {faults}")
         return options
-
-
-def inferred_net(tensors: Mapping[str, Tensor], input_size: int = 256) -> dict[str, Any]:
-    """The arguments of `LGM` that give these names and shapes, for files that record none.
-
-    input_size: cannot be seen in weights; all released ones take 256².
-    """
-
-    def levels(way: str) -> range:
-        numbers = [int(name.split(".")[2]) for name in tensors if name.startswith(f"unet.{way}_blocks.")]
-        return range(1 + max(numbers, default=0))
-
-    def channels(way: str) -> tuple[int, ...]:
-        return tuple(len(tensors[f"unet.{way}_blocks.{i}.nets.0.conv1.bias"]) for i in levels(way))
-
-    def attention(way: str) -> tuple[bool, ...]:
-        names = [f"unet.{way}_blocks.{i}.attns.0.attn.qkv.weight" for i in levels(way)]
-        return tuple(name in tensors for name in names)
-
-    try:
-        return {
-            "down_channels": channels("down"),
-            "down_attention": attention("down"),
-            "mid_attention": "unet.mid_block.attns.0.attn.qkv.weight" in tensors,
-            "up_channels": channels("up"),
-            "up_attention": attention("up"),
-            "input_size": input_size,
-        }
-    except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(f"these are no weights of an LGM: {error} is missing") from error
 
 
 def _shape(tensors: dict[str, Tensor], name: str) -> str:

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import torch
+from torch import nn
 
 from lgm.errors import shown
-from lgm.models.lgm import LGM
-from lgm.models.network import Network
 
-MakeNetwork = Callable[..., Network]  # a class, or a function
+MakeNetwork = Callable[..., nn.Module]  # the class of a `lgm.models.network.Network`, or a function
+
+
+class NetworkTable(Mapping[str, type[nn.Module]]):
+    """Networks by the names that records may give them. A class is imported when its name is looked up, by
+    the place that stands in this table and never by what a record says: readers of records then need not
+    import the networks, whose `from_pretrained` imports the readers.
+
+    places: the module and the class of each name, joined by a dot.
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> type[nn.Module]:
+        module, _, cls = self._places[name].rpartition(".")
+        return getattr(import_module(module), cls)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
 
 # What a record may name, under every name that it has had; the first is today's.
-NETWORKS: dict[str, type[Network]] = {"lgm.models.LGM": LGM, "lgm.models.lgm.LGM": LGM}
+NETWORKS = NetworkTable({"lgm.models.LGM": "lgm.models.lgm.LGM", "lgm.models.lgm.LGM": "lgm.models.lgm.LGM"})
 COMPUTED_BY = ("attention", "kernels")  # arguments that are no part of an architecture
 DEFAULT = "lgm.models.LGM"  # of records that name none
 _SHOWN = 5

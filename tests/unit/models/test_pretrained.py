@@ -10,12 +10,11 @@ from safetensors.torch import save_file
 from lgm.cameras import Cameras
 from lgm.models import LGM
 from lgm.models.checkpoint import read_checkpoint
+from lgm.models.lgm_tensors import inferred_net, match_spacing
 from lgm.models.pretrained import (
     Weights,
     find_weights,
     freeze,
-    inferred_net,
-    match_spacing,
     read_weights,
     start_from,
 )

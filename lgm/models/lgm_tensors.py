@@ -1,0 +1,64 @@
+"""What the names and shapes of an LGM's tensors say, and what of its numbers depends on the splat map."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+
+class SplatMapNetwork(Protocol):
+    """`lgm.models.LGM`: its last convolution, and the height and width of its map of Gaussians."""
+
+    conv: nn.Conv2d
+
+    @property
+    def splat_size(self) -> int: ...
+
+
+@torch.no_grad()
+def match_spacing(net: SplatMapNetwork, trained_splat_size: int) -> None:
+    """Shrink all Gaussians as the spacing of the splat map's pixels has shrunk since the weights were
+    trained: with twice the resolution, four times as many of the old size would blur each other.
+
+    softplus is an exponential where scales are small, so a step of its argument scales them all.
+    """
+    if trained_splat_size != net.splat_size:
+        factor = trained_splat_size / net.splat_size
+        net.conv.bias[4:7] += torch.log(torch.tensor(factor))
+        log.info("splat map %d → %d: scales start at %.3g times", trained_splat_size, net.splat_size, factor)
+
+
+def inferred_net(tensors: Mapping[str, Tensor], input_size: int = 256) -> dict[str, Any]:
+    """The arguments of `LGM` that give these names and shapes, for files that record none.
+
+    input_size: cannot be seen in weights; all released ones take 256².
+    """
+
+    def levels(way: str) -> range:
+        numbers = [int(name.split(".")[2]) for name in tensors if name.startswith(f"unet.{way}_blocks.")]
+        return range(1 + max(numbers, default=0))
+
+    def channels(way: str) -> tuple[int, ...]:
+        return tuple(len(tensors[f"unet.{way}_blocks.{i}.nets.0.conv1.bias"]) for i in levels(way))
+
+    def attention(way: str) -> tuple[bool, ...]:
+        names = [f"unet.{way}_blocks.{i}.attns.0.attn.qkv.weight" for i in levels(way)]
+        return tuple(name in tensors for name in names)
+
+    try:
+        return {
+            "down_channels": channels("down"),
+            "down_attention": attention("down"),
+            "mid_attention": "unet.mid_block.attns.0.attn.qkv.weight" in tensors,
+            "up_channels": channels("up"),
+            "up_attention": attention("up"),
+            "input_size": input_size,
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        raise ValueError(f"these are no weights of an LGM: {error} is missing") from error
