@@ -1,0 +1,134 @@
+"""How long a conversion to a mesh takes, stage by stage, and how near its images are to the Gaussians'.
+
+    python scripts/bench/mesh.py runs/mine/evaluation/objects/chair/gaussians.ply
+    python scripts/bench/mesh.py chair.ply chicken.ply --device cuda --images mesh.png --json mesh.json
+
+Each file is converted without and with refinement, `--repeats` times after one conversion that nothing is
+measured of; the seconds are those of the fastest, from reading to the written .glb. PSNR is the mean over
+`--views` views over white, elevations -30° to 60°. `--images` has rows of the Gaussians, the mesh and the
+refined mesh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from lgm.cameras import Cameras
+from lgm.gaussians import Gaussians
+from lgm.gaussians.ply import load_ply
+from lgm.meshing import Mesh, Stages, gaussians_to_mesh, save_mesh
+from lgm.meshing.capture import DISTANCE, FOV_Y_DEG, framed
+from lgm.meshing.convert import default_device
+from lgm.meshing.rasterizer import draw
+from lgm.meshing.topology import is_watertight
+from lgm.metrics.image import psnr
+from lgm.rendering import make_renderer
+
+SHOWN = 6
+GOLDEN_ANGLE_DEG = 137.508
+
+
+def cameras(views: int, device: torch.device) -> Cameras:
+    low, high = (math.sin(math.radians(angle)) for angle in (-30, 60))
+    elevations = torch.linspace(low, high, views).asin().rad2deg()
+    azimuths = torch.arange(views) * GOLDEN_ANGLE_DEG % 360
+    return Cameras.orbit(elevations, azimuths, DISTANCE, FOV_Y_DEG).to(device)
+
+
+def gaussians_images(gaussians: Gaussians, views: int, size: int) -> Tensor:
+    renderer, orbit = make_renderer(), cameras(views, gaussians.means.device)
+    images = [renderer(gaussians, orbit[i : i + 1][None], size, size).images[0] for i in range(views)]
+    return torch.cat(images).clamp(0, 1)
+
+
+def mesh_images(mesh: Mesh, views: int, size: int, device: torch.device) -> Tensor:
+    mesh, orbit = mesh.to(device), cameras(views, device)
+    images = [draw(mesh, orbit[i : i + 1], size, size, supersampling=2).images[0] for i in range(views)]
+    return torch.cat(images).clamp(0, 1)
+
+
+def convert(path: Path, device: torch.device, options: dict, folder: Path) -> tuple[Mesh, Stages]:
+    stages = Stages()
+    with stages("read"):
+        gaussians = load_ply(path).to(device)
+    mesh = gaussians_to_mesh(gaussians, stages=stages, **options)
+    with stages("write"):
+        save_mesh(mesh, folder / "mesh.glb")
+    return mesh, stages
+
+
+@torch.no_grad()
+def measure(path: Path, arguments: argparse.Namespace, console: Console) -> tuple[list[dict], list[Tensor]]:
+    """Results without and with refinement, and rows of images."""
+    device = torch.device(arguments.device)
+    scene = framed(load_ply(path).to(device))
+    truth = gaussians_images(scene.gaussians, arguments.views, arguments.size)
+    to_unit = scene.to_given.inverse()
+    results, shown = [], [truth]
+    for refine in (False, True):
+        options = {"faces": arguments.faces, "texture": arguments.texture, "refine": refine}
+        if arguments.quick:
+            options |= {"resolution": 48, "num_views": 8, "size": 64}
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [convert(path, device, options, Path(folder)) for _ in range(1 + arguments.repeats)]
+        mesh, stages = min(runs[1:], key=lambda run: sum(run[1].seconds.values()))
+        vertices = mesh.vertices.double() * to_unit[0, 0] + to_unit[:3, 3]
+        mesh = replace(mesh, vertices=vertices.float())
+        images = mesh_images(mesh, arguments.views, arguments.size, device)
+        results.append(
+            {
+                "file": str(path),
+                "refined": refine,
+                "gaussians": scene.gaussians.num_gaussians,
+                "faces": mesh.num_faces,
+                "watertight": is_watertight(mesh.surface),
+                "psnr": float(psnr(images, truth).mean()),
+                "seconds": sum(stages.seconds.values()),
+                "stages": stages.seconds,
+            }
+        )
+        shown.append(images)
+        console.print(
+            f"{path}: {'refined' if refine else 'unrefined'} psnr={results[-1]['psnr']:.2f} "
+            f"faces={mesh.num_faces} watertight={results[-1]['watertight']} in {stages}"
+        )
+    return results, shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help=".ply of 3D Gaussians")
+    parser.add_argument("--device", default=str(default_device()))
+    parser.add_argument("--faces", type=int, default=20_000)
+    parser.add_argument("--texture", type=int, default=1024)
+    parser.add_argument("--views", type=int, default=24, help="that are compared")
+    parser.add_argument("--size", type=int, default=512, help="of the images that are compared")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="few and small views: to see that it runs")
+    parser.add_argument("--images", type=Path, help="a .png of the images")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results, rows, console = [], [], Console(width=200, highlight=False)
+    for path in arguments.files:
+        some, shown = measure(path, arguments, console)
+        results += some
+        rows += [torch.cat(list(images[:: max(1, arguments.views // SHOWN)]), -1) for images in shown]
+    if arguments.images:
+        pixels = (torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        Image.fromarray(pixels).save(arguments.images)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

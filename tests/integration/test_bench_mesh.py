@@ -1,0 +1,34 @@
+"""scripts/bench/mesh.py runs, and what it prints is what it measured."""
+
+import json
+import runpy
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from lgm.gaussians.ply import save_ply
+from lgm.meshing.refine import RefinementSettings
+from tests.integration.running import ROOT
+from tests.meshes import flat_gaussians, sphere
+
+pytest.importorskip("skimage")
+pytest.importorskip("fast_simplification")
+
+
+def test_a_file_is_converted_and_measured_without_and_with_refinement(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    ply, images, numbers = (tmp_path / name for name in ("ball.ply", "mesh.png", "mesh.json"))
+    save_ply(flat_gaussians(sphere(0.5), 300), ply)
+    quick = RefinementSettings(steps=4, num_views=4, views_per_step=1, size=48)
+    monkeypatch.setattr(RefinementSettings, "for_device", classmethod(lambda cls, device: quick))
+    arguments = f"mesh.py {ply} --quick --device cpu --faces 400 --texture 64 --size 32 --views 6"
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--images", str(images), "--json", str(numbers)])
+    runpy.run_path(str(ROOT / "scripts/bench/mesh.py"), run_name="__main__")
+    plain, refined = json.loads(numbers.read_text())
+    assert [plain["refined"], refined["refined"]] == [False, True]
+    assert plain["psnr"] > 15 and refined["psnr"] > 15 and plain["watertight"]
+    assert list(refined["stages"])[-2:] == ["refine", "write"] and "refine" not in plain["stages"]
+    assert Image.open(images).size == (6 * 32, 3 * 32)
+    assert f"unrefined psnr={plain['psnr']:.2f}" in capsys.readouterr().out
