@@ -34,7 +34,8 @@ class RefinementSettings:
     steps: of Adam, each on `views_per_step` of `num_views` images of size² pixels.
     elevations_deg: the lowest and the highest of most views; azimuths are all around.
     offset_rate: learning rate of the offsets, in mean edges a step; texture_rate: of the texture's values.
-    alpha_weight, laplacian_weight, normal_weight: against the mean squared error of colours.
+    alpha_weight, laplacian_weight, normal_weight: against the mean squared error of colours. A weak Laplacian
+        lets vertices follow outlines; a weak normal weight, or fast offsets, roughens flat faces and fits less.
     """
 
     steps: int = 300
@@ -44,11 +45,11 @@ class RefinementSettings:
     elevations_deg: tuple[float, float] = (-30.0, 60.0)
     distance: float = 2.0
     fov_y_deg: float = 37.0
-    offset_rate: float = 0.1
+    offset_rate: float = 0.03
     texture_rate: float = 0.01
     alpha_weight: float = 0.5
     laplacian_weight: float = 0.002
-    normal_weight: float = 0.001
+    normal_weight: float = 0.01
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_views", "views_per_step", "size"):
