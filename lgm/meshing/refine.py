@@ -35,7 +35,7 @@ class RefinementSettings:
     elevations_deg: the lowest and the highest of most views; azimuths are all around.
     offset_rate: learning rate of the offsets, in mean edges a step; texture_rate: of the texture's values.
     alpha_weight, laplacian_weight, normal_weight: against the mean squared error of colours. A weak Laplacian
-        lets vertices follow outlines; a weak normal weight, or fast offsets, roughens flat faces and fits less.
+        lets vertices follow outlines; a weak normal weight, or fast offsets, roughens flat faces.
     """
 
     steps: int = 300
