@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("requests", reason="requests is missing; pip install 'lgm-training[objaverse]'")
 
 from data_tools.download import command as download
-from data_tools.download.fetch import Fetcher, FetchError, FetchOptions
+from data_tools.download.fetch import Fetcher, FetchError, FetchOptions, _open_partial
 from data_tools.download.lists import read_captions, read_uids
 from data_tools.shared.sources import find_meshes, read_metadata
 from tests.clock import wait_until
@@ -450,3 +450,28 @@ def test_a_persons_mistake_is_one_line(tmp_path, arguments, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         download.main([*arguments, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_fetched_by_one_and_a_kill_frees_it_at_once(tmp_path):
+    path, started = tmp_path / "a.glb", tmp_path / "started"
+
+    def hold():
+        with _open_partial(path) as (file, _):
+            file.write(b"some")
+            file.flush()
+            started.touch()
+            signal.pause()
+
+    process = Forked(hold)
+    try:
+        wait_until(started.exists, process)
+        with pytest.raises(FetchError, match="another process is fetching it") as caught, _open_partial(path):
+            pass
+        assert caught.value.busy
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    with _open_partial(path) as (file, _):
+        with pytest.raises(FetchError, match="another process is fetching it"), _open_partial(path):
+            pass  # nor do two threads of one process hold it
+        assert file.seek(0, 2) == len(b"some"), "its content is kept"
