@@ -196,9 +196,9 @@ def _open_partial(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """The partial file, for this process alone; left behind for the next attempt if something goes wrong."""
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     with partial.open("ab+") as file:
-        # Not `lgm.files.locked`: that writes its holder into a lock file, and what is locked here is the content
-        # itself; a lock file beside each of a million downloads would have to stay. `flock` goes by descriptor,
-        # so that two threads exclude each other too. That forks would inherit it is no matter: this command
+        # Not `lgm.files.locked`: that writes its holder into a lock file, and what is locked here is the
+        # content itself; a lock file beside each of a million downloads would have to stay. `flock` goes by
+        # descriptor, so that two threads exclude each other too. Forks would inherit it, but this command
         # makes none, and the kernel frees it when the process ends, however it ends.
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
