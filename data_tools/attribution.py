@@ -17,7 +17,7 @@ from data_tools.shared.command import run_command
 from data_tools.shared.variants import is_variant
 from lgm.data.schema.sample import INDEX_NAME, TABLE_NAME, json_object, parse_index
 from lgm.errors import reading, shown
-from lgm.files import write_text
+from lgm.files import read_text, write_text
 
 _UNKNOWN = "unknown"
 _FIELDS = ("name", "author", "licence")
@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     objects = read_objects(options.shards)
-    intro = options.intro.read_text("utf-8") if options.intro is not None else ""
+    intro = read_text(options.intro) if options.intro is not None else ""
     write_text(options.out, page(objects, options.title, intro))
     unnamed = sum("author" not in entry or "licence" not in entry for entry in objects)
     print(f"{len(objects)} objects, {unnamed} without author or licence; {options.out}")

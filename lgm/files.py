@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import socket
@@ -15,6 +16,13 @@ from typing import BinaryIO
 PARTIAL_SUFFIX = ".partial"
 _ASK_EVERY_S = 0.05
 _CHUNK = 1 << 20
+# UTF-32's mark begins with UTF-16's, and stands first.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class Locked(Exception):
@@ -53,6 +61,20 @@ def write_text(path: str | Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def text_encoding(path: str | Path) -> str:
+    """The encoding of a text file that a person or another program wrote, by its byte order mark: UTF-16 or
+    UTF-32, as PowerShell's `>` and Windows' editors write them, else UTF-8, whose own mark is skipped."""
+    with Path(path).open("rb") as file:
+        start = file.read(4)
+    marks = (encoding for mark, encoding in _BYTE_ORDER_MARKS.items() if start.startswith(mark))
+    return next(marks, "utf-8-sig")
+
+
+def read_text(path: str | Path) -> str:
+    """A text file in its `text_encoding`; raises OSError, or UnicodeDecodeError (a ValueError)."""
+    return Path(path).read_text(text_encoding(path))
 
 
 def set_aside(path: Path) -> Path:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lgm.files import read_text
+
 _HEADERS = ("uid", "uids", "id", "object_id", "sha256")
 _CAPTION_KEYS = ("caption", "captions", "text", "prompt", "description")
 
@@ -99,9 +101,9 @@ def _read(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a list file")
     try:
-        return path.read_text("utf-8-sig")
+        return read_text(path)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error.reason}") from error
+        raise ValueError(f"{path} is text in none of UTF-8, UTF-16 and UTF-32: {error.reason}") from error
 
 
 def _parse_json(path: Path, text: str) -> Any:

@@ -20,6 +20,7 @@ from data_tools.download.companions import HAVE_COMPANIONS
 from data_tools.download.items import Item
 from data_tools.download.objaverse import Catalogue, objaverse_items
 from lgm.errors import shown
+from lgm.files import text_encoding
 from lgm.masking import masked
 
 BASE_URL = "https://huggingface.co/datasets/allenai/objaverse-xl/resolve/main"
@@ -42,7 +43,7 @@ def read_annotations(path: Path, uids: Collection[str] | None) -> Iterator[dict[
 
 
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
+    with path.open(encoding=text_encoding(path), newline="") as lines:
         reader = csv.DictReader(lines)
         _check_columns(path, reader.fieldnames or [])
         yield from reader

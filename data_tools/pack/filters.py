@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from lgm.files import read_text
+
 # sRGB: a surface without its texture, lit from in front, lies above this in all three channels.
 _WHITE_FROM = 235
 _VISIBLE_ALPHA = 128
@@ -92,7 +94,7 @@ def read_words(path: Path) -> tuple[str, ...]:
     """Words and phrases, one a line, in lower case; # starts a comment."""
     if not path.is_file():
         raise FileNotFoundError(f"--exclude-words {path} does not exist")
-    lines = (line.partition("#")[0].strip().lower() for line in path.read_text("utf-8").splitlines())
+    lines = (line.partition("#")[0].strip().lower() for line in read_text(path).splitlines())
     words = tuple(dict.fromkeys(" ".join(line.split()) for line in lines if line))
     if not words:
         raise ValueError(f"--exclude-words {path} holds no word; give one a line")

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_tools.shared.naming import is_uid, make_uid
+from lgm.files import read_text, text_encoding
 
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl")
 # What other programs call meshes and scenes; named where they are passed over.
@@ -93,11 +94,13 @@ def _walk_folder(
 
 def _read_list(path: Path, others: Counter[str]) -> Iterator[MeshSource]:
     # Names are bytes to the system; what is no UTF-8 in a list is passed on as it stands there.
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+    with path.open(encoding=text_encoding(path), errors="surrogateescape") as lines:
         for line in lines:
             text = line.strip()
             if not text or text.startswith("#") or _count_other(text, others) or _is_apple_double(text):
                 continue
+            if "\\" in text and not (path.parent / text).exists():
+                text = text.replace("\\", "/")  # a list that Windows wrote
             yield MeshSource(path.parent / text, text)
 
 
@@ -132,7 +135,7 @@ def read_metadata(source: MeshSource) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if sidecar.is_file():
         try:
-            known = json.loads(sidecar.read_text(encoding="utf-8"))
+            known = json.loads(read_text(sidecar))
         except (ValueError, OSError) as error:
             raise ValueError(f"{sidecar.name} is no JSON: {error}") from error
         if not isinstance(known, dict):

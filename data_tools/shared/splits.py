@@ -8,6 +8,7 @@ from typing import Any
 
 from data_tools.shared.naming import is_uid, stable_hash, unit_hash
 from data_tools.shared.variants import part_uids
+from lgm.files import read_text
 
 DEFAULT_SPLIT = "train"
 
@@ -33,7 +34,7 @@ def read_assignment(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"--assign {path} does not exist")
     assignment: dict[str, str] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue

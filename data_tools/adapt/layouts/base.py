@@ -18,6 +18,7 @@ from PIL import Image
 from data_tools.meshes.images import to_rgba
 from lgm.cameras.conventions import opengl_to_opencv, z_up_to_y_up
 from lgm.data.schema.decode import IMAGE_FORMATS, MAX_VIEW_SIDE, opened_image
+from lgm.files import read_text
 
 
 class UnreadableObject(ValueError):
@@ -37,7 +38,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def read_json(path: Path) -> Any:
     with naming(path):
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(read_text(path))
 
 
 def opened_view(path: Path) -> AbstractContextManager[Image.Image]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from data_tools.adapt.layouts.base import UnreadableObject, naming
 from lgm.cameras.lens import Lens
+from lgm.files import read_text
 
 # Of the image's width: half a pixel of 100, which rounding of `cx` may cost.
 _MAX_OFF_CENTER = 0.005
@@ -53,7 +54,7 @@ def read_intrinsics(path: Path, width: int, height: int) -> Lens:
     width, height: of the image in pixels; SRN's own size goes before them.
     """
     with naming(path):
-        lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
         numbers = np.array([float(word) for line in lines for word in line])
     if numbers.size in (9, 16):
         matrix = numbers.reshape(math.isqrt(numbers.size), -1)

@@ -22,6 +22,7 @@ from data_tools.adapt.layouts.base import (
 )
 from data_tools.adapt.layouts.lenses import common_fov_deg, read_intrinsics
 from lgm.cameras.canonical import FOV_Y_DEG
+from lgm.files import read_text
 
 
 class OriginalLGM(Layout):
@@ -33,7 +34,7 @@ class OriginalLGM(Layout):
         poses = []
         for path in files:
             with naming(path):
-                numbers = [float(word) for word in path.read_text("utf-8").split()]
+                numbers = [float(word) for word in read_text(path).split()]
             if len(numbers) != 16:
                 raise UnreadableObject(f"{path} has {len(numbers)} numbers, expected 16")
             poses.append(numbers)

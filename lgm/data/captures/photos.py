@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import ExifTags, ImageOps
 
+from lgm import files
 from lgm.cameras.checks import pose_fault
 from lgm.cameras.lens import Lens
 from lgm.data.captures.color_profiles import in_srgb
@@ -199,11 +199,9 @@ def find_stated(folder: Path, stated: str) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """A text file with or without a byte order mark, in UTF-8 or UTF-16; raises BrokenSample."""
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    """A text file with or without a byte order mark; raises BrokenSample."""
     with reading(path, "it is not text", BrokenSample):
-        return content.decode(encoding)
+        return files.read_text(path)
 
 
 def number(content: Mapping, key: str, where: str) -> float | None:

@@ -335,6 +335,16 @@ def test_intrinsics_beside_poses_are_read(tmp_path, text):
             adapted(tmp_path, "lgm", tmp_path / "no")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_cameras_may_begin_with_a_byte_order_mark(tmp_path, encoding):
+    _, pictures, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    (tmp_path / "a" / "intrinsics.txt").write_text("131.25 0 64 0 131.25 64 0 0 1")
+    for path in (tmp_path / "a").rglob("*.txt"):
+        path.write_text(path.read_text(), encoding)
+    assert adapted(tmp_path, "lgm", tmp_path / "out")[1] == []
+
+
 def test_an_image_measured_for_its_intrinsics_is_opened_as_every_other(tmp_path):
     _, pictures, c2w, fov_y_deg = posed()[0]
     write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)

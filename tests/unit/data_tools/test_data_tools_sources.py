@@ -17,9 +17,12 @@ import numpy as np
 import pytest
 
 from data_tools import sweethome3d
+from data_tools.download.lists import read_url_rows
+from data_tools.pack.filters import read_words
 from data_tools.shared import worker_pool
 from data_tools.shared.naming import is_uid, make_uid
 from data_tools.shared.sources import find_meshes, read_metadata
+from data_tools.shared.splits import read_assignment
 from data_tools.shared.worker_pool import Lost, WorkerUnavailable, run_tasks
 from tests.clock import GIVE_UP_S, FakeClock
 
@@ -39,6 +42,29 @@ def test_folders_and_lists_are_searched_in_a_fixed_order(tmp_path):
     (tmp_path / "list.txt").write_text("# chosen\n\nb/a.glb\n")
     (found,) = find_meshes([str(tmp_path / "list.txt")])
     assert found.path == tmp_path / "b/a.glb"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_text_files_of_a_person_may_begin_with_a_byte_order_mark(tmp_path, encoding):
+    """As Windows' editors and PowerShell write them: lists, sidecars, splits, words, URLs."""
+
+    def written(name: str, text: str) -> Path:
+        (tmp_path / name).write_bytes(text.replace("\n", "\r\n").encode(encoding))
+        return tmp_path / name
+
+    (tmp_path / "Stühle").mkdir()
+    for name in ("椅子.glb", "Stühle/a.ply"):
+        (tmp_path / name).touch()
+    meshes = written("list.txt", "椅子.glb\nStühle\\a.ply\n")
+    chair, stool = find_meshes([str(meshes)])
+    assert chair.path == tmp_path / "椅子.glb" and chair.path.is_file()
+    assert (stool.path, stool.relative) == (tmp_path / "Stühle" / "a.ply", "Stühle/a.ply")
+    written("椅子.meta.json", '{"author": "王"}')
+    assert read_metadata(chair)["author"] == "王"
+    assert read_assignment(written("assign.txt", "a train\nb val\n")) == {"a": "train", "b": "val"}
+    assert read_words(written("words.txt", "Möbel\nwall\n")) == ("möbel", "wall")
+    rows = written("urls.csv", "url,name\nhttps://example.org/a.glb,é\n")
+    assert read_url_rows(rows) == [{"url": "https://example.org/a.glb", "name": "é"}]
 
 
 def test_inputs_that_are_not_there_or_no_meshes(tmp_path):
