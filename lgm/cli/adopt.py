@@ -11,7 +11,16 @@ from lgm.cli.validate import architecture, typed
 from lgm.kernels import kernels_for
 from lgm.models.plain_data import changes
 from lgm.models.pretrained import Weights, options_of
-from lgm.models.registry import COMPUTED_BY, DEFAULT, NETWORKS, MakeNetwork, network_of, same_network, takes
+from lgm.models.registry import (
+    COMPUTED_BY,
+    DEFAULT,
+    NETWORKS,
+    MakeNetwork,
+    complete_net,
+    network_of,
+    same_network,
+    takes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +67,20 @@ def infer(cfg: DictConfig, weights: Weights) -> None:
     options = options_of(weights, network, {"kernels": "auto"})
     net = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     with open_dict(cfg):
-        cfg.model = {"name": weights.path.stem.replace("$", ""), "net": {"_target_": DEFAULT, **net}}
+        # With all other arguments as they default: protocols refer to num_input_views.
+        net = {**complete_net({"_target_": DEFAULT, **net}), "kernels": "auto"}
+        cfg.model = {"name": weights.path.stem.replace("$", ""), "net": net}
         if not any(key.split(".")[0] == "resolution" for _, key in typed() or []):
             cfg.resolution.target_size = network.inferred(weights.tensors)[1]
     log.info(
-        "%s records no model: down_channels=%s up_channels=%s by its shapes, target_size=%d",
+        "%s records no model: down_channels=%s up_channels=%s by its shapes, target_size=%d; input_size=%d "
+        "and anchors=%s are assumed, as released weights have them",
         weights.path,
         net["down_channels"],
         net["up_channels"],
         cfg.resolution.target_size,
+        net["input_size"],
+        net["anchors"],
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from lgm.cli.adopt import infer
+from lgm.cli.plan import plan_evaluation
 from lgm.models import LGM
 from lgm.models.pretrained import read_weights
 from tests.integration.running import MICRO, composed, run_evaluate
@@ -68,6 +69,16 @@ def test_the_model_of_a_released_file_is_inferred_whatever_wrapped_it(tmp_path, 
     assert "records no model: down_channels=[32, 32, 32]" in caplog.text
     assert (f"all its tensors are named {wrapper[:7]}" in caplog.text) == bool(wrapper)
     assert torch.equal(LGM.from_pretrained(path).conv.bias, net.conv.bias.half().float())
+
+
+@pytest.mark.parametrize("data", ["images", "shards"])
+def test_a_file_without_a_record_is_planned_with_its_inferred_model(tmp_path, data):
+    """Whatever of the model the protocol and the data refer to: the weights alone are given."""
+    path = write_released(tmp_path / "others.safetensors", micro())
+    plan = plan_evaluation(composed("evaluate", f"ckpt={path}", f"data={data}", "data.path=x", "trainer=cpu"))
+    net = plan.config["model"]["net"]
+    assert plan.config["protocol"]["views"]["num_input_views"] == net["num_input_views"] == 4
+    assert (net["_target_"], net["input_size"], net["kernels"]) == ("lgm.models.LGM", 256, "auto")
 
 
 def test_a_network_in_half_keeps_float32_where_it_counts():
