@@ -25,6 +25,9 @@ _NUM_COMPARED = 276
 _CLEAR_RATIO = 1.15
 _CLEAR_GAIN = 0.03
 _CLEAR_ERRORS = 5.0
+# Renderers cover pixels in steps of a few samples, which moves all parallel edges of a box alike: in images
+# of 32 pixels by 0.06 of one, at any number of views. Below this width a gain has to be more.
+_COARSE_WIDTH, _COARSE_GAIN_PIXELS = 48, 0.1
 # Two views have two tangent planes; with fewer than this nothing can be said, and with fewer than
 # _FEW_TANGENTS (the four canonical views alone have 8) only what is gross: few of them vary too little to
 # tell by their errors.
@@ -104,7 +107,7 @@ def _judge_all(
     best, best_gap, undecided = None, np.inf, []
     for hypothesis in HYPOTHESES:
         other = hypothesis.gaps(outlines, c2w, fov_y_deg, pairs[compared])
-        side, mean = _compare(given_compared, other)
+        side, mean = _compare(given_compared, other, outlines.width)
         if side > 0 and mean < best_gap:
             best, best_gap = hypothesis, mean
         if side == 0:
@@ -145,9 +148,11 @@ def _judge_all(
     return Verdict(tuple(find_exchanged(colored)), None, tuple(undecided), gap)
 
 
-def _compare(given: Gaps, other: Gaps) -> tuple[int, float]:
+def _compare(given: Gaps, other: Gaps, width: int) -> tuple[int, float]:
     """1 where the other fits clearly better, -1 where clearly worse, 0 where one cannot tell; and the
-    other's mean gap."""
+    other's mean gap.
+
+    width: of the images, in pixels."""
     both = given.is_valid & other.is_valid
     num_given, num_other, num_both = given.is_valid.sum(), other.is_valid.sum(), both.sum()
     if 2 * num_both < max(num_given, num_other):
@@ -163,6 +168,8 @@ def _compare(given: Gaps, other: Gaps) -> tuple[int, float]:
     smaller, larger = sorted((float(before.mean()), float(after.mean())))
     is_few = num_both < _FEW_TANGENTS
     ratio, least = (_GROSS_RATIO, _GROSS_GAIN) if is_few else (_CLEAR_RATIO, _CLEAR_GAIN)
+    if width < _COARSE_WIDTH:
+        least = max(least, 100 * _COARSE_GAIN_PIXELS / width)
     is_clear = larger > ratio * smaller and larger - smaller > least
     is_clear &= larger - smaller > _CLEAR_ERRORS * error
     return int(np.sign(gain.mean())) * is_clear, float(after.mean())
