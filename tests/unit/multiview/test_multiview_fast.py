@@ -41,13 +41,13 @@ def test_fused_norms_give_the_same(monkeypatch):
     pytest.importorskip("triton", reason="no triton")
     if torch.cuda.is_available():
         pytest.skip("Triton's interpreter runs where no GPU is; tests/gpu has its own")
-    net, given = make_net(), inputs(4)
+    net, given = make_net(), inputs(1)  # norms know nothing of other views, and the interpreter is slow
     with torch.no_grad():
-        expected = net(**given, num_frames=4)
+        expected = net(**given, num_frames=1)
         use_speed("fast", net)
         fused = []
         monkeypatch.setattr(GroupNorm, "is_fused", lambda self, x: fused.append(self.fuse) or self.fuse)
-        torch.testing.assert_close(RecordedUNet(net)(**given, num_frames=4), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(RecordedUNet(net)(**given, num_frames=1), expected, rtol=1e-4, atol=1e-4)
     assert len(fused) > 10 and all(fused)
 
 
