@@ -52,8 +52,8 @@ def reconstruct(
     if isinstance(weights, Network):
         net, recorded = weights.eval(), {}
     else:
-        net = LGM.from_pretrained(weights).to(device)
-        recorded = (read_weights(weights).config or {}).get("scene", {})
+        read = read_weights(weights, network=LGM)
+        net, recorded = LGM.of_weights(read).to(device), (read.config or {}).get("scene", {})
     scene = {
         "radius": RADIUS,
         "fov_y_deg": FOV_Y_DEG,

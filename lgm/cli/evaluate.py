@@ -27,7 +27,8 @@ from lgm.cli.resume import facts_of
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.lightning_internals import ending_peers
 from lgm.models import Network
-from lgm.models.checkpoint import load_released, load_strictly, weights_hash
+from lgm.models.checkpoint import weights_hash
+from lgm.models.pretrained import load_weights
 from lgm.training.module import LGMModule
 
 
@@ -51,10 +52,7 @@ def build_evaluation(plan: EvaluationPlan) -> Evaluation:
     datamodule = build_datamodule(config)
     datamodule.check("test", plan.devices, plan.num_nodes)
     net = build_net(config)
-    if weights.config is not None:
-        load_strictly(net, weights.tensors, str(weights.path))
-    else:
-        load_released(net, weights.path, config["rotation"])
+    load_weights(net, weights, config["rotation"])
 
     tensors = weights_hash(weights.tensors)
     measured = {"weights": weights.kind, "weights_hash": tensors}

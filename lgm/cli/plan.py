@@ -72,7 +72,7 @@ def plan_training(cfg: DictConfig) -> TrainingPlan:
     batches = check_training(cfg)
     apply_speed(cfg)
     check_recordable(cfg)  # raises now for what cannot be resolved, or read again
-    return TrainingPlan(**_common(cfg), batches=batches)
+    return TrainingPlan(**_common(cfg, chosen_network(cfg)), batches=batches)
 
 
 def plan_evaluation(cfg: DictConfig) -> EvaluationPlan:
@@ -91,14 +91,14 @@ def plan_evaluation(cfg: DictConfig) -> EvaluationPlan:
     elif cfg.model is None:
         infer(cfg, weights)
     set_backends(cfg, network)
-    return EvaluationPlan(**_common(cfg), weights=weights)
+    return EvaluationPlan(**_common(cfg, network), weights=weights)
 
 
-def _common(cfg: DictConfig) -> dict[str, Any]:
+def _common(cfg: DictConfig, network: MakeNetwork | None) -> dict[str, Any]:
     return {
         "config": plain(cfg),
         "run_dir": Path(cfg.run_dir),
         "devices": num_devices(cfg),
         "num_nodes": cfg.trainer.num_nodes,
-        "network": chosen_network(cfg),
+        "network": network,
     }

@@ -68,7 +68,7 @@ ATTENTIONS: dict[str, Callable[[], AttentionCore]] = {
 
 
 def attention_core(name: str) -> AttentionCore:
-    """The back end of that name: "sdpa" (PyTorch's own choice), "cudnn" (cuDNN's kernels before any other
+    """The backend of that name: "sdpa" (PyTorch's own choice), "cudnn" (cuDNN's kernels before any other
     that PyTorch has, where they take the shape and the device) or "xformers".
 
     Raises ValueError in one line for a name that is unknown or cannot be used here.

@@ -49,7 +49,13 @@ def load_released(net: AnyNetwork, path: str | Path, rotation: Rotation | None =
     Raises FileNotFoundError, or ValueError as `load_strictly`.
     """
     path = Path(path)
-    weights = read_safetensors(path)
+    return load_unrecorded(net, read_safetensors(path), path, rotation)
+
+
+def load_unrecorded(
+    net: AnyNetwork, weights: dict[str, Tensor], path: Path, rotation: Rotation | None = None
+) -> AnyNetwork:
+    """`load_released` of tensors that were read from `path`."""
     load_strictly(net, weights, str(path))
     if not hasattr(net, "rotation"):
         if rotation is not None:

@@ -21,8 +21,7 @@ from typing_extensions import Self
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.kernels import kernels_for
-from lgm.models.checkpoint import load_released, load_strictly
-from lgm.models.pretrained import WeightChoice, options_of, read_weights
+from lgm.models.pretrained import WeightChoice, Weights, load_weights, options_of, read_weights
 from lgm.models.registry import takes
 
 
@@ -130,15 +129,18 @@ class Network(nn.Module, ABC):
 
         Raises FileNotFoundError or ValueError in one line.
         """
+        return cls.of_weights(read_weights(where, weights, network=cls), dtype, speed, **changes)
+
+    @classmethod
+    def of_weights(
+        cls, weights: Weights, dtype: torch.dtype = torch.float32, speed: str | None = None, **changes: Any
+    ) -> Self:
+        """As `from_pretrained`, of weights that have been read."""
         kernels = kernels_for(speed, changes.get("kernels")) or "auto"
         if takes(cls, "kernels"):
             changes["kernels"] = kernels
-        found = read_weights(where, weights, network=cls)
-        net = cls(**options_of(found, cls, changes))
-        if found.config is None:
-            load_released(net, found.path, changes.get("rotation"))
-        else:
-            load_strictly(net, found.tensors, str(found.path))
+        net = cls(**options_of(weights, cls, changes))
+        load_weights(net, weights, changes.get("rotation"))
         return net.eval() if dtype == torch.float32 else net.eval().in_half(dtype)
 
     @classmethod

@@ -12,9 +12,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lgm.errors import Named, first_line, reading, shown
+from lgm.gaussians.activations import Rotation
 from lgm.models.checkpoint import (
     check_values,
     load_strictly,
+    load_unrecorded,
     network_weights,
     read_checkpoint,
     read_safetensors,
@@ -184,6 +186,19 @@ def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict")
         rows = [f"  {'not loaded':{width}}  {'in the file':>20}  {'in the network':>20}"]
         rows += [f"  {n:{width}}  {_shape(weights.tensors, n):>20}  {_shape(own, n):>20}" for n in rest]
         log.warning("\n".join(["starts from random numbers, or was left out:", *rows]))
+
+
+def load_weights(net: nn.Module, weights: Weights, rotation: Rotation | None = None) -> None:
+    """Copy weights, strictly, into a network that is used as they were trained.
+
+    rotation: of weights without a record, as of `lgm.models.checkpoint.load_released`; a record says it.
+
+    Raises ValueError as `lgm.models.checkpoint.load_strictly`.
+    """
+    if weights.config is None:
+        load_unrecorded(net, weights.tensors, weights.path, rotation)
+    else:
+        load_strictly(net, weights.tensors, str(weights.path))
 
 
 def freeze(net: nn.Module, patterns: list[str]) -> None:
