@@ -14,14 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lgm.cameras import Cameras
+from lgm.cameras.trajectories import GOLDEN_ANGLE_DEG
 from lgm.gaussians import Gaussians
+from lgm.meshing.capture import DISTANCE, FOV_Y_DEG
 from lgm.meshing.mesh import Mesh
 from lgm.meshing.refine_rasterizers import RefinementRasterizer, make_rasterizer
 from lgm.meshing.regularization import Regularization
 from lgm.rendering.base import Renderer
 from lgm.rendering.meshes.projection import pixel_matrices
 
-_GOLDEN_ANGLE_DEG = 180 * (3 - math.sqrt(5))
 # Every so many views, one from anywhere on the sphere: tops and bottoms are not left behind.
 _ANYWHERE = 6
 _VIEWS_PER_CALL = 4  # of the Gaussians' renderer
@@ -43,8 +44,8 @@ class RefinementSettings:
     views_per_step: int = 8
     size: int = 512
     elevations_deg: tuple[float, float] = (-30.0, 60.0)
-    distance: float = 2.0
-    fov_y_deg: float = 37.0
+    distance: float = DISTANCE
+    fov_y_deg: float = FOV_Y_DEG
     offset_rate: float = 0.03
     texture_rate: float = 0.01
     alpha_weight: float = 0.5
@@ -102,7 +103,7 @@ def refinement_cameras(settings: RefinementSettings) -> Cameras:
     sine = low + (high - low) * fraction
     anywhere = torch.arange(settings.num_views) % _ANYWHERE == _ANYWHERE - 1
     sine = torch.where(anywhere, (2 * fraction - 1) * math.sin(math.radians(85)), sine)
-    azimuth = torch.arange(settings.num_views) * _GOLDEN_ANGLE_DEG % 360
+    azimuth = torch.arange(settings.num_views) * GOLDEN_ANGLE_DEG % 360
     return Cameras.orbit(sine.asin().rad2deg(), azimuth, settings.distance, settings.fov_y_deg)
 
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from torch import Tensor
 
 from lgm.cameras import Cameras
+from lgm.cameras.trajectories import GOLDEN_ANGLE_DEG
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import load_ply
 from lgm.meshing import Mesh, Stages, gaussians_to_mesh, save_mesh
@@ -35,7 +36,6 @@ from lgm.metrics.image import psnr
 from lgm.rendering import make_renderer
 
 SHOWN = 6
-GOLDEN_ANGLE_DEG = 137.508
 
 
 def cameras(views: int, device: torch.device) -> Cameras:

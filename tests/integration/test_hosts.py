@@ -88,7 +88,7 @@ def test_hosts_that_agree_train_and_go_on(dataset, tmp_path):
 
 @pytest.mark.parametrize("told", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_signal_to_one_rank_ends_a_validation_of_unequal_lengths_on_all(told, dataset, tmp_path):
-    """Rank 0 has one batch, rank 1 has them without end: neither whoever is told nor who is done matters."""
+    """Rank 0 has one batch, rank 1 has them without end; either may be told to stop."""
     reached = tmp_path / "reached"
 
     def validates(rank, *own):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.cameras import Cameras
+from lgm.cameras.trajectories import GOLDEN_ANGLE_DEG
 from lgm.files import atomic, write_text
 from lgm.gaussians import Gaussians
 from lgm.meshing import Mesh, Stages, gaussians_to_mesh, save_mesh
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 IMAGE_NAME = "mesh.png"
 # Elevations and azimuths in degrees of the six sides: front, right, back, left, top, bottom.
 _SIDES = ((15, 15, 15, 15, 89, -89), (20, 110, 200, 290, 0, 0))
-_GOLDEN_ANGLE_DEG = 137.508
 _SUPERSAMPLING = 2
 
 
@@ -151,7 +151,7 @@ class WriteMesh(ObjectHook):
             return mesh
         similarity = to_user[scene].double().cpu()
         vertices = mesh.vertices.double() @ similarity[:3, :3].T + similarity[:3, 3]
-        return Mesh(vertices.float(), mesh.faces, mesh.uvs, mesh.uv_faces, mesh.texture)
+        return replace(mesh, vertices=vertices.float())
 
     def _against_gaussians(
         self, module: LightningModule, mesh: Mesh, gaussians: Gaussians
@@ -159,7 +159,7 @@ class WriteMesh(ObjectHook):
         """Mean PSNR and SSIM over views, over white."""
         views = torch.arange(self.num_views)
         elevation = torch.linspace(-30, 60, self.num_views)
-        cameras = Cameras.orbit(elevation, views * _GOLDEN_ANGLE_DEG % 360).to(gaussians.means.device)
+        cameras = Cameras.orbit(elevation, views * GOLDEN_ANGLE_DEG % 360).to(gaussians.means.device)
         values = []
         for view in range(self.num_views):
             camera = cameras[view : view + 1]

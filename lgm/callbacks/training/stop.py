@@ -83,7 +83,7 @@ class StopOnSignal(Callback):
 
 class _InValidation(Callback):
     """Asks after each batch of a validation. It comes before all other callbacks, whose measures wait for
-    all ranks at the end of one: ranks have different numbers of batches, and whoever is done answers until
+    all ranks at the end of one: ranks have different numbers of batches, and those that are done answer until
     all are."""
 
     def __init__(self, stop: StopOnSignal) -> None:
