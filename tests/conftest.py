@@ -20,6 +20,7 @@ import pytest
 from safetensors import safe_open
 
 from lgm.cli import resolvers
+from tests.browser import browser, chromium_process  # noqa: F401 - fixtures
 from tests.datasets import write_dataset
 from tests.perceptual_weights import write_hed_package, write_torch_home
 
