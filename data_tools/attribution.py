@@ -1,6 +1,6 @@
 """Who made what, for people to read: `python -m data_tools.attribution shards/ --out ATTRIBUTION.md`.
 
-Licences such as CC-BY ask for the authors' names wherever the pictures go. They stand with each object of
+Licences such as CC-BY ask for the authors' names wherever the images go. They stand with each object of
 the shards; this collects them into one page: numbers by licence and source, then a line for each object.
 """
 

@@ -22,9 +22,9 @@ FRAMES = ("network", "user")
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures and where they were taken from.
+    """Images and where they were taken from.
 
-    As the loader makes them, pictures are uint8 with straight (not premultiplied) colour; after
+    As the loader makes them, images are uint8 with straight (not premultiplied) colour; after
     `lgm.preparation.prepare` they are float32 in 0..1, composited over the background.
 
     view_ids: the views' numbers in their shard.
@@ -116,7 +116,7 @@ class RenderOutput:
 class Prediction:
     """What the network made of a batch, and how that looks from the batch's target views.
 
-    batch: as prepared on the device (float pictures over the background, canonical frame).
+    batch: as prepared on the device (float images over the background, canonical frame).
     """
 
     batch: Batch

@@ -3,7 +3,7 @@
     python scripts/curves.py runs/mine --out curves                what your run does, beside the references
     python scripts/curves.py runs/mini runs/tiny --save mini tiny  record runs as references
 
-A run is a folder with metrics.csv. --out gets one picture, `curves.png`, and `<name>.csv` of each run: the
+A run is a folder with metrics.csv. --out gets one image, `curves.png`, and `<name>.csv` of each run: the
 columns that are drawn, five digits, all other columns left out. The references are such files, of
 `lgm/assets/curves`; the same objects and the same batch give the same curves but for noise, others do not.
 """

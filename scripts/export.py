@@ -6,7 +6,7 @@
 
 The folder holds `model.safetensors` (names and shapes as released; in its metadata the configuration, how
 the weights were trained, and what each --evaluation measured), `config.json` (the same, to be read by
-people) and `README.md`, a model card to fill in, for which `scripts/model_card.py` makes tables and pictures.
+people) and `README.md`, a model card to fill in, for which `scripts/model_card.py` makes tables and images.
 `LGM.from_pretrained` (of the class that is recorded), `evaluate.py ckpt=` and `train.py init_from=` read it.
 """
 

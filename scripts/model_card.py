@@ -1,11 +1,11 @@
-"""Tables and pictures for a model card: what evaluations measured, and what that looks like.
+"""Tables and images for a model card: what evaluations measured, and what that looks like.
 
     python scripts/model_card.py runs/mini/evaluation --out card
     python scripts/model_card.py runs/mini/elsewhere --out card --count 0      one sheet of all objects
 
 The folder is that of a run of evaluate.py. Writes `worst.webp` and `best.webp`, --count objects each
 (all.webp of all with --count 0): an object's inputs, targets above, predictions below. Prints the numbers as
-Markdown, with their protocol and its hash. Only objects whose pictures the evaluation wrote can be shown:
+Markdown, with their protocol and its hash. Only objects whose images the evaluation wrote can be shown:
 `callbacks.report.max_objects` at least their number.
 """
 
@@ -41,7 +41,7 @@ QUALITY = 60
 
 @dataclass(frozen=True)
 class Shown:
-    """One object's pictures and the caption below its inputs."""
+    """One object's images and the caption below its inputs."""
 
     caption: str
     inputs: Sequence[Path]
@@ -50,9 +50,9 @@ class Shown:
 
     @classmethod
     def of(cls, folder: Path, row: Mapping[str, str]) -> Shown | None:
-        """None where the evaluation wrote no pictures of it."""
-        pictures = object_dir(folder, row["uid"])
-        targets = sorted(pictures.glob("view_*_target.png"))
+        """None where the evaluation wrote no images of it."""
+        images = object_dir(folder, row["uid"])
+        targets = sorted(images.glob("view_*_target.png"))
         if not targets:
             return None
         parts = [f"PSNR {float(row['psnr']):.1f} dB"]
@@ -60,7 +60,7 @@ class Shown:
             parts.append(f"alpha IoU {float(row['alpha_iou']):.2f}")
         return cls(
             caption=f"{printable(row['uid'], 60)}\n{', '.join(parts)}",
-            inputs=sorted(pictures.glob("input_*.png")),
+            inputs=sorted(images.glob("input_*.png")),
             targets=targets,
             predictions=[path.with_name(path.name.replace("target", "prediction")) for path in targets],
         )
@@ -87,8 +87,8 @@ def sheet(objects: Sequence[Shown], gap: int = 6) -> Image.Image:
 
 def _paste(drawn: Image.Image, paths: Sequence[Path], left: int, top: int) -> None:
     for number, path in enumerate(paths):
-        with Image.open(path) as picture:
-            drawn.paste(resized(picture.convert("RGB"), THUMBNAIL), (left + number * (THUMBNAIL + 1), top))
+        with Image.open(path) as image:
+            drawn.paste(resized(image.convert("RGB"), THUMBNAIL), (left + number * (THUMBNAIL + 1), top))
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -99,7 +99,7 @@ def table(summary: Mapping[str, Any]) -> str:
     lines = [
         f"`{printable(summary['protocol'])}` ({printable(summary['protocol_hash'])}), "
         f"{summary['num_objects']} objects, "
-        f"{summary['num_views']} pictures of {summary['protocol_content']['target_size']}²; in brackets "
+        f"{summary['num_views']} images of {summary['protocol_content']['target_size']}²; in brackets "
         f"{summary['confidence']['level']:.0%} intervals over objects:",
         "",
         "| | " + " | ".join(heading for heading, _ in columns.values()) + " |",
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="of a run of evaluate.py")
-    parser.add_argument("--out", type=Path, default=Path("card"), help="where pictures go (card)")
+    parser.add_argument("--out", type=Path, default=Path("card"), help="where images go (card)")
     parser.add_argument("--count", type=int, default=10, help="objects on a sheet (10); 0 is all on one")
     options = parser.parse_args(arguments)
     try:
@@ -159,7 +159,7 @@ def write(folder: Path, out: Path, count: int) -> None:
         missing = [row["uid"] for row, entry in zip(some, shown, strict=True) if entry is None]
         if missing:
             raise ValueError(
-                f"no pictures of {printable(', '.join(missing))}; evaluate with "
+                f"no images of {printable(', '.join(missing))}; evaluate with "
                 f"callbacks.report.max_objects={len(rows)}"
             )
         sheet(shown).save(out / f"{name}.webp", quality=QUALITY, method=6)

@@ -23,6 +23,6 @@ echo
 echo "What it looks like (input | target | prediction, objects that were not trained on):"
 echo "  $PWD/$run/evaluation/report.html"
 echo "By mini's weights, at 128²:        $PWD/$run/mini/report.html"
-echo "Pictures from training:            $PWD/$run/images/"
+echo "Images from training:            $PWD/$run/images/"
 echo "Gaussians for any 3DGS viewer:     $PWD/$run/evaluation/objects/<object>/gaussians.ply"
 echo "Numbers:                           $PWD/$run/evaluation/metrics.json"

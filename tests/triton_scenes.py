@@ -40,7 +40,7 @@ SMALL = {
     "one Gaussian": (cloud(1, 1, 0.1), orbit(1, 1), 24, 24),
     "scenes and views, not square": (cloud(2, 24, 0.06), orbit(2, 2, aspect=40 / 24), 24, 40),
     "a size that no tile divides": (cloud(1, 40, 0.06), orbit(1, 2), 19, 35),
-    "one giant over the whole picture": (giant(), orbit(1, 2), 40, 40),
+    "one giant over the whole image": (giant(), orbit(1, 2), 40, 40),
     "camera inside the cloud": (cloud(1, 100, 0.05, spread=1.0), orbit(1, 2, radius=0.3), 24, 24),
     "all culled": (cloud(1, 20, 0.01, opacity=(0.0, 1 / 300)), orbit(1, 2), 16, 16),
     "opaque": (cloud(1, 40, 0.2, opacity=(0.97, 1.0)), orbit(1, 1), 16, 32),
@@ -57,10 +57,10 @@ def drawn(renderer, packed, cameras, height, width, device="cpu"):
     """All three outputs side by side [B, V, 5, H, W], and the gradient of their weighted sum."""
     leaf = packed.to(device, copy=True).requires_grad_()
     render = renderer(Gaussians.from_packed(leaf), cameras.to(device), height, width, BACKGROUND)
-    picture = torch.cat([render.images, render.depths, render.alphas], dim=2)
-    weights = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
-    (picture * weights.to(device)).sum().backward()
-    return picture.detach().cpu(), leaf.grad.cpu()
+    image = torch.cat([render.images, render.depths, render.alphas], dim=2)
+    weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    (image * weights.to(device)).sum().backward()
+    return image.detach().cpu(), leaf.grad.cpu()
 
 
 def assert_same(ours, expected, rounded=1e-4):

@@ -1,10 +1,10 @@
 """Other layouts -> renders: `python -m data_tools.adapt posed/ --layout zero123 --out renders/`.
 
-Writes what data_tools.render writes: one folder an object with RGBA pictures, cameras.json and meta.json,
+Writes what data_tools.render writes: one folder an object with RGBA images, cameras.json and meta.json,
 for data_tools.pack. Photographs with cameras (colmap, transforms) are seen again through square cameras
 that look at the object, without their lens's distortion. Run it again to go on where it stopped. Objects
 that can't be read are listed with their reason on the screen and in report.jsonl. Check the packed set with
-data_tools.verify: it compares cameras and pictures.
+data_tools.verify: it compares cameras and images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from data_tools.shared.command import usable_cores
 from data_tools.shared.naming import make_uid
 from data_tools.shared.renders import (
     ADAPTED_ENGINE,
-    PICTURE_FORMATS,
+    RENDER_FORMATS,
     NothingVisible,
     append_report,
     check_settings,
@@ -72,7 +72,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="of colmap and transforms: side of the images (the first object's, at most 512)")  # fmt: skip
     add("--up", type=float, nargs=3, metavar=("X", "Y", "Z"),
         help="of colmap and transforms: up in the cameras' world (what they suggest)")  # fmt: skip
-    add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
+    add("--format", choices=RENDER_FORMATS, default="png", help="of the images, both without loss (png)")
     add("--workers", type=int, default=usable_cores(), help="processes (one a core)")
     return parser.parse_args(arguments)
 
@@ -139,7 +139,7 @@ def _make_layout(options: argparse.Namespace) -> Layout:
 
 
 def adapt_object(
-    layout: Layout, root: Path, renders: Path, resolution: int, picture_format: str, folder: Path
+    layout: Layout, root: Path, renders: Path, resolution: int, image_format: str, folder: Path
 ) -> Outcome:
     """One object; a fault of it becomes its outcome and ends nothing."""
     relative = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
@@ -154,7 +154,7 @@ def adapt_object(
             parse_cameras(record.to_json(), uid)
             views = (posed.image(view, resolution) for view in range(posed.num_views))
             metadata = {"uid": uid, "source": relative, **_read_metadata(folder)}
-            write_views(renders, metadata, record, views, picture_format)
+            write_views(renders, metadata, record, views, image_format)
     except (NothingVisible, OSError, ValueError) as error:
         return Outcome(uid, relative, "failed", " ".join(str(error).split()))
     return Outcome(uid, relative, "adapted", note=posed.note(resolution), is_canonical=is_canonical)
@@ -181,7 +181,7 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
 
 
 def _read_metadata(folder: Path) -> dict:
-    """What a meta.json beside the pictures says (licence, author, caption …), but for the uid."""
+    """What a meta.json beside the images says (licence, author, caption …), but for the uid."""
     path = folder / "meta.json"
     if not path.is_file():
         return {}

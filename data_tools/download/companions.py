@@ -1,4 +1,4 @@
-"""The files that an OBJ or glTF names: material files, buffers, pictures."""
+"""The files that an OBJ or glTF names: material files, buffers, images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fetch_companions(fetcher: Fetcher, mesh: Path, suffix: str, url: str, folder
     """Bring what a mesh file names to its folder; notes on what could not be had.
 
     mesh: the mesh file as it lies now. url: where it came from; its companions lie relative to it.
-    A missing picture is no reason to lose the object: the renderer notes it and draws a colour.
+    A missing image is no reason to lose the object: the renderer notes it and draws a colour.
     """
     notes: list[str] = []
     names = _gltf_names(mesh, notes) if suffix == ".gltf" else _obj_names(mesh)

@@ -1,4 +1,4 @@
-"""Engines turn a mesh file into pictures; `make_engine` builds one by its name."""
+"""Engines turn a mesh file into images; `make_engine` builds one by its name."""
 
 from data_tools.engines.base import ENGINES, Engine, EngineUnavailable, make_engine
 

@@ -28,13 +28,13 @@ class EngineUnavailable(ValueError):
 class ViewPasses:
     """A view's image and its further passes, each None where the plan does not ask for it.
 
-    picture: [R, R, 4] uint8. depth: [R, R] along the camera's z axis, at the middle of each pixel, 0 where
+    image: [R, R, 4] uint8. depth: [R, R] along the camera's z axis, at the middle of each pixel, 0 where
     nothing is. normal: [R, R, 3] unit, world frame, on the side that the camera sees. Translucent surfaces
     count there where they cover at least half. albedo: [R, R, 4] uint8, antialiased like the image: the base
     colours alone, without light and emission; sRGB, straight alpha.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     depth: np.ndarray | None = None
     normal: np.ndarray | None = None
     albedo: np.ndarray | None = None
@@ -67,7 +67,7 @@ class Engine(ABC):
     ) -> tuple[Iterator[np.ndarray] | Iterator[ViewPasses], list[str]]:
         """The plan's views in order, each [resolution, resolution, 4] uint8, and notes.
 
-        Pictures are RGBA: sRGB, straight alpha, transparent background, top row first. Where
+        Images are RGBA: sRGB, straight alpha, transparent background, top row first. Where
         plan.has_passes, each is a ViewPasses instead.
         Notes say what was missing but not fatal (a texture). Raises UnrenderableMesh.
         """

@@ -133,7 +133,7 @@ class BlenderEngine(Engine):
             geometry = drawn.get("geometry")
             depth, normal = (None, None) if geometry is None else (geometry[..., 3], geometry[..., :3])
             passes = ViewPasses(drawn["color"], depth, normal, drawn.get("albedo"))
-            yield passes if plan.has_passes else passes.picture
+            yield passes if plan.has_passes else passes.image
 
 
 def _hdri_settings(command: list[str], hdri: str | None, strength: float | None) -> dict[str, Any]:

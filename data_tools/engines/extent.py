@@ -1,4 +1,4 @@
-"""Where in a picture an object can be, so that the rest need not be averaged: a software renderer spends
+"""Where in an image an object can be, so that the rest need not be averaged: a software renderer spends
 most of a simple object's time on empty pixels."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Extent:
         self._corners = np.concatenate([corners, np.ones((len(corners), 1))], axis=1)  # [N, 4]
 
     def pixels(self, clip_from_world: Float[np.ndarray, "4 4"], resolution: int) -> tuple[int, int, int, int]:
-        """A rectangle x, y, width, height within the picture that holds the whole object."""
+        """A rectangle x, y, width, height within the image that holds the whole object."""
         if len(self._corners) == 0:
             return 0, 0, 0, 0
         clip = self._corners @ clip_from_world.T

@@ -27,7 +27,7 @@ _OBJECT_BOUND = math.sqrt(3) / 2
 class OpenGLEngine(Engine):
     """Diffuse shading under soft lights that stand still in the world.
 
-    supersample: pictures are drawn this many times larger in each direction and averaged, besides
+    supersample: images are drawn this many times larger in each direction and averaged, besides
         multisampling; it smooths cut-out textures and shading, which multisampling can't.
     device_index: the EGL device (GPU) to use; None leaves the choice to the driver.
     """
@@ -49,11 +49,11 @@ class OpenGLEngine(Engine):
         # The image's rows run down, which OpenGL's run up: what faces us is wound the other way round there.
         self._context.front_face = "cw"
         self._passes = Passes(self._context, self._surface_program)
-        self._picture_program = self._context.program(shaders.PICTURE_VERTEX, shaders.PICTURE_FRAGMENT)
-        self._picture_program["supersample"] = supersample
-        corners = np.array([-1, -1, 3, -1, -1, 3], dtype=np.float32)  # one triangle covers the picture
-        self._picture = self._context.vertex_array(
-            self._picture_program, self._context.buffer(corners), "in_corner"
+        self._image_program = self._context.program(shaders.IMAGE_VERTEX, shaders.IMAGE_FRAGMENT)
+        self._image_program["supersample"] = supersample
+        corners = np.array([-1, -1, 3, -1, -1, 3], dtype=np.float32)  # one triangle covers the image
+        self._image = self._context.vertex_array(
+            self._image_program, self._context.buffer(corners), "in_corner"
         )
         self._targets: _Targets | None = None
 
@@ -89,7 +89,7 @@ class OpenGLEngine(Engine):
             for c2w in plan.c2w:
                 with self._context:
                     view = self._passes_of(on_gpu, extent, c2w, plan)
-                yield view if plan.has_passes else view.picture
+                yield view if plan.has_passes else view.image
         finally:
             with self._context:
                 for surface in on_gpu:
@@ -113,7 +113,7 @@ class OpenGLEngine(Engine):
     def _passes_of(
         self, surfaces: list[GpuSurface], extent: Extent, c2w: np.ndarray, plan: RenderPlan
     ) -> ViewPasses:
-        picture = self._draw(surfaces, extent, c2w, plan)
+        image = self._draw(surfaces, extent, c2w, plan)
         depth = normal = albedo = None
         if plan.albedo:
             self._surface_program["draw_albedo"] = True
@@ -121,7 +121,7 @@ class OpenGLEngine(Engine):
             self._surface_program["draw_albedo"] = False
         if plan.geometry:
             depth, normal = self._geometry(surfaces, plan)
-        return ViewPasses(picture, depth, normal, albedo)
+        return ViewPasses(image, depth, normal, albedo)
 
     def _geometry(self, surfaces: list[GpuSurface], plan: RenderPlan) -> tuple[np.ndarray, np.ndarray]:
         """Draw the last view again, one sample a pixel: depths may not be averaged across an edge."""
@@ -145,16 +145,16 @@ class OpenGLEngine(Engine):
         self._passes.draw(targets.multisampled, surfaces, camera)
         # Obeys the scissor of the framebuffer in use, the multisampled one.
         context.copy_framebuffer(targets.resolved, targets.multisampled)
-        targets.picture.use()
+        targets.image.use()
         targets.resolved_texture.use(0)
-        self._picture.render(moderngl.TRIANGLES, vertices=3)
+        self._image.render(moderngl.TRIANGLES, vertices=3)
         # OpenGL reads the bottom row first, which is the top row here: see _projection.
-        pixels = np.frombuffer(targets.picture.read(components=4), dtype=np.uint8)
+        pixels = np.frombuffer(targets.image.read(components=4), dtype=np.uint8)
         return pixels.reshape(plan.resolution, plan.resolution, 4)
 
 
 class _Targets:
-    """What is drawn into: large and multisampled, then resolved, then averaged to the picture."""
+    """What is drawn into: large and multisampled, then resolved, then averaged to the image."""
 
     def __init__(self, context: moderngl.Context, resolution: int, supersample: int) -> None:
         self.resolution = resolution
@@ -171,11 +171,11 @@ class _Targets:
             context.renderbuffer((resolution, resolution), 4, dtype="f4"),
             context.depth_renderbuffer((resolution, resolution)),
         )
-        self.picture = context.framebuffer(context.renderbuffer((resolution, resolution), 4))
+        self.image = context.framebuffer(context.renderbuffer((resolution, resolution), 4))
 
     def clear(self) -> None:
         """Empty what an object is drawn into, all of it: the last object's pixels lay elsewhere."""
-        for target in (self.picture, self.multisampled):
+        for target in (self.image, self.multisampled):
             target.use()
             limits, target.scissor = target.scissor, None
             target.clear()
@@ -183,12 +183,12 @@ class _Targets:
         self.multisampled.use()
 
     def limit_to(self, rectangle: tuple[int, int, int, int], supersample: int) -> None:
-        """Draw and average within x, y, width, height of the picture alone."""
-        self.picture.scissor = rectangle
+        """Draw and average within x, y, width, height of the image alone."""
+        self.image.scissor = rectangle
         self.multisampled.scissor = tuple(supersample * number for number in rectangle)
 
     def release(self) -> None:
-        framebuffers = (self.multisampled, self.resolved, self.geometry, self.picture)
+        framebuffers = (self.multisampled, self.resolved, self.geometry, self.image)
         attached = [
             part
             for framebuffer in framebuffers
@@ -202,7 +202,7 @@ class _Targets:
 def _projection(plan: RenderPlan) -> np.ndarray:
     """Clip space from OpenCV camera axes, pixel (0, 0) at clip (-1, -1).
 
-    With +y down both in the camera and in the rows of the picture no axis has to be turned: the row
+    With +y down both in the camera and in the rows of the image no axis has to be turned: the row
     that OpenGL calls the bottom one, and reads first, is our top one.
     """
     focal = 1.0 / math.tan(math.radians(plan.fov_y_deg) / 2)

@@ -94,7 +94,7 @@ void main() {
 }
 """
 
-PICTURE_VERTEX = """
+IMAGE_VERTEX = """
 #version 330
 in vec2 in_corner;
 void main() { gl_Position = vec4(in_corner, 0.0, 1.0); }
@@ -102,7 +102,7 @@ void main() { gl_Position = vec4(in_corner, 0.0, 1.0); }
 
 # Averages premultiplied colours, so that an outline takes no colour from the empty background, then
 # divides by alpha: what is written is straight alpha, and sRGB.
-PICTURE_FRAGMENT = """
+IMAGE_FRAGMENT = """
 #version 330
 uniform sampler2D linear_image;
 uniform int supersample;

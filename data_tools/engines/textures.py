@@ -1,4 +1,4 @@
-"""A material's picture as every engine takes it: eight bits a channel, and no larger than asked for."""
+"""A material's image as every engine takes it: eight bits a channel, and no larger than asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROUNDING = 1e-3  # of coordinates that are meant to be 0 or 1
 
 def texture_pixels(image: Image.Image, max_size: int) -> np.ndarray:
     """[H, W, 4] uint8, sRGB with straight alpha, bottom row first: texture coordinates start at the lower
-    left corner, pictures at the upper left one."""
+    left corner, images at the upper left one."""
     rgba = to_rgba(image)
     rgba.thumbnail((max_size, max_size), Image.Resampling.BOX)
     return _fill_transparent(np.array(rgba))[::-1]

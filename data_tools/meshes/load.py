@@ -81,7 +81,7 @@ def _turned(path: Path, linear: np.ndarray, max_triangles: int) -> Mesh:
 
 
 def _tint(surfaces: list[Surface], tints: Sequence[tuple[float, float, float]]) -> None:
-    """In place. No colour becomes brighter than white; a picture's brightest parts are cut off there."""
+    """In place. No colour becomes brighter than white; an image's brightest parts are cut off there."""
     for surface, tint in zip(surfaces, cycle(tints), strict=False):
         material = surface.material
         *color, alpha = material.base_color

@@ -102,7 +102,7 @@ class Mesh:
 
 
 def image_alpha_mode(image: Image.Image) -> str:
-    """How to draw a picture's alpha: leaves and grids are cut out, glass is blended.
+    """How to draw an image's alpha: leaves and grids are cut out, glass is blended.
 
     Cutting out needs no order of drawing, so it's used wherever nearly all texels are either
     there or not there.

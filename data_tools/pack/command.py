@@ -18,7 +18,7 @@ from typing import Any
 
 from data_tools.pack.filters import add_filter_arguments, filter_options
 from data_tools.pack.jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
-from data_tools.pack.objects import COPIED, ObjectReader, PictureOptions, read_metadata
+from data_tools.pack.objects import COPIED, ImageOptions, ObjectReader, read_metadata
 from data_tools.pack.state import CONTENT_DIGEST, REPROJECTION, PackState
 from data_tools.reprojection.check import is_of_the_set
 from data_tools.shared.command import make_folder, usable_cores
@@ -41,11 +41,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", required=True, type=Path, help="folder for the shards")
     add("--shard-mb", type=float, default=256.0, help="size of a shard, about (256)")
     add("--format", choices=("webp", "png", COPIED), default="webp",
-        help="of the pictures (webp); rendered: copied as they are, quickly")  # fmt: skip
+        help="of the images (webp); rendered: copied as they are, quickly")  # fmt: skip
     quality = parser.add_mutually_exclusive_group()
     quality.add_argument("--quality", type=int, help="of lossy WebP, 1 to 100 (90)")
     quality.add_argument("--lossless", action="store_true", help="WebP without loss; PNG always is")
-    add("--resolution", type=int, help="make pictures smaller (default: as rendered)")
+    add("--resolution", type=int, help="make images smaller (default: as rendered)")
     add("--depth", action="store_true", help="pack the depth of renders made with --geometry, for evaluation")
     add("--splits", help="train=0.9,val=0.1: by a hash of the uid (default: all train)")
     add(
@@ -63,7 +63,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     settings = read_settings(options.renders)
-    pictures = _picture_options(options, settings["resolution"])
+    images = _image_options(options, settings["resolution"])
     if options.depth and "depth_unit" not in settings:
         raise ValueError(
             f"--depth: {options.renders} has no depth; render it with --geometry, or leave it out"
@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     arranged = arrange(object_uids(options.renders), metadata_of, fractions, assignment)
     if not arranged:
         raise ValueError(f"{options.renders} holds no rendered object")
-    render = {**settings, **_render_info(pictures, settings["resolution"])}
-    reader = ObjectReader(options.renders, pictures, filters, not options.no_reprojection)
+    render = {**settings, **_render_info(images, settings["resolution"])}
+    reader = ObjectReader(options.renders, images, filters, not options.no_reprojection)
     wanted = _pack_settings(options, render, reader, arranged)
     make_folder(options.out)
     state = PackState(options.out)
@@ -175,7 +175,7 @@ def _size(index: Index) -> str:
     return f"{index.num_samples} objects, {len(index.shards)} shards, {size / 1e6:.1f} MB"
 
 
-def _picture_options(options: argparse.Namespace, rendered_resolution: int) -> PictureOptions:
+def _image_options(options: argparse.Namespace, rendered_resolution: int) -> ImageOptions:
     if options.format != "webp" and options.quality is not None:
         raise ValueError(
             f"--quality {options.quality} has no effect on --format {options.format}; leave it out"
@@ -191,15 +191,15 @@ def _picture_options(options: argparse.Namespace, rendered_resolution: int) -> P
     resolution = None if options.resolution == rendered_resolution else options.resolution
     if options.format == COPIED and resolution is not None:
         raise ValueError(
-            f"--format {COPIED} copies pictures of {rendered_resolution} pixels; "
+            f"--format {COPIED} copies images of {rendered_resolution} pixels; "
             f"for --resolution {resolution} use webp or png"
         )
-    return PictureOptions(options.format, quality, resolution, options.depth)
+    return ImageOptions(options.format, quality, resolution, options.depth)
 
 
-def _render_info(pictures: PictureOptions, rendered_resolution: int) -> dict[str, Any]:
-    quality = "lossless" if pictures.quality is None else pictures.quality
-    resolution = pictures.resolution or rendered_resolution
+def _render_info(images: ImageOptions, rendered_resolution: int) -> dict[str, Any]:
+    quality = "lossless" if images.quality is None else images.quality
+    resolution = images.resolution or rendered_resolution
     # What most sets have not goes unsaid, so that older ones can be gone on with.
-    depth = {"depth": True} if pictures.depth else {}
-    return {"resolution": resolution, "format": pictures.picture_format, "quality": quality, **depth}
+    depth = {"depth": True} if images.depth else {}
+    return {"resolution": resolution, "format": images.image_format, "quality": quality, **depth}

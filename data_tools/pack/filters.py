@@ -1,8 +1,8 @@
 """Which objects are not worth training on, and why: one small function a reason.
 
 A threshold of 0 (1 for --max-white) switches its filter off; all are off unless asked for. Measured from
-pictures, so that they hold for renders of any engine; `thickness_of_points` says of a mesh, before it is
-drawn, what `thickness_of_silhouettes` says of its pictures.
+images, so that they hold for renders of any engine; `thickness_of_points` says of a mesh, before it is
+drawn, what `thickness_of_silhouettes` says of its images.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class FilterOptions:
 
 
 @dataclass(frozen=True)
-class PictureMeasures:
+class ImageMeasures:
     """coverage: mean alpha. visible, white: numbers of pixels. width: of the silhouette at its narrowest,
     in pixels. What no filter asks for is 0."""
 
@@ -110,7 +110,7 @@ def caption_fault(metadata: dict[str, Any], words: Sequence[str]) -> str | None:
     return None
 
 
-def measure_picture(pixels: np.ndarray, options: FilterOptions) -> PictureMeasures:
+def measure_image(pixels: np.ndarray, options: FilterOptions) -> ImageMeasures:
     """pixels: [H, W, 4] uint8, straight alpha."""
     alpha = pixels[..., 3]
     num_visible, num_white, width = 0, 0, 0.0
@@ -124,11 +124,11 @@ def measure_picture(pixels: np.ndarray, options: FilterOptions) -> PictureMeasur
         rows, columns = np.nonzero(visible)
         if len(rows) >= _FEWEST_PIXELS:
             width = float(_extents(np.stack([columns, rows], axis=1).astype(np.float64))[0]) + 1.0
-    return PictureMeasures(float(alpha.mean()) / 255, num_visible, num_white, width)
+    return ImageMeasures(float(alpha.mean()) / 255, num_visible, num_white, width)
 
 
-def picture_fault(
-    measures: Mapping[int, PictureMeasures], options: FilterOptions, canonical: Sequence[int] = ()
+def image_fault(
+    measures: Mapping[int, ImageMeasures], options: FilterOptions, canonical: Sequence[int] = ()
 ) -> str | None:
     """What speaks against an object, from the measures of the views that `options` asks for, by number.
     canonical: numbers of those views."""
@@ -144,14 +144,14 @@ def picture_fault(
     )
 
 
-def coverage_fault(measures: Sequence[PictureMeasures], min_coverage: float) -> str | None:
+def coverage_fault(measures: Sequence[ImageMeasures], min_coverage: float) -> str | None:
     coverage = float(np.mean([measure.coverage for measure in measures]))
     if coverage < min_coverage:
         return f"nearly empty: mean alpha {coverage:.4f} is below --min-coverage {min_coverage:g}"
     return None
 
 
-def input_fault(inputs: Sequence[PictureMeasures], min_input_coverage: float) -> str | None:
+def input_fault(inputs: Sequence[ImageMeasures], min_input_coverage: float) -> str | None:
     coverage = max(measure.coverage for measure in inputs)
     if coverage < min_input_coverage:
         return (
@@ -161,7 +161,7 @@ def input_fault(inputs: Sequence[PictureMeasures], min_input_coverage: float) ->
     return None
 
 
-def white_fault(measures: Sequence[PictureMeasures], max_white: float) -> str | None:
+def white_fault(measures: Sequence[ImageMeasures], max_white: float) -> str | None:
     visible = sum(measure.visible for measure in measures)
     white = sum(measure.white for measure in measures) / max(visible, 1)
     if white > max_white:
@@ -182,8 +182,8 @@ def thickness_of_points(points: np.ndarray) -> float:
     return float(extents[0] / max(extents[1], 1e-300))
 
 
-def thickness_of_silhouettes(measures: Sequence[PictureMeasures]) -> float:
-    """The same from pictures: a silhouette's narrowest width in the view that sees the object edge-on, over
+def thickness_of_silhouettes(measures: Sequence[ImageMeasures]) -> float:
+    """The same from images: a silhouette's narrowest width in the view that sees the object edge-on, over
     that in the view that sees it broadest. It takes views from many sides; a sheet in four level ones of
     which none is edge-on goes unseen."""
     widths = [measure.width for measure in measures if measure.width > 0]

@@ -1,4 +1,4 @@
-"""Pictures on their way into a shard: smaller, and encoded."""
+"""Images on their way into a shard: smaller, and encoded."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def _half(values: np.ndarray) -> np.ndarray:
     return even.reshape(height // 2, 2, width // 2, 2, -1).sum(axis=(1, 3))
 
 
-def encode(pixels: np.ndarray, picture_format: str, quality: int | None) -> bytes:
+def encode(pixels: np.ndarray, image_format: str, quality: int | None) -> bytes:
     """quality: 1-100 for lossy WebP, None for no loss."""
     held = io.BytesIO()
-    if picture_format == "png":
+    if image_format == "png":
         Image.fromarray(pixels).save(held, "PNG", compress_level=6)
     elif quality is None:
         Image.fromarray(pixels).save(held, "WEBP", lossless=True, quality=60, method=4)

@@ -1,4 +1,4 @@
-"""One rendered object on its way into a shard: checked, filtered, its pictures encoded or copied."""
+"""One rendered object on its way into a shard: checked, filtered, its images encoded or copied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.pack.filters import FilteredOut, FilterOptions, caption_fault, measure_picture, picture_fault
+from data_tools.pack.filters import FilteredOut, FilterOptions, caption_fault, image_fault, measure_image
 from data_tools.pack.images import downscale, encode, encode_depth, read_depth
 from data_tools.reprojection import reproject
 from data_tools.shared.renders import CAMERAS_NAME, META_NAME
@@ -41,11 +41,11 @@ _TAR_BLOCK = 512
 
 
 @dataclass(frozen=True)
-class PictureOptions:
-    """picture_format: COPIED for the renders' own files. quality: None for no loss. resolution: None to keep
+class ImageOptions:
+    """image_format: COPIED for the renders' own files. quality: None for no loss. resolution: None to keep
     the renders' own. depth: whether it is packed."""
 
-    picture_format: str
+    image_format: str
     quality: int | None
     resolution: int | None
     depth: bool = False
@@ -65,7 +65,7 @@ class ObjectReader:
     """
 
     renders: Path
-    pictures: PictureOptions
+    images: ImageOptions
     filters: FilterOptions
     reprojection: bool = False
 
@@ -84,14 +84,14 @@ class ObjectReader:
                     content, pixels = (self.renders / uid / name).read_bytes(), None
                     if self.filters.asks_for(number, record.canonical_inputs):
                         pixels = _decode(content)
-                        measures[number] = measure_picture(pixels, self.filters)
+                        measures[number] = measure_image(pixels, self.filters)
                     files.append(self._packed(number, name, content, pixels))
                     if number in record.canonical_inputs:
                         self._check_not_empty(number, files[-1][1])
-                    if self.pictures.depth:
-                        depth = read_depth(self.renders / uid / depth_key(number), self.pictures.resolution)
+                    if self.images.depth:
+                        depth = read_depth(self.renders / uid / depth_key(number), self.images.resolution)
                         files.append((depth_key(number), encode_depth(depth)))
-                fault = picture_fault(measures, self.filters, record.canonical_inputs)
+                fault = image_fault(measures, self.filters, record.canonical_inputs)
                 if fault:
                     raise FilteredOut(fault)
                 if self.reprojection:
@@ -112,23 +112,23 @@ class ObjectReader:
             )
 
     def digest(self, uid: str) -> str:
-        """Of what `read` would find, at little cost: the metadata's and cameras' bytes, the pictures' names
+        """Of what `read` would find, at little cost: the metadata's and cameras' bytes, the images' names
         and sizes."""
         found = hashlib.sha256()
         with os.scandir(self.renders / uid) as entries:
             files = {entry.name: entry for entry in entries if entry.is_file()}
-        pictures = view_keys(files)
+        images = view_keys(files)
         for name in (META_NAME, CAMERAS_NAME):
             content = Path(files[name]).read_bytes() if name in files else b""
             found.update(f"{name}: {len(content)}\n".encode() + content)
-        depths = [depth_key(number) for number in pictures] if self.pictures.depth else []
-        for name in (*pictures.values(), *depths):
+        depths = [depth_key(number) for number in images] if self.images.depth else []
+        for name in (*images.values(), *depths):
             size = files[name].stat().st_size if name in files else None
             found.update(f"{name}: {size}\n".encode())
         return found.hexdigest()
 
     def estimate_bytes(self, uid: str) -> float | None:
-        """About what an object takes in a shard, from a few of its pictures; None if it is broken."""
+        """About what an object takes in a shard, from a few of its images; None if it is broken."""
         try:
             names = list(view_keys(self._sample(uid)[0]).values())
             chosen = names[:: max(1, len(names) // _ESTIMATE_VIEWS)]
@@ -136,9 +136,9 @@ class ObjectReader:
             text = (self.renders / uid / CAMERAS_NAME).stat().st_size
         except (OSError, ValueError):
             return None
-        picture = sum(map(len, encoded)) / len(encoded)
+        image = sum(map(len, encoded)) / len(encoded)
         # Each file has a header and is filled up to whole blocks.
-        return len(names) * (picture + 1.5 * _TAR_BLOCK) + text + 4 * _TAR_BLOCK
+        return len(names) * (image + 1.5 * _TAR_BLOCK) + text + 4 * _TAR_BLOCK
 
     def _sample(self, uid: str) -> tuple[dict[str, Any], CameraRecord]:
         folder = self.renders / uid
@@ -151,15 +151,15 @@ class ObjectReader:
         self, number: int, name: str, content: bytes, pixels: np.ndarray | None = None
     ) -> tuple[str, bytes]:
         """A view's name and content in the shard, from those among the renders. pixels: if decoded before."""
-        if self.pictures.picture_format == COPIED:
+        if self.images.image_format == COPIED:
             with opened_image(content, name, MAX_VIEW_SIDE, kind=Named) as image:
                 image.verify()  # a PNG's checksums, at a tenth of what decoding takes
             return name, content
         pixels = _decode(content) if pixels is None else pixels
-        if self.pictures.resolution is not None:
-            pixels = downscale(pixels, self.pictures.resolution)
-        encoded = encode(pixels, self.pictures.picture_format, self.pictures.quality)
-        return view_key(number, self.pictures.picture_format), encoded
+        if self.images.resolution is not None:
+            pixels = downscale(pixels, self.images.resolution)
+        encoded = encode(pixels, self.images.image_format, self.images.quality)
+        return view_key(number, self.images.image_format), encoded
 
 
 def _check_cameras(uid: str, files: list[tuple[str, bytes]]) -> None:

@@ -79,7 +79,7 @@ class PackState:
         if CONTENT_DIGEST in found:
             raise ValueError(
                 f"{self._out} was begun with other renders of these objects: their metadata, cameras or "
-                "pictures have changed since; pack into another --out"
+                "images have changed since; pack into another --out"
             )
         # An older program's pack, which did not note it: a whole one stays what it is.
         if not (self._out / INDEX_NAME).is_file():

@@ -1,6 +1,6 @@
-"""Meshes -> pictures: `python -m data_tools.render meshes/ --out renders/`.
+"""Meshes -> images: `python -m data_tools.render meshes/ --out renders/`.
 
-Reads OBJ, GLB, glTF, PLY and STL; writes one folder an object with RGBA pictures, cameras.json and
+Reads OBJ, GLB, glTF, PLY and STL; writes one folder an object with RGBA images, cameras.json and
 meta.json. Run it again to go on where it stopped. What can't be rendered is listed with its reason
 on the screen and in report.jsonl.
 """
@@ -33,7 +33,7 @@ from data_tools.shared.notes import NoteCounts
 from data_tools.shared.partition import Part, parse_part
 from data_tools.shared.plan import RenderPlan, make_plan
 from data_tools.shared.renders import (
-    PICTURE_FORMATS,
+    RENDER_FORMATS,
     REPORT_NAME,
     append_report,
     check_settings,
@@ -66,7 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--out", required=True, type=Path, help="folder for the renders; made if needed, resumed if there")
     add("--engine", default="opengl", help=f"{', '.join(ENGINES)}, or a dotted path to an Engine class")
-    add("--resolution", type=int, default=512, help="side of the square pictures in pixels (512)")
+    add("--resolution", type=int, default=512, help="side of the square images in pixels (512)")
     add("--views", type=int, help="4 canonical views and the rest on the trajectory (spiral: 100)")
     add("--trajectory", default="spiral",
         help="of the other views: spiral, or for the protocols gslrm_like, grm_like")  # fmt: skip
@@ -75,7 +75,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--normalize", choices=("sphere", "box"), default="sphere",
         help="sphere: farthest vertex at 0.6, never cut off (default); box: longest side 1")  # fmt: skip
     add("--up", choices=("y", "z"), default="y", help="axis that points up in the mesh files (y)")
-    add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures, both without loss (png)")
+    add("--format", choices=RENDER_FORMATS, default="png", help="of the images, both without loss (png)")
     add("--lights", choices=LIGHTINGS,
         help="the same for all (studio, the default), or each object's own, by its uid (random)")  # fmt: skip
     add("--hdri", help="an environment image (.hdr, .exr) in place of these lights (blender)")

@@ -43,7 +43,7 @@ def make_renderer(
     engine_options: dict[str, Any],
     plan: RenderPlan,
     renders: Path,
-    picture_format: str,
+    image_format: str,
 ) -> Callable[[RenderTask], RenderResult]:
     """A function that renders one object with an engine of its own."""
     engine = make_engine(engine_name, **engine_options)
@@ -55,7 +55,7 @@ def make_renderer(
             # Before the mesh is read: what changes meanwhile is drawn again by the next run.
             source = describe(task.meshes) if all(mesh.is_file() for mesh in task.meshes) else None
             views, notes = engine.render(task.path, plan.for_object(task.metadata, task.others))
-            write_object(renders, task.metadata, plan, views, picture_format, source)
+            write_object(renders, task.metadata, plan, views, image_format, source)
         except (UnrenderableMesh, NothingVisible) as error:
             fault = str(error)
         except MemoryError:

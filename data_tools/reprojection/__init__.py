@@ -1,4 +1,4 @@
-"""Do the cameras fit the pictures? Silhouettes of pairs of views answer, then colours, without a mesh."""
+"""Do the cameras fit the images? Silhouettes of pairs of views answer, then colours, without a mesh."""
 
 from data_tools.reprojection.check import Tally, reproject
 from data_tools.reprojection.judge import Verdict, judge

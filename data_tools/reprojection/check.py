@@ -10,14 +10,14 @@ import numpy as np
 
 from data_tools.reprojection.judge import Verdict, judge
 from data_tools.reprojection.outlines import find_outlines
-from data_tools.shared.decoded import UndecodablePicture
+from data_tools.shared.decoded import UndecodableImage
 from data_tools.shared.shard_reader import Sample
 from lgm.data.schema.sample import BrokenSample, check_sample
 
 # From this share of the objects on, a mistake is the set's and not single objects'.
 _SET_SHARE = 0.1
 _SET_MIN_OBJECTS = 2
-# Why pictures say nothing of their cameras.
+# Why images say nothing of their cameras.
 _MUTE = "without an alpha, cut off, or too few views"
 
 
@@ -25,14 +25,14 @@ def reproject(sample: Sample) -> Verdict | None:
     """None where the object is broken otherwise: other checks name that."""
     try:
         record = check_sample(sample.files, sample.uid)
-        pictures = [sample.decoded(number) for number in range(record.num_views)]
-    except (BrokenSample, UndecodablePicture):
+        images = [sample.decoded(number) for number in range(record.num_views)]
+    except (BrokenSample, UndecodableImage):
         return None
-    width, height = pictures[0].size
-    if width != height or any(p.size != (width, height) for p in pictures):
+    width, height = images[0].size
+    if width != height or any(p.size != (width, height) for p in images):
         return None
-    outlines = find_outlines(np.stack([p.silhouette for p in pictures]))
-    return judge(outlines, record.c2w, record.fov_y_deg, np.stack([p.thumbnail for p in pictures]))
+    outlines = find_outlines(np.stack([p.silhouette for p in images]))
+    return judge(outlines, record.c2w, record.fov_y_deg, np.stack([p.thumbnail for p in images]))
 
 
 def is_of_the_set(num_faulty: int, num_tested: int) -> bool:
@@ -44,7 +44,7 @@ def is_of_the_set(num_faulty: int, num_tested: int) -> bool:
 class Tally:
     """Counts of verdicts; those of shards add up.
 
-    num_mute: objects whose pictures can tell nothing; num_tested are the others.
+    num_mute: objects whose images can tell nothing; num_tested are the others.
     mistakes: objects by the hypothesis that fits them better. undecided: objects by the kind of mistake
     that their silhouettes could hide: a ball looks the same upside down.
     """
@@ -80,11 +80,11 @@ class Tally:
                 yield f"reprojection: {count} of {self.num_tested} objects say {name!r}: the set is wrong"
         strays = self.num_faulty - self.mistakes.total()
         if is_of_the_set(strays, self.num_tested):
-            yield f"reprojection: {strays} of {self.num_tested} objects: pictures do not fit their cameras"
+            yield f"reprojection: {strays} of {self.num_tested} objects: images do not fit their cameras"
 
     def summary(self) -> str:
         if not self.num_tested:
-            why = f": pictures of {self.num_mute} objects cannot tell, {_MUTE}" if self.num_mute else ""
+            why = f": images of {self.num_mute} objects cannot tell, {_MUTE}" if self.num_mute else ""
             return f"cameras not tested{why}"
         hidden = ", ".join(f"{name} {count}" for name, count in self.undecided.most_common())
         fitting = self.num_tested - self.num_faulty

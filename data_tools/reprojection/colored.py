@@ -14,12 +14,12 @@ from data_tools.reprojection.pairs import choose_views
 @dataclass(frozen=True)
 class ColoredViews:
     """numbers: [W] of all V views those that are asked, none where too few are whole.
-    pictures: [W, S, S, 4] float32 in 0..1, colours times alpha; c2w: [W, 4, 4], OpenCV axes. carves: [W],
+    images: [W, S, S, 4] float32 in 0..1, colours times alpha; c2w: [W, 4, 4], OpenCV axes. carves: [W],
     whose silhouettes leave the surface.
     """
 
     numbers: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
     c2w: np.ndarray
     fov_y_deg: float
     carves: np.ndarray
@@ -27,19 +27,19 @@ class ColoredViews:
     @classmethod
     def of(
         cls,
-        pictures: np.ndarray,
+        images: np.ndarray,
         is_whole: np.ndarray,
         c2w: np.ndarray,
         fov_y_deg: float,
         is_colored: np.ndarray | None = None,
     ) -> ColoredViews:
-        """pictures: [V, S, S, 4] uint8, colours times alpha; is_whole: [V], as Outlines has it;
+        """images: [V, S, S, 4] uint8, colours times alpha; is_whole: [V], as Outlines has it;
         c2w: [V, 4, 4]. is_colored: [V] views that are asked; None for the whole ones."""
         numbers = choose_views(is_whole if is_colored is None else is_colored)
-        colors = pictures[numbers].astype(np.float32) / 255
+        colors = images[numbers].astype(np.float32) / 255
         return cls(numbers, colors, c2w[numbers], fov_y_deg, is_whole[numbers])
 
     @cached_property
     def surface(self) -> SurfacePoints:
         """With the cameras as given; carved once for all that ask."""
-        return find_surface(self.pictures[..., 3], self.c2w, self.fov_y_deg, self.carves)
+        return find_surface(self.images[..., 3], self.c2w, self.fov_y_deg, self.carves)

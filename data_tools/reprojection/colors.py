@@ -15,10 +15,10 @@ _MIN_WEIGHT = 0.1
 _MIN_ALPHA = 0.5
 # A larger difference of a point says no more than that colours differ.
 _MAX_DIFFERENCE = 0.25
-# Pictures are compared where one covers so much of what the other shows, and on so many points.
+# Images are compared where one covers so much of what the other shows, and on so many points.
 _MIN_SHARE = 0.75
 _MIN_POINTS = 60
-# For each camera; round things, whose pictures could all stand for each other, are compared on fewer points.
+# For each camera; round things, whose images could all stand for each other, are compared on fewer points.
 _MAX_LOOKUPS = 8000
 # Brightness is adapted by a factor within these.
 _GAINS = (0.5, 2.0)
@@ -26,11 +26,11 @@ _GAINS = (0.5, 2.0)
 
 @dataclass(frozen=True)
 class ColorErrors:
-    """At [0, c, p] of camera c's own picture, at [1, c, p] of picture p in its place: both on the points
+    """At [0, c, p] of camera c's own image, at [1, c, p] of image p in its place: both on the points
     that the two show, against views other than c and p. NaN where there is nothing to compare.
 
     plain: [2, V, V] mean absolute differences of colours in 0..1.
-    adapted: [2, V, V] the same, the picture's brightness adapted by one factor.
+    adapted: [2, V, V] the same, the image's brightness adapted by one factor.
     gains: [2, V, V] logarithm of that factor.
     """
 
@@ -39,17 +39,17 @@ class ColorErrors:
     gains: np.ndarray
 
 
-def color_errors(pictures: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> ColorErrors:
-    """pictures: [V, S, S, 4] float32 in 0..1, colours times alpha; c2w: [V, 4, 4]."""
-    seen = _look(pictures, c2w, surface)
-    num_views = len(pictures)
+def color_errors(images: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> ColorErrors:
+    """images: [V, S, S, 4] float32 in 0..1, colours times alpha; c2w: [V, 4, 4]."""
+    seen = _look(images, c2w, surface)
+    num_views = len(images)
     shares = np.zeros((num_views, num_views))
     for camera, shown in enumerate(seen.points):
         if len(shown) >= _MIN_POINTS:
             shares[camera] = seen.is_solid[:, surface.pixels[camera, shown]].mean(axis=1)
     is_alike = np.minimum(shares, shares.T) > _MIN_SHARE
     found = np.full((3, 2, num_views, num_views), np.nan)
-    if is_alike.sum() == np.trace(is_alike):  # no picture could stand for another: the usual case
+    if is_alike.sum() == np.trace(is_alike):  # no image could stand for another: the usual case
         return ColorErrors(*found)
     for camera, shown in enumerate(seen.points):
         others = np.flatnonzero(is_alike[camera])
@@ -57,21 +57,21 @@ def color_errors(pictures: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) 
             continue
         shown = shown[:: 1 + len(others) * len(shown) // _MAX_LOOKUPS]
         at, pixels = others[:, None], surface.pixels[camera, shown]
-        # What the picture in question says at its own camera must not speak for it at this one.
+        # What the image in question says at its own camera must not speak for it at this one.
         part = seen.weights[camera, others][:, None] * seen.is_known[at, shown]
         rest = seen.weight[camera, shown] - part
         is_common = seen.is_solid[at, pixels] & (rest > _MIN_WEIGHT)  # [P, n]
         expected = seen.total[camera, shown] - part[..., None] * seen.known[at, shown]
         expected /= np.maximum(rest, _MIN_WEIGHT)[..., None]
-        for place, picture in enumerate((seen.known[camera, shown][None], seen.colors[at, pixels])):
-            found[:, place, camera, others] = _differences(picture, expected, is_common)
+        for place, image in enumerate((seen.known[camera, shown][None], seen.colors[at, pixels])):
+            found[:, place, camera, others] = _differences(image, expected, is_common)
     return ColorErrors(*found)
 
 
-def view_errors(pictures: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> np.ndarray:
-    """[V] each picture's plain error at its own camera against all other views; NaN as in ColorErrors."""
-    seen = _look(pictures, c2w, surface)
-    errors = np.full(len(pictures), np.nan)
+def view_errors(images: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> np.ndarray:
+    """[V] each image's plain error at its own camera against all other views; NaN as in ColorErrors."""
+    seen = _look(images, c2w, surface)
+    errors = np.full(len(images), np.nan)
     for camera, shown in enumerate(seen.points):
         expected = seen.total[camera, shown] / seen.weight[camera, shown, None]
         is_common = np.ones((1, len(shown)), dtype=bool)
@@ -96,10 +96,10 @@ class _Seen:
     points: list[np.ndarray]
 
 
-def _look(pictures: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> _Seen:
-    num_views = len(pictures)
-    alphas = pictures[..., 3].reshape(num_views, -1)
-    colors = pictures[..., :3].reshape(num_views, -1, 3) / np.maximum(alphas, _MIN_ALPHA)[..., None]
+def _look(images: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> _Seen:
+    num_views = len(images)
+    alphas = images[..., 3].reshape(num_views, -1)
+    colors = images[..., :3].reshape(num_views, -1, 3) / np.maximum(alphas, _MIN_ALPHA)[..., None]
     is_solid = alphas > _MIN_ALPHA
     view = np.arange(num_views)[:, None]
     is_known = surface.is_seen & is_solid[view, surface.pixels]

@@ -11,7 +11,7 @@ from data_tools.reprojection.outlines import MIN_ALPHA
 from lgm.cameras.ray_geometry import meeting_point
 
 # Cells along a side of the grid: coarse ones first, what is left of them divided by four. A fine cell is
-# about a pixel of a picture of 64.
+# about a pixel of an image of 64.
 _COARSE, _DIVISION = 12, 4
 _NUM_CELLS = _COARSE * _DIVISION
 # Half a cell's diagonal, in cells: a coarse cell goes only where no part of it can be inside.
@@ -25,7 +25,7 @@ _MAX_POINTS = 2000
 @dataclass(frozen=True)
 class SurfacePoints:
     """pixels: [V, N] flat numbers (row * width + column) of the pixels that show the points.
-    is_seen: [V, N], whether a view shows the point, in the picture and not hidden by another."""
+    is_seen: [V, N], whether a view shows the point, in the image and not hidden by another."""
 
     pixels: np.ndarray
     is_seen: np.ndarray
@@ -115,7 +115,7 @@ def _keep_inside(
     left = np.arange(len(cells))
     for projection, silhouette in zip(projections, wide, strict=True):
         pixels, _, is_shown = pixels_of(projection, points, size)
-        # What a picture does not show, it does not carve away.
+        # What an image does not show, it does not carve away.
         kept = silhouette[pixels] | ~is_shown
         if not kept.all():
             left, points = left[kept], points.compress(kept, axis=0)
@@ -123,7 +123,7 @@ def _keep_inside(
 
 
 def pixels_of(projection: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
-    """Flat numbers of pixels (0 outside the picture), depths, and whether points are in the picture; [N]."""
+    """Flat numbers of pixels (0 outside the image), depths, and whether points are in the image; [N]."""
     x, y, depth = projection[:, :3] @ points.T + projection[:, 3:]
     scale = 1 / np.maximum(depth, _NEAREST)
     x, y = x * scale, y * scale

@@ -1,4 +1,4 @@
-"""The known ways in which cameras and pictures come apart. To look for another, add it to HYPOTHESES."""
+"""The known ways in which cameras and images come apart. To look for another, add it to HYPOTHESES."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def _from_opengl(c2w: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What would make cameras and pictures agree.
+    """What would make cameras and images agree.
 
     fault: what it says about the data, where it is true.
-    signs: to turn the pictures' x and y around.
+    signs: to turn the images' x and y around.
     poses: [V, 4, 4] -> [V, 4, 4], the poses as they should be, OpenCV axes.
     widening: factor on the field of view in degrees.
     """
@@ -52,20 +52,20 @@ def _fov(percent: int) -> Hypothesis:
 # What undoes errors of about 20, 10 and 5 % either way: 1 / 1.2 is 17 % less, 1 / 0.8 is 25 % more.
 _FOV_STEPS_PERCENT = (-17, -10, -5, 5, 10, 25)
 
-AS_GIVEN = Hypothesis("as given", "cameras and pictures agree")
+AS_GIVEN = Hypothesis("as given", "cameras and images agree")
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     Hypothesis(
         "flipped y",
-        "the y axis is flipped: pictures upside down, or elevations of the wrong sign",
+        "the y axis is flipped: images upside down, or elevations of the wrong sign",
         signs=(1.0, -1.0),
     ),
     Hypothesis(
         "mirrored",
-        "the world is mirrored: pictures with left and right exchanged, or azimuths of the wrong sign",
+        "the world is mirrored: images with left and right exchanged, or azimuths of the wrong sign",
         signs=(-1.0, 1.0),
     ),
-    Hypothesis("rolled", "x and y are flipped: pictures or cameras turned over", signs=(-1.0, -1.0)),
+    Hypothesis("rolled", "x and y are flipped: images or cameras turned over", signs=(-1.0, -1.0)),
     Hypothesis("OpenGL axes", "c2w has OpenGL axes (-z forward, +y up), not OpenCV's", poses=_from_opengl),
     Hypothesis("world to camera", "c2w holds world-to-camera matrices", poses=np.linalg.inv),
     *(_fov(percent) for percent in _FOV_STEPS_PERCENT),

@@ -1,4 +1,4 @@
-"""Whether an object's cameras fit its pictures, judged against the known ways in which they do not."""
+"""Whether an object's cameras fit its images, judged against the known ways in which they do not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data_tools.reprojection.turned import find_turned
 
 # Pairs on which hypotheses are compared: those of 24 views, one with each other.
 _NUM_COMPARED = 276
-# A hypothesis wins where the gaps shrink by a seventh, by more than 0.03 % of the picture's width (a
+# A hypothesis wins where the gaps shrink by a seventh, by more than 0.03 % of the image's width (a
 # twenty-fifth of a pixel of 128), and by five standard errors. Measured on the 75 bundled objects: with
 # right cameras no gain passes 0.8 errors; with a field of view 5 % off all but two gain more than 5.
 _CLEAR_RATIO = 1.15
@@ -38,7 +38,7 @@ _GROSS_RATIO, _GROSS_GAIN = 4.0, 1.0
 # Where fewer than a tenth do, and views are too many to stand opposite each other, cameras look elsewhere.
 _MIN_WHOLE_VIEWS = 5
 _MIN_OPEN_SHARE = 0.1
-# Percent of the picture's width, and half a pixel more: pixels of coarse pictures are gaps of their own.
+# Percent of the image's width, and half a pixel more: pixels of coarse images are gaps of their own.
 # Right cameras of the bundled set stay under 0.3 at 128 pixels and 1.8 at 16.
 _MAX_MEAN_GAP, _MAX_MEAN_GAP_PIXELS = 1.2, 0.5
 
@@ -48,7 +48,7 @@ class Verdict:
     """faults: one line each, empty where the cameras fit.
     mistake: the name of the hypothesis that fits better, or None.
     undecided: names of the hypotheses that fit as well; with all of them nothing was learned.
-    gap: how far views disagree with the cameras as given, in percent of the picture's width.
+    gap: how far views disagree with the cameras as given, in percent of the image's width.
     fits_elsewhere: whether a silhouette fits another view's camera.
     """
 
@@ -60,33 +60,31 @@ class Verdict:
 
     @property
     def is_tested(self) -> bool:
-        """Whether anything was learned: not of pictures that show no outline, or of too few views."""
+        """Whether anything was learned: not of images that show no outline, or of too few views."""
         return bool(self.faults) or len(self.undecided) < len(HYPOTHESES)
 
 
-def judge(
-    outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pictures: np.ndarray | None = None
-) -> Verdict:
+def judge(outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, images: np.ndarray | None = None) -> Verdict:
     """outlines of V views; c2w: [V, 4, 4], OpenCV axes.
 
-    pictures: [V, S, S, 4] uint8, colours times alpha: asked where silhouettes find no fault; None for
+    images: [V, S, S, 4] uint8, colours times alpha: asked where silhouettes find no fault; None for
         silhouettes alone.
     """
     pairs = choose_pairs(len(c2w))
-    verdict = _judge_all(outlines, c2w, fov_y_deg, pictures, pairs)
+    verdict = _judge_all(outlines, c2w, fov_y_deg, images, pairs)
     if verdict.faults:
         for edge_on in views_along_a_sheet(outlines, c2w, fov_y_deg, pairs):
             others = replace(outlines, is_whole=outlines.is_whole & ~edge_on)
-            of_others = _judge_all(others, c2w, fov_y_deg, pictures, pairs)
+            of_others = _judge_all(others, c2w, fov_y_deg, images, pairs)
             if not of_others.faults:
                 return of_others
     # A view that fits another's camera is none that misses a sheet.
-    if verdict.faults and pictures is not None and not verdict.fits_elsewhere:
-        silhouettes = pictures[..., 3].astype(np.float32) / 255
+    if verdict.faults and images is not None and not verdict.fits_elsewhere:
+        silhouettes = images[..., 3].astype(np.float32) / 255
         missing = views_missing_a_sheet(outlines, silhouettes, c2w, fov_y_deg, pairs)
         if missing.any():
             others = replace(outlines, is_whole=outlines.is_whole & ~missing)
-            of_others = _judge_all(others, c2w, fov_y_deg, pictures, pairs, outlines.is_whole)
+            of_others = _judge_all(others, c2w, fov_y_deg, images, pairs, outlines.is_whole)
             if not of_others.faults:
                 return of_others
     return verdict
@@ -96,7 +94,7 @@ def _judge_all(
     outlines: Outlines,
     c2w: np.ndarray,
     fov_y_deg: float,
-    pictures: np.ndarray | None,
+    images: np.ndarray | None,
     pairs: np.ndarray,
     is_colored: np.ndarray | None = None,
 ) -> Verdict:
@@ -114,13 +112,13 @@ def _judge_all(
             undecided.append(hypothesis.name)
     gap = given.mean()
     if best is not None:
-        fault = f"cameras do not match the pictures: {best.fault} ({describe(gap, best_gap)})"
+        fault = f"cameras do not match the images: {best.fault} ({describe(gap, best_gap)})"
         return Verdict((fault,), best.name, tuple(undecided), gap)
     whole = outlines.is_whole[pairs].all(axis=1)
     num_open, num_whole = given.is_valid[whole].all(axis=1).sum(), whole.sum()
     if outlines.is_whole.sum() >= _MIN_WHOLE_VIEWS and num_open < _MIN_OPEN_SHARE * num_whole:
         fault = (
-            "cameras do not match the pictures: no common plane touches what pairs of views show, as if the "
+            "cameras do not match the images: no common plane touches what pairs of views show, as if the "
             "cameras looked past each other; check that c2w holds camera-to-world matrices"
         )
         return Verdict((fault,), None, tuple(undecided), gap)
@@ -130,18 +128,18 @@ def _judge_all(
     faults = tuple(stray.fault for stray in strays)
     if not faults and gap > _MAX_MEAN_GAP + 100 * _MAX_MEAN_GAP_PIXELS / outlines.width:
         faults = (
-            f"cameras do not match the pictures: silhouettes disagree by {gap:.2f} % of the width, and no "
+            f"cameras do not match the images: silhouettes disagree by {gap:.2f} % of the width, and no "
             "known mistake explains it",
         )
-    if faults or pictures is None:
+    if faults or images is None:
         fits_elsewhere = any(stray.camera is not None for stray in strays)
         return Verdict(faults, None, tuple(undecided), gap, fits_elsewhere)
-    colored = ColoredViews.of(pictures, outlines.is_whole, c2w, fov_y_deg, is_colored)
+    colored = ColoredViews.of(images, outlines.is_whole, c2w, fov_y_deg, is_colored)
     turned = find_turned(colored, [hypothesis for hypothesis in HYPOTHESES if hypothesis.name in undecided])
     if turned is not None:
         hypothesis, before, after = turned
         fault = (
-            f"cameras do not match the pictures: {hypothesis.fault} (colours of views differ by "
+            f"cameras do not match the images: {hypothesis.fault} (colours of views differ by "
             f"{100 * before:.1f} %, then by {100 * after:.1f})"
         )
         return Verdict((fault,), hypothesis.name, tuple(undecided), gap)

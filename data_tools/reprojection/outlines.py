@@ -1,4 +1,4 @@
-"""A picture's silhouette, kept as the few points of its convex hull: all that a tangent can touch."""
+"""An image's silhouette, kept as the few points of its convex hull: all that a tangent can touch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MIN_ALPHA = 0.05
 class Outlines:
     """The silhouettes of V views, each as K points.
 
-    points: [V, K, 2], x to the right and y down, -1 and 1 at the picture's edges.
-    is_whole: [V], whether the object is visible and the picture's edge cuts nothing off: what goes on
+    points: [V, K, 2], x to the right and y down, -1 and 1 at the image's edges.
+    is_whole: [V], whether the object is visible and the image's edge cuts nothing off: what goes on
         outside may come back anywhere, so that no tangent of such a view can be trusted.
-    width: of the pictures in pixels.
+    width: of the images in pixels.
     """
 
     points: np.ndarray

@@ -1,4 +1,4 @@
-"""Single views that stand apart: pictures that were exchanged, or belong to no camera."""
+"""Single views that stand apart: images that were exchanged, or belong to no camera."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from data_tools.reprojection.outlines import Outlines
 from data_tools.reprojection.tangency import Gaps, describe
 
 # A view stands apart where its gaps are so many times the median view's, and so many percent of the
-# picture's width above it.
+# image's width above it.
 _SUSPECT_RATIO, _SUSPECT_EXCESS = 2.0, 0.25
 # Another camera is the right one where the gaps fall below this share of what they were.
 _BETTER_SHARE = 0.5
-# No camera fits: as above, a pixel more, beyond what thin parts do that one picture shows and another
+# No camera fits: as above, a pixel more, beyond what thin parts do that one image shows and another
 # loses.
 _STRAY_RATIO, _STRAY_EXCESS = 5.0, 1.2
 _MIN_PARTNERS = 4
@@ -24,7 +24,7 @@ _MIN_PARTNERS = 4
 
 @dataclass(frozen=True)
 class Stray:
-    """A view whose picture does not fit its camera. camera: the view whose camera it fits, or None."""
+    """A view whose image does not fit its camera. camera: the view whose camera it fits, or None."""
 
     view: int
     camera: int | None
@@ -45,7 +45,7 @@ def view_gaps(pairs: np.ndarray, gaps: Gaps, num_views: int) -> np.ndarray:
 def find_strays(
     outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, pairs: np.ndarray, given: Gaps
 ) -> Iterator[Stray]:
-    """Each view whose picture does not fit its camera while the others fit theirs."""
+    """Each view whose image does not fit its camera while the others fit theirs."""
     by_view = view_gaps(pairs, given, len(c2w))
     if np.isnan(by_view).all():
         return
@@ -63,25 +63,25 @@ def find_strays(
         best = int(np.nanargmin(found))
         if found[best] < _BETTER_SHARE * found[view] and found[view] - found[best] > _SUSPECT_EXCESS:
             fault = (
-                f"view {view}: its picture does not match its camera but that of view {best} "
+                f"view {view}: its image does not match its camera but that of view {best} "
                 f"({describe(found[view], found[best])})"
             )
             yield Stray(int(view), best, fault)
         elif found[view] > max(_STRAY_RATIO * middle, middle + excess):
-            fault = f"view {view}: its picture matches no camera (off by {found[view]:.2f} % of the width)"
+            fault = f"view {view}: its image matches no camera (off by {found[view]:.2f} % of the width)"
             yield Stray(int(view), None, fault)
 
 
 def _gaps_at_each_camera(
     outlines: Outlines, c2w: np.ndarray, fov_y_deg: float, view: int, trusted: np.ndarray
 ) -> np.ndarray:
-    """Mean gaps [V] of one view's picture against the trusted views, as if taken by each camera."""
+    """Mean gaps [V] of one view's image against the trusted views, as if taken by each camera."""
     trusted = trusted[trusted != view]
     cameras = np.arange(len(c2w))
-    # The picture once for each camera, and after them the trusted views as they are.
+    # The image once for each camera, and after them the trusted views as they are.
     stacked = outlines.take(np.r_[np.full(len(cameras), view), trusted])
     places = np.r_[cameras, trusted]
-    # Against itself at its own camera a trusted picture would be no witness: same centre, no line.
+    # Against itself at its own camera a trusted image would be no witness: same centre, no line.
     pairs = np.array([(k, len(cameras) + t) for k in cameras for t in range(len(trusted))])
     gaps = AS_GIVEN.gaps(stacked, c2w[places], fov_y_deg, pairs)
     return view_gaps(pairs, gaps, len(places))[: len(cameras)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_tools.reprojection.outlines import Outlines
 
-# In percent of the picture's width: beyond, one gap says no more than that it is wrong.
+# In percent of the image's width: beyond, one gap says no more than that it is wrong.
 MAX_GAP = 5.0
 # Cosine of 86 degrees. Where the outline reaches further around the line through the cameras, that line
 # runs through the object or nearly so, and no plane touches.
@@ -25,8 +25,8 @@ _MIN_COSINE = 0.07
 
 @dataclass(frozen=True)
 class Gaps:
-    """values: [P, 2] gaps in percent of the picture's width, for the tangent planes on the two sides.
-    is_valid: [P, 2], False where no plane touches, or a picture's edge cuts the object off."""
+    """values: [P, 2] gaps in percent of the image's width, for the tangent planes on the two sides.
+    is_valid: [P, 2], False where no plane touches, or an image's edge cuts the object off."""
 
     values: np.ndarray
     is_valid: np.ndarray

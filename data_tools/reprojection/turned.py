@@ -25,7 +25,7 @@ def find_turned(
     hypotheses = [hypothesis for hypothesis in hypotheses if hypothesis.widening == 1]
     if not hypotheses or not len(colored.numbers):
         return None
-    given = view_errors(colored.pictures, colored.c2w, colored.surface)
+    given = view_errors(colored.images, colored.c2w, colored.surface)
     best = None
     for hypothesis in hypotheses:
         other = _errors(hypothesis, colored)
@@ -43,5 +43,5 @@ def find_turned(
 def _errors(hypothesis: Hypothesis, colored: ColoredViews) -> np.ndarray:
     """[W] the views' errors if the hypothesis were true."""
     right, down = (int(sign) for sign in hypothesis.signs)
-    pictures, c2w = colored.pictures[:, ::down, ::right], hypothesis.poses(colored.c2w)
-    return view_errors(pictures, c2w, find_surface(pictures[..., 3], c2w, colored.fov_y_deg, colored.carves))
+    images, c2w = colored.images[:, ::down, ::right], hypothesis.poses(colored.c2w)
+    return view_errors(images, c2w, find_surface(images[..., 3], c2w, colored.fov_y_deg, colored.carves))

@@ -1,4 +1,4 @@
-"""A packed picture, decoded once for all checks."""
+"""A packed image, decoded once for all checks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SILHOUETTE_SIDE = 128
 _THUMBNAIL_SIDE = 64
 
 
-class UndecodablePicture(ValueError):
+class UndecodableImage(ValueError):
     """The message says why."""
 
 
 @dataclass(frozen=True)
-class DecodedPicture:
+class DecodedImage:
     """mode, size: as stored, (width, height). max_alpha: 0..255, 255 without an alpha.
 
     silhouette: the alpha [h, w] in 0..1, averaged down to fewer pixels.
@@ -38,15 +38,15 @@ class DecodedPicture:
         return self.mode in ("RGB", "RGBA")
 
 
-def decode_picture(content: bytes) -> DecodedPicture:
-    """Raises UndecodablePicture."""
-    with opened_image(content, "picture", MAX_VIEW_SIDE, kind=UndecodablePicture) as image:
+def decode_image(content: bytes) -> DecodedImage:
+    """Raises UndecodableImage."""
+    with opened_image(content, "image", MAX_VIEW_SIDE, kind=UndecodableImage) as image:
         image.load()
-        picture = image.convert("RGBA")
-        alpha = picture.getchannel("A")
+        rgba = image.convert("RGBA")
+        alpha = rgba.getchannel("A")
         small = alpha.reduce(max(1, min(image.size) // _SILHOUETTE_SIDE))
         silhouette = np.asarray(small, dtype=np.float32) / 255
         # Multiplied by alpha here, because reduce() of RGBA divides by it again.
-        thumbnail = picture.convert("RGBa").reduce(max(1, min(image.size) // _THUMBNAIL_SIDE))
+        thumbnail = rgba.convert("RGBa").reduce(max(1, min(image.size) // _THUMBNAIL_SIDE))
         pixels = np.frombuffer(thumbnail.tobytes(), np.uint8).reshape(*thumbnail.size[::-1], 4)
-        return DecodedPicture(image.mode, image.size, alpha.getextrema()[1], silhouette, pixels)
+        return DecodedImage(image.mode, image.size, alpha.getextrema()[1], silhouette, pixels)

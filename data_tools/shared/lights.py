@@ -84,7 +84,7 @@ def environment(lights: Lights) -> np.ndarray:
 
 
 def sphere_directions(height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit directions [H, 2H, 3] of an equirectangular picture's pixels, and their solid angles [H, 1]."""
+    """Unit directions [H, 2H, 3] of an equirectangular image's pixels, and their solid angles [H, 1]."""
     latitude = ((np.arange(height) + 0.5) / height - 0.5) * np.pi
     longitude = (0.5 - (np.arange(2 * height) + 0.5) / (2 * height)) * 2 * np.pi
     around = np.cos(latitude)[:, None]

@@ -69,7 +69,7 @@ class RenderPlan:
 
     @property
     def depth_unit(self) -> float:
-        """What 1 in a 16-bit picture of depths stands for; the whole object lies nearer than the farthest
+        """What 1 in a 16-bit image of depths stands for; the whole object lies nearer than the farthest
         camera's distance + 1."""
         return (self.distances[1] + 1.0) / 65535
 

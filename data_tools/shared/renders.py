@@ -35,9 +35,9 @@ REPORT_NAME = "report.jsonl"
 CAMERAS_NAME = "cameras.json"
 META_NAME = "meta.json"
 PARTIAL_NAME = ".partial"
-# An index's engine begins so where other programs made the pictures, and chose the cameras.
+# An index's engine begins so where other programs made the images, and chose the cameras.
 ADAPTED_ENGINE = "adapted from "
-PICTURE_FORMATS = ("png", "webp")
+RENDER_FORMATS = ("png", "webp")
 # Mean alpha below this in all canonical views: under one pixel in ten thousand, nothing is there.
 _EMPTY_COVERAGE = 1e-4
 
@@ -51,11 +51,11 @@ class NothingVisible(Exception):
     """All canonical views are empty."""
 
 
-def encode_picture(pixels: np.ndarray, picture_format: str) -> bytes:
+def encode_image(pixels: np.ndarray, image_format: str) -> bytes:
     """RGBA without loss. Speed before size: a render is read once, by the packer."""
     held = io.BytesIO()
     image = Image.fromarray(pixels)
-    if picture_format == "png":
+    if image_format == "png":
         image.save(held, "PNG", compress_level=1)
     else:
         image.save(held, "WEBP", lossless=True, quality=20, method=1)
@@ -67,7 +67,7 @@ def write_object(
     metadata: dict[str, Any],
     plan: RenderPlan,
     views: Iterable[np.ndarray] | Iterable[ViewPasses],
-    picture_format: str,
+    image_format: str,
     source: SourceRecord | None = None,
 ) -> None:
     """Write one object's folder, rendered by a plan; it appears under its name only when whole.
@@ -76,7 +76,7 @@ def write_object(
     normal_000.png: round((n + 1) / 2 * 255) of the unit normal in the world's frame, alpha 0 for nothing; and
     albedo_000.png: RGBA like the image.
     """
-    write_views(renders, metadata, plan.camera_record(), views, picture_format, plan.depth_unit, source)
+    write_views(renders, metadata, plan.camera_record(), views, image_format, plan.depth_unit, source)
 
 
 def write_views(
@@ -84,7 +84,7 @@ def write_views(
     metadata: dict[str, Any],
     record: CameraRecord,
     views: Iterable[np.ndarray] | Iterable[ViewPasses],
-    picture_format: str,
+    image_format: str,
     depth_unit: float | None = None,
     source: SourceRecord | None = None,
 ) -> None:
@@ -99,9 +99,9 @@ def write_views(
         for number, view in enumerate(views):
             pixels = view
             if isinstance(view, ViewPasses):
-                pixels = view.picture
+                pixels = view.image
                 _write_passes(partial, number, view, depth_unit)
-            (partial / view_key(number, picture_format)).write_bytes(encode_picture(pixels, picture_format))
+            (partial / view_key(number, image_format)).write_bytes(encode_image(pixels, image_format))
             coverage.append(float(pixels[..., 3].mean()) / 255)
             if number == max(judged) and max(coverage[index] for index in judged) < _EMPTY_COVERAGE:
                 raise NothingVisible("nothing visible in the canonical views")
@@ -156,7 +156,7 @@ def _is_alive(pid: int) -> bool:
 
 def _write_passes(folder: Path, number: int, view: ViewPasses, depth_unit: float | None) -> None:
     if view.albedo is not None:
-        (folder / f"albedo_{number:03d}.png").write_bytes(encode_picture(view.albedo, "png"))
+        (folder / f"albedo_{number:03d}.png").write_bytes(encode_image(view.albedo, "png"))
     if view.depth is None or view.normal is None:
         return
     depth = np.uint16(np.round(np.clip(view.depth / depth_unit, 0, 65535)))
@@ -169,12 +169,12 @@ def _write_passes(folder: Path, number: int, view: ViewPasses, depth_unit: float
 
 
 def is_complete(folder: Path, num_views: int) -> bool:
-    """Whether an object's folder holds its cameras and every picture."""
+    """Whether an object's folder holds its cameras and every image."""
     if not (folder / CAMERAS_NAME).is_file() or not (folder / META_NAME).is_file():
         return False
     with os.scandir(folder) as entries:
-        pictures = sum(e.name.startswith("view_") and e.stat().st_size > 0 for e in entries)
-    return pictures == num_views
+        images = sum(e.name.startswith("view_") and e.stat().st_size > 0 for e in entries)
+    return images == num_views
 
 
 def update_metadata(renders: Path, metadata: dict[str, Any]) -> None:

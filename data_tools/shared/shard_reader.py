@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_tools.shared.decoded import DecodedPicture, decode_picture
+from data_tools.shared.decoded import DecodedImage, decode_image
 from lgm.data.schema.sample import view_keys
 from lgm.data.transport.members import member_fault
 from lgm.errors import reading, shown
@@ -23,16 +23,16 @@ class Sample:
 
     uid: str
     files: dict[str, bytes] = field(default_factory=dict)
-    _decoded: dict[int, DecodedPicture] = field(default_factory=dict, repr=False)
+    _decoded: dict[int, DecodedImage] = field(default_factory=dict, repr=False)
 
     @property
-    def pictures(self) -> dict[int, bytes]:
+    def images(self) -> dict[int, bytes]:
         return {number: self.files[name] for number, name in view_keys(self.files).items()}
 
-    def decoded(self, number: int) -> DecodedPicture:
-        """One view's picture, decoded the first time; raises UndecodablePicture."""
+    def decoded(self, number: int) -> DecodedImage:
+        """One view's image, decoded the first time; raises UndecodableImage."""
         if number not in self._decoded:
-            self._decoded[number] = decode_picture(self.pictures[number])
+            self._decoded[number] = decode_image(self.images[number])
         return self._decoded[number]
 
 

@@ -1,6 +1,6 @@
 """More objects than there are meshes: the same ones stretched, in other colours, and two put together.
 
-A network soon knows some hundreds of objects by heart. A variant is an object of its own, with pictures of
+A network soon knows some hundreds of objects by heart. A variant is an object of its own, with images of
 its own, that is there to be trained on: it lies in no split but "train", and only where all that it is made
 of lies there too (`data_tools.shared.splits`). Imports no torch.
 """

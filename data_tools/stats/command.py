@@ -1,4 +1,4 @@
-"""Numbers and pictures of a data set: `python -m data_tools.stats shards/ --html page.html`.
+"""Numbers and images of a data set: `python -m data_tools.stats shards/ --html page.html`.
 
 Memory does not grow with the set. A large set is best asked by a sample: `--sample 2000` reads so many
 objects, drawn from all shards, and nothing else of them.
@@ -46,7 +46,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--cases", type=int, default=12, help="objects of each kind of oddest ones on the page (12)")
     add("--views", default="0,1,6,-3", help="views on the sheet, from the end if negative (0,1,6,-3)")
     add("--columns", type=int, default=5, help="objects side by side on the sheet (5)")
-    add("--tile", type=int, default=96, help="side of a picture on the sheet in pixels (96)")
+    add("--tile", type=int, default=96, help="side of an image on the sheet in pixels (96)")
     add("--workers", type=int, default=usable_cores(), help="processes that decode (one a core)")
     return parser.parse_args(arguments)
 
@@ -145,14 +145,14 @@ def count_shard(
         with reading("its content", passing=(ShardFault,)):
             for ordinal, sample in _samples(folder / part.name, part.ordinals):
                 record = check_sample(sample.files, sample.uid)
-                pictures = [_decode(sample.uid, content) for content in sample.pictures.values()]
-                found = figures(pictures, record)
+                images = [_decode(sample.uid, content) for content in sample.images.values()]
+                found = figures(images, record)
                 tally.add(found, json_object(sample.files.get("json", b"{}"), f"object {sample.uid!r}: json"))
                 if ordinal in part.on_sheet:
-                    strips.append((sample.uid, strip(pictures, drawing.views, drawing.tile)))
+                    strips.append((sample.uid, strip(images, drawing.views, drawing.tile)))
                 for name, score in found.scores().items():
                     if drawing.num_cases and tally.stands_out(name, score):
-                        thumbnail = as_webp(strip(pictures, drawing.views, drawing.tile))
+                        thumbnail = as_webp(strip(images, drawing.views, drawing.tile))
                         tally.keep(name, Case(score, sample.uid, thumbnail))
     except (ShardFault, FileNotFoundError, ValueError) as error:
         raise ValueError(f"shard {part.name}: {error}; run data_tools.verify") from error
@@ -176,7 +176,7 @@ def _samples(path: Path, ordinals: tuple[int, ...] | None) -> Iterator[tuple[int
 
 def _decode(uid: str, content: bytes) -> np.ndarray:
     """RGBA [H, W, 4] in 0..1."""
-    with opened_image(content, f"object {uid!r}: a picture", MAX_VIEW_SIDE) as image:
+    with opened_image(content, f"object {uid!r}: an image", MAX_VIEW_SIDE) as image:
         return np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
 
 
@@ -184,16 +184,15 @@ def _facts(index: Index, tally: Tally) -> dict[str, str]:
     size = sum(shard.bytes for shard in index.shards)
     read = "" if tally.num_objects == index.num_samples else f"; {tally.num_objects} of them read"
     coverage, brightness, elevation = (
-        tally.histograms[name]
-        for name in ("coverage by object", "brightness by picture", "elevation by picture")
+        tally.histograms[name] for name in ("coverage by object", "brightness by image", "elevation by image")
     )
     return {
         "objects": f"{index.num_samples} in {len(index.shards)} shards, {size / 1e6:.1f} MB{read}",
         "splits": ", ".join(f"{k} {v}" for k, v in split_sizes(index).items()) or "none",
         "render": ", ".join(f"{k}={v}" for k, v in index.render.items()),
         "coverage": f"{_spread(coverage)}  (mean alpha, by object)",
-        "brightness": f"{_spread(brightness)}  (mean sRGB where visible, by picture)",
-        "elevation": f"{elevation.percentile(0):.0f}° to {elevation.percentile(100):.0f}°  (by picture)",
+        "brightness": f"{_spread(brightness)}  (mean sRGB where visible, by image)",
+        "elevation": f"{elevation.percentile(0):.0f}° to {elevation.percentile(100):.0f}°  (by image)",
     }
 
 

@@ -13,12 +13,12 @@ _LABEL_HEIGHT = 12
 _LABEL_CHARACTERS = 80
 
 
-def strip(pictures: list[np.ndarray], views: list[int], side: int) -> Image.Image:
-    """Some of an object's views in a row on white. pictures: RGBA [H, W, 4] in 0..1."""
+def strip(images: list[np.ndarray], views: list[int], side: int) -> Image.Image:
+    """Some of an object's views in a row on white. images: RGBA [H, W, 4] in 0..1."""
     row = Image.new("RGB", (len(views) * side, side), "white")
     for place, view in enumerate(views):
-        picture = Image.fromarray(np.uint8(pictures[view % len(pictures)] * 255)).resize((side, side))
-        row.paste(picture, (place * side, 0), picture)
+        image = Image.fromarray(np.uint8(images[view % len(images)] * 255)).resize((side, side))
+        row.paste(image, (place * side, 0), image)
     return row
 
 
@@ -35,7 +35,7 @@ def contact_sheet(strips: list[tuple[str, Image.Image]], columns: int) -> Image.
     return sheet
 
 
-def as_webp(picture: Image.Image) -> bytes:
+def as_webp(image: Image.Image) -> bytes:
     held = io.BytesIO()
-    picture.save(held, "WEBP", quality=80)
+    image.save(held, "WEBP", quality=80)
     return held.getvalue()

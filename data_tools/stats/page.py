@@ -26,7 +26,7 @@ svg { max-width: 100%; height: auto }
 
 
 def page(title: str, facts: dict[str, str], tally: Tally, strips: list) -> str:
-    """facts: lines at the top. strips: (uid, picture) of the contact sheet."""
+    """facts: lines at the top. strips: (uid, image) of the contact sheet."""
     parts = [
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escape(shown(title))}</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
@@ -46,7 +46,7 @@ def page(title: str, facts: dict[str, str], tally: Tally, strips: list) -> str:
             parts += [_case(name, case) for case in sorted(cases, reverse=True)]
             parts.append("</div>")
     parts.append("<h2>Contact sheet</h2><div class='row'>")
-    parts += [_thumbnail(as_webp(picture), escape(shown(uid))) for uid, picture in strips]
+    parts += [_thumbnail(as_webp(image), escape(shown(uid))) for uid, image in strips]
     parts.append("</div></body></html>\n")
     return "\n".join(parts)
 

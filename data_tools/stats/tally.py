@@ -76,7 +76,7 @@ EXTREMES = {
 
 @dataclass(frozen=True)
 class ObjectFigures:
-    """Of one object's pictures [V] each: coverage (mean alpha), brightness (mean sRGB where visible),
+    """Of one object's images [V] each: coverage (mean alpha), brightness (mean sRGB where visible),
     whiteness (the same of the least channel), reaches_border; elevation_deg of its cameras."""
 
     coverage: np.ndarray
@@ -95,18 +95,18 @@ class ObjectFigures:
         }
 
 
-def figures(pictures: list[np.ndarray], record: CameraRecord) -> ObjectFigures:
-    """pictures: RGBA [H, W, 4] in 0..1."""
+def figures(images: list[np.ndarray], record: CameraRecord) -> ObjectFigures:
+    """images: RGBA [H, W, 4] in 0..1."""
     rows = []
-    for picture in pictures:
-        alpha = picture[..., 3]
+    for image in images:
+        alpha = image[..., 3]
         weight = max(float(alpha.sum()), 1e-6)
         border = max(alpha[0].max(), alpha[-1].max(), alpha[:, 0].max(), alpha[:, -1].max())
         rows.append(
             (
                 alpha.mean(),
-                (picture[..., :3].mean(axis=-1) * alpha).sum() / weight,
-                (picture[..., :3].min(axis=-1) * alpha).sum() / weight,
+                (image[..., :3].mean(axis=-1) * alpha).sum() / weight,
+                (image[..., :3].min(axis=-1) * alpha).sum() / weight,
                 border > 0.5,
             )
         )
@@ -122,9 +122,9 @@ class Tally:
         self.num_objects = 0
         self.histograms = {
             "coverage by object": Histogram(0.0, 1.0),
-            "coverage by picture": Histogram(0.0, 1.0),
-            "brightness by picture": Histogram(0.0, 1.0),
-            "elevation by picture": Histogram(-90.0, 90.0),
+            "coverage by image": Histogram(0.0, 1.0),
+            "brightness by image": Histogram(0.0, 1.0),
+            "elevation by image": Histogram(-90.0, 90.0),
         }
         self.fields: dict[str, Counter[str]] = {name: Counter() for name in FIELDS}
         self.cases: dict[str, list[Case]] = {name: [] for name in EXTREMES}
@@ -133,9 +133,9 @@ class Tally:
     def add(self, found: ObjectFigures, metadata: dict) -> None:
         self.num_objects += 1
         self.histograms["coverage by object"].add([found.coverage.mean()])
-        self.histograms["coverage by picture"].add(found.coverage)
-        self.histograms["brightness by picture"].add(found.brightness)
-        self.histograms["elevation by picture"].add(found.elevation_deg)
+        self.histograms["coverage by image"].add(found.coverage)
+        self.histograms["brightness by image"].add(found.brightness)
+        self.histograms["elevation by image"].add(found.elevation_deg)
         for name, counter in self.fields.items():
             _count(counter, shown(metadata.get(name) or "unknown", _LONGEST_VALUE), 1)
 

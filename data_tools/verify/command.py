@@ -1,7 +1,7 @@
 """Check a data set: `python -m data_tools.verify shards/`.
 
-Every shard's size and checksum, every object's cameras, number of pictures and metadata, and every
-picture: it decodes, is RGBA, square, of the size that index.json says, and not empty. Then the
+Every shard's size and checksum, every object's cameras, number of images and metadata, and every
+image: it decodes, is RGBA, square, of the size that index.json says, and not empty. Then the
 reprojection test: silhouettes of pairs of views must agree on where they touch the object, better than
 with flipped, mirrored or exchanged views, other axes or another field of view; and where they agree, so
 must colours of the surface. Exit code 0 and one summary line, or exit code 1 and one line a fault.
@@ -49,7 +49,7 @@ class ShardReport:
 
     uids: tuple[str, ...]
     lines: tuple[str, ...]
-    num_pictures: int
+    num_images: int
     faults: tuple[str, ...]
     num_free: int = 0
     tally: Tally = field(default_factory=Tally)
@@ -65,7 +65,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (one a core)")
     reprojection = parser.add_mutually_exclusive_group()
     reprojection.add_argument("--sample", type=float, default=1.0, metavar="SHARE",
-        help="share of the objects whose cameras are tested against their pictures (1)")  # fmt: skip
+        help="share of the objects whose cameras are tested against their images (1)")  # fmt: skip
     reprojection.add_argument("--no-reprojection", action="store_true", help="do without that test")
     return parser.parse_args(arguments)
 
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(fault)
         num_faults += 1
     uids: Counter[str] = Counter()
-    num_pictures = num_free = 0
+    num_images = num_free = 0
     tally = Tally()
     table_digest = hashlib.sha256()
     for shard, report in zip(index.shards, _reports(options, index, share), strict=True):
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
             num_faults += 1
         uids.update(report.uids)
         table_digest.update("".join(report.lines).encode("utf-8", "backslashreplace"))
-        num_pictures += report.num_pictures
+        num_images += report.num_images
         num_free += report.num_free
         tally.merge(report.tally)
     for fault in (*split_faults(index, set(uids)), *tally.set_faults()):
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     splits = ", ".join(f"{name} {count}" for name, count in split_sizes(index).items())
     without = f"{num_free} objects without canonical views; " if num_free else ""
     print(
-        f"ok: {len(uids)} objects ({splits or 'no splits'}), {num_pictures} pictures, "
+        f"ok: {len(uids)} objects ({splits or 'no splits'}), {num_images} images, "
         f"{len(index.shards)} shards, {size / 1e6:.1f} MB; {without}"
         f"{tally.summary()}; {options.folder}"
     )
@@ -199,12 +199,12 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
         faults.append(f"{where}: its sha256 is not the one in {INDEX_NAME}")
     uids: list[str] = []
     lines: list[str] = []
-    num_pictures = num_free = 0
+    num_images = num_free = 0
     tally = Tally()
     try:
         for sample in read_samples(path):
             uids.append(sample.uid)
-            num_pictures += len(sample.pictures)
+            num_images += len(sample.images)
             try:
                 with reading("its content", "pack it again"):
                     lines.append(_table_line(shard.name, sample))
@@ -224,7 +224,7 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
         if len(uids) != shard.samples:
             faults.append(f"{where}: {len(uids)} objects, {INDEX_NAME} says {shard.samples}")
     said = tuple(shown(fault, _LONGEST_FAULT) for fault in faults)
-    return ShardReport(tuple(uids), tuple(lines), num_pictures, said, num_free, tally)
+    return ShardReport(tuple(uids), tuple(lines), num_images, said, num_free, tally)
 
 
 def _table_line(shard: str, sample: Sample) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.shared.decoded import UndecodablePicture
+from data_tools.shared.decoded import UndecodableImage
 from data_tools.shared.naming import is_uid
 from data_tools.shared.renders import ADAPTED_ENGINE
 from data_tools.shared.shard_reader import Sample
@@ -32,7 +32,7 @@ _CANONICAL_AZIMUTH_TOLERANCE_DEG = 0.1
 
 
 def check_schema(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
-    """Cameras readable and rigid, one picture a camera, as many as the index says."""
+    """Cameras readable and rigid, one image a camera, as many as the index says."""
     try:
         record = check_sample(sample.files, sample.uid)
     except BrokenSample as error:
@@ -87,7 +87,7 @@ def has_canonical_views(sample: Sample) -> bool:
 
 
 def is_adapted(render: dict[str, Any]) -> bool:
-    """Whether other programs made the pictures, and chose cameras and field of view for each object."""
+    """Whether other programs made the images, and chose cameras and field of view for each object."""
     return str(render.get("engine", "")).startswith(ADAPTED_ENGINE)
 
 
@@ -114,36 +114,36 @@ def check_metadata(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
         yield f"json names the uid {shown(repr(content.get('uid')))}"
 
 
-def check_pictures(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
-    """Every picture decodes, is RGBA (or opaque), square and of one size; canonical ones show something."""
+def check_images(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
+    """Every image decodes, is RGBA (or opaque), square and of one size; canonical ones show something."""
     try:
         canonical = parse_cameras(sample.files.get("cameras.json", b""), sample.uid).canonical_inputs
     except BrokenSample:
         canonical = ()
     size = render.get("resolution")
-    for number in sample.pictures:
+    for number in sample.images:
         try:
-            picture = sample.decoded(number)
-        except UndecodablePicture as error:
+            image = sample.decoded(number)
+        except UndecodableImage as error:
             yield f"view {number}: {error}"
             continue
-        size = size or picture.size[0]
-        if not picture.has_colors:
-            yield f"view {number}: picture is {picture.mode}, not RGBA"
-        elif picture.size != (size, size):
-            yield f"view {number}: picture is {picture.size[0]}x{picture.size[1]}, expected {size}x{size}"
-        elif picture.max_alpha < EMPTY_ALPHA and number in canonical:
-            yield f"view {number}: picture is empty"
+        size = size or image.size[0]
+        if not image.has_colors:
+            yield f"view {number}: image is {image.mode}, not RGBA"
+        elif image.size != (size, size):
+            yield f"view {number}: image is {image.size[0]}x{image.size[1]}, expected {size}x{size}"
+        elif image.max_alpha < EMPTY_ALPHA and number in canonical:
+            yield f"view {number}: image is empty"
 
 
 def check_depths(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
-    """Where the index says that depth is packed: one 16-bit picture a view, of the pictures' size."""
+    """Where the index says that depth is packed: one 16-bit image a view, of the images' size."""
     if not render.get("depth"):
         return
     if not isinstance(render.get("depth_unit"), (int, float)):
         yield "index.json says that depth is packed, and not in which depth_unit"
     size = render.get("resolution")
-    for number in sample.pictures:
+    for number in sample.images:
         if depth_key(number) not in sample.files:
             yield f"view {number}: {depth_key(number)} is missing"
             continue
@@ -160,6 +160,6 @@ SAMPLE_CHECKS: tuple[SampleCheck, ...] = (
     check_schema,
     check_canonical_views,
     check_metadata,
-    check_pictures,
+    check_images,
     check_depths,
 )

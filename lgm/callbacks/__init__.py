@@ -1,11 +1,11 @@
-"""What training and evaluation hang their pictures, files and numbers on.
+"""What training and evaluation hang their images, files and numbers on.
 
 A callback gets its name and options in a file of `configs/callbacks`; `callbacks=[turntable,views]`
 puts several together, and `callbacks.turntable.seconds=10` or `callbacks.report=null` changes one.
 
 What makes something of each evaluated object, a video or a mesh, is an `ObjectHook`: it says what it
 makes (`what`), takes its options as arguments of its constructor, and writes one object into that
-object's folder (`write`), from the network's Gaussians, the pictures and the cameras of a `Prediction`.
+object's folder (`write`), from the network's Gaussians, the images and the cameras of a `Prediction`.
 Failures on one object, folders and names are the base's affair.
 """
 

@@ -1,4 +1,4 @@
-"""The Cameras object: where pictures were taken from, and through which lens."""
+"""The Cameras object: where images were taken from, and through which lens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Cameras:
     """Pinhole cameras of any batch shape.
 
     c2w: camera-to-world, OpenCV axes, world +y up.
-    K_norm: intrinsics divided by the picture's size (row 0 by its width, row 1 by its height),
+    K_norm: intrinsics divided by the image's size (row 0 by its width, row 1 by its height),
         so that they hold at any resolution; pixel (0, 0) is centred at (0.5, 0.5).
     """
 
@@ -46,7 +46,7 @@ class Cameras:
         """Cameras with the principal point in the middle.
 
         fov_y_deg: vertical field of view in degrees, one number or one a camera.
-        aspect: width / height of the picture, likewise.
+        aspect: width / height of the image, likewise.
 
         Raises ValueError in one line for poses of whole numbers, and for a field of view or an aspect that
         no camera has (values on a GPU are taken as they are) or that is not one for each camera.
@@ -114,7 +114,7 @@ class Cameras:
         return torch.rad2deg(torch.atan2(self.centers[..., 0], self.centers[..., 2])) % 360
 
     def intrinsics(self, height: int, width: int) -> Float[Tensor, "*batch 3 3"]:
-        """Intrinsics in pixels of a picture of that size."""
+        """Intrinsics in pixels of an image of that size."""
         x, y, one = self.K_norm.unbind(-2)  # rows; a factor made on the host would hold a GPU up
         return torch.stack([x * width, y * height, one], dim=-2)
 

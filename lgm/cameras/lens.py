@@ -17,7 +17,7 @@ _MAX_SLOPE = 1e3  # of a ray that looks all but sideways, where there is no dist
 
 @dataclass(frozen=True)
 class Lens:
-    """Intrinsics in pixels of a picture of `width` × `height`; the first pixel is centred at (0.5, 0.5).
+    """Intrinsics in pixels of an image of `width` × `height`; the first pixel is centred at (0.5, 0.5).
 
     distortion: k1, k2, p1, p2 of the Brown-Conrady model, as OpenCV, COLMAP and nerfstudio write it.
     """
@@ -37,7 +37,7 @@ class Lens:
         return cls(focal, focal, width / 2, height / 2, width, height)
 
     def resized(self, width: int, height: int) -> Lens:
-        """The same lens in front of a picture of another resolution."""
+        """The same lens in front of an image of another resolution."""
         x, y = width / self.width, height / self.height
         return Lens(
             self.focal_x * x,
@@ -107,7 +107,7 @@ class Lens:
         )
 
     def _max_slope(self) -> float:
-        """tan of the angle from which on the polynomial would fold the picture back on itself."""
+        """tan of the angle from which on the polynomial would fold the image back on itself."""
         k1, k2 = self.distortion[:2]
         # r (1 + k1 r² + k2 r⁴) grows while 1 + 3 k1 q + 5 k2 q² is positive, with q = r².
         roots = np.roots([5 * k2, 3 * k1, 1.0])

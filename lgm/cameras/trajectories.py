@@ -21,7 +21,7 @@ def orbit_poses(
     azimuth_deg: Float[Tensor, "*batch"] | Sequence[float],
     radius: float | Tensor = RADIUS,
 ) -> Float[Tensor, "*batch 4 4"]:
-    """Camera-to-world poses that look at the origin with the world's +y upwards in the picture.
+    """Camera-to-world poses that look at the origin with the world's +y upwards in the image.
 
     elevation_deg: positive is above the object (the original program has it the other way round).
     azimuth_deg: 0 stands on +z, 90 on +x.
@@ -83,7 +83,7 @@ def canonicalise(
     radius: float | Float[Tensor, "*batch"] = RADIUS,
 ) -> Float[Tensor, "*batch V 4 4"]:
     """Move and scale the world so that the camera `reference`, which looks at the origin, stands at
-    (0, 0, radius): the frame that the network works in. Pictures stay as they are: all distances
+    (0, 0, radius): the frame that the network works in. Images stay as they are: all distances
     change alike, by radius over the reference's own distance from the origin.
 
     radius: of all, or one for each world.
@@ -141,7 +141,7 @@ def turn_about_origin(
     azimuth_rad: Float[Tensor, "*batch"],
     elevation_rad: Float[Tensor, "*batch"],
 ) -> Float[Tensor, "*batch 4 4"]:
-    """Carry cameras around the world's origin: their distance from it, and where in the picture it
+    """Carry cameras around the world's origin: their distance from it, and where in the image it
     lies, stay.
 
     elevation_rad: about the camera's own right axis; positive goes up.

@@ -17,7 +17,7 @@ def up_direction(c2w: Float[np.ndarray, "V 4 4"]) -> Float[np.ndarray, 3]:
     Who holds a camera level, whatever it looks at, holds its right-hand axis horizontal; the direction
     most nearly at right angles to all of these is exact for renders and an average for photographs.
     Which of its two ends is up, and all where the right-hand axes do not say it (one camera, or a line
-    of them), comes from the tops of the pictures.
+    of them), comes from the tops of the images.
     """
     right, top = c2w[:, :3, 0], -c2w[:, :3, 1].mean(axis=0)
     spread, axes = np.linalg.eigh(right.T @ right / len(right))  # ascending
@@ -32,7 +32,7 @@ def looking_along(
 ) -> Float[np.ndarray, "3 3"]:
     """The rotation, camera axes to world, of an upright camera (OpenCV's axes) that looks that way.
 
-    fallback: what is up in the picture of a camera that looks straight up or down.
+    fallback: what is up in the image of a camera that looks straight up or down.
     """
     forward = direction / np.linalg.norm(direction)
     right = np.cross(forward, up)

@@ -171,7 +171,7 @@ def check_data(cfg: DictConfig) -> None:
     if "path" in cfg.data and cfg.data.path is None:
         raise ValueError(
             "data.path is not set: give data.path=<folder or URL prefix with index.json>, data=images "
-            "data.path=<folder of pictures>, or data=quickstart for the bundled objects"
+            "data.path=<folder of images>, or data=quickstart for the bundled objects"
         )
 
 

@@ -11,7 +11,7 @@ from lgm.doctor.finding import Finding, State, with_type
 
 _SECONDS = 1.0  # for each of them, after a first call
 _MOST_REPEATS = 20
-_PICTURES_AGREE = 2e-2
+_IMAGES_AGREE = 2e-2
 _WITHOUT_GPU = "nothing to do: renderer=auto takes torch here"
 
 
@@ -52,10 +52,10 @@ def renderers() -> Iterator[Finding]:
             state: State = "broken" if name == "torch" else "warning"
             yield Finding(what, state, f"fails ({with_type(error)})", "choose another renderer=")
             continue
-        scene = f"{num:,} Gaussians, 4 pictures of {size}², {device}"
+        scene = f"{num:,} Gaussians, 4 images of {size}², {device}"
         found = f"{milliseconds:.1f} ms forward + backward ({scene})"
-        if difference > _PICTURES_AGREE:
-            found += f", but its pictures are off by {difference:.2g}"
+        if difference > _IMAGES_AGREE:
+            found += f", but its images are off by {difference:.2g}"
             yield Finding(what, "warning", found, "choose renderer=torch, and please report it")
         else:
             yield Finding(what, "ok", found)

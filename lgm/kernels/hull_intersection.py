@@ -1,7 +1,7 @@
 """Where rays enter the visual hull, as one operation on a GPU.
 
 Sample by sample in PyTorch, each step writes tensors of rays x samples x views to memory, some gigabytes a
-batch. Fused, rays and pictures are read and results written, and nothing between.
+batch. Fused, rays and images are read and results written, and nothing between.
 """
 
 from __future__ import annotations

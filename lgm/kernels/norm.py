@@ -1,7 +1,7 @@
 """GroupNorm, and the SiLU after it, as one operation on a GPU.
 
 Under autocast PyTorch's GroupNorm takes and gives float32: some ten passes over memory between two
-convolutions, and since it knows no channels-last, which convolutions want, pictures are rearranged around it.
+convolutions, and since it knows no channels-last, which convolutions want, images are rearranged around it.
 Fused, the input is read twice and the result written once, in the precision that the next convolution takes;
 the numbers are the same but for the order of sums. Of a call the backward pass keeps the input alone.
 """
@@ -192,11 +192,11 @@ def norm_backward(
 
 
 class _Tiles:
-    """How kernels divide a batch of pictures [N, C, h, w] among programs.
+    """How kernels divide a batch of images [N, C, h, w] among programs.
 
-    writing, summing: grids of programs (blocks of pixels, or rows of them; pictures; blocks of channels).
-    block: the size of a block; steps: how many of them a row has. row_pixels, rows: pixels a row, and rows a
-    picture. width: channels a group; at_once: how many rows of a group are added at once.
+    writing, summing: grids of programs (blocks of pixels, or rows of them; images; blocks of channels).
+    block: the size of a block; steps: how many of them a row has. row_pixels, rows: pixels a row, and rows an
+    image. width: channels a group; at_once: how many rows of a group are added at once.
     """
 
     def __init__(self, x: Tensor, num_groups: int) -> None:

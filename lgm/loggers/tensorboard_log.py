@@ -1,4 +1,4 @@
-"""Curves, pictures and the configuration for TensorBoard."""
+"""Curves, images and the configuration for TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves, pictures and the configuration for Weights & Biases."""
+"""Curves, images and the configuration for Weights & Biases."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from lgm.types import Prediction
 
 
 class PhotometricMSE(nn.Module):
-    """Mean squared error of the rgb pictures, both over the same background.
+    """Mean squared error of the rgb images, both over the same background.
 
     in_decibels: as of `lgm.losses.squared.squared_error`.
     """

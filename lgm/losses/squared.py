@@ -1,22 +1,22 @@
-"""Squared errors, of all pixels alike or picture by picture."""
+"""Squared errors, of all pixels alike or image by image."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# Of a picture's mean squared error: 40 dB, beyond which nothing is left to gain.
+# Of an image's mean squared error: 40 dB, beyond which nothing is left to gain.
 _FLOOR = 1e-4
 
 
 def squared_error(
     prediction: Float[Tensor, "B V C H W"], target: Float[Tensor, "B V C H W"], in_decibels: bool
 ) -> Float[Tensor, ""]:
-    """The mean squared error; or in decibels, the mean over pictures of ten times its logarithm.
+    """The mean squared error; or in decibels, the mean over images of ten times its logarithm.
 
-    Averages of PSNR are of pictures' logarithms: a picture that is almost right weighs as much there as one
+    Averages of PSNR are of images' logarithms: an image that is almost right weighs as much there as one
     that is all wrong, while the mean of the squares nearly leaves it alone. HINet and NAFNet, which restore
-    pictures, are trained so. Of values in 0..1 it is minus the PSNR, down to -40 dB.
+    images, are trained so. Of values in 0..1 it is minus the PSNR, down to -40 dB.
     """
     if not in_decibels:
         return F.mse_loss(prediction, target)

@@ -1,4 +1,4 @@
-"""What a picture is worth: values per image, what needs no training, and one sum over all ranks."""
+"""What an image is worth: values per image, what needs no training, and one sum over all ranks."""
 
 from lgm.metrics.baselines import nearest_input, nearest_input_index
 from lgm.metrics.gather import gather_items

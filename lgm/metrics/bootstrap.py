@@ -13,9 +13,9 @@ from lgm.metrics.table import ViewTable
 def confidence_intervals(
     table: ViewTable, names: Sequence[str], options: Bootstrap
 ) -> dict[str, list[float] | None]:
-    """[low, high] for the mean over pictures of each of some columns; None for fewer than two objects.
+    """[low, high] for the mean over images of each of some columns; None for fewer than two objects.
 
-    Objects are drawn, not pictures: views of one object resemble each other, and intervals that took
+    Objects are drawn, not images: views of one object resemble each other, and intervals that took
     them for independent would be several times too narrow.
     """
     found: dict[str, list[float] | None] = dict.fromkeys(names)
@@ -40,7 +40,7 @@ def confidence_interval(table: ViewTable, name: str, options: Bootstrap) -> list
 
 
 def resampled_means(sums: np.ndarray, counts: np.ndarray, options: Bootstrap) -> np.ndarray:
-    """The means over all pictures in each of `resamples` draws of as many objects as there are.
+    """The means over all images in each of `resamples` draws of as many objects as there are.
 
     sums, counts: [K, N], of K columns and N objects. Returns [K, resamples]; a draw is that of all columns.
     """

@@ -1,4 +1,4 @@
-"""Several evaluations of the same pictures: differences, picture by picture."""
+"""Several evaluations of the same images: differences, image by image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lgm.metrics.protocol import Bootstrap, Protocol
 from lgm.metrics.summary import HIGHER_IS_BETTER, METRICS, mean_of
 from lgm.metrics.table import VIEW_ID, ViewTable
 
-_SAME_TARGET_DB = 1e-3  # an empty picture's PSNR on two sets of the same pictures
+_SAME_TARGET_DB = 1e-3  # an empty image's PSNR on two sets of the same images
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one metric, another evaluation less the first: the mean over pictures, its interval over objects,
+    """Of one metric, another evaluation less the first: the mean over images, its interval over objects,
     and on how many objects the other is better."""
 
     mean: float
@@ -55,8 +55,8 @@ class Comparison:
     by_object: list[dict[str, float]]
 
 
-def check_same_pictures(evaluations: Sequence[Evaluation]) -> None:
-    """Raise ValueError where two were measured on other objects, views or target pictures."""
+def check_same_images(evaluations: Sequence[Evaluation]) -> None:
+    """Raise ValueError where two were measured on other objects, views or target images."""
     first, *others = evaluations
     for other in others:
         for one, another in ((first, other), (other, first)):
@@ -78,13 +78,13 @@ def check_same_pictures(evaluations: Sequence[Evaluation]) -> None:
         if (off > _SAME_TARGET_DB).any():
             uid = first.table.uids[int(off.argmax())]
             raise ValueError(
-                f"{first.label} and {other.label} were measured on other pictures of the same names, e.g. of "
+                f"{first.label} and {other.label} were measured on other images of the same names, e.g. of "
                 f"object {str(uid)!r}; evaluate both on the same data"
             )
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
-    """Differences of all evaluations from the first, on pictures that `check_same_pictures` let through."""
+    """Differences of all evaluations from the first, on images that `check_same_images` let through."""
     first, *others = evaluations
     bootstrap = Protocol(first.summary["protocol_content"]).metrics.bootstrap
     pairs = [_paired(first.table, other.table) for other in others]

@@ -51,7 +51,7 @@ def ssim(
 ) -> Float[Tensor, "*batch"]:
     """Structural similarity of each image: 11x11 Gaussian window (sigma 1.5), data range 1.
 
-    border: "mirrored" lets the window reach over the border into the mirrored picture and takes the
+    border: "mirrored" lets the window reach over the border into the mirrored image and takes the
         mean over all pixels, as torchmetrics does; "cropped" leaves out the pixels nearer to the border
         than the window reaches, as scikit-image does (gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False).
@@ -66,7 +66,7 @@ def ssims(
 ) -> list[Float[Tensor, "*batch"]]:
     """`ssim` of several predictions of the same targets, whose own share is computed once.
 
-    predictions: pictures, or one number for pictures that have this value everywhere: nearly free.
+    predictions: images, or one number for images that have this value everywhere: nearly free.
     """
     if border not in BORDERS:
         raise ValueError(f"ssim's border={border!r} is not one of {', '.join(BORDERS)}")
@@ -76,10 +76,10 @@ def ssims(
             f"ssim needs images of at least {smallest}x{smallest} pixels, "
             f"got {targets.shape[-2]}x{targets.shape[-1]}"
         )
-    pictures = [x if isinstance(x, float) else _comparable(x, targets)[0] for x in predictions]
+    images = [x if isinstance(x, float) else _comparable(x, targets)[0] for x in predictions]
     targets = targets.float().clamp(0, 1)
-    columns: list[list[Tensor]] = [[] for _ in pictures]
-    flat = [x if isinstance(x, float) else x.reshape(-1, *x.shape[-3:]) for x in pictures]  # [M, 3, H, W]
+    columns: list[list[Tensor]] = [[] for _ in images]
+    flat = [x if isinstance(x, float) else x.reshape(-1, *x.shape[-3:]) for x in images]  # [M, 3, H, W]
     with full_precision(targets.device.type):
         for chunk in _chunks(targets.reshape(-1, *targets.shape[-3:])):
             shares = [x if isinstance(x, float) else x[chunk[0]] for x in flat]

@@ -92,7 +92,7 @@ class Measurement:
     def add(self, prediction: Prediction, baselines: dict[str, Tensor] | None = None) -> None:
         """Measure a prediction of a prepared batch.
 
-        baselines: pictures [B, V, 3, H, W] of others from the same views, beside those that need no
+        baselines: images [B, V, 3, H, W] of others from the same views, beside those that need no
             network (white, and the nearest input view).
         """
         batch, target = prediction.batch, prediction.batch.target

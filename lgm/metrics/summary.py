@@ -15,11 +15,11 @@ METRICS = ("psnr", "ssim", "lpips", "lpips_alex", "alpha_iou", "depth_l1")
 BASELINES = ("untrained", "white", "nearest_input")
 BASELINE_METRICS = ("psnr", "ssim")
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "alpha_iou": True}
-# Known of some pictures only, by their nature: of those that have depth and show something.
+# Known of some images only, by their nature: of those that have depth and show something.
 _PARTLY = ("depth_l1",)
 VIEWS_DEFINITION = (
-    "Each number is the mean over all pictures (num_views of them, of num_objects objects) of the "
-    "picture's own value, on target views that were never inputs."
+    "Each number is the mean over all images (num_views of them, of num_objects objects) of the "
+    "image's own value, on target views that were never inputs."
 )
 
 
@@ -88,7 +88,7 @@ def per_object(table: ViewTable, protocol: Protocol) -> list[dict[str, object]]:
 
 
 def per_view(table: ViewTable, protocol: Protocol) -> Iterator[dict[str, object]]:
-    """One line a picture, made as it is asked for: there may be millions."""
+    """One line an image, made as it is asked for: there may be millions."""
     names = ["elevation_deg", "azimuth_deg", *METRICS]
     names += [f"{name}_{metric}" for name in BASELINES for metric in BASELINE_METRICS]
     columns = [table.columns.get(name, np.full(len(table), np.nan)) for name in names]

@@ -1,4 +1,4 @@
-"""One row a measured picture, in columns: a thousand objects are a few arrays, not a million objects."""
+"""One row a measured image, in columns: a thousand objects are a few arrays, not a million objects."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ def pixel_anchors(
 ) -> Anchors | None:
     """For a splat map of `size`, height and width, pixels a view; None for kind "none".
 
-    Raises ValueError for pictures whose pixels do not divide among those of the splat map.
+    Raises ValueError for images whose pixels do not divide among those of the splat map.
 
-    Colours are the pictures'. Positions are, for kind "pixels", the point of each ray nearest to the
+    Colours are the images'. Positions are, for kind "pixels", the point of each ray nearest to the
     origin; for "hull", where the ray enters the visual hull: the first point that the other views'
     masks do not exclude: those of `alphas` or, without, of images over white. Pixels of background, and of
     images over another background without alphas, are as of "pixels".
@@ -41,7 +41,7 @@ def pixel_anchors(
     height, width = size
     if not height or not width or images.shape[-2] % height or images.shape[-1] % width:
         raise ValueError(
-            f"pictures of {images.shape[-2]} × {images.shape[-1]} do not divide into a splat map of "
+            f"images of {images.shape[-2]} × {images.shape[-1]} do not divide into a splat map of "
             f"{height} × {width}"
         )
     num_views, factors = images.shape[1], (images.shape[-2] // height, images.shape[-1] // width)

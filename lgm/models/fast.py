@@ -20,13 +20,13 @@ from lgm.models.network import StagedNetwork
 
 
 class FastLGM:
-    """A network that only infers, called as the network itself: pictures and cameras to Gaussians.
+    """A network that only infers, called as the network itself: images and cameras to Gaussians.
 
     net: an `lgm.models.LGM`. It computes in the precision that its weights have (`LGM.in_half`), its memory
         format changes in place, and it is not to be trained any more.
     compile: let torch.compile fuse what lies between convolutions; takes minutes at the first call.
     mode: of torch.compile, e.g. "max-autotune-no-cudagraphs", which tries kernels for longer.
-    graph: record all kernels at the first call and replay them as one; for GPUs alone. Pictures of
+    graph: record all kernels at the first call and replay them as one; for GPUs alone. Images of
         another shape are recorded anew.
     """
 

@@ -1,7 +1,7 @@
 """What an object may look like from where no input stands: drafts from the visual hull of those that do.
 
 Four inputs level with an object see neither its top nor its underside, and a Gaussian for each of their
-pixels leaves both open. A draft is one more view for the network, like the inputs in all: its picture is
+pixels leaves both open. A draft is one more view for the network, like the inputs in all: its image is
 the hull's, coloured by what the inputs have in the same places, and its pixels' Gaussians start on the
 hull.
 """
@@ -50,13 +50,13 @@ def with_drafts(
 ) -> tuple[Float[Tensor, "B V+D 3 H W"], Cameras, Anchors]:
     """Inputs and their anchors, and behind them drafts and theirs, a splat map of `size` a view."""
     seen_from = draft_cameras(cameras, poses)
-    pictures, points = drafts(images, cameras, seen_from, size, fuse, alphas)
-    starts = (rearrange(x, "b d c h w -> b (d h w) c") for x in (points, pictures))
+    drawn, points = drafts(images, cameras, seen_from, size, fuse, alphas)
+    starts = (rearrange(x, "b d c h w -> b (d h w) c") for x in (points, drawn))
     means, colors = (
         torch.cat(pair, dim=1) for pair in zip((anchors.means, anchors.colors), starts, strict=True)
     )
-    larger = F.interpolate(pictures.flatten(0, 1), size=images.shape[-2:], mode="bilinear")
-    larger = larger.unflatten(0, pictures.shape[:2]).to(images.dtype)
+    larger = F.interpolate(drawn.flatten(0, 1), size=images.shape[-2:], mode="bilinear")
+    larger = larger.unflatten(0, drawn.shape[:2]).to(images.dtype)
     c2w, K_norm = (
         torch.cat([x, y.to(x.dtype)], dim=1)
         for x, y in ((cameras.c2w, seen_from.c2w), (cameras.K_norm, seen_from.K_norm))
@@ -85,8 +85,8 @@ def drafts(
     points = middles + steps[:, :, None] * directions
     colors = _colors(points + _INSIDE * directions, images, silhouettes)
     behind = background_colors(images, alphas)[:, None, :, None]
-    pictures = torch.where(is_hit[:, :, None], colors, behind)
-    return pictures.unflatten(-1, size), points.unflatten(-1, size)
+    drawn = torch.where(is_hit[:, :, None], colors, behind)
+    return drawn.unflatten(-1, size), points.unflatten(-1, size)
 
 
 def _colors(
@@ -101,8 +101,8 @@ def _colors(
     with torch.autocast(points.device.type, enabled=False):
         x, y, depth = (linear @ points + offset)[..., None, :].unbind(2)  # [B, V, 1, D*N] each
     shown = 1 - silhouettes.background
-    pictures = torch.cat([images * shown, shown], dim=2)
-    seen = look_up(pictures, x, y, depth)  # [B*V, 4, 1, D*N]
+    with_shown = torch.cat([images * shown, shown], dim=2)
+    seen = look_up(with_shown, x, y, depth)  # [B*V, 4, 1, D*N]
     total = seen[:, :, 0].unflatten(0, images.shape[:2]).sum(dim=1)  # [B, 4, D*N]
     colors = total[:, :3] / total[:, 3:].clamp_min(1e-3)
     return rearrange(colors, "b c (d n) -> b d c n", n=num_points)

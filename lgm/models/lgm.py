@@ -1,4 +1,4 @@
-"""The Large Multi-View Gaussian Model: posed pictures of an object to 3D Gaussians."""
+"""The Large Multi-View Gaussian Model: posed images of an object to 3D Gaussians."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _VISIBLE_EXTENT = 2 * RADIUS * math.tan(math.radians(FOV_Y_DEG) / 2)
 
 
 class LGM(StagedNetwork):
-    """Four (or `num_input_views`) pictures and their cameras to one Gaussian a pixel of the splat map.
+    """Four (or `num_input_views`) images and their cameras to one Gaussian a pixel of the splat map.
 
     down_channels, down_attention: width of each level of the U-Net on the way down, and whether
         its tokens attend across views; up_*: the same on the way up, from the bottom.
-    input_size: height and width of the input pictures; the splat map's size follows from it and
+    input_size: height and width of the input images; the splat map's size follows from it and
         from the number of levels (`splat_size`).
     anchors: what positions and colours are offsets from. "none", the origin and grey, as released.
         "pixels", each Gaussian's own pixel: its colour, and the point of its ray that is nearest to
@@ -186,11 +186,11 @@ class LGM(StagedNetwork):
         return rearrange(raw, "(b v) c h w -> b v c h w", v=num_views)
 
     def _map_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the splat map of pictures of that size; ValueError where they do not fit."""
+        """Height and width of the splat map of images of that size; ValueError where they do not fit."""
         multiple = 2 ** (len(self.unet.down_blocks) - 1)
         if min(height, width) < multiple or height % multiple or width % multiple:
             raise ValueError(
-                f"the network takes pictures whose height and width are multiples of {multiple}, "
+                f"the network takes images whose height and width are multiples of {multiple}, "
                 f"got {height} × {width}"
             )
         return height * self.splat_size // self.input_size, width * self.splat_size // self.input_size
@@ -199,7 +199,7 @@ class LGM(StagedNetwork):
         """Activate the splat map, in float32; view-major: the first h*w Gaussians come from view 0.
 
         anchors: of `pixel_anchors`, where the network was trained with them: its numbers are offsets from
-            the pictures' colours and from their cameras' rays, and mean nothing without.
+            the images' colours and from their cameras' rays, and mean nothing without.
 
         Raises ValueError in one line for a map of another shape, or anchors that are missing or too many.
         """
@@ -209,7 +209,7 @@ class LGM(StagedNetwork):
             )
         if anchors is None and self.anchors != "none":
             raise ValueError(
-                f"a network with anchors={self.anchors!r} is decoded with its pictures' anchors: "
+                f"a network with anchors={self.anchors!r} is decoded with its images' anchors: "
                 "decode(raw, anchors=net.pixel_anchors(images, cameras))"
             )
         if anchors is not None and self.anchors == "none":
@@ -218,7 +218,7 @@ class LGM(StagedNetwork):
         if anchors is not None and tuple(anchors.means.shape) != expected:
             raise ValueError(
                 f"a splat map of shape {tuple(raw.shape)} needs anchors of shape {expected}, got "
-                f"{tuple(anchors.means.shape)}; take those of the same pictures"
+                f"{tuple(anchors.means.shape)}; take those of the same images"
             )
         return activate(rearrange(raw, "b v c h w -> b (v h w) c"), self.rotation, anchors, self.scale_bounds)
 
@@ -289,5 +289,5 @@ class LGM(StagedNetwork):
 
 
 def splat_size(down_channels: Sequence[int], up_channels: Sequence[int], input_size: int) -> int:
-    """Height and width of the map of Gaussians: each level halves or doubles the picture's."""
+    """Height and width of the map of Gaussians: each level halves or doubles the image's."""
     return input_size * 2 ** (len(up_channels) - 1) // 2 ** (len(down_channels) - 1)

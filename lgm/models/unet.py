@@ -14,7 +14,7 @@ SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two unit-variance branch
 
 
 class UNet(nn.Module):
-    """Pictures of V views, batched as B*V, to a feature map of `out_channels` at a lower resolution.
+    """Images of V views, batched as B*V, to a feature map of `out_channels` at a lower resolution.
 
     The way up may have fewer levels than the way down: each level less halves the output's size.
     """
@@ -81,7 +81,7 @@ def check_levels(
     up_attention: Sequence[bool],
     input_size: int,
 ) -> None:
-    """Raise ValueError where the levels of the two ways do not fit each other, or the pictures them."""
+    """Raise ValueError where the levels of the two ways do not fit each other, or the images them."""
     for way, channels, attention in (
         ("down", down_channels, down_attention),
         ("up", up_channels, up_attention),

@@ -28,7 +28,7 @@ class Silhouettes:
     """What views say of the space before them.
 
     background: 1 where a view sees no object.
-    projections: from the world to homogeneous coordinates in the picture, 0 to 1.
+    projections: from the world to homogeneous coordinates in the image, 0 to 1.
     """
 
     background: Float[Tensor, "B V 1 H W"]
@@ -101,7 +101,7 @@ def enter(
             torch.where(is_inside, outside, between),
             torch.where(is_inside, between, inside),
         )
-    # A ray that starts within the hull says that silhouettes reach the pictures' edges: no hull to enter.
+    # A ray that starts within the hull says that silhouettes reach the images' edges: no hull to enter.
     return inside, first > 0, lowest
 
 
@@ -123,8 +123,8 @@ def _sees_background(
     along: Float[Tensor, "*#rays S"],
     judge: Silhouettes,
 ) -> Bool[Tensor, "B R N S"]:
-    """Whether a view's picture has background where points of rays lie; beyond its edge, as at it."""
-    # A ray stays straight in a picture: each end is projected once, and samples lie between them.
+    """Whether a view's image has background where points of rays lie; beyond its edge, as at it."""
+    # A ray stays straight in an image: each end is projected once, and samples lie between them.
     with torch.autocast(middles.device.type, enabled=False):
         linear, offset = judge.projections.split([3, 1], dim=-1)
         start, step = linear @ middles + offset, linear @ directions
@@ -133,14 +133,12 @@ def _sees_background(
 
 
 def look_up(
-    pictures: Float[Tensor, "B V C H W"],
+    images: Float[Tensor, "B V C H W"],
     x: Float[Tensor, "B V N M"],
     y: Float[Tensor, "B V N M"],
     depth: Float[Tensor, "B V N M"],
 ) -> Float[Tensor, "BV C N M"]:
-    """What pictures show at homogeneous coordinates of `Silhouettes`; beyond their edges, as at them."""
+    """What images show at homogeneous coordinates of `Silhouettes`; beyond their edges, as at them."""
     # From the corners at 0 and 1 to those at -1 and 1.
     grid = 2 * torch.stack([x, y], dim=-1) / depth.clamp_min(1e-3)[..., None] - 1
-    return F.grid_sample(
-        pictures.flatten(0, 1), grid.flatten(0, 1), align_corners=False, padding_mode="border"
-    )
+    return F.grid_sample(images.flatten(0, 1), grid.flatten(0, 1), align_corners=False, padding_mode="border")

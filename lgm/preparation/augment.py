@@ -28,11 +28,11 @@ _GRID, _JITTER, _BACKGROUND, _EROSION = 0, 1, 2, 5
 
 
 class GridDistortion:
-    """Bends the pictures of an object's later input views, each by its own grid.
+    """Bends the images of an object's later input views, each by its own grid.
 
-    A grid cuts the picture into equal cells; each inner line is then moved by up to `strength` / 2
+    A grid cuts the image into equal cells; each inner line is then moved by up to `strength` / 2
     of a cell either way, what lies between two lines is stretched or squeezed with them, and the
-    picture's border stays where it is.
+    image's border stays where it is.
 
     probability: of an object to be distorted at all.
     cells: fewest and most cells along a side; one number an object.
@@ -55,19 +55,19 @@ class GridDistortion:
         self.strength = strength
 
     def __call__(
-        self, pictures: Float[Tensor, "B V C H W"], seeds: Sequence[int]
+        self, images: Float[Tensor, "B V C H W"], seeds: Sequence[int]
     ) -> Float[Tensor, "B V C H W"]:
-        num_views = pictures.shape[1]
+        num_views = images.shape[1]
         if self.probability == 0 or self.strength == 0 or num_views == 1:
-            return pictures
-        is_applied, lines, num_cells = self.draw(seeds, num_views - 1, pictures.device)
-        height, width = pictures.shape[-2:]
+            return images
+        is_applied, lines, num_cells = self.draw(seeds, num_views - 1, images.device)
+        height, width = images.shape[-2:]
         x = source_coordinates(lines[:, :, 0], num_cells, width)  # [B, V-1, W]
         y = source_coordinates(lines[:, :, 1], num_cells, height)
         grid = torch.stack(
             [x[:, :, None].expand(-1, -1, height, -1), y[..., None].expand(-1, -1, -1, width)], dim=-1
         )
-        later = pictures[:, 1:]
+        later = images[:, 1:]
         bent = F.grid_sample(
             later.flatten(0, 1),
             grid.flatten(0, 1) * 2 - 1,  # grid_sample counts from -1 to 1
@@ -77,14 +77,14 @@ class GridDistortion:
         )
         bent = rearrange(bent.clamp(0, 1), "(b v) c h w -> b v c h w", v=num_views - 1)
         later = torch.where(is_applied[:, None, None, None, None], bent, later)
-        return torch.cat([pictures[:, :1], later], dim=1)
+        return torch.cat([images[:, :1], later], dim=1)
 
     def draw(
         self, seeds: Sequence[int], num_views: int, device: torch.device | str = "cpu"
     ) -> tuple[Bool[Tensor, " B"], Float[Tensor, "B V 2 L"], Float[Tensor, " B"]]:
         """Who is distorted; where the lines across x and y come to lie, in units of a cell (both
         borders with them; L lines for the most cells, what lies beyond an object's own number is
-        outside the picture); and how many cells an object has."""
+        outside the image); and how many cells an object has."""
         fewest, most = self.cells
         drawn = uniforms(seeds, _GRID, 2 + num_views * 2 * (most - 1), device)
         num_cells = (fewest + (drawn[:, 1] * (most - fewest + 1)).floor()).clamp_max(most)
@@ -103,7 +103,7 @@ class GridDistortion:
 def source_coordinates(
     lines: Float[Tensor, "B V L"], num_cells: Float[Tensor, " B"], size: int
 ) -> Float[Tensor, "B V size"]:
-    """Where in the undistorted picture, in 0..1, each of `size` pixel centres comes from: line k,
+    """Where in the undistorted image, in 0..1, each of `size` pixel centres comes from: line k,
     which came to lie at lines[k], was at k before; between lines it is linear. In units of a cell,
     of which there are `num_cells` along the side."""
     cells = num_cells[:, None, None]
@@ -116,7 +116,7 @@ def source_coordinates(
 
 class CameraJitter:
     """Tells the network poses that are a little off for an object's later input views: carried
-    around the origin, each by its own angles, drawn evenly. The pictures stay.
+    around the origin, each by its own angles, drawn evenly. The images stay.
 
     probability: of an object to be jittered at all.
     max_azimuth_deg, max_elevation_deg: largest angles either way; 0 changes nothing.
@@ -156,7 +156,7 @@ class Erosion:
     that remove backgrounds do. All views, the first with them.
 
     probability: of an object to be cut at all.
-    max_pixels: most that are lost along an edge, at the size of the network's pictures; drawn evenly from
+    max_pixels: most that are lost along an edge, at the size of the network's images; drawn evenly from
         0 on for each view.
     """
 
@@ -221,21 +221,21 @@ class Augmentation:
 
     def vary(
         self,
-        pictures: Sequence[Float[Tensor, "B _ 4 _ _"]],
+        images: Sequence[Float[Tensor, "B _ 4 _ _"]],
         cameras: Sequence[Cameras],
         seeds: Sequence[int],
     ) -> tuple[list[Tensor], list[Cameras]]:
-        """Other objects, seen alike by inputs and by targets: pictures and cameras of each, in the canonical
+        """Other objects, seen alike by inputs and by targets: images and cameras of each, in the canonical
         frame."""
-        pictures, cameras, device = list(pictures), list(cameras), pictures[0].device
+        images, cameras, device = list(images), list(cameras), images[0].device
         if self.color_shuffle and self.color_shuffle.probability:
             orders = self.color_shuffle.draw(seeds, device)
-            pictures = [self.color_shuffle.pictures(rgba, orders) for rgba in pictures]
+            images = [self.color_shuffle.images(rgba, orders) for rgba in images]
         if self.mirror and self.mirror.probability:
             is_applied = self.mirror.draw(seeds, device)
-            pictures = [self.mirror.pictures(rgba, is_applied) for rgba in pictures]
+            images = [self.mirror.images(rgba, is_applied) for rgba in images]
             cameras = [self.mirror.cameras(seen_from, is_applied) for seen_from in cameras]
-        return pictures, cameras
+        return images, cameras
 
     def bend(self, rgba: Float[Tensor, "B V 4 H W"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 H W"]:
         rgba = self.erosion(rgba, seeds) if self.erosion else rgba

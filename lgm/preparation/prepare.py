@@ -21,8 +21,8 @@ class Preparation:
     """Resize, augment, put over the background, and move the world so that the first input is
     canonical.
 
-    input_size, target_size: height and width of the network's and of the supervised pictures.
-    other_target_sizes: training takes these in turn with target_size, step by step: Gaussians that a picture
+    input_size, target_size: height and width of the network's and of the supervised images.
+    other_target_sizes: training takes these in turn with target_size, step by step: Gaussians that an image
         of one size likes best leave stripes in larger ones, and are too broad for smaller ones.
     background: rgb in 0..1, behind targets; input_background: behind the network's inputs, None where that is
         the same.
@@ -30,7 +30,7 @@ class Preparation:
         network wants them, it stays where it is.
     augmentation: of batches that train.
     disturbance: of the inputs of batches that are measured, for protocols that ask how much a network
-        forgives; it may move cameras, cut and bend pictures.
+        forgives; it may move cameras, cut and bend images.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ def premultiplied(
     into the object's edge.
     """
     rgba = torch.empty(*images.shape[:2], 4, *images.shape[3:], device=images.device)
-    # On a CPU picture by picture, in place: they stay in its cache from one pass to the next.
+    # On a CPU image by image, in place: they stay in its cache from one pass to the next.
     single = images.device.type == "cpu"
     parts = (x.flatten(0, 1) if single else x[None] for x in (rgba, images, alphas))
     for out, color, alpha in zip(*parts, strict=True):

@@ -35,10 +35,10 @@ class Mirror:
         return uniforms(seeds, _MIRROR, 1, device)[:, 0] < self.probability
 
     @staticmethod
-    def pictures(
-        pictures: Float[Tensor, "B V C H W"], is_applied: Bool[Tensor, " B"]
+    def images(
+        images: Float[Tensor, "B V C H W"], is_applied: Bool[Tensor, " B"]
     ) -> Float[Tensor, "B V C H W"]:
-        return torch.where(is_applied[:, None, None, None, None], pictures.flip(-1), pictures)
+        return torch.where(is_applied[:, None, None, None, None], images.flip(-1), images)
 
     @staticmethod
     def cameras(cameras: Cameras, is_applied: Bool[Tensor, " B"]) -> Cameras:
@@ -73,5 +73,5 @@ class ColorShuffle:
         return torch.tensor([[*order, 3] for order in _ORDERS]).to(device)[number]
 
     @staticmethod
-    def pictures(rgba: Float[Tensor, "B V 4 H W"], orders: Int[Tensor, "B 4"]) -> Float[Tensor, "B V 4 H W"]:
+    def images(rgba: Float[Tensor, "B V 4 H W"], orders: Int[Tensor, "B 4"]) -> Float[Tensor, "B V 4 H W"]:
         return torch.take_along_dim(rgba, orders[:, None, :, None, None], dim=2)

@@ -29,5 +29,5 @@ class Renderer(ABC):
     ) -> RenderOutput:
         """Render Gaussians of B scenes from cameras [B, V].
 
-        background: rgb in 0..1, for all pictures ([3]) or one a picture ([B, V, 3]).
+        background: rgb in 0..1, for all images ([3]) or one an image ([B, V, 3]).
         """

@@ -18,9 +18,9 @@ def check_scene(gaussians: Gaussians, cameras: Cameras, height: int, width: int,
             f"[{gaussians.num_scenes}, V], got {list(cameras.shape)}"
         )
     if 0 in cameras.shape:
-        raise ValueError(f"cameras of batch shape {list(cameras.shape)} draw no picture; give at least one")
+        raise ValueError(f"cameras of batch shape {list(cameras.shape)} draw no image; give at least one")
     if height < 1 or width < 1:
-        raise ValueError(f"a picture of height={height} and width={width} has no pixels")
+        raise ValueError(f"an image of height={height} and width={width} has no pixels")
     if tuple(background.shape) not in {(3,), (*cameras.shape, 3)}:
         raise ValueError(
             f"background has shape {list(background.shape)}, expected [3] or {[*cameras.shape, 3]}"

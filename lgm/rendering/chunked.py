@@ -1,4 +1,4 @@
-"""Drawing some pictures at a time where all at once would not fit."""
+"""Drawing some images at a time where all at once would not fit."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,14 +9,14 @@ from torch.utils.checkpoint import checkpoint
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 
-Pictures = tuple[Tensor, ...]  # each [B, V, …]
-Draw = Callable[[Gaussians, Cameras, Tensor], Pictures]
+Images = tuple[Tensor, ...]  # each [B, V, …]
+Draw = Callable[[Gaussians, Cameras, Tensor], Images]
 
 
 def draw_in_parts(
     draw: Draw, gaussians: Gaussians, cameras: Cameras, background: Tensor, at_once: int
-) -> Pictures:
-    """What `draw` draws from cameras [B, V], at most `at_once` pictures in a call.
+) -> Images:
+    """What `draw` draws from cameras [B, V], at most `at_once` images in a call.
 
     A part keeps nothing for the way back: there it is drawn again, so that never more than one part's
     lists are held.
@@ -25,7 +25,7 @@ def draw_in_parts(
     if num_scenes * num_views <= at_once:
         return draw(gaussians, cameras, background)
 
-    def row(scenes: slice) -> Iterator[Pictures]:
+    def row(scenes: slice) -> Iterator[Images]:
         for first in range(0, num_views, at_once):
             place = scenes, slice(first, first + at_once)
             behind = background if background.ndim == 1 else background[place]
@@ -37,5 +37,5 @@ def draw_in_parts(
     return _side_by_side(rows, 0)
 
 
-def _side_by_side(pictures: Iterator[Pictures] | list[Pictures], axis: int) -> Pictures:
-    return tuple(torch.cat(kind, dim=axis) for kind in zip(*pictures, strict=True))
+def _side_by_side(images: Iterator[Images] | list[Images], axis: int) -> Images:
+    return tuple(torch.cat(kind, dim=axis) for kind in zip(*images, strict=True))

@@ -16,15 +16,15 @@ from lgm.rendering.triton_backend import DEVICE_TYPE, TritonRenderer, blend, mak
 from lgm.rendering.triton_layers import single_layer
 from lgm.types import RenderOutput
 
-_HEADROOM = 1.5  # of intersections, over those of the picture that was drawn at the capture
+_HEADROOM = 1.5  # of intersections, over those of the image that was drawn at the capture
 _LEAST_ROOM = 1 << 16
 
 
 class CapturedRenderer(Renderer):
     """The Triton renderer's kernels as one CUDA graph: the device's time alone, some tenths of a
-    millisecond for a picture. Draws only; no gradients.
+    millisecond for an image. Draws only; no gradients.
 
-    The graph is captured at the first call with new shapes, and again where a picture needs more room
+    The graph is captured at the first call with new shapes, and again where an image needs more room
     than it has. What it returns stays what it is until the next call, which overwrites it.
 
     Raises ValueError in one line, when it is made, where triton is missing.
@@ -54,8 +54,8 @@ class CapturedRenderer(Renderer):
             return self._graph.render
         self._graph = None  # its memory goes before the next one's comes
         render = self._eager(gaussians, cameras, height, width, background)
-        pictures = self._eager.pictures_at_once(gaussians.num_gaussians, height, width)
-        if device.type == DEVICE_TYPE and shape not in self._too_large and cameras.shape.numel() <= pictures:
+        images = self._eager.images_at_once(gaussians.num_gaussians, height, width)
+        if device.type == DEVICE_TYPE and shape not in self._too_large and cameras.shape.numel() <= images:
             # Not as inference tensors, which could be written to under inference_mode alone.
             with torch.inference_mode(False), torch.no_grad(), current(device):
                 graph = _Graph(inputs, shape, (height, width), self._eager.max_intersections)

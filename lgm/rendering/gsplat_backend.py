@@ -1,4 +1,4 @@
-"""gsplat's CUDA kernels (github.com/nerfstudio-project/gsplat, Apache-2.0): all pictures in one call."""
+"""gsplat's CUDA kernels (github.com/nerfstudio-project/gsplat, Apache-2.0): all images in one call."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class GsplatRenderer(Renderer):
             )
         with current(device), full_precision(device.type):
             gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
-            pictures, alphas, _ = self._rasterize(
+            images, alphas, _ = self._rasterize(
                 means=gaussians.means,
                 quats=gaussians.quats,
                 scales=gaussians.scales,
@@ -81,11 +81,11 @@ class GsplatRenderer(Renderer):
                 backgrounds=background.expand(*cameras.shape, 3),
                 render_mode="RGB+D",  # D: the sum of w·z; ED would divide it by alpha
             )
-        pictures = rearrange(pictures, "b v h w c -> b v c h w")
+        images = rearrange(images, "b v h w c -> b v c h w")
         return RenderOutput(
-            images=pictures[:, :, :3].contiguous(),
+            images=images[:, :, :3].contiguous(),
             alphas=rearrange(alphas, "b v h w 1 -> b v 1 h w"),
-            depths=pictures[:, :, 3:].contiguous(),
+            depths=images[:, :, 3:].contiguous(),
         )
 
 

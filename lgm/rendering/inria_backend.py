@@ -28,12 +28,12 @@ _INSTALL = (
 
 
 class InriaRenderer(Renderer):
-    """EWA splatting by the published rasterizer, one picture after another.
+    """EWA splatting by the published rasterizer, one image after another.
 
     Gradients reach Gaussians; not the cameras, and not the background. Along a quaternion they are not
-    zero, since it takes quaternions as they are. Of a Gaussian so far outside the picture that its rays are
+    zero, since it takes quaternions as they are. Of a Gaussian so far outside the image that its rays are
     bent, it holds the bent position fixed where it differentiates by depth. It bends rays symmetrically
-    about the picture's middle: with a principal point elsewhere, Gaussians at the border come out a little
+    about the image's middle: with a principal point elsewhere, Gaussians at the border come out a little
     different.
 
     Raises ValueError in one line, when it is made, where the package is missing or does not load.
@@ -69,7 +69,7 @@ class InriaRenderer(Renderer):
             half_fovs = (0.5 / cameras.K_norm[..., [0, 1], [0, 1]]).tolist()  # tangents, x and y
             whole = (_clip_from_camera(cameras.K_norm) @ cameras.w2c).float()
             view, centers = cameras.w2c.float(), cameras.centers.float()
-            pictures = [
+            drawn = [
                 self._draw(
                     gaussians.scene(scene),
                     {
@@ -91,7 +91,7 @@ class InriaRenderer(Renderer):
                 for scene in range(cameras.shape[0])
                 for number in range(cameras.shape[1])
             ]
-        images, depths, alphas = (torch.stack(part) for part in zip(*pictures, strict=True))
+        images, depths, alphas = (torch.stack(part) for part in zip(*drawn, strict=True))
         return RenderOutput(
             images=images.unflatten(0, cameras.shape),
             alphas=alphas.unflatten(0, cameras.shape),
@@ -101,7 +101,7 @@ class InriaRenderer(Renderer):
     def _draw(self, gaussians: Gaussians, settings: dict) -> tuple[Tensor, Tensor, Tensor]:
         """Image [3, H, W], depth and alpha [1, H, W] of a single scene from one camera."""
         means = gaussians.means[0].contiguous()
-        if len(means) == 0:  # where it would leave the picture black
+        if len(means) == 0:  # where it would leave the image black
             empty = means.new_zeros(1, settings["image_height"], settings["image_width"]) + means.sum()
             return empty + settings["bg"][:, None, None], empty, empty
         rasterizer = self._package.GaussianRasterizer(self._package.GaussianRasterizationSettings(**settings))
@@ -121,7 +121,7 @@ class InriaRenderer(Renderer):
 
 def _clip_from_camera(K_norm: Tensor) -> Tensor:
     """Camera coordinates to clip coordinates [..., 4, 4], whose x and y over w run from -1 to 1 over
-    the picture. The row of depth is the rasterizer's to fill in: it reads none."""
+    the image. The row of depth is the rasterizer's to fill in: it reads none."""
     clip = K_norm.new_zeros(*K_norm.shape[:-2], 4, 4)
     clip[..., 0, 0] = 2 * K_norm[..., 0, 0]
     clip[..., 1, 1] = 2 * K_norm[..., 1, 1]

@@ -1,4 +1,4 @@
-"""From Gaussians in the world to ellipses in pictures (EWA splatting), in ordinary autograd.
+"""From Gaussians in the world to ellipses in images (EWA splatting), in ordinary autograd.
 
 Everything is kept one component a tensor, [B, V, N]: long contiguous rows, and no matrix product,
 which a training run's TF32 setting would round to ten bits.
@@ -16,7 +16,7 @@ from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 
 NEAR = 0.2
-# Rays further outside the picture than this share of its half size are bent back to it in the
+# Rays further outside the image than this share of its half size are bent back to it in the
 # projection's Jacobian, which is only a local approximation and explodes there.
 JACOBIAN_MARGIN = 0.3
 # Variance in px² of the low-pass filter: no splat is thinner than about a pixel.
@@ -28,7 +28,7 @@ Vector = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Splats:
-    """Gaussians as the pictures see them; lengths in pixels, (0, 0) is the first pixel's *centre*.
+    """Gaussians as the images see them; lengths in pixels, (0, 0) is the first pixel's *centre*.
 
     x, y: centres.
     cov_xx, cov_yy, cov_xy: covariances, blurred.
@@ -102,7 +102,7 @@ def project(gaussians: Gaussians, cameras: Cameras, height: int, width: int) -> 
 
 
 def _bend(slope: Tensor, z: Tensor, focal: Tensor, center: Tensor, size: int) -> Tensor:
-    """The ray's slope, held within a margin around the picture."""
+    """The ray's slope, held within a margin around the image."""
     margin = JACOBIAN_MARGIN * 0.5 * size
     low, high = (-center - margin) / focal, (size - center + margin) / focal
     return slope.clamp(low, high)

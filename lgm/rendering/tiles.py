@@ -1,6 +1,6 @@
-"""Which splats each tile of each picture has to draw, front to back.
+"""Which splats each tile of each image has to draw, front to back.
 
-The pictures are cut into small tiles. A splat is listed in a tile only where it can matter: inside
+The images are cut into small tiles. A splat is listed in a tile only where it can matter: inside
 the box around the ellipse on which its alpha falls to 1/255, and inside the 16 × 16-pixel tiles
 that a square of three standard deviations touches (the published rasterizer draws no further, and
 shows it where that square cuts an opaque splat at 1e-2).
@@ -32,7 +32,7 @@ _INTERSECTIONS_AT_ONCE = 1 << 22
 class TileLists:
     """splat_ids: rows of the flattened [B, V, N] splats, by tile and then front to back.
 
-    starts, counts: each tile's stretch of `splat_ids`; tiles run over pictures, rows, columns.
+    starts, counts: each tile's stretch of `splat_ids`; tiles run over images, rows, columns.
     """
 
     splat_ids: Int[Tensor, " I"]
@@ -45,7 +45,7 @@ class TileLists:
 
 @dataclass(frozen=True)
 class _Boxes:
-    """Visible splats, picture by picture, and the tiles that each may touch."""
+    """Visible splats, image by image, and the tiles that each may touch."""
 
     ids: Tensor
     first_tile: Tensor
@@ -61,7 +61,7 @@ class _Boxes:
 def list_splats(
     splats: Splats, opacities: Tensor, height: int, width: int, tile_size: int | None
 ) -> TileLists:
-    """Cut the pictures into tiles and list each tile's splats; opacities [B, 1, N].
+    """Cut the images into tiles and list each tile's splats; opacities [B, 1, N].
 
     tile_size: pixels a side; None takes small tiles, or large ones where the splats are large.
     """
@@ -69,14 +69,14 @@ def list_splats(
     if tile_size is None and int(boxes.area.sum()) > _MANY_TILES * boxes.ids.numel():
         boxes = _tile_boxes(splats, opacities, height, width, LARGE_TILE)
     tile_size, rows, columns = boxes.tile_size, boxes.rows, boxes.columns
-    num_pictures = splats.x.shape[0] * splats.x.shape[1]
+    num_images = splats.x.shape[0] * splats.x.shape[1]
     empty = boxes.ids.new_empty(0, dtype=torch.int32)
     ids, keys = [empty], [empty]
     for group in _groups(boxes, splats.x.shape[-1]):
         group_ids, group_keys = _sorted_intersections(boxes, group)
         ids.append(group_ids)
         keys.append(group_keys)
-    counts = torch.bincount(torch.cat(keys), minlength=num_pictures * rows * columns)
+    counts = torch.bincount(torch.cat(keys), minlength=num_images * rows * columns)
     return TileLists(torch.cat(ids), counts.cumsum(0) - counts, counts, rows, columns, tile_size)
 
 
@@ -91,10 +91,10 @@ def _tile_boxes(splats: Splats, opacities: Tensor, height: int, width: int, tile
 
     ids = visible.flatten().nonzero()[:, 0]
     left, right, top, bottom = (edge.flatten()[ids].long() for edge in (left, right, top, bottom))
-    picture = ids // splats.x.shape[-1]
+    image = ids // splats.x.shape[-1]
     return _Boxes(
         ids=ids,
-        first_tile=(picture * rows + top) * columns + left,
+        first_tile=(image * rows + top) * columns + left,
         width=right - left,
         area=(right - left) * (bottom - top),
         # Positive floats sort as their bits do, and integers sort by radix: several times faster.
@@ -120,11 +120,11 @@ def _tile_range(
     return first, torch.minimum(last, cut_last).clamp(0, num_tiles)
 
 
-def _groups(boxes: _Boxes, splats_per_picture: int) -> Iterator[slice]:
-    """Stretches of whole pictures with a bounded number of intersections."""
+def _groups(boxes: _Boxes, splats_per_image: int) -> Iterator[slice]:
+    """Stretches of whole images with a bounded number of intersections."""
     if not boxes.ids.numel():
         return
-    _, visible = torch.unique_consecutive(boxes.ids // splats_per_picture, return_counts=True)
+    _, visible = torch.unique_consecutive(boxes.ids // splats_per_image, return_counts=True)
     ends = visible.cumsum(0)
     intersections = boxes.area.cumsum(0)[ends - 1].tolist()
     begin, done = 0, 0

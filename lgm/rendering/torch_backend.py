@@ -76,8 +76,8 @@ def _rows(splats: Splats, gaussians: Gaussians) -> Float[Tensor, "M 10"]:
 def _compose(
     tiles: Tensor, lists: TileLists, num_views: int, size: tuple[int, int], background: Tensor
 ) -> RenderOutput:
-    """Tiles to pictures, over the background."""
-    pictures = rearrange(
+    """Tiles to images, over the background."""
+    drawn = rearrange(
         tiles,
         "(b v row col) c (y x) -> b v c (row y) (col x)",
         v=num_views,
@@ -85,6 +85,6 @@ def _compose(
         col=lists.columns,
         y=lists.tile_size,
     )[..., : size[0], : size[1]]
-    colors, depths, alphas = pictures.split([3, 1, 1], dim=2)
+    colors, depths, alphas = drawn.split([3, 1, 1], dim=2)
     images = colors + (1 - alphas) * background[..., None, None]
     return RenderOutput(images=images, alphas=alphas.contiguous(), depths=depths.contiguous())

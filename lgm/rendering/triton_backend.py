@@ -28,7 +28,7 @@ _BLEND_UNROLL = 8  # splats whose numbers are on their way at once
 _FEW_TILES, _PARTS_OF_A_TILE = 4096, 4  # so few leave a GPU idle: several programs share a tile's lines
 _GATHER_BLOCK = 32
 _MAX_SIDE = TILE * 0xFFFF >> 1  # tile numbers are kept in 16 bits
-_MAX_PIXELS = 1 << 29  # places in a picture's three planes in 31
+_MAX_PIXELS = 1 << 29  # places in an image's three planes in 31
 _LISTS = ("order", "ends", "counts", "alive", "pairs", "slots", "starts")
 # What a training step holds for each, in bytes.
 _BYTES_A_PAIR, _BYTES_AN_INTERSECTION, _BYTES_A_PIXEL = 140, 80, 48
@@ -48,7 +48,7 @@ class TritonRenderer(Renderer):
 
     max_gib: what a call may hold on the device. Half of it is for intersections of a splat and a tile:
         beyond it, scenes are drawn in layers, front to back, and what lies behind opaque layers is left
-        out. Half is for what every picture needs: beyond it, pictures are drawn some at a time, and in
+        out. Half is for what every image needs: beyond it, images are drawn some at a time, and in
         training drawn again on the way back.
 
     Raises ValueError in one line, when it is made, where triton is missing or cannot reach the GPU.
@@ -82,10 +82,10 @@ class TritonRenderer(Renderer):
     def max_intersections(self) -> int:
         return self.max_bytes // 2 // _BYTES_AN_INTERSECTION
 
-    def pictures_at_once(self, num_gaussians: int, height: int, width: int) -> int:
-        """How many pictures one call draws without going over what it may hold."""
-        picture = num_gaussians * _BYTES_A_PAIR + height * width * _BYTES_A_PIXEL
-        return max(1, self.max_bytes // 2 // picture)
+    def images_at_once(self, num_gaussians: int, height: int, width: int) -> int:
+        """How many images one call draws without going over what it may hold."""
+        image = num_gaussians * _BYTES_A_PAIR + height * width * _BYTES_A_PIXEL
+        return max(1, self.max_bytes // 2 // image)
 
     def __call__(
         self,
@@ -105,12 +105,12 @@ class TritonRenderer(Renderer):
             )
         if max(height, width) > _MAX_SIDE or height * width > _MAX_PIXELS:
             raise ValueError(
-                f"a picture of {height} × {width} is larger than {_MAX_SIDE} pixels a side, "
+                f"an image of {height} × {width} is larger than {_MAX_SIDE} pixels a side, "
                 f"or {_MAX_PIXELS} in all"
             )
         with current(device), full_precision(device.type):
             gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
-            at_once = self.pictures_at_once(gaussians.num_gaussians, height, width)
+            at_once = self.images_at_once(gaussians.num_gaussians, height, width)
             draw = partial(self._draw, height, width)
             images, depths, alphas = draw_in_parts(draw, gaussians, cameras, background, at_once)
         return RenderOutput(images=images, alphas=alphas, depths=depths)
@@ -137,7 +137,7 @@ class TritonRenderer(Renderer):
 
 
 class _Splatting(torch.autograd.Function):
-    """Gaussians to pictures [I, 3, H, W], depths and alphas [I, H, W]."""
+    """Gaussians to images [I, 3, H, W], depths and alphas [I, H, W]."""
 
     @staticmethod
     def forward(
@@ -196,7 +196,7 @@ class _Splatting(torch.autograd.Function):
         boxes = Boxes(tiles_x, tiles_y, seen, counts, depth_keys=counts)  # the layers are in order already
         grid, (height, width) = ctx.grid, ctx.size
         num_scenes, num_gaussians = scene[0].shape[:2]
-        num_views, row = grid.pictures // num_scenes, GRAD_ROW.value
+        num_views, row = grid.images // num_scenes, GRAD_ROW.value
         grad_images = torch.zeros_like(images) if grad_images is None else grad_images.contiguous()
         has_depths, has_alphas = grad_depths is not None, grad_alphas is not None
         grad_depths, grad_alphas = (
@@ -244,7 +244,7 @@ def _project_grid(num_scenes: int, num_gaussians: int) -> tuple[int, int]:
 
 
 def project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, int]) -> tuple[Tensor, Boxes]:
-    """Splats [P, SPLAT_ROW] of all pictures, and the tiles that each may touch."""
+    """Splats [P, SPLAT_ROW] of all images, and the tiles that each may touch."""
     from lgm.rendering.triton_kernels.projection import SPLAT_ROW, project_kernel
 
     means, quats, scales, opacities, _ = scene
@@ -278,8 +278,8 @@ def blend(
     from lgm.rendering.triton_kernels.blending import blend_kernel
 
     height, width = size
-    images = splats.new_empty(grid.pictures, 3, height, width)
-    depths, alphas = (splats.new_empty(grid.pictures, height, width) for _ in range(2))
+    images = splats.new_empty(grid.images, 3, height, width)
+    depths, alphas = (splats.new_empty(grid.images, height, width) for _ in range(2))
     light = alphas  # written by no kernel where there is one layer
     for layer in layers_in_order:
         is_alone = layer.is_first and layer.is_last
@@ -292,7 +292,7 @@ def blend(
             splats, colors, layer.pairs, layer.starts, background,
             images, depths, alphas, light, alive,
             0 if background.ndim == 1 else 3,
-            grid.num_gaussians, grid.pictures // len(colors), grid.rows, grid.columns, height, width,
+            grid.num_gaussians, grid.images // len(colors), grid.rows, grid.columns, height, width,
             UNROLL=_BLEND_UNROLL, PARTS=parts, FIRST=layer.is_first, LAST=layer.is_last, num_warps=1,
         )  # fmt: skip
     return images, depths, alphas

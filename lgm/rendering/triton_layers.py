@@ -16,21 +16,21 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Grid:
-    """The tiles of I pictures."""
+    """The tiles of I images."""
 
-    pictures: int
+    images: int
     rows: int
     columns: int
     num_gaussians: int
 
     @property
     def num_tiles(self) -> int:
-        return self.pictures * self.rows * self.columns
+        return self.images * self.rows * self.columns
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Where each pair of a picture and a Gaussian may be seen: first tile, and one past the last in the
+    """Where each pair of an image and a Gaussian may be seen: first tile, and one past the last in the
     upper 16 bits; one bit a tile of that rectangle, unless it is a large one; tiles in all; and the
     depth's bits to sort by. The first three are None where nothing is binned again."""
 
@@ -86,7 +86,7 @@ def layers(
         yield _bin(boxes, grid, Layer(*lists, None, None, None, None, total, is_first=True, is_last=True))  # type: ignore[call-arg, misc]
         return
     steps = torch.arange(1, total // max_intersections + 2, device=ends.device) * max_intersections
-    # A pair alone never exceeds a layer: it touches at most the tiles of one picture.
+    # A pair alone never exceeds a layer: it touches at most the tiles of one image.
     cuts = sorted({0, *torch.searchsorted(ends, steps, right=True).tolist()})
     for begin, end in pairwise(cuts):
         is_first, part = begin == 0, order[begin:end]

@@ -43,7 +43,7 @@ def table_text(summary: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"protocol {summary['protocol']} ({summary['protocol_hash']}): {summary['num_objects']} objects, "
-            f"{summary['num_views']} pictures",
+            f"{summary['num_views']} images",
             f"{'':<16}{headings}",
             *(
                 f"{name:<16}" + "".join(f"{format_number(row.get(key), '.3f'):>11}" for key in columns)

@@ -18,7 +18,7 @@ from lgm.errors import reading, shown
 from lgm.files import write_text
 from lgm.masking import masked
 from lgm.metrics import Protocol
-from lgm.metrics.comparison import Comparison, Evaluation, check_same_pictures, compare
+from lgm.metrics.comparison import Comparison, Evaluation, check_same_images, compare
 from lgm.metrics.summary import METRICS
 from lgm.metrics.table import read_view_csv
 from lgm.models.plain_data import changes, fits, parsed, plain, unlike
@@ -56,7 +56,7 @@ class CompareSweep(Callback):
 def compare_folders(folders: Sequence[Path]) -> Comparison:
     """Read and compare runs of evaluate.py, the others with the first.
 
-    Raises FileNotFoundError for a folder that is none, ValueError where protocols or pictures differ.
+    Raises FileNotFoundError for a folder that is none, ValueError where protocols or images differ.
     """
     if len(folders) < 2:
         raise ValueError(f"a comparison needs two runs of evaluate.py at least, got {len(folders)}")
@@ -70,7 +70,7 @@ def compare_folders(folders: Sequence[Path]) -> Comparison:
                 f"{first.label} was measured by protocol {first.protocol}, {other.label} by {other.protocol} "
                 f"({detail}): their numbers do not compare; evaluate both by one protocol"
             )
-    check_same_pictures(evaluations)
+    check_same_images(evaluations)
     with reading(first.folder, "evaluate again with this version"):
         return compare(evaluations)
 
@@ -152,7 +152,7 @@ def comparison_text(comparison: Comparison) -> str:
     width = max(len(evaluation.label) for evaluation in comparison.evaluations) + 2
     lines = [
         f"protocol {first.protocol}: {first.summary['num_objects']} objects, "
-        f"{first.summary['num_views']} pictures",
+        f"{first.summary['num_views']} images",
         " " * width + "".join(f"{name:>12}" for name in names) + "   PSNR less the first's",
     ]
     for index, evaluation in enumerate(comparison.evaluations):

@@ -22,9 +22,9 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
 <h1>Comparison</h1>
 <p>Protocol <b>{escape(first.summary["protocol"])}</b>,
 <code>{escape(first.summary["protocol_hash"])}</code>: {first.summary["num_objects"]} objects,
-{first.summary["num_views"]} pictures, the same for all.</p>
+{first.summary["num_views"]} images, the same for all.</p>
 {_values(comparison, folder)}
-<h2>Differences from {escape(first.label)}, picture by picture</h2>
+<h2>Differences from {escape(first.label)}, image by image</h2>
 {_differences(comparison)}
 <p class="quiet">Small: {first.summary["confidence"]["level"]:.0%} confidence interval of the mean
 difference, objects drawn anew {first.summary["confidence"]["resamples"]} times. One that leaves 0 out is

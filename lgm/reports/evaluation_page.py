@@ -19,7 +19,7 @@ from lgm.reports.columns import COLUMNS, Column, columns_of, format_number
 _JPEG_QUALITY = 88
 _BASELINE_NAMES = {
     "untrained": "the network before training",
-    "white": "an empty white picture",
+    "white": "an empty white image",
     "nearest_input": "the nearest input view, copied",
 }
 _BAND_NAMES = {
@@ -55,15 +55,15 @@ h2 { overflow-wrap: anywhere; }
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture inside the page, and where its full size lies beside the page."""
+    """A small image inside the page, and where its full size lies beside the page."""
 
     data_uri: str
     href: str
 
     @classmethod
-    def of(cls, picture: Image.Image, href: str) -> Thumbnail:
+    def of(cls, image: Image.Image, href: str) -> Thumbnail:
         buffer = io.BytesIO()
-        picture.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+        image.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
         encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
         return cls(data_uri=f"data:image/jpeg;base64,{encoded}", href=quote(href))
 
@@ -72,7 +72,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class ViewPictures:
+class ViewImages:
     view_id: int
     target: Thumbnail
     prediction: Thumbnail
@@ -81,31 +81,31 @@ class ViewPictures:
 
 
 @dataclass(frozen=True)
-class ObjectPictures:
+class ObjectImages:
     uid: str
     inputs: Sequence[Thumbnail]
-    views: Sequence[ViewPictures]
+    views: Sequence[ViewImages]
     turntable: str | None = None  # where a video of it lies beside the page
     mesh: str | None = None  # where an image of its mesh lies beside the page
 
 
-def page(summary: dict, table: ViewTable, objects: Sequence[ObjectPictures]) -> str:
+def page(summary: dict, table: ViewTable, objects: Sequence[ObjectImages]) -> str:
     """The whole page, the object with the lowest PSNR first."""
     measured = dict(table.by_object())
     worst_first = sorted(measured, key=lambda uid: measured[uid].columns["psnr"].mean())
-    pictures = {entry.uid: entry for entry in objects}
-    shown = [uid for uid in worst_first if uid in pictures]
-    sections = "\n".join(_section(pictures[uid], measured[uid]) for uid in shown)
+    images = {entry.uid: entry for entry in objects}
+    shown = [uid for uid in worst_first if uid in images]
+    sections = "\n".join(_section(images[uid], measured[uid]) for uid in shown)
     return f"""{head(f"Evaluation: {summary['protocol']}")}
 <h1>Evaluation</h1>
 <p>Protocol <b>{escape(summary["protocol"])}</b>, <code>{escape(summary["protocol_hash"])}</code>:
-{summary["num_objects"]} objects, {summary["num_views"]} pictures.</p>
+{summary["num_objects"]} objects, {summary["num_views"]} images.</p>
 <p class="quiet">{escape(summary["views_definition"])}</p>
 {_numbers(summary)}
 <h2>The worst {min(NUM_WORST, len(measured))} of {summary["num_objects"]} objects</h2>
 {_worst({uid: measured[uid] for uid in worst_first[:NUM_WORST]}, set(shown), summary)}
 <p class="quiet">Below: {len(shown)} of {summary["num_objects"]} objects, the worst first. Elevations are
-the object's own, azimuths are counted from the first input view. Each picture links to its full size in
+the object's own, azimuths are counted from the first input view. Each image links to its full size in
 the folder beside this page.</p>
 {sections}
 </body>
@@ -139,7 +139,7 @@ def _numbers(summary: dict) -> str:
     lines = [_line("this network", summary, columns, confidence, css="ours")]
     limit = summary["protocol_content"].get("metrics", {}).get("level_elevation_deg", 30)
     for name, values in summary["bands"].items():
-        text = f"{_BAND_NAMES[name].format(limit=limit)} ({values['num_views']} pictures)"
+        text = f"{_BAND_NAMES[name].format(limit=limit)} ({values['num_views']} images)"
         lines.append(_line(text, values, columns, {"psnr": values.get("psnr_confidence")}))
     for name, values in summary["baselines"].items():
         text = _BASELINE_NAMES[name]
@@ -200,10 +200,10 @@ def _anchor(uid: str) -> str:
     return escape("object-" + quote(uid, safe="", errors="backslashreplace"))
 
 
-def _section(entry: ObjectPictures, table: ViewTable) -> str:
+def _section(entry: ObjectImages, table: ViewTable) -> str:
     rows = {int(number): row for row, number in enumerate(table.columns[VIEW_ID])}
     views = [(view, rows[view.view_id]) for view in entry.views]
-    inputs = "".join(picture.html(f"input {i}") for i, picture in enumerate(entry.inputs))
+    inputs = "".join(image.html(f"input {i}") for i, image in enumerate(entry.inputs))
     psnr, nearest = table.columns["psnr"], table.columns["nearest_input_psnr"]
     lines = [
         _views_line("", [_angles(table, row) for _, row in views], cell="th"),

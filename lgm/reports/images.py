@@ -1,4 +1,4 @@
-"""From tensors to pictures that a person looks at."""
+"""From tensors to images that a person looks at."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def to_bytes(images: Float[Tensor, "V C H W"]) -> UInt8[np.ndarray, "V H W 3"]:
     return rearrange((x * 255).round().byte(), "v c h w -> v h w c").contiguous().cpu().numpy()
 
 
-def to_picture(image: Float[Tensor, "C H W"]) -> Image.Image:
+def to_image(image: Float[Tensor, "C H W"]) -> Image.Image:
     """One image of 3 channels or 1, in 0..1, as 8-bit RGB."""
     return Image.fromarray(to_bytes(image[None])[0], "RGB")
 
 
-def resized(picture: Image.Image, size: int) -> Image.Image:
-    """The picture with its longer side `size`."""
-    factor = size / max(picture.size)
+def resized(image: Image.Image, size: int) -> Image.Image:
+    """The image with its longer side `size`."""
+    factor = size / max(image.size)
     if factor == 1:
-        return picture
-    width, height = (max(1, round(side * factor)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+        return image
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def spread_views(cameras: Cameras, count: int) -> list[int]:
@@ -55,26 +55,26 @@ def spread_views(cameras: Cameras, count: int) -> list[int]:
     return sorted(taken)
 
 
-def mosaic(pictures: Sequence[Image.Image], columns: int | None = None, border: int = 1) -> Image.Image:
-    """Pictures of one size in rows, as square as it gets, with thin lines between and around."""
-    columns = columns or ceil(sqrt(len(pictures)))
-    width, height = pictures[0].size
-    rows = ceil(len(pictures) / columns)
+def mosaic(images: Sequence[Image.Image], columns: int | None = None, border: int = 1) -> Image.Image:
+    """Images of one size in rows, as square as it gets, with thin lines between and around."""
+    columns = columns or ceil(sqrt(len(images)))
+    width, height = images[0].size
+    rows = ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (width + border) + border, rows * (height + border) + border), LINE)
     for index in range(rows * columns):
         corner = (
             border + index % columns * (width + border),
             border + index // columns * (height + border),
         )
-        cell = pictures[index] if index < len(pictures) else Image.new("RGB", (width, height), "white")
+        cell = images[index] if index < len(images) else Image.new("RGB", (width, height), "white")
         sheet.paste(cell, corner)
     return sheet
 
 
 def table(rows: Sequence[Sequence[Image.Image]], headings: Sequence[str], gap: int = 8) -> Image.Image:
-    """Rows of pictures under headings; each column is as wide as its widest picture."""
-    widths = [max(picture.width for picture in column) for column in zip(*rows, strict=True)]
-    heights = [max(picture.height for picture in row) for row in rows]
+    """Rows of images under headings; each column is as wide as its widest image."""
+    widths = [max(image.width for image in column) for column in zip(*rows, strict=True)]
+    heights = [max(image.height for image in row) for row in rows]
     size = (sum(widths) + gap * (len(widths) + 1), HEADING + sum(heights) + gap * (len(heights) + 1))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
@@ -83,6 +83,6 @@ def table(rows: Sequence[Sequence[Image.Image]], headings: Sequence[str], gap: i
     for left, heading in zip(lefts, headings, strict=False):
         draw.text((int(left), gap // 2 + 2), heading, fill=TEXT)
     for top, row in zip(tops, rows, strict=False):
-        for left, picture in zip(lefts, row, strict=False):
-            sheet.paste(picture, (int(left), int(top)))
+        for left, image in zip(lefts, row, strict=False):
+            sheet.paste(image, (int(left), int(top)))
     return sheet

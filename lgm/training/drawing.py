@@ -1,4 +1,4 @@
-"""Gaussians to pictures, many at once but no more than fit."""
+"""Gaussians to images, many at once but no more than fit."""
 
 import torch
 from einops import repeat
@@ -15,16 +15,16 @@ def draw(
     gaussians: Gaussians,
     views: Views,
     background: Float[Tensor, "B 3"],
-    pictures_per_call: int | None = None,
+    images_per_call: int | None = None,
 ) -> RenderOutput:
-    """Gaussians of B scenes from the cameras of `views` [B, V], at the size of its pictures.
+    """Gaussians of B scenes from the cameras of `views` [B, V], at the size of its images.
 
-    pictures_per_call: the views are drawn in turns of at most so many pictures (but at least one of
+    images_per_call: the views are drawn in turns of at most so many images (but at least one of
         each scene): the same numbers, but for rounding, in bounded memory. None draws all at once.
     """
     height, width = views.images.shape[-2:]
     num_scenes, num_views = views.cameras.shape
-    step = num_views if pictures_per_call is None else max(1, pictures_per_call // num_scenes)
+    step = num_views if images_per_call is None else max(1, images_per_call // num_scenes)
     background = repeat(background, "b c -> b v c", v=num_views)
     renders = [
         renderer(gaussians, views.cameras[:, turn], height, width, background=background[:, turn])

@@ -35,14 +35,14 @@ _NAMED_UIDS, _LONGEST_UID = 8, 60  # objects that an error names, and characters
 
 
 class LGMModule(L.LightningModule):
-    """Pictures to Gaussians to pictures to loss.
+    """Images to Gaussians to images to loss.
 
     net: images [B, V, 3, H, W], cameras and alphas to Gaussians; an `lgm.models.Network`.
     renderer: draws all target views of all scenes in one call.
     preparation: what happens to a batch on the device first; eval_preparation: the same in validation and
         test, None where that is no different.
     optimizer: makes an optimizer of the network; scheduler: makes a schedule of that optimizer.
-    eval_views_per_call: in validation and test, pictures that the renderer draws at once; None draws
+    eval_views_per_call: in validation and test, images that the renderer draws at once; None draws
         a batch in one call, as in training.
     clip_grad_norm: gradients are scaled down to this global norm; None leaves them.
     config: plain containers, stored in every checkpoint.
@@ -89,7 +89,7 @@ class LGMModule(L.LightningModule):
         return self.net(batch.input.images, batch.input.cameras, batch.input.alphas)
 
     def predict(self, batch: Batch, net: nn.Module | None = None) -> Prediction:
-        """Gaussians of a prepared batch and their pictures from its target views.
+        """Gaussians of a prepared batch and their images from its target views.
 
         net: another network than this module's own, e.g. an untrained one to compare with.
         """

@@ -13,7 +13,7 @@ HALVES = {"16-true": torch.float16, "bf16-true": torch.bfloat16}
 
 
 class HalfWeights(Precision):
-    """The network's weights in half precision, for evaluation; pictures, cameras, Gaussians, rendering and
+    """The network's weights in half precision, for evaluation; images, cameras, Gaussians, rendering and
     metrics stay float32.
 
     Lightning's own turns every tensor of a batch into halves, targets and cameras too, and what is made
@@ -34,7 +34,7 @@ class HalfWeights(Precision):
 class FSDPAutocast(FSDPPrecision):
     """Sharded weights stay float32 and the forward pass is autocast, as on a single GPU.
 
-    Lightning's own hands cameras, pictures and weights over in bf16: a camera's position then has
+    Lightning's own hands cameras, images and weights over in bf16: a camera's position then has
     three digits, and so has a Gaussian's.
     """
 

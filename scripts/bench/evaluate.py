@@ -89,7 +89,7 @@ def main() -> None:
     add = parser.add_argument
     add("--objects", type=int, default=1000)
     add("--targets", type=int, default=32, help="target views an object")
-    add("--size", type=int, default=256, help="of the pictures, in pixels")
+    add("--size", type=int, default=256, help="of the images, in pixels")
     add("--model", default="big")
     add("--precision", default="16-true" if torch.cuda.is_available() else "32-true")
     add("--batch", type=int, default=4, help="objects at a time")
@@ -154,7 +154,7 @@ def report(metrics: dict, parts: dict[str, float], whole: float) -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     run = parts.pop("whole")
     console.print(
-        f"{metrics['num_objects']} objects, {metrics['num_views']} pictures on {device}: {run:.1f} s, with "
+        f"{metrics['num_objects']} objects, {metrics['num_views']} images on {device}: {run:.1f} s, with "
         f"what comes before {whole:.1f} s"
     )
     missing = [name for name in ("lpips", "lpips_alex") if metrics[name] is None]

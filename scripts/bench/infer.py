@@ -123,10 +123,10 @@ def measure(inference: Inference, options: argparse.Namespace, folder: Path) -> 
     raw = raw.clone() if isinstance(raw, torch.Tensor) else raw  # a graph's result is overwritten
     synchronize(device)
     first_call_s = time.perf_counter() - start  # compiling and recording
-    rows["pictures to the device, rays"] = timed(inference.upload, device, options.repeats)
+    rows["images to the device, rays"] = timed(inference.upload, device, options.repeats)
     rows["network"] = timed(lambda: inference.compute(x), device, options.repeats)
     rows["activations and .ply"] = timed(lambda: inference.write(raw, context), device, options.repeats)
-    rows["four pictures to a saved .ply"] = timed(inference.all, device, options.repeats)
+    rows["four images to a saved .ply"] = timed(inference.all, device, options.repeats)
     rows["network"]["first_call_s"] = first_call_s
     if options.frames:
         rows |= measure_turntable(inference, options, folder)

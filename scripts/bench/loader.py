@@ -1,4 +1,4 @@
-"""How fast pictures come: from tars to float tensors, and how many cores a step at full speed needs.
+"""How fast images come: from tars to float tensors, and how many cores a step at full speed needs.
 
     python scripts/bench/loader.py                                    # the bundled objects, enlarged to 256²
     python scripts/bench/loader.py --path /data/shards --views 8
@@ -44,15 +44,15 @@ QUICKSTART = Path(lgm.__file__).parent / "assets" / "quickstart"
 FORMATS = {"WebP, quality 90": ("webp", 90), "WebP, lossless": ("webp", None), "PNG": ("png", None)}
 
 
-def enlarged(folder: Path, size: int, picture_format: str, quality: int | None) -> Path:
-    """Bundled objects with larger pictures; their detail stays what it was, so the bytes are few."""
+def enlarged(folder: Path, size: int, image_format: str, quality: int | None) -> Path:
+    """Bundled objects with larger images; their detail stays what it was, so the bytes are few."""
     objects = []
     for sample in islice(read_samples(QUICKSTART / "val-000000.tar"), 8):
         files = [(name, content) for name, content in sample.files.items() if not name.startswith("view_")]
-        for number, content in sample.pictures.items():
+        for number, content in sample.images.items():
             pixels = decode_rgba([content], [number], sample.uid)[0]
             pixels = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
-            files.append((view_key(number, picture_format), encode(pixels, picture_format, quality)))
+            files.append((view_key(number, image_format), encode(pixels, image_format, quality)))
         objects.append((sample.uid, files))
     folder.mkdir()
     shard = write_shard(folder / "train-000000.tar", objects)
@@ -66,7 +66,7 @@ def num_distinct_views(batch: Batch) -> int:
 
 
 def views_per_core_second(path: str | Path, options: argparse.Namespace) -> dict[str, float]:
-    """Of pictures decoded alone, of uint8 batches as loader processes make them, and of batches that are
+    """Of images decoded alone, of uint8 batches as loader processes make them, and of batches that are
     float tensors over white as well, which a GPU does for itself."""
     source = ShardSource(path, options.split)
     stream = TrainStream(source, RandomViews(4, options.views), options.batch, seed=0)
@@ -107,7 +107,7 @@ def rate(work, count: int, tries: int = 5) -> float:
 def measure_decoding(options: argparse.Namespace, console: Console) -> float:
     """Prints a table; the first row's rate of uint8 batches."""
     table = Table(title="views a second and core", title_justify="left")
-    table.add_column("pictures")
+    table.add_column("images")
     first = None
     with tempfile.TemporaryDirectory() as folder:
         sets = {options.path: options.path} if options.path else {
@@ -128,7 +128,7 @@ def measure_decoding(options: argparse.Namespace, console: Console) -> float:
 
 
 def kilobytes(path: str | Path, split: str) -> float:
-    """Of a picture, in the first shard."""
+    """Of an image, in the first shard."""
     source = ShardSource(path, split)
     views = source.load(0, 0).cameras.num_views * source.index.shards[0].samples
     return source.index.shards[0].bytes / views / 1000
@@ -185,7 +185,7 @@ def main() -> None:
     add = parser.add_argument
     add("--path", help="a data set (the bundled one)")
     add("--split", default="train")
-    add("--size", type=int, default=256, help="the bundled pictures are enlarged to this (256)")
+    add("--size", type=int, default=256, help="the bundled images are enlarged to this (256)")
     add("--batch", type=int, default=8, help="objects (8)")
     add("--views", type=int, default=8, help="views of each, four of them inputs (8)")
     add("--step-ms", type=float, nargs="+", default=[50, 100, 210, 400], help="how long steps take")

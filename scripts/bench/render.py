@@ -114,7 +114,7 @@ def measure(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: in
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    pictures = cameras.shape.numel()
+    images = cameras.shape.numel()
     runs = {"forward": forward, "forward_backward": forward_backward}
     if isinstance(renderer, CapturedRenderer):
         del runs["forward_backward"]  # it draws only
@@ -122,7 +122,7 @@ def measure(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: in
     return {
         **{f"{name}_ms": statistics.median(ms) for name, ms in times.items()},
         **{f"{name}_min_ms": min(ms) for name, ms in times.items()},
-        **{f"{name}_ms_per_image": statistics.median(ms) / pictures for name, ms in times.items()},
+        **{f"{name}_ms_per_image": statistics.median(ms) / images for name, ms in times.items()},
         "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
     }
 
@@ -140,15 +140,15 @@ def profile(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: in
 def describe(gaussians: Gaussians, cameras: Cameras, size: int) -> dict:
     """What culling leaves, with tiles of 8 × 8 pixels."""
     lists = list_splats(project(gaussians, cameras, size, size), gaussians.opacities[:, None], size, size, 8)
-    pictures = cameras.shape.numel()
-    drawn = lists.splat_ids.unique().numel() / (pictures * gaussians.num_gaussians)
-    return {"intersections_per_image": lists.splat_ids.numel() / pictures, "culled_share": 1 - drawn}
+    images = cameras.shape.numel()
+    drawn = lists.splat_ids.unique().numel() / (images * gaussians.num_gaussians)
+    return {"intersections_per_image": lists.splat_ids.numel() / images, "culled_share": 1 - drawn}
 
 
 def show(report: dict) -> None:
     scene, options = report["scene"], report["options"]
     table = Table(
-        title=f"{options['scene']}: {options['scenes']} × {options['views']} pictures of {options['size']}², "
+        title=f"{options['scene']}: {options['scenes']} × {options['views']} images of {options['size']}², "
         f"{options['gaussians']:,} Gaussians, {report['device']}",
         caption=f"{scene['intersections_per_image']:,.0f} intersections an image, "
         f"{scene['culled_share']:.0%} of the Gaussians culled; median (minimum)",

@@ -80,7 +80,7 @@ PEAK_SIZE = 8192  # of the matrices whose product is the peak; a CPU's are an ei
 
 
 def ball(cameras: Cameras, size: int) -> Views:
-    """A ball over white, shaded by its height in the picture, from cameras [B, V]."""
+    """A ball over white, shaded by its height in the image, from cameras [B, V]."""
     origins, directions = pixel_rays(cameras, size, size)
     nearest = origins - (origins * directions).sum(dim=2, keepdim=True) * directions
     alphas = (nearest.norm(dim=2, keepdim=True) < RADIUS).float()

@@ -19,7 +19,7 @@ from PIL import Image
 from data_tools import attribution
 from data_tools.meshes.load import load_mesh
 from data_tools.meshes.surfaces import UnrenderableMesh
-from data_tools.shared.decoded import UndecodablePicture, decode_picture
+from data_tools.shared.decoded import UndecodableImage, decode_image
 from data_tools.shared.shard_reader import ShardFault, read_samples
 from data_tools.stats.command import Drawing, ShardPart, choose, count_shard
 from data_tools.stats.page import page as stats_page
@@ -157,7 +157,7 @@ def open_view(folder: Path) -> None:
         for read in (_as_view, _as_depth, _as_packed):
             try:
                 read(content, path)
-            except (ValueError, UndecodablePicture) as error:
+            except (ValueError, UndecodableImage) as error:
                 _one_line(error)
                 faults.append(error)
         if len(faults) == 3:
@@ -173,7 +173,7 @@ def _as_depth(content: bytes, path: Path) -> None:
 
 
 def _as_packed(content: bytes, path: Path) -> None:
-    decode_picture(content)
+    decode_image(content)
 
 
 def open_ply(folder: Path) -> None:
@@ -358,7 +358,7 @@ def _checkpoints() -> list[dict[str, bytes]]:
 
 @cache
 def _own_images() -> list[dict[str, bytes]]:
-    from tests.own_pictures import Shoot
+    from tests.own_images import Shoot
 
     shoot = Shoot.of(([0.0] * 4, [0.0, 90.0, 180.0, 270.0]), size=(16, 16))
     plain = _temporary(lambda folder: shoot.write(folder))

@@ -16,7 +16,7 @@ SHAPE = {"down_channels": (64, 128, 128), "down_attention": (False, False, True)
 SHAPE |= {"up_channels": (128, 64), "up_attention": (True, False), "input_size": 64}
 
 
-def pictures(scenes: int, seed: int) -> tuple[torch.Tensor, Cameras]:
+def random_images(scenes: int, seed: int) -> tuple[torch.Tensor, Cameras]:
     images = torch.rand(scenes, 4, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
     cameras = Cameras.orbit([0.0] * 4, [0.0, 90.0, 180.0, 270.0])[None]
     cameras = Cameras(cameras.c2w.expand(scenes, -1, -1, -1), cameras.K_norm.expand(scenes, -1, -1, -1))
@@ -41,7 +41,7 @@ def test_fused_and_channels_last_against_plain_float32(
     fast = FastLGM(fused if dtype == torch.float32 else fused.in_half(dtype), compile=False, graph=graph)
     assert fast.net.unet.norm_out.fuse
     for scenes, seed in ((1, 0), (2, 1)):
-        batch = pictures(scenes, seed)
+        batch = random_images(scenes, seed)
         with torch.no_grad():
             raw = reference.splat_map(reference.network_input(*batch))
             expected = reference(*batch)
@@ -84,7 +84,7 @@ def train(speed: str, seed: int, steps: int = 200) -> torch.Tensor:
     for _ in range(steps):
         images = torch.rand(2, 4, 3, 8, 8, generator=drawn).cuda().repeat_interleave(8, -1)
         images = images.repeat_interleave(8, -2)
-        cameras = pictures(2, 0)[1]
+        cameras = random_images(2, 0)[1]
         with torch.autocast("cuda", torch.bfloat16):
             raw = net.splat_map(net.network_input(images, cameras))
         wanted = images[..., ::2, ::2]
@@ -108,12 +108,12 @@ def test_two_hundred_steps_differ_by_less_than_two_seeds():
 @pytest.mark.parametrize("kernels", ["plain", "auto"])
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_graph_replays_on_new_pictures_and_other_shapes(dtype, compile, kernels, any_shape):
+def test_a_graph_replays_on_new_images_and_other_shapes(dtype, compile, kernels, any_shape):
     reference = make_net(**SHAPE).cuda()
     fast = FastLGM(make_net(**SHAPE, kernels=kernels).cuda().in_half(dtype), compile=compile, graph=True)
     kept = []
     for scenes, seed in ((1, 0), (1, 1), (2, 2), (1, 3)):
-        batch = pictures(scenes, seed)
+        batch = random_images(scenes, seed)
         with torch.no_grad():
             expected = reference(*batch).means
         gaussians = fast(*batch)

@@ -15,10 +15,10 @@ pytestmark = [
 def operands(num_scenes, size, of_inputs):
     ticks = (torch.arange(128, device="cuda") + 0.5) / 128 - 0.5
     images = torch.ones(num_scenes, 4, 3, 128, 128, device="cuda")
-    for index, picture in enumerate(images.flatten(0, 1)):
+    for index, image in enumerate(images.flatten(0, 1)):
         shift = 0.05 * (index % 5)
         inside = (ticks[None] - shift) ** 2 + (ticks[:, None] + shift / 2) ** 2 < (0.15 + shift / 2) ** 2
-        picture[:, inside] = 0.5
+        image[:, inside] = 0.5
     cameras, above = Cameras.orbit([0.0] * 4, [0.0, 90, 180, 270]), Cameras.orbit([90.0, -90], [0.0, 0])
     cameras, above = (
         Cameras(*(v.cuda()[None].expand(num_scenes, -1, -1, -1) for v in (c.c2w, c.K_norm)))

@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 # Not cut at tiles, and alpha capped at 0.999 instead of 0.99.
-PICTURE, DEPTH, GRADIENT = 2e-2, 4e-2, 3e-2
+IMAGE, DEPTH, GRADIENT = 2e-2, 4e-2, 3e-2
 SCENES = {
     "one Gaussian": (_random_scene(1, 1, 0.1, (0.5, 0.9)), _orbit(1, 1), 24, 24),
     "several scenes and views, not square": (
@@ -46,13 +46,13 @@ SCENES = {
         24,
         24,
     ),
-    "nothing in the picture": (_random_scene(1, 20, 0.01, (0.0, 1 / 300)), _orbit(1, 2), 16, 16),
+    "nothing in the image": (_random_scene(1, 20, 0.01, (0.0, 1 / 300)), _orbit(1, 2), 16, 16),
 }
 
 
-def _assert_pictures_agree(ours, expected):
+def _assert_images_agree(ours, expected):
     """Where a tile of the torch renderer cuts several Gaussians, a pixel may be off by twice as much."""
-    for output, tolerance in (("images", PICTURE), ("alphas", PICTURE), ("depths", DEPTH)):
+    for output, tolerance in (("images", IMAGE), ("alphas", IMAGE), ("depths", DEPTH)):
         error = (getattr(ours, output) - getattr(expected, output)).abs()
         assert error.max() <= 2 * tolerance, output
         assert (error > tolerance).float().mean() <= 1e-3, output
@@ -74,8 +74,8 @@ def test_published_rasterizer(kind):
     renderer = GsplatRenderer()
     render = renderer(Gaussians.from_packed(packed), cameras.to("cuda"), height, width, golden["background"])
     for ours, name, tolerance in (
-        (render.images, "image", PICTURE),
-        (render.alphas, "alpha", PICTURE),
+        (render.images, "image", IMAGE),
+        (render.alphas, "alpha", IMAGE),
         (render.depths, "depth", DEPTH),
     ):
         assert (ours - golden[name]).abs().max() <= tolerance, name
@@ -95,7 +95,7 @@ def test_torch_renderer(name):
         leaves.append((packed.clone().requires_grad_(), background.clone().requires_grad_()))
         renders.append(renderer(Gaussians.from_packed(leaves[-1][0]), cameras, height, width, leaves[-1][1]))
     ours, expected = renders
-    _assert_pictures_agree(ours, expected)
+    _assert_images_agree(ours, expected)
     for output in ("images", "alphas", "depths"):
         weights = torch.randn(getattr(ours, output).shape, generator=torch.Generator().manual_seed(1)).cuda()
         grads = []
@@ -103,19 +103,19 @@ def test_torch_renderer(name):
             total = (getattr(render, output) * weights).sum()
             inputs = leaf if output == "images" else leaf[:1]
             grads.append(torch.autograd.grad(total, inputs, retain_graph=True))
-        if name != "nothing in the picture":
+        if name != "nothing in the image":
             _assert_gradients_agree(grads[0][0], grads[1][0], packed)
         else:
             assert not grads[0][0].any()
         if output == "images":
-            torch.testing.assert_close(grads[0][1], grads[1][1], atol=PICTURE * height * width, rtol=0.01)
+            torch.testing.assert_close(grads[0][1], grads[1][1], atol=IMAGE * height * width, rtol=0.01)
 
 
 def test_opaque_gaussians_past_the_cap():
-    """Pictures alone: where the caps differ, so do the gradients."""
+    """Images alone: where the caps differ, so do the gradients."""
     scene, cameras = _random_scene(1, 300, 0.12, (0.98, 1.0)), _orbit(1, 2)
     scene, cameras = scene.to("cuda", torch.float32), cameras.to("cuda", torch.float32)
-    _assert_pictures_agree(
+    _assert_images_agree(
         GsplatRenderer()(scene, cameras, 24, 24, (0.0, 0.0, 0.0)),
         TorchRenderer()(scene, cameras, 24, 24, (0.0, 0.0, 0.0)),
     )
@@ -143,12 +143,12 @@ def test_auto_goes_by_the_gaussians_device():
     scene, cameras = scene.to(torch.float32), cameras.to(torch.float32)
     renderer = make_renderer()
     on_cpu, on_gpu = (renderer(scene.to(d), cameras.to(d), 16, 16) for d in ("cpu", "cuda"))
-    assert (on_gpu.images.cpu() - on_cpu.images).abs().max() <= PICTURE
+    assert (on_gpu.images.cpu() - on_cpu.images).abs().max() <= IMAGE
     assert not isinstance(choice.fastest("cuda"), TorchRenderer)
     assert isinstance(choice.fastest("cpu"), TorchRenderer)
 
 
-def test_sixty_four_pictures_fit_in_little_memory():
+def test_sixty_four_images_fit_in_little_memory():
     scene, cameras = _random_scene(8, 65_536, 0.004, (0.0, 0.9)), _orbit(8, 8)
     packed = scene.packed().to("cuda", torch.float32).requires_grad_()
     torch.cuda.reset_peak_memory_stats()

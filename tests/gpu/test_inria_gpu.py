@@ -38,6 +38,6 @@ def test_torch_renderer(name, monkeypatch):
     ours = drawn(InriaRenderer(), packed, cameras, height, width, "cuda")
     monkeypatch.setattr(projection, "_bend", published_bend)
     expected = drawn(TorchRenderer(), packed, cameras, height, width, "cuda")
-    # Of 200,000, our own float32 and float64 pictures differ in twice as many pixels as `assert_same`
+    # Of 200,000, our own float32 and float64 images differ in twice as many pixels as `assert_same`
     # allows: light falls through so many that some always lie on a threshold.
     assert_same(ours, expected, rounded=1e-3 if name == "two hundred thousand" else 1e-4)

@@ -48,10 +48,10 @@ def test_from_a_pinned_batch_to_a_loss(no_waiting):
     gaussians = net(prepared.input.images, prepared.input.cameras)
     target = prepared.target
     target.cameras.intrinsics(32, 32), target.cameras.w2c
-    picture = target.images * gaussians.colors.mean()
-    render = RenderOutput(picture, target.alphas, target.alphas)
+    image = target.images * gaussians.colors.mean()
+    render = RenderOutput(image, target.alphas, target.alphas)
     total, _ = loss(Prediction(prepared, gaussians, render), 0)
     total.backward()
-    late = Late(psnr(picture, target.images).mean())
+    late = Late(psnr(image, target.images).mean())
     torch.cuda.set_sync_debug_mode("default")
     assert np.isfinite(late.read())

@@ -26,9 +26,9 @@ def _scene(num, scale, seed=0):
 def _render(packed, cameras, device, weights):
     leaf = packed.to(device, copy=True).requires_grad_()
     render = TorchRenderer()(Gaussians.from_packed(leaf), cameras.to(device), 80, 64)
-    picture = torch.cat([render.images, render.depths, render.alphas], dim=2)
-    (picture * weights.to(picture)).sum().backward()
-    return picture.detach().cpu(), leaf.grad.cpu()
+    image = torch.cat([render.images, render.depths, render.alphas], dim=2)
+    (image * weights.to(image)).sum().backward()
+    return image.detach().cpu(), leaf.grad.cpu()
 
 
 def _assert_agree(gpu, cpu):

@@ -48,10 +48,10 @@ def test_it_measures_every_step(tmp_path, monkeypatch, capsys):
     assert all(name.split(",")[0] in printed for name in steps)
     assert {name: step["min_ms"] for name, step in steps.items()} == pytest.approx(
         {
-            "pictures to the device, rays": TICK,
+            "images to the device, rays": TICK,
             "network": 40 + TICK,
             "activations and .ply": 20 + TICK,
-            "four pictures to a saved .ply": 60 + TICK,
+            "four images to a saved .ply": 60 + TICK,
             "turntable, drawn": TICK,
             "turntable, drawn and encoded, .mp4": TICK,
             "turntable, drawn and encoded, .mp4 and .gif": TICK,

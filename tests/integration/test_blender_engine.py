@@ -71,7 +71,7 @@ def inside_of_both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def test_both_engines_draw_the_same(engines, tmp_path, lighting):
     path = asymmetric(tmp_path)
     for ours, other in zip(*draw(engines, path, 10, lighting=lighting, geometry=True), strict=True):
-        a, b = ours.picture, other.picture
+        a, b = ours.image, other.image
         # Of alpha itself: an edge that halves a row of pixels is no matter of luck then.
         smaller, larger = np.minimum(a, b)[..., 3].sum(), np.maximum(a, b)[..., 3].sum()
         assert smaller / larger > 0.99
@@ -94,7 +94,7 @@ def test_albedo_is_the_base_colour_in_both(engines, tmp_path):
         assert ours.depth is None and both.sum() > 1000
         assert (np.abs(a[..., :3].astype(int) - b[..., :3])[both].max(axis=-1) > 6).mean() < 0.03  # at edges
         for view in (ours, other):
-            assert np.abs(view.albedo[..., 3].astype(int) - view.picture[..., 3]).mean() < 0.2
+            assert np.abs(view.albedo[..., 3].astype(int) - view.image[..., 3]).mean() < 0.2
             colors = view.albedo[both][:, :3].astype(int)
             nearest = [np.abs(colors - rgb).max(axis=-1) for rgb in COLORS]
             assert (np.min(nearest, axis=0) <= 2).mean() > 0.95
@@ -127,7 +127,7 @@ def test_an_environment_image_lights_each_side_as_its_integral_says(engines, tmp
     engine = made("blender", samples=64, hdri=str(write_hdr(tmp_path / "a.hdr", radiance)), hdri_strength=0.5)
     try:
         plan = make_plan(resolution=32, num_views=6)
-        pictures = list(engine.render(tmp_path / "a.stl", plan)[0])
+        images = list(engine.render(tmp_path / "a.stl", plan)[0])
     finally:
         engine.close()
     latitude = (0.5 - (np.arange(32) + 0.5) / 32)[:, None] * np.pi
@@ -138,10 +138,10 @@ def test_an_environment_image_lights_each_side_as_its_integral_says(engines, tmp
     ), axis=-1)  # fmt: skip
     weights = np.cos(latitude) * (np.pi / 32) ** 2
     # The middle of the canonical views: front, right, back, left.
-    for picture, normal in zip(pictures, [(0, 0, 1), (1, 0, 0), (0, 0, -1), (-1, 0, 0)], strict=False):
+    for image, normal in zip(images, [(0, 0, 1), (1, 0, 0), (0, 0, -1), (-1, 0, 0)], strict=False):
         cosine = np.maximum(directions @ np.array(normal), 0) * weights
         expected = 0.6 * 0.5 * np.einsum("hw,hwc->c", cosine, radiance) / np.pi
-        found = linear(picture[10:22, 10:22, :3] / 255).mean(axis=(0, 1))
+        found = linear(image[10:22, 10:22, :3] / 255).mean(axis=(0, 1))
         np.testing.assert_allclose(found, expected, rtol=0.08, atol=0.01)
 
 
@@ -174,13 +174,13 @@ def test_depths_are_those_of_the_object(engines, tmp_path):
 
 
 def textured(folder: Path, alpha: int) -> Path:
-    """A picture of four colours, one of them with this alpha, twice across and once upwards; its faces are
+    """An image of four colours, one of them with this alpha, twice across and once upwards; its faces are
     wound the other way round than its normals say."""
     pixels = np.zeros((64, 64, 4), dtype=np.uint8)
     pixels[:32, :32], pixels[:32, 32:] = (200, 40, 30, 255), (30, 180, 60, 255)
     pixels[32:, :32], pixels[32:, 32:] = (40, 60, 220, alpha), (230, 210, 90, 255)
-    Image.fromarray(pixels).save(folder / "picture.png")
-    (folder / "a.mtl").write_text("newmtl p\nmap_Kd picture.png\n")
+    Image.fromarray(pixels).save(folder / "image.png")
+    (folder / "a.mtl").write_text("newmtl p\nmap_Kd image.png\n")
     (folder / "a.obj").write_text(
         "mtllib a.mtl\nv -1 -1 0\nv 1 -1 0\nv 1 1 0\nv -1 1 0\nvn 0 0 1\nvt 0 0\nvt 2 0\nvt 2 1\nvt 0 1\n"
         "usemtl p\nf 4/4/1 3/3/1 2/2/1 1/1/1\n"
@@ -196,7 +196,7 @@ def test_textures_and_their_alpha(engines, tmp_path, alpha, expected):
         assert both.sum() > 1000
         difference = np.abs(ours[..., :3].astype(int) - other[..., :3])[both]
         assert np.median(difference) < 6 and np.percentile(difference, 95) < 14
-        row, column = 60, 25 if view == 0 else 70  # in the lower left quarter of the picture
+        row, column = 60, 25 if view == 0 else 70  # in the lower left quarter of the image
         assert abs(int(ours[row, column, 3]) - expected) <= 30
         assert np.abs(ours[..., 3].astype(int) - other[..., 3]).mean() < 3
 
@@ -273,7 +273,7 @@ def cabinet(folder: Path, triangles: str) -> Path:
 @pytest.mark.parametrize("triangles", ["same", "turned", "other"])
 def test_faces_that_are_there_twice_are_as_bright_as_in_opengl(engines, tmp_path, triangles):
     for ours, other in zip(*draw(engines, cabinet(tmp_path, triangles), 6, geometry=True), strict=True):
-        a, b = ours.picture, other.picture
+        a, b = ours.image, other.image
         both = inside_of_both(a, b)
         difference = np.abs(a[..., :3].astype(int) - b[..., :3]).max(axis=-1)[both]
         assert both.sum() > 1000 and np.median(difference) < 12 and (difference > 40).mean() < 0.02

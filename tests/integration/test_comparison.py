@@ -89,7 +89,7 @@ def test_table_and_page_carry_the_protocol_and_both_names(tmp_path):
         ),
         ({"objects": 17}, "b/.* was not measured on 3 of the 20 objects of a/.*, e.g. 'object-17'"),
         ({"first_view": 3}, "on other views of the same objects"),
-        ({"white": 11.0}, "other pictures of the same names, e.g. of object 'object-00'"),
+        ({"white": 11.0}, "other images of the same names, e.g. of object 'object-00'"),
     ],
 )
 def test_what_does_not_compare_is_refused(tmp_path, other, match):
@@ -118,14 +118,14 @@ def test_folders_that_are_none(tmp_path, monkeypatch, capsys):
 
 
 def test_where_nothing_was_measured_the_comparison_says_so(tmp_path):
-    """Four pictures and no others, say; not that the evaluation is old."""
+    """Four images and no others, say; not that the evaluation is old."""
     first, other = (write_evaluation(tmp_path / name) for name in ("a", "b"))
     write_nothing_measured(other, Protocol(ALIKE), ["cup"])
     summaries = [json.loads((folder / "metrics.json").read_text()) for folder in (first, other)]
     assert summaries[1]["protocol_content"] == summaries[0]["protocol_content"]
     assert summaries[1]["confidence"].keys() == summaries[0]["confidence"].keys()
     assert not (other / "per_view.csv").exists()  # those of before
-    with pytest.raises(ValueError, match=r"b: nothing was measured \(every picture .* is an input") as error:
+    with pytest.raises(ValueError, match=r"b: nothing was measured \(every image .* is an input") as error:
         compare_folders([first, other])
     assert "\n" not in str(error.value)
 

@@ -21,11 +21,11 @@ def run(tmp_path):
     return folder
 
 
-def test_a_run_becomes_a_picture_and_a_short_table(run, tmp_path):
+def test_a_run_becomes_a_image_and_a_short_table(run, tmp_path):
     done = run_script("scripts/curves.py", run, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    with Image.open(tmp_path / "out" / "curves.png") as picture:
-        assert picture.size[0] == 1200 and picture.convert("L").getextrema()[0] < 100
+    with Image.open(tmp_path / "out" / "curves.png") as image:
+        assert image.size[0] == 1200 and image.convert("L").getextrema()[0] < 100
     with (tmp_path / "out" / "mine.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 100 and set(rows[0]) == {"step", "train/psnr", "train/loss/rgb", "val/psnr"}

@@ -1,4 +1,4 @@
-"""Mesh to picture: conventions in numbers, materials, and runs that are cut off or meet bad files."""
+"""Mesh to image: conventions in numbers, materials, and runs that are cut off or meet bad files."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def markers(tmp_path_factory) -> Path:
     return path
 
 
-def find_color(picture: np.ndarray, name: str) -> np.ndarray:
+def find_color(image: np.ndarray, name: str) -> np.ndarray:
     """Centres (x, y) in pixels of what has this colour, or an empty array."""
     channel = list(MARKERS).index(name)
     others = [c for c in range(3) if c != channel]
-    mask = (picture[..., channel] > 60) & (picture[..., others].max(-1) < 30) & (picture[..., 3] > 128)
+    mask = (image[..., channel] > 60) & (image[..., others].max(-1) < 30) & (image[..., 3] > 128)
     rows, columns = np.nonzero(mask)
     return np.array([columns.mean() + 0.5, rows.mean() + 0.5]) if len(rows) > 3 else np.array([])
 
@@ -110,7 +110,7 @@ def test_points_land_where_the_cameras_say(engine, markers):
     cameras = Cameras.from_fov(torch.tensor(plan.c2w), plan.fov_y_deg)
     K, w2c = cameras.intrinsics(RESOLUTION, RESOLUTION), cameras.w2c
     compared = 0
-    for view, picture in enumerate(draw(engine, markers, 24)):
+    for view, image in enumerate(draw(engine, markers, 24)):
         ends = {s: [np.array(axis) * 0.56 * s for axis in MARKERS.values()] for s in (1, -1)}
         points = torch.tensor(np.array(ends[1] + ends[-1]))
         in_camera = points @ w2c[view, :3, :3].T + w2c[view, :3, 3]
@@ -120,7 +120,7 @@ def test_points_land_where_the_cameras_say(engine, markers):
             distance = np.linalg.norm(pixels - pixels[number], axis=1)
             if np.sort(distance)[1] < 14:
                 continue  # another marker may cover this one
-            found = find_color(picture, name)
+            found = find_color(image, name)
             assert np.linalg.norm(found - pixels[number]) < 1.0, (view, name)
             compared += 1
     assert compared > 50
@@ -135,28 +135,28 @@ def test_z_up_files_stand_upright(engine, markers):
 def test_sphere_is_never_cut_off_and_box_cube_is(engine, tmp_path):
     trimesh.creation.box().export(tmp_path / "a.stl")
     border = [np.s_[0, :, 3], np.s_[-1, :, 3], np.s_[:, 0, 3], np.s_[:, -1, 3]]
-    for picture in draw(engine, tmp_path / "a.stl", 12):
-        assert all(picture[edge].max() == 0 for edge in border) and picture[..., 3].max() == 255
-    picture = draw(engine, tmp_path / "a.stl", normalize="box")[0]
-    assert picture[0, :, 3].max() == 255
+    for image in draw(engine, tmp_path / "a.stl", 12):
+        assert all(image[edge].max() == 0 for edge in border) and image[..., 3].max() == 255
+    image = draw(engine, tmp_path / "a.stl", normalize="box")[0]
+    assert image[0, :, 3].max() == 255
 
 
 def test_no_side_is_black_and_white_is_not_burnt_out(engine, tmp_path):
     ball = trimesh.creation.icosphere(subdivisions=3)
     ball.visual.vertex_colors = [255, 255, 255, 255]
     ball.export(tmp_path / "ball.ply")
-    for picture in draw(engine, tmp_path / "ball.ply", 12):
-        inside = picture[picture[..., 3] == 255][:, :3]
+    for image in draw(engine, tmp_path / "ball.ply", 12):
+        inside = image[image[..., 3] == 255][:, :3]
         assert inside.min() > 130
         assert (inside == 255).mean() < 0.02
 
 
 def textured_quads(folder: Path, alpha: int = 255) -> Path:
-    """Left half: a picture, red above and green below; right half: a plain blue material."""
+    """Left half: an image, red above and green below; right half: a plain blue material."""
     pixels = np.zeros((64, 64, 4), dtype=np.uint8)
     pixels[:32], pixels[32:] = (255, 0, 0, 255), (0, 255, 0, alpha)
-    Image.fromarray(pixels).save(folder / "picture.png")
-    (folder / "a.mtl").write_text("newmtl p\nKd 0 0 0\nmap_Kd picture.png\nnewmtl b\nKd 0 0 1\n")
+    Image.fromarray(pixels).save(folder / "image.png")
+    (folder / "a.mtl").write_text("newmtl p\nKd 0 0 0\nmap_Kd image.png\nnewmtl b\nKd 0 0 1\n")
     (folder / "a.obj").write_text(
         "mtllib a.mtl\nv -1 -1 0\nv 0 -1 0\nv 0 1 0\nv -1 1 0\nv 1 -1 0\nv 1 1 0\n"
         "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nusemtl p\nf 1/1 2/2 3/3 4/4\nusemtl b\nf 3 6 5 2\n"
@@ -166,12 +166,12 @@ def textured_quads(folder: Path, alpha: int = 255) -> Path:
 
 def test_textures_and_several_materials_from_both_sides(engine, tmp_path):
     front, _, back, _ = draw(engine, textured_quads(tmp_path))
-    for picture, left, right in ((front, 45, 83), (back, 83, 45)):
-        assert picture[45, left, :3].argmax() == 0 and picture[45, left, 1] < 20
-        assert picture[83, left, :3].argmax() == 1 and picture[83, left, 0] < 20
+    for image, left, right in ((front, 45, 83), (back, 83, 45)):
+        assert image[45, left, :3].argmax() == 0 and image[45, left, 1] < 20
+        assert image[83, left, :3].argmax() == 1 and image[83, left, 0] < 20
         # The blue face is wound the other way round: it must be drawn, and lit, all the same.
-        assert picture[45, right, :3].argmax() == 2 and picture[45, right, 2] > 150
-        assert (picture[[45, 83], :, 3].max(axis=1) == 255).all()
+        assert image[45, right, :3].argmax() == 2 and image[45, right, 2] > 150
+        assert (image[[45, 83], :, 3].max(axis=1) == 255).all()
 
 
 def test_alpha_cuts_out_or_blends(engine, tmp_path):
@@ -198,11 +198,11 @@ def test_gltf_colours_are_linear_and_emission_glows(engine, tmp_path):
 
 
 def test_outline_is_smooth_and_keeps_its_colour(engine, markers):
-    picture = draw(engine, markers)[0]
-    edge = (picture[..., 3] > 30) & (picture[..., 3] < 220) & (picture[..., 1] > 60)
-    edge &= picture[..., [0, 2]].max(-1) < 30
+    image = draw(engine, markers)[0]
+    edge = (image[..., 3] > 30) & (image[..., 3] < 220) & (image[..., 1] > 60)
+    edge &= image[..., [0, 2]].max(-1) < 30
     assert edge.sum() > 4
-    assert picture[edge][:, 1].min() > 100, "black from the background got into the green outline"
+    assert image[edge][:, 1].min() > 100, "black from the background got into the green outline"
 
 
 def run(tmp_path: Path, *options: str) -> int:
@@ -258,7 +258,7 @@ def test_run_reports_bad_meshes_resumes_and_refuses_other_settings(engine, tmp_p
 
 
 def test_nothing_lies_outside_the_rectangle_that_is_averaged(engine, tmp_path, monkeypatch):
-    """The same pictures as without it, for objects of any shape, one after another."""
+    """The same images as without it, for objects of any shape, one after another."""
     meshes = []
     for number, size in enumerate(([1, 1, 1], [0.01, 1, 0.02], [1, 0.001, 1], [0.3, 1, 0.1])):
         mesh = trimesh.creation.icosphere(2) if number == 0 else trimesh.creation.box(size)

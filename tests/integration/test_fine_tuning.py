@@ -74,7 +74,7 @@ def test_fine_tuning_to_four_times_as_many_gaussians_at_twice_the_resolution(dat
 
 
 def test_fine_tuning_a_network_with_one_level_more(trained, dataset, tmp_path, caplog):
-    """A splat map of twice the resolution from pictures of the same size."""
+    """A splat map of twice the resolution from images of the same size."""
     more = ["model.net.up_channels=[32,32,32]", "model.net.up_attention=[true,false,false]"]
     start = f"init_from={trained / 'checkpoints' / 'last.ckpt'}"
     with pytest.raises(ValueError, match="does not fit this model"):

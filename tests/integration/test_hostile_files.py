@@ -12,7 +12,7 @@ from data_tools.stats import command as stats
 from data_tools.verify import command as verify
 from tests.datasets import sample_files, write_index, write_shard
 from tests.integration.running import MICRO, SHORT, run_script
-from tests.own_pictures import Shoot
+from tests.own_images import Shoot
 
 
 def one_line(result, *said: str) -> str:

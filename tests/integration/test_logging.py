@@ -82,7 +82,7 @@ def test_the_part_that_is_slow_shows_it(dataset, tmp_path, monkeypatch, part):
     seconds = {name: perf[f"{name}_s"] for name in PARTS}
     expected = dict.fromkeys(PARTS, 0.0) | {part: 2 * DELAY}
     if part == "render":
-        expected["other"] = DELAY  # the picture's
+        expected["other"] = DELAY  # the image's
     assert seconds == pytest.approx(expected, abs=1e-6)
     # A step is its parts.
     assert sum(seconds.values()) == pytest.approx(1 / perf["steps_per_s"])
@@ -90,7 +90,7 @@ def test_the_part_that_is_slow_shows_it(dataset, tmp_path, monkeypatch, part):
 
 
 @needs_loggers
-def test_all_loggers_get_curves_pictures_and_configuration(dataset, tmp_path):
+def test_all_loggers_get_curves_images_and_configuration(dataset, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     options = ["logger=[tensorboard,wandb_offline]", "callbacks.images.train_every_n_steps=2"]
@@ -111,8 +111,8 @@ def test_all_loggers_get_curves_pictures_and_configuration(dataset, tmp_path):
     run_id = (tmp_path / "wandb_id").read_text().strip()
     runs = [path.name for path in (tmp_path / "wandb").glob("offline-run-*")]
     assert len(runs) == 2 and all(name.endswith(f"-{run_id}") for name in runs)
-    pictures = [path.name for path in (tmp_path / "wandb").glob("offline-run-*/files/media/images/*/*.png")]
-    assert len(pictures) == 3 + 3
+    images = [path.name for path in (tmp_path / "wandb").glob("offline-run-*/files/media/images/*/*.png")]
+    assert len(images) == 3 + 3
 
 
 @needs_loggers

@@ -30,11 +30,11 @@ def evaluation(tmp_path) -> Path:
         writer.writerow(["uid", "num_views", "psnr", "alpha_iou"])
         writer.writerows([uid, 2, psnr, 0.9] for uid, psnr in VALUES.items())
     for uid, psnr in VALUES.items():
-        pictures = object_dir(folder, uid)
-        pictures.mkdir(parents=True)
+        images = object_dir(folder, uid)
+        images.mkdir(parents=True)
         names = [*(f"input_{i}" for i in range(4)), "view_004_target", "view_004_prediction"]
         for name in [*names, "view_009_target", "view_009_prediction"]:
-            Image.new("RGB", (SIZE, SIZE), (int(psnr * 8), 0, 0)).save(pictures / f"{name}.png")
+            Image.new("RGB", (SIZE, SIZE), (int(psnr * 8), 0, 0)).save(images / f"{name}.png")
     band = {"psnr": 23.0, "ssim": 0.9, "alpha_iou": 0.95, "psnr_confidence": [22.0, 24.0], "num_views": 3}
     summary = {
         "psnr": 22.25, "ssim": 0.876, "lpips": None, "alpha_iou": 0.9, "num_objects": 3, "num_views": 6,
@@ -70,7 +70,7 @@ def reds(path: Path) -> list[int]:
 def test_numbers_with_their_protocol_and_the_worst_and_best_objects(main, evaluation, tmp_path, capsys):
     assert main([str(evaluation), "--out", str(tmp_path / "card"), "--count", "2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "`canonical4` (0123456789ab), 3 objects, 6 pictures of 40²; in brackets 95% intervals over objects:",
+        "`canonical4` (0123456789ab), 3 objects, 6 images of 40²; in brackets 95% intervals over objects:",
         "",
         "| | PSNR, dB | SSIM | alpha IoU |",
         "|---|---|---|---|",
@@ -97,7 +97,7 @@ def test_what_is_missing_is_one_line(main, evaluation, tmp_path, capsys):
         path.unlink()
     assert main([str(evaluation), "--out", str(tmp_path / "card")]) == 2
     said = capsys.readouterr().err
-    assert "no pictures of lamp; evaluate with callbacks.report.max_objects=3" in said
+    assert "no images of lamp; evaluate with callbacks.report.max_objects=3" in said
     (evaluation / "metrics.json").unlink()
     assert main([str(evaluation)]) == 2
     assert "metrics.json" in (more := capsys.readouterr().err)

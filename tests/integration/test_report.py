@@ -112,21 +112,21 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 class Page(HTMLParser):
-    """Fails on tags that are not closed in order; collects the text, the links and the pictures."""
+    """Fails on tags that are not closed in order; collects the text, the links and the images."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.text = ""
         self.links: list[str] = []
-        self.pictures: list[str] = []
+        self.images: list[str] = []
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
         if tag in ("meta", "img", "br"):
-            self.pictures += [values["src"]] if tag == "img" else []
+            self.images += [values["src"]] if tag == "img" else []
             return
         self.links += [values["href"]] if tag == "a" else []
         self.open.append(tag)
@@ -221,9 +221,9 @@ def test_report_is_one_valid_page_that_fetches_nothing(evaluated):
     assert "20.00" in page.text
     assert "<b>&" not in text and "http" not in text and "<script" not in text
     # Each object: four inputs, and for each of six views target, prediction, alpha, nearest input.
-    assert len(page.pictures) == 3 * (4 + 6 * 4)
-    for picture in page.pictures:
-        kind, data = picture.split(",")
+    assert len(page.images) == 3 * (4 + 6 * 4)
+    for image in page.images:
+        kind, data = image.split(",")
         assert kind == "data:image/jpeg;base64" and base64.b64decode(data)[:2] == b"\xff\xd8"
     files = [link for link in page.links if not link.startswith("#")]
     assert files and all((run_dir / unquote(link)).is_file() for link in files)
@@ -231,7 +231,7 @@ def test_report_is_one_valid_page_that_fetches_nothing(evaluated):
     assert len(anchors) == 3 and all(f'id="{anchor}"' in text for anchor in anchors)
 
 
-def test_export_stands_beside_the_pictures(evaluated):
+def test_export_stands_beside_the_images(evaluated):
     run_dir, _ = evaluated
     names = {path.name for path in (run_dir / "objects" / "three").iterdir()}
     assert {"gaussians.ply", "input_0.png", "view_004_target.png", "view_004_prediction.png"} <= names
@@ -244,7 +244,7 @@ def test_report_shows_no_more_than_asked(tmp_path):
     )
     page = Page((tmp_path / "report.html").read_text())
     assert "Below: 2 of 3 objects" in page.text
-    assert len(page.pictures) == 2 * (4 + 4)
+    assert len(page.images) == 2 * (4 + 4)
     assert "no untrained network was given" in page.text
 
 
@@ -254,14 +254,14 @@ def test_an_object_without_other_views_than_its_inputs_is_on_no_page(tmp_path):
     callbacks = [Measure(Protocol({"name": "p"})), Report(), InputSheet()]
     run_test(tmp_path, callbacks, [batch, ("a", "b")])
     page = Page((tmp_path / "report.html").read_text())
-    assert "alone" not in page.text and len(page.pictures) == 2 * (4 + 6 * 4)
+    assert "alone" not in page.text and len(page.images) == 2 * (4 + 6 * 4)
     assert [path.parent.name for path in tmp_path.glob("objects/*/inputs.png")] == ["alone"]
 
 
 def test_a_report_of_numbers_alone(tmp_path):
     run_test(tmp_path, [Measure(Protocol({"name": "p"})), Report(max_objects=0)], [("a", "b")])
     page = Page((tmp_path / "report.html").read_text())
-    assert not page.pictures and "Below: 0 of 2 objects" in page.text
+    assert not page.images and "Below: 0 of 2 objects" in page.text
     with pytest.raises(ValueError, match="max_objects=-1 must be at least 0"):
         Report(max_objects=-1)
 

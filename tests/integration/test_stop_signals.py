@@ -142,7 +142,7 @@ def waits_in(place, name, reached, at_call=1):
     ("place", "name", "options"),
     [
         pytest.param(train_room, "build_module", [], marks=pytest.mark.slow, id="building"),
-        pytest.param(decoded, "picture_size", ["data/cache=memory"], id="a cache fills"),
+        pytest.param(decoded, "image_size", ["data/cache=memory"], id="a cache fills"),
         pytest.param(
             LGMModule,
             "validation_step",

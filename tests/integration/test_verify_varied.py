@@ -92,8 +92,8 @@ def test_no_false_fault_and_mistakes_caught(tmp_path):
         alphas = drawn(engine, plan, make(), tmp_path / "a.ply")
         assert judge(find_outlines(alphas), plan.c2w, plan.fov_y_deg).faults == (), name
         for mistake, corrupt in MISTAKES.items():
-            pictures, c2w, fov_y_deg = corrupt(alphas, plan.c2w, plan.fov_y_deg)
-            if not judge(find_outlines(pictures), c2w, fov_y_deg).faults:
+            images, c2w, fov_y_deg = corrupt(alphas, plan.c2w, plan.fov_y_deg)
+            if not judge(find_outlines(images), c2w, fov_y_deg).faults:
                 missed.append((name, mistake))
     engine.close()
     assert set(missed) <= TOO_COARSE
@@ -134,6 +134,6 @@ def test_a_sheet_that_vanishes_from_the_side_is_no_fault_and_mistakes_are_caught
         for mistake in ("flipped y", "OpenGL axes", "field of view + 20 %", "views exchanged"):
             if num_views < 20:
                 continue
-            pictures, c2w, fov_y_deg = MISTAKES[mistake](alphas, plan.c2w, plan.fov_y_deg)
-            assert judge(find_outlines(pictures), c2w, fov_y_deg).faults, (name, mistake)
+            images, c2w, fov_y_deg = MISTAKES[mistake](alphas, plan.c2w, plan.fov_y_deg)
+            assert judge(find_outlines(images), c2w, fov_y_deg).faults, (name, mistake)
     engine.close()

@@ -32,7 +32,7 @@ def theirs(net: str, ours: LPIPS) -> torch.nn.Module:
     reason="without AVX2 torch.randn rounds the weights of the golden file's recipe otherwise",
 )
 def test_golden(golden, perceptual, place):
-    """The file's gradient is of the second picture; here either place is as good."""
+    """The file's gradient is of the second image; here either place is as good."""
     tensors, _ = golden("lpips_vgg")
     images, other = ((tensors["b"] + 1) / 2).requires_grad_(), (tensors["a"] + 1) / 2
     expected = tensors["grad_b"] * 2  # of images in -1..1

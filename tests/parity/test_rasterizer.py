@@ -35,7 +35,7 @@ def _without_radial_part(grad, packed):
     return grad
 
 
-def _assert_pictures_agree(ours, theirs, tolerance):
+def _assert_images_agree(ours, theirs, tolerance):
     """Within the tolerance, but for 1 pixel in 10,000 on the other side of a threshold."""
     error = (ours - theirs).abs().amax(dim=2)
     assert error.max() <= 1e-2
@@ -43,15 +43,15 @@ def _assert_pictures_agree(ours, theirs, tolerance):
 
 
 def assert_published(renderer, kind, device="cpu"):
-    """Pictures and gradients of one golden file, at the tolerances of renderers that cut at its tiles."""
+    """Images and gradients of one golden file, at the tolerances of renderers that cut at its tiles."""
     golden, cameras, height, width = _load(kind)
     golden = {name: tensor.to(device) for name, tensor in golden.items()}
     packed = golden["gaussians"].requires_grad_()
     gaussians = Gaussians.from_packed(packed)
     render = renderer(gaussians, cameras.to(device), height, width, golden["background"])
-    _assert_pictures_agree(render.images, golden["image"], 5e-5)
-    _assert_pictures_agree(render.alphas, golden["alpha"], 5e-5)
-    _assert_pictures_agree(render.depths, golden["depth"], 1e-4)
+    _assert_images_agree(render.images, golden["image"], 5e-5)
+    _assert_images_agree(render.alphas, golden["alpha"], 5e-5)
+    _assert_images_agree(render.depths, golden["depth"], 1e-4)
 
     (render.images * golden["weight_image"]).sum().add(
         (render.alphas * golden["weight_alpha"]).sum()
@@ -100,8 +100,8 @@ def _rotations(quats):
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
-def _dense_picture(gaussians, scene, c2w, K, height, width, background):
-    """Every Gaussian at every pixel of one picture, straight from the formulas, in autograd."""
+def _dense_image(gaussians, scene, c2w, K, height, width, background):
+    """Every Gaussian at every pixel of one image, straight from the formulas, in autograd."""
     w2c = torch.linalg.inv(c2w)
     means = gaussians.means[scene] @ w2c[:3, :3].T + w2c[:3, 3]
     order = means[:, 2].argsort(stable=True)
@@ -146,8 +146,8 @@ def _dense_picture(gaussians, scene, c2w, K, height, width, background):
     weights = alphas * front * drawn
     left = (1 - alphas * drawn).prod(0)
     features = torch.cat([gaussians.colors[scene, order], z[:, None], torch.ones_like(z)[:, None]], dim=-1)
-    picture = weights.T @ features + torch.nn.functional.pad(left[:, None] * background, (0, 2))
-    return rearrange(picture, "(h w) c -> c h w", h=height)
+    image = weights.T @ features + torch.nn.functional.pad(left[:, None] * background, (0, 2))
+    return rearrange(image, "(h w) c -> c h w", h=height)
 
 
 def _dense(gaussians, cameras, height, width, background):
@@ -158,7 +158,7 @@ def _dense(gaussians, cameras, height, width, background):
         [
             torch.stack(
                 [
-                    _dense_picture(gaussians, b, cameras.c2w[b, v], K[b, v], height, width, background[b, v])
+                    _dense_image(gaussians, b, cameras.c2w[b, v], K[b, v], height, width, background[b, v])
                     for v in range(views)
                 ]
             )
@@ -218,7 +218,7 @@ SCENES = {
         24,
         24,
     ),
-    "one over the whole picture": (_random_scene(1, 1, 30.0, (0.6, 0.7), spread=0.1), _orbit(1, 1), 40, 40),
+    "one over the whole image": (_random_scene(1, 1, 30.0, (0.6, 0.7), spread=0.1), _orbit(1, 1), 40, 40),
     "off-centre, two focal lengths": (
         _random_scene(1, 150, 0.06, (0.1, 0.9), spread=0.9),
         _off_centre(_orbit(1, 2)),
@@ -228,10 +228,10 @@ SCENES = {
 }
 
 
-def _gradients(picture, gaussians, seed=1):
-    weights = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def _gradients(image, gaussians, seed=1):
+    weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     leaves = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors]
-    return torch.autograd.grad((picture * weights.to(picture)).sum(), leaves)
+    return torch.autograd.grad((image * weights.to(image)).sum(), leaves)
 
 
 def _leaves(gaussians, dtype):
@@ -268,6 +268,6 @@ def test_float32_is_close_to_float64(name):
     exact = _render(double, cameras, height, width, (1.0, 1.0, 1.0))
     rounded = _render(single, cameras, height, width, (1.0, 1.0, 1.0))
     assert rounded.dtype == torch.float32
-    _assert_pictures_agree(rounded, exact, 1e-4)
+    _assert_images_agree(rounded, exact, 1e-4)
     for grad, expected in zip(_gradients(rounded, single), _gradients(exact, double), strict=True):
         assert (grad - expected).norm() <= 2e-3 * expected.norm()

@@ -1,6 +1,6 @@
-"""How other programs lay out posed pictures. To add a layout: a subclass of Layout, and its name here."""
+"""How other programs lay out posed images. To add a layout: a subclass of Layout, and its name here."""
 
-from data_tools.adapt.layouts.base import Layout, PosedImages, PosedPictures, UnreadableObject
+from data_tools.adapt.layouts.base import Layout, PosedFiles, PosedImages, UnreadableObject
 from data_tools.adapt.layouts.captures import Captures, Colmap, Transforms
 from data_tools.adapt.layouts.gobjaverse import GObjaverse
 from data_tools.adapt.layouts.lgm import OriginalLGM
@@ -16,4 +16,4 @@ LAYOUTS: dict[str, type[Layout]] = {
     "transforms": Transforms,
 }
 
-__all__ = ["LAYOUTS", "Captures", "Layout", "PosedImages", "PosedPictures", "UnreadableObject"]
+__all__ = ["LAYOUTS", "Captures", "Layout", "PosedFiles", "PosedImages", "UnreadableObject"]

@@ -1,4 +1,4 @@
-"""What every layout answers: where its objects are, and where an object's pictures were taken from."""
+"""What every layout answers: where its objects are, and where an object's images were taken from."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ class PosedImages(ABC):
 
 
 @dataclass(frozen=True)
-class PosedPictures(PosedImages):
-    """Images that stay as they are. pictures: V files."""
+class PosedFiles(PosedImages):
+    """Images that stay as they are. images: V files."""
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     c2w: np.ndarray
     fov_y_deg: float
 
     @property
     def resolution(self) -> int:  # type: ignore[override]
-        with opened_view(self.pictures[0]) as image:
+        with opened_view(self.images[0]) as image:
             return image.size[1]
 
     def image(self, view: int, resolution: int) -> np.ndarray:
-        path = self.pictures[view]
+        path = self.images[view]
         with opened_view(path) as image:
             if image.size != (resolution, resolution):
                 raise UnreadableObject(
@@ -107,11 +107,11 @@ class Layout(ABC):
 
     @abstractmethod
     def is_object(self, folder: Path) -> bool:
-        """Whether the folder holds one object's pictures and cameras."""
+        """Whether the folder holds one object's images and cameras."""
 
     @abstractmethod
     def read(self, folder: Path) -> PosedImages:
-        """One object's cameras and the places of its pictures; raises UnreadableObject, OSError, or
+        """One object's cameras and the places of its images; raises UnreadableObject, OSError, or
         ValueError."""
 
     def find_objects(self, root: Path) -> Iterator[Path]:

@@ -66,7 +66,7 @@ class ReimagedPhotos(PosedImages):
         return self.frame.resolution
 
     def image(self, view: int, resolution: int) -> np.ndarray:
-        rgba = cut_out(self.capture.photos[view].picture, self.background)
+        rgba = cut_out(self.capture.photos[view].image, self.background)
         target = Lens.from_fov(self.fov_y_deg, resolution, resolution)
         return reimage(rgba, self.frame.lenses[view], self.frame.rotations[view], target)
 

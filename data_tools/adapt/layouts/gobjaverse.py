@@ -14,7 +14,7 @@ import numpy as np
 
 from data_tools.adapt.layouts.base import (
     Layout,
-    PosedPictures,
+    PosedFiles,
     UnreadableObject,
     from_blender,
     from_z_up,
@@ -27,7 +27,7 @@ class GObjaverse(Layout):
     def is_object(self, folder: Path) -> bool:
         return (folder / "00000" / "00000.json").is_file()
 
-    def read(self, folder: Path) -> PosedPictures:
+    def read(self, folder: Path) -> PosedFiles:
         files = sorted(folder.glob("[0-9][0-9][0-9][0-9][0-9]/*.json"))
         files = [path for path in files if path.stem == path.parent.name]
         c2w = np.tile(np.eye(4), (len(files), 1, 1))
@@ -44,12 +44,12 @@ class GObjaverse(Layout):
                 raise UnreadableObject(
                     f"{path} has x_fov={angles[-1]:g} and y_fov={other:g}; images are square"
                 )
-        pictures = require_files([path.with_suffix(".png") for path in files])
+        images = require_files([path.with_suffix(".png") for path in files])
         if self.fov_y_deg is None and max(angles) - min(angles) > 1e-4:
             raise UnreadableObject(
                 f"has x_fov from {min(angles)} to {max(angles)}; views need one; give --fov"
             )
-        return PosedPictures(pictures, _to_ours(c2w), self.fov_y_deg or math.degrees(angles[0]))
+        return PosedFiles(images, _to_ours(c2w), self.fov_y_deg or math.degrees(angles[0]))
 
 
 def _to_ours(c2w: np.ndarray) -> np.ndarray:

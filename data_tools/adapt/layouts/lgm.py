@@ -13,7 +13,7 @@ import numpy as np
 
 from data_tools.adapt.layouts.base import (
     Layout,
-    PosedPictures,
+    PosedFiles,
     UnreadableObject,
     from_z_up,
     naming,
@@ -29,7 +29,7 @@ class OriginalLGM(Layout):
     def is_object(self, folder: Path) -> bool:
         return (folder / "rgb").is_dir() and (folder / "pose").is_dir()
 
-    def read(self, folder: Path) -> PosedPictures:
+    def read(self, folder: Path) -> PosedFiles:
         files = sorted((folder / "pose").glob("*.txt"))
         poses = []
         for path in files:
@@ -38,16 +38,16 @@ class OriginalLGM(Layout):
             if len(numbers) != 16:
                 raise UnreadableObject(f"{path} has {len(numbers)} numbers, expected 16")
             poses.append(numbers)
-        pictures = require_files([folder / "rgb" / f"{path.stem}.png" for path in files])
+        images = require_files([folder / "rgb" / f"{path.stem}.png" for path in files])
         c2w = np.array(poses, dtype=np.float64).reshape(-1, 4, 4)
-        return PosedPictures(pictures, from_z_up(c2w), self._fov_y_deg(folder, pictures))
+        return PosedFiles(images, from_z_up(c2w), self._fov_y_deg(folder, images))
 
-    def _fov_y_deg(self, folder: Path, pictures: tuple[Path, ...]) -> float:
+    def _fov_y_deg(self, folder: Path, images: tuple[Path, ...]) -> float:
         files = [path for path in (folder / "intrinsics.txt",) if path.is_file()]
-        files += [folder / "intrinsics" / f"{picture.stem}.txt" for picture in pictures]
+        files += [folder / "intrinsics" / f"{path.stem}.txt" for path in images]
         files = [path for path in files if path.is_file()]
         if not files:
             return self.fov_y_deg or FOV_Y_DEG
-        with opened_view(pictures[0]) as image:
+        with opened_view(images[0]) as image:
             size = image.size
         return common_fov_deg([read_intrinsics(path, *size) for path in files], self.fov_y_deg)

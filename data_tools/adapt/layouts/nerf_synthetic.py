@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.adapt.layouts.base import Layout, PosedPictures, UnreadableObject, from_z_up, require_files
+from data_tools.adapt.layouts.base import Layout, PosedFiles, UnreadableObject, from_z_up, require_files
 from data_tools.adapt.layouts.lenses import common_fov_deg
 from lgm.data.captures.transforms_json import find_files, read
 from lgm.data.schema.sample import BrokenSample
@@ -24,16 +24,16 @@ class NerfSynthetic(Layout):
     def is_object(self, folder: Path) -> bool:
         return bool(find_files(folder))
 
-    def read(self, folder: Path) -> PosedPictures:
+    def read(self, folder: Path) -> PosedFiles:
         try:
             photos = read(folder, folder.name).photos
         except BrokenSample as error:
             raise UnreadableObject(str(error)) from error
-        pictures = require_files([photo.picture.path for photo in photos])
-        if any(photo.picture.mask for photo in photos):
+        images = require_files([photo.image.path for photo in photos])
+        if any(photo.image.mask for photo in photos):
             raise UnreadableObject(f"has mask_path, which this layout does not read; {_OTHER_LAYOUT}")
         try:
             fov_y_deg = common_fov_deg([photo.lens for photo in photos], self.fov_y_deg)
         except UnreadableObject as error:
             raise UnreadableObject(f"{error}; or {_OTHER_LAYOUT}") from error
-        return PosedPictures(pictures, from_z_up(np.stack([photo.c2w for photo in photos])), fov_y_deg)
+        return PosedFiles(images, from_z_up(np.stack([photo.c2w for photo in photos])), fov_y_deg)

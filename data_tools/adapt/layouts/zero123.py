@@ -13,7 +13,7 @@ import numpy as np
 
 from data_tools.adapt.layouts.base import (
     Layout,
-    PosedPictures,
+    PosedFiles,
     UnreadableObject,
     from_blender,
     naming,
@@ -27,7 +27,7 @@ class Zero123(Layout):
     def is_object(self, folder: Path) -> bool:
         return (folder / "000.npy").is_file()
 
-    def read(self, folder: Path) -> PosedPictures:
+    def read(self, folder: Path) -> PosedFiles:
         files = sorted(folder.glob("[0-9][0-9][0-9].npy"))
         w2c = np.tile(np.eye(4), (len(files), 1, 1))
         for view, path in enumerate(files):
@@ -36,7 +36,7 @@ class Zero123(Layout):
             if matrix.shape not in ((3, 4), (4, 4)):
                 raise UnreadableObject(f"{path} has shape {matrix.shape}, expected (3, 4)")
             w2c[view, :3] = matrix[:3]
-        pictures = require_files([path.with_suffix(".png") for path in files])
+        images = require_files([path.with_suffix(".png") for path in files])
         if self.fov_y_deg is None and (stated := next(folder.glob("intrinsics*"), None)) is not None:
             raise UnreadableObject(f"{stated} is not read by this layout; give --fov")
-        return PosedPictures(pictures, from_blender(np.linalg.inv(w2c)), self.fov_y_deg or _FOV_Y_DEG)
+        return PosedFiles(images, from_blender(np.linalg.inv(w2c)), self.fov_y_deg or _FOV_Y_DEG)

@@ -132,7 +132,7 @@ def color_material(material: dict, textures: dict):
 
 def geometry_material(material: dict, textures: dict, far: float):
     """Glows with (x, y) of the normal, moved to 0..1, and the depth, raised by `far` where the normal's z is
-    negative: a picture holds three numbers a pixel, and we need four."""
+    negative: an image holds three numbers a pixel, and we need four."""
     nodes = _Nodes(textures)
     normal = nodes.add("VectorMath", {0: nodes.normal()}, operation="NORMALIZE").outputs["Vector"]
     x, y, z = nodes.add("SeparateXYZ", {0: normal}).outputs

@@ -62,7 +62,7 @@ def _own_output():
 
 
 def _read_commands(commands: queue.Queue, folder: str) -> None:
-    """End with the program that started us, in the middle of a picture too: it may have been killed."""
+    """End with the program that started us, in the middle of an image too: it may have been killed."""
     for line in sys.stdin:
         commands.put(json.loads(line))
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What an evaluation shows of objects of which there are no other pictures than its inputs."""
+"""What an evaluation shows of objects of which there are no other images than its inputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lgm.errors import shown
 from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, novel_targets
 from lgm.reports.evaluation_page import head
-from lgm.reports.images import resized, table, to_picture
+from lgm.reports.images import resized, table, to_image
 from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
 
-_SIZE = 192  # of each picture on a sheet, in pixels
+_SIZE = 192  # of each image on a sheet, in pixels
 
 
 class InputSheet(ObjectHook):
@@ -70,8 +70,8 @@ class InputSheet(ObjectHook):
 
 def _sheet(prediction: Prediction, scene: int) -> Any:
     """Inputs over their re-rendered views, one column a view."""
-    given = [resized(to_picture(image), _SIZE) for image in prediction.batch.target.images[scene]]
-    made = [resized(to_picture(image), _SIZE) for image in prediction.render.images[scene]]
+    given = [resized(to_image(image), _SIZE) for image in prediction.batch.target.images[scene]]
+    made = [resized(to_image(image), _SIZE) for image in prediction.render.images[scene]]
     return table([given, made], [f"view {view}" for view in prediction.batch.target.view_ids[scene].tolist()])
 
 

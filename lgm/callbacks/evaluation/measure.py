@@ -24,7 +24,7 @@ from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
 
-NOTHING_NOVEL = "every picture of these objects is an input, and there is no other to compare with"
+NOTHING_NOVEL = "every image of these objects is an input, and there is no other to compare with"
 
 
 class Measure(Callback):

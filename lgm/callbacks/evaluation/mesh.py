@@ -24,7 +24,7 @@ from lgm.meshing.rasterizer import draw
 from lgm.meshing.topology import is_watertight
 from lgm.metrics import gather_items
 from lgm.metrics.image import psnr, ssim
-from lgm.reports.images import mosaic, to_picture
+from lgm.reports.images import mosaic, to_image
 from lgm.types import FRAMES, Batch, Prediction
 
 log = logging.getLogger(__name__)
@@ -210,4 +210,4 @@ def _means(values: list[tuple[float, float]]) -> tuple[float, float]:
 
 def _sides(mesh: Mesh) -> list:
     cameras = Cameras.orbit(*_SIDES).to(mesh.vertices.device)
-    return [to_picture(image) for image in _drawn(mesh, cameras, 256)]
+    return [to_image(image) for image in _drawn(mesh, cameras, 256)]

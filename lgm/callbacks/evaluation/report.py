@@ -19,25 +19,25 @@ from lgm.callbacks.order import Stage
 from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, nearest_input_index, novel_targets
 from lgm.metrics.table import ViewTable
-from lgm.reports.evaluation_page import NUM_WORST, ObjectPictures, Thumbnail, ViewPictures, page
-from lgm.reports.images import resized, spread_views, to_picture
+from lgm.reports.evaluation_page import NUM_WORST, ObjectImages, Thumbnail, ViewImages, page
+from lgm.reports.images import resized, spread_views, to_image
 from lgm.types import Batch, Prediction
 
 log = logging.getLogger(__name__)
 
 
 class Report(Callback):
-    """Writes `<run_dir>/report.html`, one file that opens anywhere, and the pictures on it at full
+    """Writes `<run_dir>/report.html`, one file that opens anywhere, and the images on it at full
     size as `<run_dir>/objects/<uid>/*.png`.
 
-    The page holds small copies of its pictures inside itself, so that it can be mailed or moved away
+    The page holds small copies of its images inside itself, so that it can be mailed or moved away
     from its folder; each links to the full one, which is there as long as page and folder stay
     together. Numbers are those of `Measure`, which must be among the callbacks.
 
     max_objects: objects on the page: the worst ten, and of the others the first that arrive; 0 shows
         numbers alone. An object of which nothing was measured is on none.
     num_views: target views of each, chosen around the object, behind and above included.
-    thumbnail_size: longer side of the pictures inside the page, in pixels.
+    thumbnail_size: longer side of the images inside the page, in pixels.
     """
 
     stage = Stage.REPORT
@@ -73,7 +73,7 @@ class Report(Callback):
         if not self.max_objects:
             return
         # This waits for the device: which objects are the worst is known at the end alone, and by then
-        # their pictures are gone.
+        # their images are gone.
         values = _measure_of(trainer).measurement.last_psnr().tolist()
         for scene, (uid, value) in enumerate(zip(outputs.batch.uids, values, strict=True)):
             if math.isnan(value):  # it has no views besides its inputs
@@ -130,7 +130,7 @@ class _ShownView:
 
 @dataclass(frozen=True)
 class _ShownObject:
-    """One object's pictures, off the device: they are written when it is known that they are wanted."""
+    """One object's images, off the device: they are written when it is known that they are wanted."""
 
     uid: str
     psnr: float
@@ -145,29 +145,29 @@ class _ShownObject:
         views = [
             _ShownView(
                 view_id=view_ids[view],
-                target=to_picture(target.images[scene, view]),
-                prediction=to_picture(prediction.render.images[scene, view]),
-                alpha=to_picture(prediction.render.alphas[scene, view]),
+                target=to_image(target.images[scene, view]),
+                prediction=to_image(prediction.render.images[scene, view]),
+                alpha=to_image(prediction.render.alphas[scene, view]),
                 nearest_input=nearest[view],
             )
             for view in _shown_views(batch, scene, num_views)
         ]
-        return cls(batch.uids[scene], psnr, [to_picture(x) for x in batch.input.images[scene]], views)
+        return cls(batch.uids[scene], psnr, [to_image(x) for x in batch.input.images[scene]], views)
 
-    def write(self, run_dir: Path, thumbnail_size: int) -> ObjectPictures:
-        """Write the pictures at full size, and give their small copies."""
+    def write(self, run_dir: Path, thumbnail_size: int) -> ObjectImages:
+        """Write the images at full size, and give their small copies."""
         folder = object_dir(run_dir, self.uid)
         folder.mkdir(parents=True, exist_ok=True)
 
-        def save(name: str, picture: Image.Image) -> Thumbnail:
+        def save(name: str, image: Image.Image) -> Thumbnail:
             path = folder / f"{name}.png"
             with atomic(path) as partial:
-                picture.save(partial, format="PNG")
-            return Thumbnail.of(resized(picture, thumbnail_size), path.relative_to(run_dir).as_posix())
+                image.save(partial, format="PNG")
+            return Thumbnail.of(resized(image, thumbnail_size), path.relative_to(run_dir).as_posix())
 
-        inputs = [save(f"input_{i}", picture) for i, picture in enumerate(self.inputs)]
+        inputs = [save(f"input_{i}", image) for i, image in enumerate(self.inputs)]
         views = [
-            ViewPictures(
+            ViewImages(
                 view_id=view.view_id,
                 target=save(f"{view_name(view.view_id)}_target", view.target),
                 prediction=save(f"{view_name(view.view_id)}_prediction", view.prediction),
@@ -176,10 +176,10 @@ class _ShownObject:
             )
             for view in self.views
         ]
-        return ObjectPictures(uid=self.uid, inputs=inputs, views=views)
+        return ObjectImages(uid=self.uid, inputs=inputs, views=views)
 
 
-def _with_files(entry: ObjectPictures, run_dir: Path, since: float) -> ObjectPictures:
+def _with_files(entry: ObjectImages, run_dir: Path, since: float) -> ObjectImages:
     """The same with the video of `Turntable` and the images of `WriteMesh` that were written since then;
     earlier ones show other weights."""
     names = {"turntable": "turntable.mp4", "mesh": "mesh.png"}

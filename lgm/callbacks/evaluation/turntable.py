@@ -28,16 +28,16 @@ from lgm.types import Batch, Prediction
 class Turntable(ObjectHook):
     """Writes `<run_dir>/objects/<uid>/turntable.mp4`, and .gif, for each object that is tested.
 
-    frames, seconds: pictures in the video, and how long it plays.
+    frames, seconds: images in the video, and how long it plays.
     size: height and width in pixels, even.
     elevation_deg: of the camera, positive above. It goes around the data's own up axis, starts where the
         first input stands, and moves to the right.
     turns: how often it goes around.
     growth: the share of the video during which Gaussians grow from nothing to their sizes, linearly;
         0.5 with two turns is what the original calls a fancy video.
-    background: rgb in 0..1; None takes what the pictures have.
+    background: rgb in 0..1; None takes what the images have.
     gif: whether to write the .gif too; gif_size, gif_fps: of it.
-    frames_per_call: pictures that the renderer draws at once.
+    frames_per_call: images that the renderer draws at once.
     max_objects: only for the first so many of each process; None is for all.
     """
 

@@ -1,4 +1,4 @@
-"""Every predicted view as a picture file."""
+"""Every predicted view as an image file."""
 
 from __future__ import annotations
 

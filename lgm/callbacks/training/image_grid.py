@@ -1,4 +1,4 @@
-"""Pictures of what the network makes, while it learns."""
+"""Images of what the network makes, while it learns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from PIL import Image
 
 from lgm.files import atomic
-from lgm.reports.images import mosaic, resized, spread_views, table, to_picture
+from lgm.reports.images import mosaic, resized, spread_views, table, to_image
 from lgm.types import Batch, Prediction
 
 HEADINGS = ("input", "target", "prediction", "alpha")
@@ -20,10 +20,10 @@ HEADINGS = ("input", "target", "prediction", "alpha")
 
 class ImageGrid(Callback):
     """Draws the first validation batch: one row an object, with its inputs, targets, predictions and
-    alphas. Writes `<run_dir>/images/step_000123_val.png`, and hands the picture to loggers that take
+    alphas. Writes `<run_dir>/images/step_000123_val.png`, and hands the image to loggers that take
     any.
 
-    every_n_steps: a validation that comes sooner after the last picture draws none.
+    every_n_steps: a validation that comes sooner after the last image draws none.
     train_every_n_steps: draw a training batch too, augmented as the network sees it, every so many
         optimizer steps, at the price of one more forward pass each; None for never.
     num_objects, num_views: rows, and target views of each.
@@ -81,7 +81,7 @@ class ImageGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         step = trainer.global_step
-        # The picture from before training (the sanity check's) does not delay the first one after it.
+        # The image from before training (the sanity check's) does not delay the first one after it.
         is_due = not self._last_val_step or step - self._last_val_step >= self.every_n_steps
         if batch_idx == 0 and dataloader_idx == 0 and is_due:
             self._last_val_step = step
@@ -97,7 +97,7 @@ class ImageGrid(Callback):
         with atomic(path) as partial:
             sheet.save(partial, format="PNG")
         for logger in trainer.loggers:
-            log_picture(logger, f"{split}/images", sheet, step)
+            send_image(logger, f"{split}/images", sheet, step)
 
     def draw(self, prediction: Prediction) -> Image.Image:
         """The sheet for the batch's first objects."""
@@ -113,12 +113,12 @@ class ImageGrid(Callback):
             prediction.render.images[scene, views],
             prediction.render.alphas[scene, views],
         ]
-        return [mosaic([resized(to_picture(x), self.tile_size) for x in images]) for images in columns]
+        return [mosaic([resized(to_image(x), self.tile_size) for x in images]) for images in columns]
 
 
-def log_picture(logger: Logger, key: str, picture: Image.Image, step: int) -> None:
-    """Hand a picture to a logger that takes any, as ours and Lightning's own do."""
+def send_image(logger: Logger, key: str, image: Image.Image, step: int) -> None:
+    """Hand an image to a logger that takes any, as ours and Lightning's own do."""
     if hasattr(logger, "log_image"):
-        logger.log_image(key, [picture], step=step)
+        logger.log_image(key, [image], step=step)
     elif hasattr(logger.experiment, "add_image"):
-        logger.experiment.add_image(key, np.asarray(picture), step, dataformats="HWC")
+        logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")

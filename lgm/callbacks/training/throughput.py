@@ -22,7 +22,7 @@ class Throughput(Callback):
         network, render, loss: forward; the loss with what is logged of it.
         backward: of all three, and what ranks tell each other.
         optimizer: clipping included.
-        other: callbacks, e.g. averaged weights, checkpoints, pictures.
+        other: callbacks, e.g. averaged weights, checkpoints, images.
     perf/data_share: the data's part of the sum. Near zero where the loader keeps up.
 
     The module marks the parts on its `stopwatch`; what pauses that is left out of the windows too. The
@@ -57,7 +57,7 @@ class Throughput(Callback):
         if self._step - self._start_step >= self.every_n_steps:
             self._log(trainer, pl_module)
             self._open_window(trainer, pl_module)
-        # Until the module's own hook, the last: callbacks that draw pictures run the network too.
+        # Until the module's own hook, the last: callbacks that draw images run the network too.
         stopwatch.pause()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

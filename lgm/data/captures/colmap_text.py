@@ -20,7 +20,7 @@ from lgm.errors import reading, shown
 
 _MAX_SIDE = 1e6  # pixels
 FOLDERS = (".", "sparse", "sparse/0", "colmap/sparse/0", "colmap", "model", "text")
-_PICTURE_FOLDERS = ("images", ".", "input")
+_IMAGE_FOLDERS = ("images", ".", "input")
 # Where fx, fy, cx, cy, k1, k2, p1, p2 stand among a model's parameters; None is zero.
 _MODELS: dict[str, tuple[int | None, ...]] = {
     "SIMPLE_PINHOLE": (0, 0, 1, 2, None, None, None, None),
@@ -47,7 +47,7 @@ def find_model(folder: Path) -> Path | None:
 
 
 def read(folder: Path, uid: str) -> Capture:
-    """Raises BrokenSample where a line, a lens or a picture does not fit."""
+    """Raises BrokenSample where a line, a lens or an image does not fit."""
     model = find_model(folder)
     photos = []
     with reading(model / "cameras.txt", kind=BrokenSample):
@@ -57,11 +57,11 @@ def read(folder: Path, uid: str) -> Capture:
     for name, camera, c2w, where in images:
         if camera not in lenses:
             raise BrokenSample(f"{where} names camera {camera}, which {model / 'cameras.txt'} lacks")
-        picture, lens = fitted(_picture_path(folder, name), lenses[camera], f"camera {camera} of cameras.txt")
+        image, lens = fitted(_image_path(folder, name), lenses[camera], f"camera {camera} of cameras.txt")
         mask = find_stated(folder / "masks", f"{name}.png")
         if mask.is_file():
-            picture = replace(picture, mask=mask)
-        photos.append(Photo(picture, lens, c2w))
+            image = replace(image, mask=mask)
+        photos.append(Photo(image, lens, c2w))
     return Capture(uid, tuple(photos), up=None, posed=True)
 
 
@@ -78,7 +78,7 @@ def _lenses(path: Path) -> dict[str, Lens]:
         if model not in _MODELS:
             raise BrokenSample(
                 f"{where}: the lens model {model} is not read, only {', '.join(_MODELS)}; colmap "
-                "image_undistorter makes pinhole pictures"
+                "image_undistorter makes pinhole images"
             )
         places = _MODELS[model]
         width, height, *parameters = _numbers(words[2:], where)
@@ -92,7 +92,7 @@ def _lenses(path: Path) -> dict[str, Lens]:
 
 
 def _images(path: Path) -> list[tuple[str, str, np.ndarray, str]]:
-    """Name, camera and camera-to-world pose of each picture, and where it is written."""
+    """Name, camera and camera-to-world pose of each image, and where it is written."""
     images: list[tuple[str, str, np.ndarray, str]] = []
     for number, line in _lines(path):
         where = f"{path} line {number}"
@@ -112,7 +112,7 @@ def _images(path: Path) -> list[tuple[str, str, np.ndarray, str]]:
             raise BrokenSample(f"{where} has a quaternion of zeros")
         images.append((words[9].strip(), words[8], _camera_to_world(values), where))
     if not images:
-        raise BrokenSample(f"{path} names no pictures")
+        raise BrokenSample(f"{path} names no images")
     return images
 
 
@@ -144,8 +144,8 @@ def _are_points(line: str) -> bool:
         return False
 
 
-def _picture_path(folder: Path, name: str) -> Path:
-    for place in _PICTURE_FOLDERS:
+def _image_path(folder: Path, name: str) -> Path:
+    for place in _IMAGE_FOLDERS:
         path = find_stated(folder / place, name)
         if path.is_file():
             return path

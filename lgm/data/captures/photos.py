@@ -1,4 +1,4 @@
-"""Pictures of one object in a folder, and where each was taken from, in the user's own frame."""
+"""Images of one object in a folder, and where each was taken from, in the user's own frame."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SIZE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """An image's file, its size as it is read, and whether its EXIF orientation is applied.
 
     mask: a file beside it that is white where the object is; it becomes the alpha.
@@ -53,12 +53,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture with its camera.
+    """An image with its camera.
 
     c2w: camera-to-world in the user's frame, OpenCV axes.
     """
 
-    picture: Picture
+    image: Image
     lens: Lens
     c2w: Float[np.ndarray, "4 4"]
 
@@ -68,7 +68,7 @@ class Capture:
     """All photos of one object.
 
     up: the world's up as the cameras' file defines it; None where it does not.
-    posed: whether a file said where the pictures were taken from.
+    posed: whether a file said where the images were taken from.
     """
 
     uid: str
@@ -82,20 +82,20 @@ class Capture:
         without such a file keeps the order of its azimuths."""
         if not self.posed:
             return self
-        return replace(self, photos=tuple(sorted(self.photos, key=lambda photo: _order(photo.picture.path))))
+        return replace(self, photos=tuple(sorted(self.photos, key=lambda photo: _order(photo.image.path))))
 
     def check(self) -> Capture:
-        """Itself; raises BrokenSample naming the first picture that is there twice, or whose camera is
+        """Itself; raises BrokenSample naming the first image that is there twice, or whose camera is
         none."""
         if not self.photos:
-            raise BrokenSample(f"object {self.uid!r}: the file of its cameras names no pictures")
-        paths = [os.path.normpath(photo.picture.path) for photo in self.photos]
+            raise BrokenSample(f"object {self.uid!r}: the file of its cameras names no images")
+        paths = [os.path.normpath(photo.image.path) for photo in self.photos]
         seen: set[str] = set()
         for path in paths:
             if path in seen:  # as a target it would be compared with itself as an input
                 raise BrokenSample(
                     f"object {self.uid!r}: the file of its cameras names {path} more than once; name each "
-                    "picture once"
+                    "image once"
                 )
             seen.add(path)
         fault = pose_fault(np.stack([photo.c2w for photo in self.photos]))
@@ -110,11 +110,11 @@ class Capture:
         return self
 
     def _name(self, view: int) -> str:
-        return self.photos[view].picture.path.name
+        return self.photos[view].image.path.name
 
 
-def open_picture(path: Path, turn: bool = False) -> Picture:
-    """Read a picture's header.
+def open_image(path: Path, turn: bool = False) -> Image:
+    """Read an image's header.
 
     turn: apply its EXIF orientation.
     """
@@ -131,41 +131,41 @@ def open_picture(path: Path, turn: bool = False) -> Picture:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if is_told else 1
     if turn and orientation in _TURNED:
         width, height = height, width
-    return Picture(path, width, height, turned=turn and orientation != 1)
+    return Image(path, width, height, turned=turn and orientation != 1)
 
 
-def fitted(path: Path, lens: Lens, source: str) -> tuple[Picture, Lens]:
-    """A picture, and the lens that a file states for it at the picture's own resolution.
+def fitted(path: Path, lens: Lens, source: str) -> tuple[Image, Lens]:
+    """An image, and the lens that a file states for it at the image's own resolution.
 
-    Where the shapes disagree, the picture is turned by its EXIF orientation if they then agree.
+    Where the shapes disagree, the image is turned by its EXIF orientation if they then agree.
 
     source: what states the lens, for errors.
     """
-    picture = open_picture(path)
-    if not _alike(picture, lens) and _alike(turned := open_picture(path, turn=True), lens):
-        picture = turned
-    if not _alike(picture, lens):
+    image = open_image(path)
+    if not _alike(image, lens) and _alike(turned := open_image(path, turn=True), lens):
+        image = turned
+    if not _alike(image, lens):
         raise BrokenSample(
-            f"{path} has {picture.width} × {picture.height} pixels, {source} says {lens.width} × "
-            f"{lens.height}; give the pictures that the cameras were found for"
+            f"{path} has {image.width} × {image.height} pixels, {source} says {lens.width} × "
+            f"{lens.height}; give the images that the cameras were found for"
         )
-    return picture, lens.resized(picture.width, picture.height)
+    return image, lens.resized(image.width, image.height)
 
 
-def one_size(pictures: Sequence[Picture], uid: str, why: str) -> tuple[int, int]:
-    """Width and height of all pictures; raises BrokenSample where they differ."""
-    first = pictures[0]
-    for other in pictures:
+def one_size(images: Sequence[Image], uid: str, why: str) -> tuple[int, int]:
+    """Width and height of all images; raises BrokenSample where they differ."""
+    first = images[0]
+    for other in images:
         if (other.width, other.height) != (first.width, first.height):
             raise BrokenSample(
-                f"object {uid!r}: pictures of different sizes, {first.path.name} of {first.width} × "
+                f"object {uid!r}: images of different sizes, {first.path.name} of {first.width} × "
                 f"{first.height} and {other.path.name} of {other.width} × {other.height}; {why}"
             )
     return first.width, first.height
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """The pictures that lie in a folder, in the order of their names, numbers in them as numbers."""
+def find_images(folder: Path) -> list[Path]:
+    """The images that lie in a folder, in the order of their names, numbers in them as numbers."""
     found = [
         path
         for path in folder.iterdir()
@@ -232,6 +232,6 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(index % 2, int(part) if index % 2 else 0, part) for index, part in enumerate(parts)]
 
 
-def _alike(picture: Picture, lens: Lens) -> bool:
+def _alike(image: Image, lens: Lens) -> bool:
     """Whether one is the other at another resolution."""
-    return abs(picture.width / picture.height * lens.height / lens.width - 1) <= _SIZE_TOLERANCE
+    return abs(image.width / image.height * lens.height / lens.width - 1) <= _SIZE_TOLERANCE

@@ -22,13 +22,13 @@ from lgm.cameras.conventions import opengl_to_opencv
 from lgm.cameras.lens import Lens
 from lgm.data.captures.photos import (
     Capture,
+    Image,
     Photo,
-    Picture,
     find_stated,
     fitted,
     number,
     one_size,
-    open_picture,
+    open_image,
     read_text,
 )
 from lgm.data.schema.sample import BrokenSample
@@ -50,13 +50,13 @@ _DISTORTION_PARAMS = ("k1", "k2", "k3", "k4", "p1", "p2")  # nerfstudio's order
 
 def find_files(folder: Path) -> list[Path]:
     """The file of all cameras, or else those of its parts; empty where there are none. Never both: who
-    splits the whole leaves it beside the parts, and each picture would count twice."""
+    splits the whole leaves it beside the parts, and each image would count twice."""
     whole = folder / FILE_NAME
     return [path for path in ([whole] if whole.is_file() else map(folder.joinpath, _PARTS)) if path.is_file()]
 
 
 def read(folder: Path, uid: str) -> Capture:
-    """Raises BrokenSample where a field is missing or does not fit its picture."""
+    """Raises BrokenSample where a field is missing or does not fit its image."""
     photos = []
     for path in find_files(folder):
         with reading(path, kind=BrokenSample):
@@ -78,27 +78,27 @@ def _frames(path: Path, uid: str) -> list[Photo]:
             if key not in frame:
                 raise BrokenSample(f"{where} lacks {key}")
         stated = {**content, **frame}
-        picture, lens = _lens(find_stated(path.parent, str(frame["file_path"])), stated, where)
+        image, lens = _lens(find_stated(path.parent, str(frame["file_path"])), stated, where)
         if frame.get("mask_path"):
             mask = find_stated(path.parent, str(frame["mask_path"]))
             if not mask.is_file():
                 raise BrokenSample(f"{where} has mask_path={frame['mask_path']}, which does not exist")
-            picture = replace(picture, mask=mask)
-        photos.append(Photo(picture, lens, _pose(frame["transform_matrix"], where)))
+            image = replace(image, mask=mask)
+        photos.append(Photo(image, lens, _pose(frame["transform_matrix"], where)))
         if "w" not in stated:
-            unsized.append(picture)
+            unsized.append(image)
     if unsized:  # one angle, or focal length, then stands for all
         one_size(unsized, uid, f"state w and h, of each frame, in {path.name}")
     return photos
 
 
-def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Picture, Lens]:
+def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Image, Lens]:
     _check_model(stated, where)
     width, height = (number(stated, key, where) for key in ("w", "h"))
-    picture = None
+    image = None
     if width is None or height is None:
-        picture = open_picture(path)
-        width, height = picture.width, picture.height
+        image = open_image(path)
+        width, height = image.width, image.height
     if not all(0.5 < side <= _MAX_SIDE for side in (width, height)):
         raise BrokenSample(
             f"{where} has w={width:g} and h={height:g}, which must be pixels, above 0 and finite"
@@ -122,7 +122,7 @@ def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Picture, L
         round(height),
         _distortion(stated, where),
     )
-    return (picture, lens) if picture else fitted(path, lens, where)
+    return (image, lens) if image else fitted(path, lens, where)
 
 
 def _check_model(stated: Mapping[str, Any], where: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lgm.cameras import orbit_poses
 from lgm.cameras.lens import Lens
-from lgm.data.captures.photos import Capture, Photo, find_pictures, one_size, open_picture
+from lgm.data.captures.photos import Capture, Photo, find_images, one_size, open_image
 from lgm.data.captures.sides import named_azimuths_deg
 from lgm.data.schema.sample import BrokenSample
 
@@ -25,7 +25,7 @@ def read(
     Raises BrokenSample where there are more or fewer images, or of several sizes, and where their names
     state sides that contradict each other or `azimuths_deg`.
     """
-    paths = find_pictures(folder)
+    paths = find_images(folder)
     if len(paths) != len(azimuths_deg):
         angles = ", ".join(f"{angle:g}" for angle in azimuths_deg)
         raise BrokenSample(
@@ -34,13 +34,13 @@ def read(
             "degrees (data.azimuths_deg)"
         )
     paths = _in_ring_order(paths, uid, azimuths_deg)
-    pictures = [open_picture(path, turn=True) for path in paths]
+    images = [open_image(path, turn=True) for path in paths]
     if not mixed_sizes:
-        one_size(pictures, uid, "cut them alike, or leave data.recenter=null out")
+        one_size(images, uid, "cut them alike, or leave data.recenter=null out")
     poses = orbit_poses([0.0] * len(paths), list(azimuths_deg), radius).double().numpy()
     photos = tuple(
-        Photo(picture, Lens.from_fov(fov_y_deg, picture.width, picture.height), pose)
-        for picture, pose in zip(pictures, poses, strict=True)
+        Photo(image, Lens.from_fov(fov_y_deg, image.width, image.height), pose)
+        for image, pose in zip(images, poses, strict=True)
     )
     return Capture(uid, photos, up=(0.0, 1.0, 0.0), posed=False)
 

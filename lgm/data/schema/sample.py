@@ -72,7 +72,7 @@ class CameraRecord:
 
 
 def view_key(index: int, extension: str) -> str:
-    """The name, after the uid, of one view's picture."""
+    """The name, after the uid, of one view's image."""
     return f"view_{index:03d}.{extension}"
 
 
@@ -82,7 +82,7 @@ def depth_key(index: int) -> str:
 
 
 def view_keys(keys: Any) -> dict[int, str]:
-    """From a sample's keys, those that are pictures, by the view's number."""
+    """From a sample's keys, those that are images, by the view's number."""
     found = {}
     for key in keys:
         match = _VIEW_KEY.fullmatch(key)
@@ -184,7 +184,7 @@ def check_sample(sample: dict[str, Any], uid: str) -> CameraRecord:
     if list(views) != list(range(record.num_views)):
         absent = sorted(set(range(record.num_views)) - set(views))
         detail = f", view {absent[0]} is missing" if absent else ""
-        raise BrokenSample(f"object {uid!r}: {len(views)} pictures but {record.num_views} cameras{detail}")
+        raise BrokenSample(f"object {uid!r}: {len(views)} images but {record.num_views} cameras{detail}")
     return record
 
 

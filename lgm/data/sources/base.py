@@ -19,7 +19,7 @@ from lgm.data.sources.broken import most_broken
 
 
 class PosedObject(ABC):
-    """One object: its name, its cameras, and pictures that are read and decoded on demand.
+    """One object: its name, its cameras, and images that are read and decoded on demand.
 
     scaled: whether `cameras` stand as near as the network wants them; else all distances change alike, so
         that the first input stands where the canonical frame has it.
@@ -35,8 +35,8 @@ class PosedObject(ABC):
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
         """The named views, uint8 rgba [n, H, W, 4] with straight alpha; raises BrokenSample."""
 
-    def pictures(self, view_ids: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Pictures, uint8 [P, H, W, 4], and which of them are the named views; raises BrokenSample."""
+    def images(self, view_ids: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Images, uint8 [P, H, W, 4], and which of them are the named views; raises BrokenSample."""
         return torch.from_numpy(self.decode(view_ids)), list(range(len(view_ids)))
 
     def depths(self, view_ids: Sequence[int]) -> np.ndarray | None:
@@ -60,7 +60,7 @@ class Source(ABC):
 
     @abstractmethod
     def load(self, shard: int, ordinal: int) -> PosedObject:
-        """The `ordinal`-th object of a shard, without its pictures; raises BrokenSample."""
+        """The `ordinal`-th object of a shard, without its images; raises BrokenSample."""
 
     def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
         """A consumer's endless training stream from position `start` on; ValueError at the first step

@@ -1,4 +1,4 @@
-"""Whether a training set's pictures are kept decoded, and where."""
+"""Whether a training set's images are kept decoded, and where."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lgm.data.sources.base import PosedObject, Source
-from lgm.data.sources.decoded import DecodedSource, picture_size
+from lgm.data.sources.decoded import DecodedSource, image_size
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Cache(ABC):
 
 
 class NoCache(Cache):
-    """Pictures are read and decoded each time they are used."""
+    """Images are read and decoded each time they are used."""
 
     def check(self, source: Source, examples: Sequence[PosedObject], num_devices: int) -> None:
         pass
@@ -93,7 +93,7 @@ class DeviceCache(Cache):
 def decoded_bytes(source: Source, examples: Sequence[PosedObject]) -> tuple[float, str]:
     """What a set takes decoded, judged by some of its objects, and that as words."""
     num_views = sum(found.cameras.num_views for found in examples) / max(1, len(examples))
-    height, width = picture_size(examples)
+    height, width = image_size(examples)
     needed = source.num_objects * num_views * height * width * 4
     return needed, (
         f"{source.num_objects} objects × {num_views:g} views of {height} × {width} take {needed / 1e9:.3g} GB"

@@ -18,9 +18,9 @@ from lgm.data.sources.base import PosedObject, Source
 
 
 class DecodedObject(PosedObject):
-    """An object whose pictures are rows of the tensor that holds those of the whole set.
+    """An object whose images are rows of the tensor that holds those of the whole set.
 
-    faults: by view, why its picture cannot be read.
+    faults: by view, why its image cannot be read.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class DecodedObject(PosedObject):
         self._faults = faults
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
-        rgba, rows = self.pictures(view_ids)
+        rgba, rows = self.images(view_ids)
         return rgba[rows].cpu().numpy()
 
-    def pictures(self, view_ids: Sequence[int]) -> tuple[Tensor, list[int]]:
+    def images(self, view_ids: Sequence[int]) -> tuple[Tensor, list[int]]:
         for view in view_ids:
             if view in self._faults:
                 raise BrokenSample(self._faults[view])
@@ -49,12 +49,12 @@ class DecodedObject(PosedObject):
 
 
 class DecodedSource(Source):
-    """Another source, with all its pictures in one tensor; its order stays what it was.
+    """Another source, with all its images in one tensor; its order stays what it was.
 
-    allocate: an empty uint8 tensor of a shape, where the pictures are to lie.
+    allocate: an empty uint8 tensor of a shape, where the images are to lie.
     num_workers: processes that decode.
 
-    Raises ValueError where pictures differ in size.
+    Raises ValueError where images differ in size.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class DecodedSource(Source):
         self._source = source
         self._objects: list[DecodedObject | BrokenSample] = []
         loaded = [_load(source, number) for number in range(source.num_objects)]
-        height, width = picture_size(loaded)
+        height, width = image_size(loaded)
         num_views = [0 if isinstance(x, BrokenSample) else x.cameras.num_views for x in loaded]
         rgba = allocate((sum(num_views), height, width, 4))
         first = 0
@@ -75,7 +75,7 @@ class DecodedSource(Source):
             if decoded.rgba is not None:
                 if decoded.rgba.shape[1:3] != (height, width):
                     raise ValueError(
-                        f"data/cache needs pictures of one size: object {found.uid!r} has "
+                        f"data/cache needs images of one size: object {found.uid!r} has "
                         f"{decoded.rgba.shape[1]} × {decoded.rgba.shape[2]}, others {height} × {width}; "
                         "pack them at one --resolution, or use data/cache=none"
                     )
@@ -97,8 +97,8 @@ class DecodedSource(Source):
         return self._source.slots(num_consumers, consumer, seed, start)
 
 
-def picture_size(objects: Sequence[PosedObject | BrokenSample]) -> tuple[int, int]:
-    """Height and width of the first picture that can be read."""
+def image_size(objects: Sequence[PosedObject | BrokenSample]) -> tuple[int, int]:
+    """Height and width of the first image that can be read."""
     error: BrokenSample | None = None
     for found in objects:
         try:
@@ -107,7 +107,7 @@ def picture_size(objects: Sequence[PosedObject | BrokenSample]) -> tuple[int, in
                 return height, width
         except BrokenSample as broken:
             error = broken
-    raise ValueError(f"no picture can be read; the last: {error}")
+    raise ValueError(f"no image can be read; the last: {error}")
 
 
 @dataclass(frozen=True)
@@ -140,23 +140,23 @@ class _Whole(Dataset):
 
 def _one_by_one(found: PosedObject, views: Sequence[int]) -> _Decoded:
     """Views that are broken spoil those draws alone that use them."""
-    pictures: dict[int, np.ndarray] = {}
+    images: dict[int, np.ndarray] = {}
     faults: dict[int, str] = {}
     for view in views:
         try:
-            pictures[view] = found.decode([view])[0]
+            images[view] = found.decode([view])[0]
         except BrokenSample as error:
             faults[view] = str(error)
-    if not pictures:
+    if not images:
         return _Decoded(None, faults)
-    shape = next(iter(pictures.values())).shape
-    for view, picture in list(pictures.items()):
-        if picture.shape != shape:
-            faults[view] = f"object {found.uid!r}: views of different sizes {sorted({shape, picture.shape})}"
-            del pictures[view]
+    shape = next(iter(images.values())).shape
+    for view, image in list(images.items()):
+        if image.shape != shape:
+            faults[view] = f"object {found.uid!r}: views of different sizes {sorted({shape, image.shape})}"
+            del images[view]
     rgba = torch.zeros(len(views), *shape, dtype=torch.uint8)
-    for view, picture in pictures.items():
-        rgba[view] = torch.from_numpy(picture)
+    for view, image in images.items():
+        rgba[view] = torch.from_numpy(image)
     return _Decoded(rgba, faults)
 
 

@@ -38,7 +38,7 @@ _KNOWN_MEMBERS = 1 << 20  # files whose places a process remembers: some 30 MB
 
 
 class ShardObject(PosedObject):
-    """One object in a tar: its pictures stay there until they are asked for.
+    """One object in a tar: its images stay there until they are asked for.
 
     files: offset and size of each of its files.
     depth_unit: what 1 in its images of depth stands for; None where the index does not say.

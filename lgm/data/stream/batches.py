@@ -86,7 +86,7 @@ class TrainStream(IterableDataset):
 class EvalStream(IterableDataset):
     """Every object once, over all ranks and workers, each with neighbours in the order they lie in.
 
-    A batch ends early where the next object has other numbers of views or another picture size.
+    A batch ends early where the next object has other numbers of views or another image size.
 
     max_objects: only the first so many of the whole set.
     seed: what is drawn for an object comes from it and from the object's name alone: the same in any

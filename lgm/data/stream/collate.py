@@ -63,11 +63,11 @@ def make_item(
         raise BrokenSample(f"object {candidate.uid!r}: {error}") from error
     used = sorted({*choice.input, *choice.target})
     position = {view: i for i, view in enumerate(used)}
-    rgba, rows = candidate.pictures(used)
+    rgba, rows = candidate.images(used)
     depths = candidate.depths(choice.target) if with_depth else None
     size = tuple(rgba.shape[1:3])
     if depths is not None and depths.shape[1:] != size:
-        raise BrokenSample(f"object {candidate.uid!r}: depth has {depths.shape[1:]} pixels, pictures {size}")
+        raise BrokenSample(f"object {candidate.uid!r}: depth has {depths.shape[1:]} pixels, images {size}")
     return Item(
         uid=candidate.uid,
         rgba=rgba,
@@ -85,13 +85,13 @@ def make_item(
 
 
 def collate(items: Sequence[Item], with_to_user: bool = False) -> Batch:
-    """Stack items into a batch of uint8 pictures and cameras; raises ValueError where sizes differ.
+    """Stack items into a batch of uint8 images and cameras; raises ValueError where sizes differ.
 
     with_to_user: the way back to the data's own frame too; training asks for images and cameras alone.
     """
     sizes = {item.uid: item.rgba.shape[1:3] for item in items}
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"objects of one batch have pictures of different sizes: {sizes}; render them alike")
+        raise ValueError(f"objects of one batch have images of different sizes: {sizes}; render them alike")
     target = _views(items, [item.target for item in items])
     if items[0].target_depths is not None:
         depths = torch.from_numpy(np.stack([item.target_depths for item in items]))
@@ -114,7 +114,7 @@ def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:
         )
     pick = [list(views) for views in chosen]
     rows = [[item.rows[i] for i in p] for item, p in zip(items, pick, strict=True)]
-    images, alphas = _pictures(items, rows)
+    images, alphas = _images(items, rows)
     c2w = torch.from_numpy(np.stack([item.c2w[p] for item, p in zip(items, pick, strict=True)])).float()
     fov_y_deg = torch.tensor([item.fov_y_deg for item in items])[:, None]
     return Views(
@@ -125,7 +125,7 @@ def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:
     )
 
 
-def _pictures(
+def _images(
     items: Sequence[Item], rows: Sequence[Sequence[int]]
 ) -> tuple[UInt8[Tensor, "B V 3 H W"], UInt8[Tensor, "B V 1 H W"]]:
     first = items[0].rgba
@@ -136,7 +136,7 @@ def _pictures(
     num_views, (height, width) = len(rows[0]), first.shape[1:3]
     images = torch.empty(len(items), num_views, 3, height, width, dtype=torch.uint8)
     alphas = torch.empty(len(items), num_views, 1, height, width, dtype=torch.uint8)
-    # Each picture straight to its place: to stack, then to part the channels took as long as to decode.
+    # Each image straight to its place: to stack, then to part the channels took as long as to decode.
     for b, (item, own) in enumerate(zip(items, rows, strict=True)):
         for v, row in enumerate(own):
             rgba = rearrange(item.rgba[row], "h w c -> c h w")

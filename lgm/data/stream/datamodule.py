@@ -34,7 +34,7 @@ class ObjectDataModule(L.LightningDataModule):
     split: what evaluation reads; None is everything.
     max_train_objects, max_val_objects, max_test_objects: training, validation and test read only the
         first so many objects; None is the whole split.
-    cache: whether training pictures are kept decoded, and where; None is NoCache().
+    cache: whether training images are kept decoded, and where; None is NoCache().
     accumulation: batches an optimizer step.
     probe_objects: how many objects are read before anything else starts, to fail early.
     """
@@ -208,7 +208,7 @@ def _check_sizes(objects: Sequence[PosedObject]) -> None:
     if len(sizes) > 1:
         (a, first), (b, second), *_ = sizes.items()
         raise ValueError(
-            f"a training batch needs pictures of one size: object {first!r} has {a[0]} × {a[1]}, "
+            f"a training batch needs images of one size: object {first!r} has {a[0]} × {a[1]}, "
             f"{second!r} has {b[0]} × {b[1]}; pack them at one --resolution, or use data.micro_batch_size=1"
         )
 

@@ -18,7 +18,7 @@ class ShardMembers:
     """The table of contents of one tar, read from its headers and no further than was asked for.
 
     A sample is what WebDataset makes one: neighbouring files with the same name up to the first dot.
-    Some 20 bytes a file are held, never a picture.
+    Some 20 bytes a file are held, never an image.
 
     fault: why the tar cannot be read on, where it cannot.
     is_complete: whether all of it is known.

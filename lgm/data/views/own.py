@@ -1,4 +1,4 @@
-"""Inputs among pictures that nobody took for this program."""
+"""Inputs among images that nobody took for this program."""
 
 from __future__ import annotations
 

@@ -40,12 +40,10 @@ def _excluded(
         left, top = x.to(tl.int32), y.to(tl.int32)  # not negative: rounded down
         fx, fy = x - left, y - top
         right, bottom = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
-        picture = background + view * height * width
-        above = (
-            tl.load(picture + top * width + left) * (1.0 - fx) + tl.load(picture + top * width + right) * fx
-        )
-        below = tl.load(picture + bottom * width + left) * (1.0 - fx)
-        below += tl.load(picture + bottom * width + right) * fx
+        image = background + view * height * width
+        above = tl.load(image + top * width + left) * (1.0 - fx) + tl.load(image + top * width + right) * fx
+        below = tl.load(image + bottom * width + left) * (1.0 - fx)
+        below += tl.load(image + bottom * width + right) * fx
         count += (above * (1.0 - fy) + below * fy > 0.5).to(tl.int32)
     return count
 

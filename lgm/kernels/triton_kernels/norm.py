@@ -1,4 +1,4 @@
-"""GroupNorm and SiLU over pictures whose channels lie side by side ([N, P, C] in memory, P pixels).
+"""GroupNorm and SiLU over images whose channels lie side by side ([N, P, C] in memory, P pixels).
 
 A program takes a block of pixels and of channels. Kernels that sum go through several blocks each, whose sums
 go into one row, and a second kernel adds the rows of a group: no atomics, so the same bits each time, and
@@ -12,12 +12,12 @@ import triton.language as tl
 
 @triton.jit
 def _tile(block, num_pixels, num_channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Places of a block of pixels within its picture, which of them exist, and this program's channels."""
+    """Places of a block of pixels within its image, which of them exist, and this program's channels."""
     pixels = block * PIXELS + tl.arange(0, PIXELS)
     channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     inside = (pixels < num_pixels)[:, None] & (channels < num_channels)[None, :]
-    picture = tl.program_id(1).to(tl.int64) * num_pixels * num_channels
-    return picture + pixels[:, None] * num_channels + channels[None, :], inside, channels
+    image = tl.program_id(1).to(tl.int64) * num_pixels * num_channels
+    return image + pixels[:, None] * num_channels + channels[None, :], inside, channels
 
 
 @triton.jit
@@ -70,7 +70,7 @@ def moments_kernel(
 
 @triton.jit
 def _group_sums(sums, num_channels, group_width, rows, begin, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Rows from `begin` on of the group of picture 0's axis and group 1's, and which of them exist."""
+    """Rows from `begin` on of the group of image 0's axis and group 1's, and which of them exist."""
     row, column = begin + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     inside = (row < rows)[:, None] & (column < group_width)[None, :]
     place = (tl.program_id(0).to(tl.int64) * rows + row)[:, None] * num_channels
@@ -86,7 +86,7 @@ def combine_kernel(
     num_pixels, num_channels, group_width, rows, eps,
     SHIFTED: tl.constexpr, ROW_PIXELS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """One program a picture and group. Squares are about each row's own mean: no cancellation."""
+    """One program an image and group. Squares are about each row's own mean: no cancellation."""
     of_one = 1.0 / (num_pixels * group_width * 1.0)
     column = tl.arange(0, WIDTH)
     added = tl.zeros([WIDTH], tl.float32)
@@ -185,7 +185,7 @@ def backward_combine_kernel(
     sums,  # [N, rows, C] float32: of x, as the forward pass had them
     weight, shift, means, rstds,
     mean_grads, mean_products,  # [N, G] float32: of the gradient, and of it times the normalised values
-    parameter_grads,  # [3, N, C] float32: of weight, bias and shift, of each picture
+    parameter_grads,  # [3, N, C] float32: of weight, bias and shift, of each image
     num_pixels, num_channels, group_width, rows,
     SHIFTED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip

@@ -1,11 +1,11 @@
-"""The distance of two pictures as a frozen network sees them: what LPIPS and its likes have in common.
+"""The distance of two images as a frozen network sees them: what LPIPS and its likes have in common.
 
-Pictures go through a trunk; at some layers the features of each pixel are scaled to unit length, and
+Images go through a trunk; at some layers the features of each pixel are scaled to unit length, and
 the squared differences are averaged over pixels and weighed over channels.
 
-The two halves walk through the trunk side by side, each with a graph only where its pictures ask for a
+The two halves walk through the trunk side by side, each with a graph only where its images ask for a
 gradient: one batch for both would keep the target's activations for a backward pass that never comes,
-and a half of 64 pictures fills a GPU by itself. Each layer is compared as soon as both have reached it:
+and a half of 64 images fills a GPU by itself. Each layer is compared as soon as both have reached it:
 of a target nothing stays but the difference.
 """
 
@@ -27,15 +27,15 @@ _EPS = 1e-10  # the `lpips` package's own
 
 
 class FeatureDistance(nn.Module, ABC):
-    """Distance of each picture, 0 for equal ones.
+    """Distance of each image, 0 for equal ones.
 
     The trunk follows autocast; normalisation and sums run in float32. The weights move with the module,
-    or on the first call to where the pictures are, and stand outside of everything that is saved,
+    or on the first call to where the images are, and stand outside of everything that is saved,
     counted, trained or sharded: `parameters()` and `state_dict()` are empty.
 
     name: for messages.
-    min_size: the smallest picture that the trunk takes, in pixels a side.
-    size: pictures whose longer side is larger are shrunk to it (bilinear), and smaller ones left alone;
+    min_size: the smallest image that the trunk takes, in pixels a side.
+    size: images whose longer side is larger are shrunk to it (bilinear), and smaller ones left alone;
         None leaves all.
     fuse: let our own kernels compute a VGG's distance where they run and no target wants a gradient
         (`use_kernels` sets it): the same numbers but for their rounding.
@@ -62,7 +62,7 @@ class FeatureDistance(nn.Module, ABC):
 
     @abstractmethod
     def standardised(self, images: Float[Tensor, "M 3 h w"]) -> Float[Tensor, "M 3 h w"]:
-        """Pictures in 0..1 as the trunk was trained on them, float32."""
+        """Images in 0..1 as the trunk was trained on them, float32."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureDistance:
         self._stages.clear()
@@ -81,20 +81,19 @@ class FeatureDistance(nn.Module, ABC):
         """
         if images.shape != targets.shape:
             raise ValueError(
-                f"{self.name} compares pictures of one shape, "
+                f"{self.name} compares images of one shape, "
                 f"got {tuple(images.shape)} and {tuple(targets.shape)}"
             )
         if min(images.shape[-2:]) < self.min_size:
             raise ValueError(
-                f"{self.name} needs pictures of at least {self.min_size}x{self.min_size}, "
+                f"{self.name} needs images of at least {self.min_size}x{self.min_size}, "
                 f"got {images.shape[-2]}x{images.shape[-1]}"
             )
         self._follow(images.device)
         trunk, weights = self._frozen
         kernel = trunk.features[0].weight
         x, y = (
-            self.standardised(shrunk(pictures.flatten(0, -4), self.size))
-            for pictures in (images[None], targets[None])
+            self.standardised(shrunk(x.flatten(0, -4), self.size)) for x in (images[None], targets[None])
         )  # [M, 3, h, w]
         if self.fuse and kernels_run(x) and not (y.requires_grad and torch.is_grad_enabled()):
             stages = self._fused_stages(autocast_dtype(kernel))
@@ -114,7 +113,7 @@ class FeatureDistance(nn.Module, ABC):
         return self._stages[dtype]
 
     def _follow(self, device: torch.device) -> None:
-        """Go where the pictures are: FSDP moves only what it shards, and calls no `to`."""
+        """Go where the images are: FSDP moves only what it shards, and calls no `to`."""
         if self._frozen[1][0].device != device:
             # A validation may be the first to call: what it made would be of no use to training.
             with torch.inference_mode(False):

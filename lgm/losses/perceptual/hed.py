@@ -22,7 +22,7 @@ _MEAN, _SCALE = tuple(mean / 255 for mean in (122.67892, 116.66877, 104.00699)),
 
 
 class HEDDistance(FeatureDistance):
-    """Distance of each picture, 0 for equal ones; see `FeatureDistance` for where it runs.
+    """Distance of each image, 0 for equal ones; see `FeatureDistance` for where it runs.
 
     At the last ReLU of each of VGG16's five stages the features of each pixel are scaled to unit length;
     the squared distance of the two unit vectors (0..2: no feature is negative) is averaged over pixels and

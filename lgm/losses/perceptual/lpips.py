@@ -14,18 +14,18 @@ from lgm.losses.perceptual.features import FeatureDistance
 from lgm.losses.perceptual.trunks import TRUNKS, normalised
 from lgm.losses.perceptual.weights import find_weights, linear_weights
 
-# What ImageNet's pictures are normalised by, for pictures in -1..1.
+# What ImageNet's images are normalised by, for images in -1..1.
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class LPIPS(FeatureDistance):
-    """Perceptual distance of each picture in 0..1, 0 for equal ones; see `FeatureDistance` for where it
+    """Perceptual distance of each image in 0..1, 0 for equal ones; see `FeatureDistance` for where it
     runs, and its `forward` for what gets a gradient.
 
     net: "vgg" (VGG16, what losses and most published figures use) or "alex".
     weights_path: torchvision's file, `vgg16-397923af.pth` or `alexnet-owt-7be5be79.pth`; None looks into
         torch hub's cache.
-    size: pictures whose longer side is larger are shrunk to it (bilinear), and smaller ones left alone;
+    size: images whose longer side is larger are shrunk to it (bilinear), and smaller ones left alone;
         None leaves all.
     download: whether a file that is nowhere is fetched.
 

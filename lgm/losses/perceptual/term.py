@@ -14,7 +14,7 @@ from lgm.types import Prediction
 
 
 class PerceptualTerm(nn.Module):
-    """Mean distance of the rgb pictures, both over the same background; targets get no gradient."""
+    """Mean distance of the rgb images, both over the same background; targets get no gradient."""
 
     def __init__(self, distance: FeatureDistance) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class PerceptualTerm(nn.Module):
 class PerceptualLPIPS(PerceptualTerm):
     """Mean LPIPS.
 
-    size: larger pictures are shrunk to this longer side first, as the paper does with 512² (256);
+    size: larger images are shrunk to this longer side first, as the paper does with 512² (256);
         smaller ones stay as they are, where the original would enlarge them: the same information at
-        several times the cost. None compares at the pictures' own size.
+        several times the cost. None compares at the images' own size.
     net, weights_path, download: see `LPIPS`.
     """
 

@@ -38,7 +38,7 @@ class TrunkSpec:
 
     layers: for each, (channels in, channels out, kernel, stride, padding) of a convolution with its
         ReLU, or (kernel, stride) of a max pooling.
-    min_size: the smallest picture, in pixels a side, of which something is left at the last tap.
+    min_size: the smallest image, in pixels a side, of which something is left at the last tap.
     size: of the file, for messages.
     """
 

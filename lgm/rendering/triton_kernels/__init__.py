@@ -2,6 +2,6 @@
 
 Importing this room imports triton; `lgm.rendering.triton_backend` does so when a renderer is made.
 
-Letters in shapes: I pictures (scenes × views), P = I × N pairs of a picture and a Gaussian, M
+Letters in shapes: I images (scenes × views), P = I × N pairs of an image and a Gaussian, M
 intersections of a pair and a tile.
 """

@@ -1,6 +1,6 @@
 """Lists of the splats that each tile draws, front to back.
 
-Pairs are sorted by depth once, for all pictures together; they then write their intersections one
+Pairs are sorted by depth once, for all images together; they then write their intersections one
 after the other, and a stable sort by tile alone keeps that order within each tile.
 """
 

@@ -23,7 +23,7 @@ SPLATS_A_LOOK = tl.constexpr(8)  # after which the backward pass looks whether s
 
 @triton.jit
 def _pixels(tile, part, rows, columns, height, width, LINES: tl.constexpr):
-    """Of a part of a tile: its picture, x of its pixels [32] and y [LINES, 32], which lie in the picture,
+    """Of a part of a tile: its image, x of its pixels [32] and y [LINES, 32], which lie in the image,
     and their offsets in a plane."""
     image, within = tile // (rows * columns), tile % (rows * columns)
     lane = tl.arange(0, LANES)
@@ -74,14 +74,14 @@ def blend_kernel(
     background_step, num_gaussians, num_views, rows, columns, height, width,
     UNROLL: tl.constexpr, PARTS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
-    """One layer of all pictures; sums over splats are kept in the pictures between layers.
+    """One layer of all images; sums over splats are kept in the images between layers.
 
     light: negative where blending has ended, before the splat that would bring it under 1e-4.
     PARTS: programs that share a tile's lines; more than 1 only where there is one layer.
     """
     tile = tl.program_id(0) // PARTS
     LINES: tl.constexpr = TILE // ROWS_A_WARP // PARTS
-    image, x, y, in_picture, offset = _pixels(
+    image, x, y, in_image, offset = _pixels(
         tile, tl.program_id(0) % PARTS, rows, columns, height, width, LINES
     )
     size = height * width
@@ -90,14 +90,14 @@ def blend_kernel(
     if FIRST:
         nothing = tl.zeros([LINES, LANES], tl.float32)
         red, green, blue, depth_sum = nothing, nothing, nothing, nothing
-        through = tl.where(in_picture, nothing + 1.0, -1.0)
+        through = tl.where(in_image, nothing + 1.0, -1.0)
     else:
-        red = tl.load(target, in_picture, 0.0)
-        green = tl.load(target + size, in_picture, 0.0)
-        blue = tl.load(target + 2 * size, in_picture, 0.0)
-        depth_sum = tl.load(depths + plane + offset, in_picture, 0.0)
-        through = tl.load(light + plane + offset, in_picture, -1.0)
-    # A pair counts from the first picture; its colour lies with its scene.
+        red = tl.load(target, in_image, 0.0)
+        green = tl.load(target + size, in_image, 0.0)
+        blue = tl.load(target + 2 * size, in_image, 0.0)
+        depth_sum = tl.load(depths + plane + offset, in_image, 0.0)
+        through = tl.load(light + plane + offset, in_image, -1.0)
+    # A pair counts from the first image; its colour lies with its scene.
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
     x, y = x.to(tl.float32), y.to(tl.float32)
 
@@ -128,14 +128,14 @@ def blend_kernel(
         red += passing * tl.load(background)
         green += passing * tl.load(background + 1)
         blue += passing * tl.load(background + 2)
-        tl.store(alphas + plane + offset, 1 - passing, in_picture)
+        tl.store(alphas + plane + offset, 1 - passing, in_image)
     else:
-        tl.store(light + plane + offset, through, in_picture)
+        tl.store(light + plane + offset, through, in_image)
         tl.store(alive + tile, _any(through > 0).to(tl.uint8))
-    tl.store(target, red, in_picture)
-    tl.store(target + size, green, in_picture)
-    tl.store(target + 2 * size, blue, in_picture)
-    tl.store(depths + plane + offset, depth_sum, in_picture)
+    tl.store(target, red, in_image)
+    tl.store(target + size, green, in_image)
+    tl.store(target + 2 * size, blue, in_image)
+    tl.store(depths + plane + offset, depth_sum, in_image)
 
 
 @triton.jit
@@ -192,30 +192,30 @@ def blend_backward_kernel(
     """
     tile = tl.program_id(0)
     LINES: tl.constexpr = TILE // ROWS_A_WARP
-    image, x, y, in_picture, offset = _pixels(tile, 0, rows, columns, height, width, LINES)
+    image, x, y, in_image, offset = _pixels(tile, 0, rows, columns, height, width, LINES)
     size = height * width
     plane = image.to(tl.int64) * size
     source, target = grad_images + plane * 3 + offset, images + plane * 3 + offset
-    g_red = tl.load(source, in_picture, 0.0)
-    g_green = tl.load(source + size, in_picture, 0.0)
-    g_blue = tl.load(source + 2 * size, in_picture, 0.0)
+    g_red = tl.load(source, in_image, 0.0)
+    g_green = tl.load(source + size, in_image, 0.0)
+    g_blue = tl.load(source + 2 * size, in_image, 0.0)
     # The sum over all splats, and the background behind them, of weight × value.
-    behind = g_red * tl.load(target, in_picture, 0.0)
-    behind += g_green * tl.load(target + size, in_picture, 0.0)
-    behind += g_blue * tl.load(target + 2 * size, in_picture, 0.0)
+    behind = g_red * tl.load(target, in_image, 0.0)
+    behind += g_green * tl.load(target + size, in_image, 0.0)
+    behind += g_blue * tl.load(target + 2 * size, in_image, 0.0)
     nothing = tl.zeros([LINES, LANES], tl.float32)
     g_depth, g_alpha = nothing, nothing
     if HAS_DEPTHS:
-        g_depth = tl.load(grad_depths + plane + offset, in_picture, 0.0)
-        behind += g_depth * tl.load(depths + plane + offset, in_picture, 0.0)
+        g_depth = tl.load(grad_depths + plane + offset, in_image, 0.0)
+        behind += g_depth * tl.load(depths + plane + offset, in_image, 0.0)
     if HAS_ALPHAS:
-        g_alpha = tl.load(grad_alphas + plane + offset, in_picture, 0.0)
-        behind += g_alpha * tl.load(alphas + plane + offset, in_picture, 0.0)
+        g_alpha = tl.load(grad_alphas + plane + offset, in_image, 0.0)
+        behind += g_alpha * tl.load(alphas + plane + offset, in_image, 0.0)
     if FIRST:
-        through = tl.where(in_picture, nothing + 1.0, -1.0)
+        through = tl.where(in_image, nothing + 1.0, -1.0)
     else:
-        through = tl.load(light + plane + offset, in_picture, -1.0)
-        behind = tl.load(passed + plane + offset, in_picture, 0.0)
+        through = tl.load(light + plane + offset, in_image, -1.0)
+        behind = tl.load(passed + plane + offset, in_image, 0.0)
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
     x, y = x.to(tl.float32), y.to(tl.float32)
     first_y = tl.min(y, 0)
@@ -274,8 +274,8 @@ def blend_backward_kernel(
         tl.store(row, tl.zeros([LANES, 16], tl.float32), (place < end)[:, None] & (rest < NUM_SUMS))
         begin += LANES
     if not LAST:
-        tl.store(light + plane + offset, through, in_picture)
-        tl.store(passed + plane + offset, behind, in_picture)
+        tl.store(light + plane + offset, through, in_image)
+        tl.store(passed + plane + offset, behind, in_image)
 
 
 @triton.jit(do_not_specialize=["num_pairs"])

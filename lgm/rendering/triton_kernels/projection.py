@@ -1,4 +1,4 @@
-"""Gaussians to ellipses in pictures: one program a block of Gaussians, which computes their covariance
+"""Gaussians to ellipses in images: one program a block of Gaussians, which computes their covariance
 once and then visits all views of their scene.
 
 The same formulas as `lgm.rendering.projection`, which explains them.
@@ -40,7 +40,7 @@ def scaled_axes(quats, scales, rows, inside):
 
 @triton.jit
 def camera(c2w, K_norm, image, height, width):
-    """World-to-camera rotation rows and translation, focal lengths and centre, of a picture's camera."""
+    """World-to-camera rotation rows and translation, focal lengths and centre, of an image's camera."""
     pose, k = c2w + image * 16, K_norm + image * 9
     r00, r10, r20, x = tl.load(pose), tl.load(pose + 1), tl.load(pose + 2), tl.load(pose + 3)
     r01, r11, r21, y = tl.load(pose + 4), tl.load(pose + 5), tl.load(pose + 6), tl.load(pose + 7)

@@ -1,4 +1,4 @@
-"""Gradients from ellipses in pictures back to Gaussians: the views of a block of Gaussians are summed in
+"""Gradients from ellipses in images back to Gaussians: the views of a block of Gaussians are summed in
 registers, in their order, so the result is the same each time."""
 
 import triton

@@ -1,4 +1,4 @@
-"""What training hangs on: pictures, progress, throughput, checkpoints; and the export of a test run."""
+"""What training hangs on: images, progress, throughput, checkpoints; and the export of a test run."""
 
 import csv
 import json
@@ -23,12 +23,12 @@ from lgm.callbacks.evaluation.timing import TestParts
 from lgm.callbacks.progress import duration
 from lgm.callbacks.rate import RecentRate
 from lgm.callbacks.training import cost as cost_room
-from lgm.callbacks.training.image_grid import log_picture
+from lgm.callbacks.training.image_grid import send_image
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import load_ply
 from lgm.metrics import Protocol
-from lgm.reports.images import mosaic, spread_views, to_picture
+from lgm.reports.images import mosaic, spread_views, to_image
 from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction, RenderOutput, Views
 from tests.clock import FakeClock
@@ -51,7 +51,7 @@ def make_batch(*uids: str, size: int = 16) -> Batch:
 
 
 class FakeModule(LightningModule):
-    """A network of one number, which is added to the target pictures."""
+    """A network of one number, which is added to the target images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ def test_grid_refuses_no_objects():
         ImageGrid(num_objects=0)
 
 
-def test_pictures_go_to_loggers_that_take_any():
+def test_images_go_to_loggers_that_take_any():
     class Taker:
         def __init__(self) -> None:
             self.calls: list = []
@@ -197,9 +197,9 @@ def test_pictures_go_to_loggers_that_take_any():
     tensorboard.experiment.add_image = lambda key, image, step, dataformats: tensorboard.calls.append(
         (key, image.shape, step, dataformats)
     )
-    picture = Image.new("RGB", (6, 4))
-    log_picture(wandb, "val/images", picture, 7)
-    log_picture(tensorboard, "val/images", picture, 7)
+    sheet = Image.new("RGB", (6, 4))
+    send_image(wandb, "val/images", sheet, 7)
+    send_image(tensorboard, "val/images", sheet, 7)
     assert wandb.calls == [("val/images", (6, 4), 7)]
     assert tensorboard.calls == [("val/images", (4, 6, 3), 7, "HWC")]
 
@@ -211,8 +211,8 @@ def test_spread_views_include_behind_and_above():
     assert spread_views(cameras, 99) == list(range(7))
 
 
-def test_to_picture_clamps_and_widens_one_channel():
-    assert to_picture(torch.tensor([[[-1.0, 0.5, 2.0]]])).getpixel((1, 0)) == (128, 128, 128)
+def test_to_image_clamps_and_widens_one_channel():
+    assert to_image(torch.tensor([[[-1.0, 0.5, 2.0]]])).getpixel((1, 0)) == (128, 128, 128)
     assert mosaic([Image.new("RGB", (4, 4))] * 3).size == (11, 11)
 
 

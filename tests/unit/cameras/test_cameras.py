@@ -43,7 +43,7 @@ def test_orbit_stands_where_its_angles_say(elevation, azimuth, center):
         assert cameras.azimuth_deg.item() % 360 == pytest.approx(azimuth, abs=1e-3)
 
 
-def test_world_axes_in_the_picture():
+def test_world_axes_in_the_image():
     """From +z: +x is to the right, +y is at the top. From +x: -z is to the right."""
     cameras = Cameras.orbit([0, 0], [0, 90])
     points = torch.tensor([[0.3, 0, 0], [0, 0.3, 0], [0, 0, -0.3]])
@@ -64,7 +64,7 @@ def test_rays_go_through_pixel_centres():
 
 
 def test_middle_ray_of_the_front_camera():
-    """An odd picture's middle pixel looks straight down -z; its moment is o × d."""
+    """An odd image's middle pixel looks straight down -z; its moment is o × d."""
     rays = plucker_rays(Cameras.orbit([0.0], [0.0]), 3, 3)[0, :, 1, 1]
     assert torch.allclose(rays, torch.tensor([0.0, 0, 0, 0, 0, -1]), atol=1e-6)
 

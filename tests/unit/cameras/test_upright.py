@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from lgm.cameras.upright import looking_along, tilt, turning, up_direction
-from tests.own_pictures import RING, Shoot, some_similarity
+from tests.own_images import RING, Shoot, some_similarity
 
 MANY = ([0.0] * 4 + [30.0, -20.0, 60.0, 10.0], [0.0, 90.0, 180.0, 270.0, 45.0, 135.0, 225.0, 315.0])
 
 
 @pytest.mark.parametrize("angles", [MANY, RING, ([20.0], [30.0]), ([70.0, 10.0, -40.0], [0.0, 0.0, 0.0])])
 def test_up_is_found_in_any_world(angles):
-    """One camera, or several on one meridian, only say it by the tops of their pictures."""
+    """One camera, or several on one meridian, only say it by the tops of their images."""
     world = some_similarity()
     up = up_direction(Shoot.of(angles, world=world).user_c2w)
     true = world[:3, 1] / np.linalg.norm(world[:3, 1])

@@ -70,7 +70,7 @@ def test_cached_batches_are_the_same_and_resume_alike(dataset, cache, num_worker
     )
 
 
-def test_pictures_are_decoded_once_and_shared(dataset, monkeypatch):
+def test_images_are_decoded_once_and_shared(dataset, monkeypatch):
     decoded = []
     from lgm.data.sources import shards
 
@@ -80,14 +80,14 @@ def test_pictures_are_decoded_once_and_shared(dataset, monkeypatch):
     before = len(decoded)
     stream = DataLoader(TrainStream(source, RandomViews(4, 6), 2, seed=0), batch_size=None)
     list(islice(stream, 20))
-    assert len(decoded) == before == 6 + 1  # each object once, and one picture for the size
-    rgba, rows = source.load(1, 2).pictures([3, 0])
+    assert len(decoded) == before == 6 + 1  # each object once, and one image for the size
+    rgba, rows = source.load(1, 2).images([3, 0])
     assert rgba.is_shared() and rows == [53, 50] and rgba.shape == (60, 32, 32, 4)
 
 
 def test_broken_views_spoil_what_they_spoil_without_a_cache(tmp_path):
     objects = [sample_files(f"object-{i}", i) for i in range(5)]
-    objects[1]["object-1.view_005.png"] = b"no picture"
+    objects[1]["object-1.view_005.png"] = b"no image"
     del objects[3]["object-3.view_002.png"]
     objects[4] = {k: b"x" if "view" in k else v for k, v in objects[4].items()}
     shard = write_shard(tmp_path / "all.tar", objects)
@@ -130,7 +130,7 @@ def test_a_device_that_is_the_cpu_has_no_more_memory_than_is_free(dataset, monke
         list(islice(TrainStream(source, RandomViews(4, 6), 2, seed=0), 1))
 
 
-def test_pictures_of_two_sizes_are_refused(tmp_path):
+def test_images_of_two_sizes_are_refused(tmp_path):
     objects = [sample_files("a", 0, size=32), sample_files("b", 1, size=64)]
     write_index(tmp_path, [write_shard(tmp_path / "all.tar", objects)])
     with pytest.raises(

@@ -31,9 +31,9 @@ def views(size: int = SIZE):
     inside = np.zeros((size, size), bool)
     inside[size // 4 : -size // 4, size // 4 : -size // 4] = True
     for number in range(NUM_VIEWS):
-        picture = np.full((size, size, 4), 255, np.uint8)  # no outline that could contradict its camera
+        image = np.full((size, size, 4), 255, np.uint8)  # no outline that could contradict its camera
         depth = np.where(inside, 1.0 + 0.1 * number + np.arange(size) / size / 10, 0).astype(np.float32)
-        yield ViewPasses(picture, depth, np.zeros((size, size, 3), np.float32))
+        yield ViewPasses(image, depth, np.zeros((size, size, 3), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_depth_is_left_out_unless_asked_for(renders, tmp_path):
 def test_depth_that_was_not_rendered_cannot_be_packed(tmp_path):
     plan = make_plan(resolution=SIZE, num_views=4)
     check_settings(tmp_path / "plain", {**plan.summary(), "engine": "none", "engine_version": "1"})
-    write_object(tmp_path / "plain", {"uid": "a"}, plan, (v.picture for v in list(views())[:4]), "png")
+    write_object(tmp_path / "plain", {"uid": "a"}, plan, (v.image for v in list(views())[:4]), "png")
     with pytest.raises(ValueError, match="has no depth; render it with --geometry"):
         packed(tmp_path / "plain", tmp_path / "out", "--depth")
 
@@ -87,7 +87,7 @@ def test_verify_misses_depth(renders, tmp_path, capsys):
     assert "view 3: depth_003.png is missing" in capsys.readouterr().out
 
 
-def test_a_depth_that_is_no_picture_is_named_in_the_same_words_each_time():
+def test_a_depth_that_is_no_image_is_named_in_the_same_words_each_time():
     with pytest.raises(BrokenSample, match=r"'a': depth 3 cannot be decoded: 7 bytes, no PNG$"):
         decode_depths([b"garbage"], [3], "a", 1.0)
 
@@ -116,7 +116,7 @@ def test_a_perfect_prediction_has_no_depth_error_and_a_shifted_one_its_shift():
 
 
 def test_depth_follows_the_frame_and_the_size():
-    """Cameras twice as far away, and pictures half the size."""
+    """Cameras twice as far away, and images half the size."""
     batch = synthetic_batch()
     c2w = batch.input.cameras.c2w.clone()
     c2w[..., :3, 3] *= 2

@@ -10,7 +10,7 @@ import pytest
 
 from lgm.data.sources.images.background import Keep
 from lgm.data.sources.images.source import ImagesSource
-from tests.own_pictures import Shoot
+from tests.own_images import Shoot
 
 MANY = ([0.0] * 4 + [30.0], [0.0, 90.0, 180.0, 270.0, 45.0])
 SHOOT = Shoot.of(MANY, size=(32, 32))

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image, ImageCms
 
 from lgm.data.captures.color_profiles import in_srgb
-from lgm.data.captures.photos import find_stated, open_picture
+from lgm.data.captures.photos import find_stated, open_image
 from lgm.data.captures.sides import named_azimuths_deg
 from lgm.data.schema.sample import BrokenSample
 from lgm.data.sources.images.background import Keep, PlainWhite
 from lgm.data.sources.images.source import ImagesSource
-from tests.own_pictures import Shoot
+from tests.own_images import Shoot
 
 RED = (200, 30, 30, 255)
 
@@ -229,8 +229,8 @@ def test_a_profile_of_another_gamut_is_applied(tmp_path, mode):
     image.paste((128, 128, 128), (4, 0, 8, 4))
     image = image.convert(mode, palette=Image.Palette.ADAPTIVE) if mode == "P" else image.convert(mode)
     image.save(tmp_path / "a.png", icc_profile=display_p3())
-    picture = open_picture(tmp_path / "a.png")
-    rgba, _ = picture.read()
+    opened = open_image(tmp_path / "a.png")
+    rgba, _ = opened.read()
     assert np.abs(rgba[0, 0].astype(int) - (255, 0, 0, 255)).max() <= 12
     assert np.abs(rgba[0, 7].astype(int) - (128, 128, 128, 255)).max() <= 3
 
@@ -307,9 +307,9 @@ def test_masks_become_alpha(tmp_path):
     (folder / "transforms.json").write_text(json.dumps(content))
     for place in (folder, colmap):
         found = load(place)
-        assert [photo.picture.mask is None for photo in found._capture.photos] == [False] * 4
+        assert [photo.image.mask is None for photo in found._capture.photos] == [False] * 4
         for view, photo in enumerate(found._capture.photos):
-            rgba, has_alpha = photo.picture.read()
+            rgba, has_alpha = photo.image.read()
             assert has_alpha
             assert np.abs(rgba[..., 3].astype(int) - 255 * (shoot.rgba[view][..., 3] >= 128)).mean() < 6
     Image.new("L", (30, 90)).save(folder / "masks" / "0.png")

@@ -85,7 +85,7 @@ def test_a_name_that_stands_twice_and_a_tar_that_ends_early(tmp_path):
         source.load(0, 0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
     source = ShardSource(tmp_path)
-    with pytest.raises(BrokenSample, match=r"'object-1': .* pictures but 10 cameras"):
+    with pytest.raises(BrokenSample, match=r"'object-1': .* images but 10 cameras"):
         source.load(0, 1)
 
 
@@ -95,14 +95,14 @@ def test_a_uid_with_dots_is_named(tmp_path):
         ShardSource(tmp_path).check(1)
 
 
-def compressed(mode: str, picture_format: str, **options) -> bytes:
+def compressed(mode: str, image_format: str, **options) -> bytes:
     held = io.BytesIO()
     color = {"RGBA": (9, 200, 9, 255), "RGB": (9, 200, 9), "L": 99, "P": 3, "CMYK": (1, 2, 3, 4)}[mode]
-    Image.new(mode, (8, 8), color).save(held, picture_format, **options)
+    Image.new(mode, (8, 8), color).save(held, image_format, **options)
     return held.getvalue()
 
 
-def test_opaque_pictures_may_lack_their_alpha():
+def test_opaque_images_may_lack_their_alpha():
     lossy = compressed("RGBA", "WEBP", quality=90)
     assert Image.open(io.BytesIO(lossy)).mode == "RGB"  # what Pillow makes of it
     pixels = decode_rgba([lossy, compressed("RGBA", "PNG"), compressed("RGB", "PNG")], [0, 1, 2], "x")

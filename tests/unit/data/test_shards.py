@@ -167,16 +167,16 @@ def broken_dataset(tmp_path, break_it, num_objects: int = 4):
     return folder
 
 
-def no_picture(files):
+def no_image(files):
     del files["object-1.view_005.png"]
 
 
-def garbage_picture(files):
-    files["object-1.view_005.png"] = b"no picture"
+def garbage_image(files):
+    files["object-1.view_005.png"] = b"no image"
 
 
-def garbage_first_picture(files):
-    files["object-1.view_000.png"] = b"no picture"
+def garbage_first_image(files):
+    files["object-1.view_000.png"] = b"no image"
 
 
 def no_cameras(files):
@@ -197,11 +197,11 @@ def mirrored(files):
 
 
 FAULTS = [
-    (no_picture, "9 pictures but 10 cameras, view 5 is missing"),
+    (no_image, "9 images but 10 cameras, view 5 is missing"),
     (no_cameras, "cameras.json is missing"),
     (mirrored, "view 6: .* is no rotation"),
     (cameras_with(c2w=[[2.0] * 16] * 10), "view 0: .* is no rotation"),
-    (cameras_with(c2w=camera_json()["c2w"][:9]), "10 pictures but 9 cameras"),
+    (cameras_with(c2w=camera_json()["c2w"][:9]), "10 images but 9 cameras"),
     (cameras_with(c2w=[[1.0] * 12] * 10), "expected 16 numbers"),
     (cameras_with(convention="opengl"), "convention 'opengl'"),
     (cameras_with(version=7), "version 7"),
@@ -220,7 +220,7 @@ def test_faults_are_found_before_a_run_starts(tmp_path, fault, message):
     assert "object-1" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("fault", [no_picture, garbage_picture, mirrored])
+@pytest.mark.parametrize("fault", [no_image, garbage_image, mirrored])
 def test_during_a_run_a_broken_sample_is_skipped_counted_and_named(tmp_path, caplog, fault):
     folder = broken_dataset(tmp_path, fault)
     with caplog.at_level(logging.WARNING):
@@ -232,7 +232,7 @@ def test_during_a_run_a_broken_sample_is_skipped_counted_and_named(tmp_path, cap
     assert caplog.text.count("object 'object-1'") == 1
 
 
-@pytest.mark.parametrize("fault", [mirrored, garbage_first_picture])
+@pytest.mark.parametrize("fault", [mirrored, garbage_first_image])
 def test_the_probe_before_a_run_allows_what_the_run_would(tmp_path, fault):
     folder = broken_dataset(tmp_path, fault)
     source = ShardSource(folder)
@@ -274,7 +274,7 @@ def test_an_object_that_shows_its_broken_view_later_counts(caplog):
 
 
 def test_where_the_probe_finds_nothing_good_there_is_no_run(tmp_path):
-    files = {**sample_files("object-0", 0), "object-0.view_000.png": b"no picture"}
+    files = {**sample_files("object-0", 0), "object-0.view_000.png": b"no image"}
     write_index(tmp_path, [write_shard(tmp_path / "all-000000.tar", [files])])
     with pytest.raises(ValueError, match="object-0"):
         ShardSource(tmp_path).check(64, max_broken_fraction=1.0)
@@ -292,7 +292,7 @@ def test_a_split_that_names_what_is_not_there(tmp_path):
 def test_too_many_broken_objects_stop_the_run(tmp_path):
     objects = [sample_files(f"object-{i}", i) for i in range(10)]
     for i in range(5):  # of ten objects, one is put up with
-        objects[i][f"object-{i}.view_005.png"] = b"no picture"
+        objects[i][f"object-{i}.view_005.png"] = b"no image"
     shard = write_shard(tmp_path / "all-000000.tar", objects)
     write_index(tmp_path, [shard])
     broken = TrainStream(ShardSource(tmp_path), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
@@ -301,7 +301,7 @@ def test_too_many_broken_objects_stop_the_run(tmp_path):
 
 
 def test_one_broken_object_stays_one_however_often_it_is_met(tmp_path, caplog):
-    folder = broken_dataset(tmp_path, garbage_picture)
+    folder = broken_dataset(tmp_path, garbage_image)
     stream = TrainStream(ShardSource(folder, "train"), RandomViews(4, 10), 2, 0, max_broken_fraction=0.01)
     with caplog.at_level(logging.WARNING):
         take(stream, 200)
@@ -322,7 +322,7 @@ def test_a_shard_of_broken_objects_is_replaced_by_the_others(tmp_path):
 
 
 def test_a_broken_samples_place_does_not_move_the_others(tmp_path):
-    folder = broken_dataset(tmp_path, garbage_picture)
+    folder = broken_dataset(tmp_path, garbage_image)
     options = {"batch_size": 1, "seed": 3, "max_broken_fraction": 1.0}
     source, sampler = ShardSource(folder, "train"), RandomViews(4, 10)
     whole = take(TrainStream(source, sampler, **options), 9)
@@ -414,7 +414,7 @@ def test_too_few_views_are_found_before_a_run_starts(dataset):
         module.check("fit")
 
 
-def test_pictures_that_cannot_be_decoded_are_found_before_a_run_starts(tmp_path):
+def test_images_that_cannot_be_decoded_are_found_before_a_run_starts(tmp_path):
     folder = broken_dataset(tmp_path, lambda files: files.update({"object-1.view_000.png": b"x"}))
     shutil.copy(folder / "all-000000.tar", tmp_path)
     module = ObjectDataModule(

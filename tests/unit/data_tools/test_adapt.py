@@ -1,4 +1,4 @@
-"""The bundled pictures, written as other programs lay theirs out, come back with the cameras they had; and
+"""The bundled images, written as other programs lay theirs out, come back with the cameras they had; and
 a wrong conversion does not get past the reprojection test."""
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def posed() -> list[tuple[str, list[Image.Image], np.ndarray, float]]:
     found = []
     for sample in read_samples(SHARD):
         record = parse_cameras(sample.files["cameras.json"], sample.uid)
-        pictures = [Image.open(io.BytesIO(content)).convert("RGBA") for content in sample.pictures.values()]
-        found.append((sample.uid, pictures, record.c2w, record.fov_y_deg))
+        images = [Image.open(io.BytesIO(content)).convert("RGBA") for content in sample.images.values()]
+        found.append((sample.uid, images, record.c2w, record.fov_y_deg))
     return found
 
 
@@ -44,43 +44,43 @@ def to_blender(c2w: np.ndarray) -> np.ndarray:
     return to_z_up(opencv_to_opengl(torch.from_numpy(c2w)).numpy())
 
 
-def write_nerf_synthetic(folder: Path, pictures, c2w, fov_y_deg):
+def write_nerf_synthetic(folder: Path, images, c2w, fov_y_deg):
     (folder / "train").mkdir(parents=True)
     frames = []
-    for view, (picture, pose) in enumerate(zip(pictures, to_blender(c2w), strict=True)):
-        picture.save(folder / "train" / f"r_{view}.png")
+    for view, (image, pose) in enumerate(zip(images, to_blender(c2w), strict=True)):
+        image.save(folder / "train" / f"r_{view}.png")
         frames.append({"file_path": f"./train/r_{view}", "transform_matrix": pose.tolist()})
     content = {"camera_angle_x": math.radians(fov_y_deg), "frames": frames}
     (folder / "transforms_train.json").write_text(json.dumps(content))
 
 
-def write_zero123(folder: Path, pictures, c2w, fov_y_deg):
+def write_zero123(folder: Path, images, c2w, fov_y_deg):
     folder.mkdir(parents=True)
-    for view, (picture, pose) in enumerate(zip(pictures, to_blender(c2w), strict=True)):
-        picture.save(folder / f"{view:03d}.png")
+    for view, (image, pose) in enumerate(zip(images, to_blender(c2w), strict=True)):
+        image.save(folder / f"{view:03d}.png")
         np.save(folder / f"{view:03d}.npy", np.linalg.inv(pose)[:3])
 
 
-def write_lgm(folder: Path, pictures, c2w, fov_y_deg):
+def write_lgm(folder: Path, images, c2w, fov_y_deg):
     (folder / "rgb").mkdir(parents=True)
     (folder / "pose").mkdir()
-    for view, (picture, pose) in enumerate(zip(pictures, to_z_up(c2w), strict=True)):
-        picture.save(folder / "rgb" / f"{view:03d}.png")
+    for view, (image, pose) in enumerate(zip(images, to_z_up(c2w), strict=True)):
+        image.save(folder / "rgb" / f"{view:03d}.png")
         (folder / "pose" / f"{view:03d}.txt").write_text(" ".join(map(str, pose.reshape(16))))
 
 
-def write_gobjaverse(folder: Path, pictures, c2w, fov_y_deg, axes=to_z_up):
-    for view, (picture, pose) in enumerate(zip(pictures, axes(c2w), strict=True)):
+def write_gobjaverse(folder: Path, images, c2w, fov_y_deg, axes=to_z_up):
+    for view, (image, pose) in enumerate(zip(images, axes(c2w), strict=True)):
         place = folder / f"{view:05d}"
         place.mkdir(parents=True)
-        picture.save(place / f"{view:05d}.png")
+        image.save(place / f"{view:05d}.png")
         columns = dict(zip(("x", "y", "z", "origin"), pose[:3].T.tolist(), strict=True))
         angle = math.radians(fov_y_deg)
         (place / f"{view:05d}.json").write_text(json.dumps({**columns, "x_fov": angle, "y_fov": angle}))
 
 
-def write_gobjaverse_opengl(folder: Path, pictures, c2w, fov_y_deg):
-    write_gobjaverse(folder, pictures, c2w, fov_y_deg, axes=to_blender)
+def write_gobjaverse_opengl(folder: Path, images, c2w, fov_y_deg):
+    write_gobjaverse(folder, images, c2w, fov_y_deg, axes=to_blender)
 
 
 WRITERS = {
@@ -92,8 +92,8 @@ WRITERS = {
 
 
 def export(folder: Path, write) -> Path:
-    for uid, pictures, c2w, fov_y_deg in posed():
-        write(folder / "some" / uid, pictures, c2w, fov_y_deg)
+    for uid, images, c2w, fov_y_deg in posed():
+        write(folder / "some" / uid, images, c2w, fov_y_deg)
     return folder
 
 
@@ -114,15 +114,15 @@ def test_a_layout_comes_back_with_its_cameras(tmp_path, capsys, layout, write):
     assert f"{NUM_OBJECTS} adapted" in capsys.readouterr().out
     assert verify.main([str(shards), "--workers", "1"]) == 0
     assert f"cameras fit {NUM_OBJECTS} of {NUM_OBJECTS} tested" in capsys.readouterr().out
-    before = {uid: (pictures, c2w, fov) for uid, pictures, c2w, fov in posed()}
+    before = {uid: (images, c2w, fov) for uid, images, c2w, fov in posed()}
     for sample in read_samples(shards / "train-000000.tar"):
-        pictures, c2w, fov_y_deg = before[sample.uid.removeprefix("some_").rpartition("-")[0]]
+        images, c2w, fov_y_deg = before[sample.uid.removeprefix("some_").rpartition("-")[0]]
         record = parse_cameras(sample.files["cameras.json"], sample.uid)
         np.testing.assert_allclose(record.c2w, c2w, atol=1e-6)
         assert record.canonical_inputs == (0, 1, 2, 3)
         assert record.fov_y_deg == pytest.approx(fov_y_deg, abs=0.05)
-        packed = np.array(Image.open(io.BytesIO(sample.pictures[7])))
-        np.testing.assert_array_equal(packed, np.array(pictures[7]))
+        packed = np.array(Image.open(io.BytesIO(sample.images[7])))
+        np.testing.assert_array_equal(packed, np.array(images[7]))
 
 
 def from_world_to_camera(c2w: np.ndarray) -> np.ndarray:
@@ -173,7 +173,7 @@ def test_pack_leaves_out_what_verify_would_fault(tmp_path, capsys):
     (tmp_path / "kept.png").rename(two)
     shards = adapt_and_pack(source, "lgm", tmp_path)
     said = capsys.readouterr().out
-    assert re.search(r"left out: object '.*': view \d+: its picture .* which verify faults\n", said)
+    assert re.search(r"left out: object '.*': view \d+: its image .* which verify faults\n", said)
     assert len((shards / "objects.jsonl").read_text().splitlines()) == NUM_OBJECTS - 1
     assert verify.main([str(shards), "--workers", "1"]) == 0
     packed = [str(tmp_path / "renders"), "--workers", "1", "--format", "png"]
@@ -236,8 +236,8 @@ def test_garbage_is_named_and_the_others_are_adapted(tmp_path, capsys, layout):
 
 
 def test_views_without_the_four_have_no_canonical_inputs(tmp_path, capsys):
-    _, pictures, c2w, fov_y_deg = posed()[0]
-    write_lgm(tmp_path / "posed" / "thing", pictures[1:], c2w[1:], fov_y_deg)
+    _, images, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "posed" / "thing", images[1:], c2w[1:], fov_y_deg)
     shards = adapt_and_pack(tmp_path / "posed", "lgm", tmp_path)
     (sample,) = read_samples(shards / "train-000000.tar")
     assert parse_cameras(sample.files["cameras.json"], sample.uid).canonical_inputs == ()
@@ -277,9 +277,9 @@ def adapted(folder: Path, layout: str, out: Path, *options: str) -> tuple[float,
 
 
 def one_scene(folder: Path, change=lambda content: content) -> Path:
-    _, pictures, c2w, fov_y_deg = posed()[0]
+    _, images, c2w, fov_y_deg = posed()[0]
     shutil.rmtree(folder / "a", ignore_errors=True)
-    write_nerf_synthetic(folder / "a", pictures[:5], c2w[:5], fov_y_deg)
+    write_nerf_synthetic(folder / "a", images[:5], c2w[:5], fov_y_deg)
     path = folder / "a" / "transforms_train.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     return folder
@@ -323,8 +323,8 @@ def test_focal_lengths_and_angles_of_frames_are_read(tmp_path):
     "131.25 64. 64. 0.\n0. 0. 0.\n1.\n1.\n128 128\n", "131.25 0 64 0\n0 131.25 64 0\n0 0 1 0\n0 0 0 1\n",
 ])  # fmt: skip
 def test_intrinsics_beside_poses_are_read(tmp_path, text):
-    _, pictures, c2w, fov_y_deg = posed()[0]
-    write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    _, images, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "a", images[:5], c2w[:5], fov_y_deg)
     (tmp_path / "a" / "intrinsics.txt").write_text(text)
     expected = math.degrees(2 * math.atan(64 / 131.25))
     assert adapted(tmp_path, "lgm", tmp_path / "out") == (pytest.approx(expected), [])
@@ -337,8 +337,8 @@ def test_intrinsics_beside_poses_are_read(tmp_path, text):
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_cameras_may_begin_with_a_byte_order_mark(tmp_path, encoding):
-    _, pictures, c2w, fov_y_deg = posed()[0]
-    write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    _, images, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "a", images[:5], c2w[:5], fov_y_deg)
     (tmp_path / "a" / "intrinsics.txt").write_text("131.25 0 64 0 131.25 64 0 0 1")
     for path in (tmp_path / "a").rglob("*.txt"):
         path.write_text(path.read_text(), encoding)
@@ -346,8 +346,8 @@ def test_cameras_may_begin_with_a_byte_order_mark(tmp_path, encoding):
 
 
 def test_an_image_measured_for_its_intrinsics_is_opened_as_every_other(tmp_path):
-    _, pictures, c2w, fov_y_deg = posed()[0]
-    write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    _, images, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "a", images[:5], c2w[:5], fov_y_deg)
     (tmp_path / "a" / "intrinsics.txt").write_text("131.25 0 64 0 131.25 64 0 0 1")
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a" / "rgb" / "000.png")
@@ -356,16 +356,16 @@ def test_an_image_measured_for_its_intrinsics_is_opened_as_every_other(tmp_path)
 
 
 def test_intrinsics_that_a_layout_does_not_read_are_refused(tmp_path):
-    _, pictures, c2w, fov_y_deg = posed()[0]
-    write_zero123(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    _, images, c2w, fov_y_deg = posed()[0]
+    write_zero123(tmp_path / "a", images[:5], c2w[:5], fov_y_deg)
     (tmp_path / "a" / "intrinsics.npy").touch()
     with pytest.raises(ValueError, match=r"intrinsics.npy is not read by this layout; give --fov"):
         adapted(tmp_path, "zero123", tmp_path / "out")
 
 
 def test_grey_of_16_bits_stays_grey(tmp_path):
-    _, pictures, c2w, fov_y_deg = posed()[0]
-    write_lgm(tmp_path / "a", pictures[:5], c2w[:5], fov_y_deg)
+    _, images, c2w, fov_y_deg = posed()[0]
+    write_lgm(tmp_path / "a", images[:5], c2w[:5], fov_y_deg)
     for path in (tmp_path / "a" / "rgb").iterdir():
         Image.fromarray(np.full((128, 128), 20_000, np.uint16)).save(path)
     assert adapted(tmp_path, "lgm", tmp_path / "out")[1] == []

@@ -17,7 +17,7 @@ from data_tools.verify import command as verify
 from lgm.data.schema.sample import parse_cameras
 from lgm.data.sources.images.background import Keep
 from lgm.data.sources.images.source import ImagesSource
-from tests.own_pictures import Shoot, some_similarity
+from tests.own_images import Shoot, some_similarity
 
 AROUND = ([(-15.0, 10.0, 35.0)[view % 3] for view in range(12)], [30.0 * view for view in range(12)])
 
@@ -52,7 +52,7 @@ def test_photographs_are_seen_through_cameras_that_look_at_the_object(tmp_path, 
     # What the object itself looks like from there: up to a turn about +y, and its size.
     scale = np.linalg.norm(centers, axis=1) / np.linalg.norm(shoot.cameras.c2w[:, :3, 3].numpy(), axis=1)
     np.testing.assert_allclose(scale, scale[0], rtol=1e-2)
-    alphas = np.stack([np.asarray(Image.open(io.BytesIO(file)))[..., 3] for file in sample.pictures.values()])
+    alphas = np.stack([np.asarray(Image.open(io.BytesIO(file)))[..., 3] for file in sample.images.values()])
     assert (alphas.max(axis=(1, 2)) == 255).all()
     edge = np.concatenate([alphas[:, 0], alphas[:, -1], alphas[:, :, 0], alphas[:, :, -1]], axis=1)
     assert edge.max() < 128, "whole objects stay whole"

@@ -271,7 +271,7 @@ def test_urls_with_what_a_mesh_names(server, tmp_path, capsys):
     server.files |= {
         "/m/chair.obj": b"mtllib mat/c.mtl\nmtllib ../../etc/passwd\nv 0 0 0\nf 1 1 1\n",
         "/m/mat/c.mtl": b"newmtl a\nmap_Kd wood grain.png\nnewmtl b\nmap_Kd gone.png\n",
-        "/m/mat/wood grain.png": b"picture",
+        "/m/mat/wood grain.png": b"image",
         "/m/a.gltf": json.dumps({"buffers": [{"uri": "b%20c.bin"}], "images": [{"uri": "data:x"}]}).encode(),
         "/m/b c.bin": b"numbers",
         "/x.glb": glb(3),
@@ -287,7 +287,7 @@ def test_urls_with_what_a_mesh_names(server, tmp_path, capsys):
     out = tmp_path / "out"
     assert download.main(["urls", str(tmp_path / "list.json"), "--out", str(out), *FAST]) == 0
     assert "3 fetched, 0 complete before, 2 failed" in capsys.readouterr().out
-    assert (out / "chair" / "mat" / "wood grain.png").read_bytes() == b"picture"
+    assert (out / "chair" / "mat" / "wood grain.png").read_bytes() == b"image"
     assert json.loads((out / "chair" / "model.meta.json").read_text()) == {
         "uid": "chair", "licence": "CC0-1.0", "source": f"{server.url}/m/chair.obj"
     }  # fmt: skip

@@ -52,7 +52,7 @@ def test_index_past_the_end_is_a_reason(tmp_path):
         read_obj(write(tmp_path / "a.obj", SQUARE + "f 1 2 9\n"), ANY)
 
 
-def test_materials_with_windows_paths_other_case_and_missing_pictures(tmp_path):
+def test_materials_with_windows_paths_other_case_and_missing_images(tmp_path):
     Image.new("RGB", (2, 2), "red").save(tmp_path / "Wood Grain.png")
     write(
         tmp_path / "m.mtl",
@@ -188,7 +188,7 @@ def test_srgb_round_trip():
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-4)
 
 
-def test_alpha_of_a_picture():
+def test_alpha_of_a_image():
     pixels = np.full((8, 8, 4), 255, dtype=np.uint8)
     assert image_alpha_mode(Image.fromarray(pixels)) == "opaque"
     pixels[:4, :, 3] = 0

@@ -221,9 +221,9 @@ def test_changed_renders_and_other_options_are_refused(renders, tmp_path):
 
 
 def brighter(path: Path) -> None:
-    picture = np.array(Image.open(path))
-    picture[..., :3] |= 0x0F
-    Image.fromarray(picture).save(path)
+    image = np.array(Image.open(path))
+    image[..., :3] |= 0x0F
+    Image.fromarray(image).save(path)
 
 
 @pytest.mark.parametrize("name", ["meta.json", "cameras.json", "view_001.png"])
@@ -251,7 +251,7 @@ def test_renders_that_changed_since_are_refused(renders, tmp_path, monkeypatch, 
     else:
         changed.write_text(changed.read_text().replace("Ann", "Bob").replace("49.1", "50.1"))
     for command in (half, whole):
-        with pytest.raises(ValueError, match=r"begun with other renders.*metadata, cameras or pictures"):
+        with pytest.raises(ValueError, match=r"begun with other renders.*metadata, cameras or images"):
             pack.main(command)
     # As a version that did not note what the renders held left them.
     for out in ("half", "older"):

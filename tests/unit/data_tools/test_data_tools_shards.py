@@ -1,4 +1,4 @@
-"""Packing and verifying, with renders made of random pictures: no graphics needed."""
+"""Packing and verifying, with renders made of random images: no graphics needed."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def first(members: dict[str, bytes], key: str) -> str:
     return next(name for name in members if name.endswith(f".{key}"))
 
 
-def picture(mode: str, size: tuple[int, int], color) -> bytes:
+def image(mode: str, size: tuple[int, int], color) -> bytes:
     held = io.BytesIO()
     Image.new(mode, size, color).save(held, "WEBP" if mode == "RGBA" else "PNG", lossless=True)
     return held.getvalue()
@@ -154,7 +154,7 @@ def test_png_and_lossless_keep_every_visible_pixel(renders, tmp_path):
                         np.testing.assert_array_equal(packed, original)
 
 
-def test_pictures_are_copied_as_rendered(renders, tmp_path, capsys):
+def test_images_are_copied_as_rendered(renders, tmp_path, capsys):
     folder = pack_into(renders, tmp_path / "out", "--format", "rendered")
     members = {}
     for path in folder.glob("*.tar"):
@@ -169,10 +169,10 @@ def test_pictures_are_copied_as_rendered(renders, tmp_path, capsys):
 @pytest.mark.parametrize(
     "spoil", [lambda content: content[:-20], lambda content: content[:60] + b"!" + content[61:]]
 )
-def test_a_broken_picture_is_not_copied(tmp_path, capsys, spoil):
+def test_a_broken_image_is_not_copied(tmp_path, capsys, spoil):
     renders = make_renders(tmp_path / "renders", ["a", "b"])
-    picture_path = renders / "a" / "view_004.png"
-    picture_path.write_bytes(spoil(picture_path.read_bytes()))
+    image_path = renders / "a" / "view_004.png"
+    image_path.write_bytes(spoil(image_path.read_bytes()))
     folder = pack_into(renders, tmp_path / "out", "--format", "rendered")
     assert parse_index((folder / "index.json").read_text(), "index").num_samples == 1
     assert "left out: object 'a': view_004.png" in capsys.readouterr().out
@@ -246,26 +246,26 @@ def cameras_with(azimuth_deg=(0, 90, 180, 270), **changes):
     return change
 
 
-def spoil_picture(members):
+def spoil_image(members):
     members[first(members, "view_001.webp")] = b"RIFF nonsense"
 
 
-def jpeg_picture(members):
+def jpeg_image(members):
     held = io.BytesIO()
     Image.new("RGB", (16, 16), "red").save(held, "JPEG")
     members[first(members, "view_001.webp")] = held.getvalue()
 
 
-def grey_picture(members):
-    members[first(members, "view_001.webp")] = picture("L", (16, 16), 99)
+def grey_image(members):
+    members[first(members, "view_001.webp")] = image("L", (16, 16), 99)
 
 
-def small_picture(members):
-    members[first(members, "view_001.webp")] = picture("RGBA", (16, 8), (9, 9, 9, 99))
+def small_image(members):
+    members[first(members, "view_001.webp")] = image("RGBA", (16, 8), (9, 9, 9, 99))
 
 
-def empty_picture(members):
-    members[first(members, "view_001.webp")] = picture("RGBA", (16, 16), (9, 9, 9, 0))
+def empty_image(members):
+    members[first(members, "view_001.webp")] = image("RGBA", (16, 16), (9, 9, 9, 0))
 
 
 def wrong_uid(members):
@@ -279,7 +279,7 @@ def no_metadata(members):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (drop_view, "4 pictures but 5 cameras, view 3 is missing"),
+        (drop_view, "4 images but 5 cameras, view 3 is missing"),
         (skew_camera, "view 2: c2w[:3, :3] is no rotation"),
         (lift_canonical, "view 1: is canonical but stands at height"),
         (cameras_with(canonical_inputs=[0, 0, 0, 0]), "names a view twice in canonical_inputs (0, 0, 0, 0)"),
@@ -287,11 +287,11 @@ def no_metadata(members):
         (cameras_with(canonical_inputs=[]), "names 0 canonical_inputs, expected 4: elevation 0, azimuth 0,"),
         (cameras_with(canonical_inputs=[0, 1]), "names 2 canonical_inputs, expected 4"),
         (cameras_with([0, 90, 185, 270]), "view 2: is canonical input 2 but stands at azimuth 185.0"),
-        (spoil_picture, "view 1: picture cannot be decoded: 13 bytes, neither WebP nor PNG"),
-        (jpeg_picture, "bytes, neither WebP nor PNG"),  # which training could not read either
-        (grey_picture, "view 1: picture is L, not RGBA"),
-        (small_picture, "view 1: picture is 16x8, expected 16x16"),
-        (empty_picture, "view 1: picture is empty"),
+        (spoil_image, "view 1: image cannot be decoded: 13 bytes, neither WebP nor PNG"),
+        (jpeg_image, "bytes, neither WebP nor PNG"),  # which training could not read either
+        (grey_image, "view 1: image is L, not RGBA"),
+        (small_image, "view 1: image is 16x8, expected 16x16"),
+        (empty_image, "view 1: image is empty"),
         (wrong_uid, "json names the uid 'someone'"),
         (no_metadata, "json is missing"),
     ],
@@ -306,7 +306,7 @@ def test_a_broken_object_is_named(renders, tmp_path, capsys, change, fault):
 def test_the_same_faults_in_the_same_words(renders, tmp_path, capsys):
     def spoil(members):
         views = [name for name in members if ".view_" in name]
-        for number, content in enumerate((b"", b"\x89PNG\r\n\x1a\n", b"RIFF", picture("L", (9, 9), 5)[:40])):
+        for number, content in enumerate((b"", b"\x89PNG\r\n\x1a\n", b"RIFF", image("L", (9, 9), 5)[:40])):
             members[views[number]] = content
         members[views[4]] = members[views[4]][:100]
 
@@ -342,7 +342,7 @@ def test_canonical_views_stand_where_the_schema_says(renders, tmp_path, capsys, 
         (lambda render: render.update(resolution=0), "render has resolution=0, which is no positive number"),
     ],
 )
-def test_an_index_says_how_its_pictures_were_made(renders, tmp_path, capsys, change, says):
+def test_an_index_says_how_its_images_were_made(renders, tmp_path, capsys, change, says):
     folder = pack_into(renders, tmp_path / "out")
     index = json.loads((folder / "index.json").read_text())
     change(index["render"])
@@ -362,11 +362,11 @@ def test_incomplete_object_is_left_out(tmp_path, capsys):
     assert not is_complete(renders / "a", NUM_VIEWS) and is_complete(renders / "b", NUM_VIEWS)
     pack_into(renders, tmp_path / "out")
     output = capsys.readouterr().out
-    assert "left out: object 'a': 4 pictures but 5 cameras, view 2 is missing" in output
+    assert "left out: object 'a': 4 images but 5 cameras, view 2 is missing" in output
     assert "1 objects" in output
 
 
-def test_an_opaque_picture_is_no_fault(renders, tmp_path):
+def test_an_opaque_image_is_no_fault(renders, tmp_path):
     folder = pack_into(renders, tmp_path / "out")
 
     def opaque(members):
@@ -389,7 +389,7 @@ def test_an_object_whose_name_can_be_no_uid_is_refused(tmp_path):
 def test_pack_refuses_what_makes_no_sense(renders, tmp_path):
     for options, message in (
         (("--format", "png", "--quality", "80"), "no effect on --format png"),
-        (("--format", "rendered", "--resolution", "8"), "copies pictures of 16 pixels; for --resolution 8"),
+        (("--format", "rendered", "--resolution", "8"), "copies images of 16 pixels; for --resolution 8"),
         (("--resolution", "64"), "between 8 and 16"),
         (("--splits", "train=0.9,val=0.2"), "adds up to 1.1"),
     ):

@@ -140,7 +140,7 @@ def test_of_two_sheets_back_to_back_each_is_seen_from_its_own_side(
     file.node(*sheets[:: 1 if turn else -1], rotation=[0, np.sin(turn / 2), 0, np.cos(turn / 2)])
     views = draw(engine, file, tmp_path, geometry=True)
     for view, rgb in ((views[0], RED), (views[2], BLUE)):
-        inside = view.picture[view.picture[..., 3] == 255][:, :3]
+        inside = view.image[view.image[..., 3] == 255][:, :3]
         assert len(inside) > 300 and (inside == rgb).all(axis=1).mean() > 0.995
 
 
@@ -163,8 +163,8 @@ def test_an_inverted_hull_is_an_outline(engine, tmp_path):
     assert mesh.notes == ["inverted hull around the rest, as outlines are drawn; its inner side is drawn"]
     views = draw(engine, file, tmp_path, geometry=True)
     for view in views:
-        assert middle(view.picture) == [0, 255, 0, 255]
-        inside = view.picture[view.picture[..., 3] == 255][:, :3]
+        assert middle(view.image) == [0, 255, 0, 255]
+        inside = view.image[view.image[..., 3] == 255][:, :3]
         assert (inside == (10, 10, 10)).all(axis=1).mean() > 0.05  # all around it
     half = 0.6 / np.sqrt(3) / 1.08
     assert views[0].depth[SIZE // 2, SIZE // 2] == pytest.approx(1.5 - half, abs=1e-3)

@@ -33,7 +33,7 @@ def load(path: Path, max_triangles: int = ANY):
 
 
 def textured_box(folder: Path) -> Path:
-    """A glTF with its picture in the buffer."""
+    """A glTF with its image in the buffer."""
     box = trimesh.creation.box()
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.new("RGB", (8, 8), (200, 30, 30)))
     box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
@@ -53,7 +53,7 @@ def points_to(uri: str):
     return lambda header: header["images"].__setitem__(0, {"uri": uri, "name": "skin"})
 
 
-def test_a_picture_that_gltf_names_and_cannot_be_read_is_noted(tmp_path):
+def test_a_image_that_gltf_names_and_cannot_be_read_is_noted(tmp_path):
     path = textured_box(tmp_path)
     assert load(path).notes == [] and load(path).surfaces[0].material.base_image is not None
     missing = load(changed(path, points_to("gone%20away.png")))
@@ -68,7 +68,7 @@ def test_a_picture_that_gltf_names_and_cannot_be_read_is_noted(tmp_path):
     assert load(changed(path, points_to("gone%20away.png"))).notes == []
 
 
-def test_a_glb_with_a_broken_picture_is_noted_too(tmp_path):
+def test_a_glb_with_a_broken_image_is_noted_too(tmp_path):
     path = textured_box(tmp_path)
     trimesh.load_scene(path).export(tmp_path / "a.glb")
     content = (tmp_path / "a.glb").read_bytes()
@@ -102,7 +102,7 @@ def png(change) -> bytes:
     b"", b"<html>log in</html>", png(lambda c: c[: len(c) // 2]), png(lambda c: c[:20] + b"\0" * 9 + c[29:]),
     png(lambda c: c[:60] + bytes(255 - x for x in c[60:90]) + c[90:]), png(lambda c: c[:33] + c[40:]),
 ], ids=["empty", "page", "cut", "header", "changed", "bytes lost"])  # fmt: skip
-def test_a_broken_picture_costs_an_obj_its_texture_and_is_noted(tmp_path, content):
+def test_a_broken_image_costs_an_obj_its_texture_and_is_noted(tmp_path, content):
     (tmp_path / "t.png").write_bytes(content)
     (tmp_path / "a.mtl").write_text("newmtl p\nKd 1 0 0\nmap_Kd t.png\n")
     (tmp_path / "a.obj").write_text("mtllib a.mtl\n" + SQUARE + "usemtl p\nf 1/1 2/2 3/3 4/4\n")

@@ -37,7 +37,7 @@ def bundled(samples) -> list[tuple[str, np.ndarray, np.ndarray, float]]:
     found = []
     for sample in samples:
         record = parse_cameras(sample.files["cameras.json"], sample.uid)
-        alphas = np.stack([sample.decoded(number).silhouette for number in sample.pictures])
+        alphas = np.stack([sample.decoded(number).silhouette for number in sample.images])
         found.append((sample.uid, alphas, record.c2w, record.fov_y_deg))
     return found
 
@@ -45,7 +45,7 @@ def bundled(samples) -> list[tuple[str, np.ndarray, np.ndarray, float]]:
 @pytest.fixture(scope="module")
 def thumbnails(samples) -> dict[str, np.ndarray]:
     """[V, 64, 64, 4] of each object."""
-    return {s.uid: np.stack([s.decoded(number).thumbnail for number in s.pictures]) for s in samples}
+    return {s.uid: np.stack([s.decoded(number).thumbnail for number in s.images]) for s in samples}
 
 
 def exchanged(count: int, one: int, two: int) -> np.ndarray:
@@ -54,12 +54,12 @@ def exchanged(count: int, one: int, two: int) -> np.ndarray:
     return order
 
 
-# What is done to an object's pictures and cameras, the mistake that must be named, and how many of the 75
+# What is done to an object's images and cameras, the mistake that must be named, and how many of the 75
 # objects must be faulted by their silhouettes, and with their colours. The silhouettes of the others are the
 # same afterwards: a ball upside down, a lamp mirrored.
 CORRUPTIONS = {
-    "pictures upside down": (lambda a, c, f: (a[:, ::-1], c, f), "flipped y", 74, 75),
-    "pictures mirrored": (lambda a, c, f: (a[:, :, ::-1], c, f), "mirrored", 71, 75),
+    "images upside down": (lambda a, c, f: (a[:, ::-1], c, f), "flipped y", 74, 75),
+    "images mirrored": (lambda a, c, f: (a[:, :, ::-1], c, f), "mirrored", 71, 75),
     "world mirrored": (lambda a, c, f: (a, mirrored_world(c), f), "mirrored", 71, 75),
     "cameras turned over": (lambda a, c, f: (a, c * [-1, -1, 1, 1], f), "rolled", 74, 75),
     "OpenGL axes": (lambda a, c, f: (a, c * OPENGL, f), "OpenGL axes", 75, 75),
@@ -82,8 +82,8 @@ def test_a_mistake_is_caught_and_named(bundled, thumbnails, name):
     corrupt, mistake, by_silhouettes, with_colors = CORRUPTIONS[name]
     num_by_silhouettes, faulty = 0, []
     for uid, alphas, c2w, fov_y_deg in bundled:
-        pictures, cameras, fov = corrupt(alphas, c2w, fov_y_deg)
-        outlines = find_outlines(pictures)
+        images, cameras, fov = corrupt(alphas, c2w, fov_y_deg)
+        outlines = find_outlines(images)
         verdict = judge(outlines, cameras, fov)
         num_by_silhouettes += bool(verdict.faults)
         if not verdict.faults:
@@ -139,7 +139,7 @@ VARIATIONS = {
     "canonical views alone": lambda a, c, f: (a[:4], c[:4], f),
     "one view": lambda a, c, f: (a[:1], c[:1], f),
     "a larger world": lambda a, c, f: (a, scaled(c), f),
-    "cut off by the picture": lambda a, c, f: (a[:, 16:-16, 16:-16], c, cropped_fov(f, 0.75)),
+    "cut off by the image": lambda a, c, f: (a[:, 16:-16, 16:-16], c, cropped_fov(f, 0.75)),
     "cut off on all sides": lambda a, c, f: (a[:, 40:-40, 40:-40], c, cropped_fov(f, 0.375)),
     "opaque": lambda a, c, f: (np.ones_like(a), c, f),
     "empty": lambda a, c, f: (np.zeros_like(a), c, f),
@@ -181,7 +181,7 @@ def test_a_ball_cannot_tell():
 
 
 @pytest.mark.parametrize("mistake", ["none", "half of them rolled", "twice as far"])
-def test_pictures_that_can_tell_nothing_are_not_counted_as_fitting(mistake):
+def test_images_that_can_tell_nothing_are_not_counted_as_fitting(mistake):
     _, c2w = ball(8)
     if mistake == "half of them rolled":
         c2w[4:] = c2w[4:] @ np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -194,7 +194,7 @@ def test_pictures_that_can_tell_nothing_are_not_counted_as_fitting(mistake):
         assert full.faults == () and not full.is_tested
         tally.add(full)
     reason = "without an alpha, cut off, or too few views"
-    assert tally.summary() == f"cameras not tested: pictures of 3 objects cannot tell, {reason}"
+    assert tally.summary() == f"cameras not tested: images of 3 objects cannot tell, {reason}"
     other = Tally()
     other.add(judge(*ball(16), 49.1))
     tally.merge(other)
@@ -203,13 +203,13 @@ def test_pictures_that_can_tell_nothing_are_not_counted_as_fitting(mistake):
     assert tally.undecided["fov"] == 1  # of those alone of which something was learned
 
 
-def test_a_picture_of_something_else_is_named(bundled):
+def test_a_image_of_something_else_is_named(bundled):
     _, alphas, c2w, fov_y_deg = bundled[1]
     strange = alphas.copy()
     strange[9] = 0
     strange[9, 10:30, 60:120] = 1
     (fault,) = judge(find_outlines(strange), c2w, fov_y_deg).faults
-    assert fault.startswith("view 9: its picture matches no camera")
+    assert fault.startswith("view 9: its image matches no camera")
 
 
 def test_a_hundred_views_of_a_ball_are_no_fault():
@@ -217,8 +217,8 @@ def test_a_hundred_views_of_a_ball_are_no_fault():
     assert judge(outlines, c2w, 49.1).faults == ()
 
 
-def corrupted_copy(folder: Path, change_cameras, change_picture) -> Path:
-    """The bundled validation shard alone, its cameras and pictures changed, its checksums right."""
+def corrupted_copy(folder: Path, change_cameras, change_image) -> Path:
+    """The bundled validation shard alone, its cameras and images changed, its checksums right."""
     folder.mkdir()
     index = json.loads((QUICKSTART / "index.json").read_text())
     (entry,) = [shard for shard in index["shards"] if shard["name"] == "val-000000.tar"]
@@ -231,7 +231,7 @@ def corrupted_copy(folder: Path, change_cameras, change_picture) -> Path:
                 change_cameras(record)
                 content = json.dumps(record).encode()
             elif member.name.endswith(".webp"):
-                content = change_picture(content)
+                content = change_image(content)
             member.size = len(content)
             target.addfile(member, io.BytesIO(content))
     entry |= {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
@@ -267,16 +267,16 @@ def exchange(record: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cameras", "picture", "says"),
+    ("cameras", "image", "says"),
     [
         (unchanged, upside_down, "objects say 'flipped y'"),
         (opengl_axes, unchanged, "15 of 15 objects say 'OpenGL axes'"),
         (wider, unchanged, "objects say 'fov -5 %'"),
-        (exchange, unchanged, "objects: pictures do not fit their cameras"),
+        (exchange, unchanged, "objects: images do not fit their cameras"),
     ],
 )
-def test_the_command_faults_objects_and_the_set(tmp_path, capsys, cameras, picture, says):
-    folder = corrupted_copy(tmp_path / "set", cameras, picture)
+def test_the_command_faults_objects_and_the_set(tmp_path, capsys, cameras, image, says):
+    folder = corrupted_copy(tmp_path / "set", cameras, image)
     assert verify.main([str(folder), "--workers", "1"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert says in lines[-1]

@@ -11,9 +11,9 @@ pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-tr
 
 from data_tools.engines import make_engine
 from data_tools.reprojection import find_outlines, judge
-from data_tools.shared.decoded import decode_picture
+from data_tools.shared.decoded import decode_image
 from data_tools.shared.plan import make_plan
-from data_tools.shared.renders import encode_picture
+from data_tools.shared.renders import encode_image
 
 PLAN = make_plan(resolution=128, num_views=36)
 
@@ -49,7 +49,7 @@ def drawn(tmp_path_factory):
         lines += [f"f {i + 1} {i + 2} {i + 3} {i + 4}" for i in range(0, len(corners), 4)]
         (folder / "a.obj").write_text("\n".join(lines))
         views = engine.render(folder / "a.obj", PLAN.for_object({"uid": "a"}))[0]
-        decoded = [decode_picture(encode_picture(view, "png")) for view in views]
+        decoded = [decode_image(encode_image(view, "png")) for view in views]
         return np.stack([d.silhouette for d in decoded]), np.stack([d.thumbnail for d in decoded])
 
     yield draw
@@ -65,7 +65,7 @@ def faults(drawn, name: str, order=None, fov: float = 1.0, flip: bool = False) -
 
 @pytest.mark.parametrize("name", CARDS)
 def test_right_cameras_of_cards_are_right(drawn, name):
-    """Each of these was "view N: its picture matches no camera"."""
+    """Each of these was "view N: its image matches no camera"."""
     assert faults(drawn, name) == ()
 
 
@@ -85,4 +85,4 @@ def test_a_view_without_what_it_sees_face_on_is_faulted(drawn):
     alphas, thumbnails = (part.copy() for part in drawn("crossed, one lower"))
     alphas[0, :64], thumbnails[0, :32] = 0, 0
     found = judge(find_outlines(alphas), PLAN.c2w, PLAN.fov_y_deg, thumbnails).faults
-    assert any(fault.startswith("view 0: its picture matches no camera") for fault in found)
+    assert any(fault.startswith("view 0: its image matches no camera") for fault in found)

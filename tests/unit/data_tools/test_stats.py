@@ -45,13 +45,13 @@ def test_a_histogram_knows_percentiles_to_its_bins():
     assert whole.mean == pytest.approx(values.mean()) and whole.rebinned(50).sum() == 5000
 
 
-def test_figures_are_those_of_the_pictures():
+def test_figures_are_those_of_the_images():
     record = parse_cameras(json.dumps(camera_json(4 + 2)), "a")
-    picture = np.zeros((8, 8, 4), dtype=np.float32)
-    picture[2:6, 2:6] = (1.0, 0.5, 0.25, 1.0)
-    reaching = picture.copy()
+    image = np.zeros((8, 8, 4), dtype=np.float32)
+    image[2:6, 2:6] = (1.0, 0.5, 0.25, 1.0)
+    reaching = image.copy()
     reaching[0, 3] = 1.0
-    found = figures([picture] * 5 + [reaching], record)
+    found = figures([image] * 5 + [reaching], record)
     assert found.coverage[0] == pytest.approx(0.25)
     assert found.brightness[0] == pytest.approx(1.75 / 3) and found.whiteness[0] == pytest.approx(0.25)
     assert found.reaches_border.tolist() == [False] * 5 + [True]
@@ -129,10 +129,10 @@ def test_the_page_stands_alone(many, tmp_path, capsys):
     text = (tmp_path / "p.html").read_text()
     assert not re.search(r"(src|href)=['\"](?!data:)", text) and "<script" not in text
     assert "&lt;b&gt;&amp;" in text and "<b>&" not in text
-    pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(pictures) == 4
-    for picture in pictures:
-        bars = ElementTree.fromstring(picture).findall("./g/rect")
+    images = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(images) == 4
+    for image in images:
+        bars = ElementTree.fromstring(image).findall("./g/rect")
         assert bars and max(float(bar.get("height")) for bar in bars) == pytest.approx(120)
     assert "elevation   -" in capsys.readouterr().out
     assert text.count("data:image/webp;base64,") == 9 + 3 * 9

@@ -16,9 +16,9 @@ def scene(size, elevations, azimuths, num_scenes=2):
     """Discs of several sizes off the middle, so that hulls have edges everywhere, over white."""
     ticks = (torch.arange(size) + 0.5) / size - 0.5
     images = torch.ones(num_scenes, len(azimuths), 3, size, size)
-    for index, picture in enumerate(images.flatten(0, 1)):
+    for index, image in enumerate(images.flatten(0, 1)):
         inside = (ticks[None] - 0.03 * index) ** 2 + (ticks[:, None] + 0.02 * index) ** 2
-        picture[:, inside < (0.15 + 0.02 * index) ** 2] = torch.rand(3, 1)
+        image[:, inside < (0.15 + 0.02 * index) ** 2] = torch.rand(3, 1)
     cameras = Cameras.orbit(elevations, azimuths)
     return images, Cameras(*(v[None].expand(num_scenes, -1, -1, -1) for v in (cameras.c2w, cameras.K_norm)))
 
@@ -60,7 +60,7 @@ def test_further_views_are_judged_by_all(num_views):
     check(ours, theirs)
 
 
-def test_pictures_that_are_not_square():
+def test_images_that_are_not_square():
     images, cameras = scene(24, [0.0] * 4, [0.0, 90, 180, 270])
     ours, theirs = both(*rays(cameras, 6, 6), Silhouettes.of(images[..., 4:20, :], cameras), spare_own=True)
     check(ours, theirs)

@@ -37,12 +37,12 @@ def test_a_resumed_run_goes_on_as_one_line(tmp_path):
     assert [event.step for event in events.Scalars("extra")] == list(range(40, 90, 10))
 
 
-def test_a_picture_arrives_as_it_is(tmp_path):
+def test_a_image_arrives_as_it_is(tmp_path):
     log = TensorBoardLog(tmp_path)
     log.log_image("val/images", [Image.new("RGB", (6, 4), (255, 0, 51))], step=7)
     log.finalize("success")
-    (picture,) = read(tmp_path).Images("val/images")
-    assert (picture.step, picture.width, picture.height) == (7, 6, 4)
+    (image,) = read(tmp_path).Images("val/images")
+    assert (image.step, image.width, image.height) == (7, 6, 4)
 
 
 def test_the_configuration_is_stored_once(tmp_path):

@@ -82,8 +82,8 @@ def test_a_resumed_run_keeps_its_id_and_loses_no_step(tmp_path):
     assert any(item.key == "optimizer" and "0.0004" in item.value_json for item in config)
     axes = [record.metric for record in first if record.HasField("metric")]
     assert any(metric.glob_name == "*" and metric.step_metric == "step" for metric in axes)
-    (picture,) = (row for row in rows(first) if any("val/images" in key for key in row))
-    assert picture["step"] == "30"
+    (image,) = (row for row in rows(first) if any("val/images" in key for key in row))
+    assert image["step"] == "30"
     assert list((tmp_path / "wandb").glob("offline-run-*/files/media/images/val/*.png"))
 
 

@@ -24,7 +24,7 @@ from tests.perceptual_weights import needs_linear_weights, weights_by_recipe
 from tests.predictions import predicted
 
 
-def pictures(size: int = 32, count: int = 2) -> torch.Tensor:
+def random_images(size: int = 32, count: int = 2) -> torch.Tensor:
     """Soft discs of different colours over white, in 0..1."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     far = ((x - size / 2) ** 2 + (y - size / 2) ** 2).sqrt()
@@ -59,7 +59,7 @@ def distance_by_hand(
 
 
 def test_it_is_the_mean_over_stages_of_the_distance_of_unit_features(hed):
-    targets = pictures()
+    targets = random_images()
     images = (targets + 0.1 * torch.randn_like(targets)).requires_grad_()
     network = HEDDistance()
     decisions = Decisions(network._frozen[0])
@@ -70,8 +70,8 @@ def test_it_is_the_mean_over_stages_of_the_distance_of_unit_features(hed):
     assert (gradient - expected).norm() <= 1e-4 * expected.norm()
 
 
-def test_equal_pictures_and_worse_and_worse_ones(hed):
-    network, x = HEDDistance(), pictures()
+def test_equal_images_and_worse_and_worse_ones(hed):
+    network, x = HEDDistance(), random_images()
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     worse = {
         "noise": [x + strength * noise for strength in (0.02, 0.05, 0.15)],
@@ -90,7 +90,7 @@ def test_equal_pictures_and_worse_and_worse_ones(hed):
 
 def test_only_the_prediction_gets_a_gradient_and_nobody_owns_the_weights(hed):
     term = LossTerm(PerceptualHED())
-    images, targets = pictures()[None].requires_grad_(), pictures().flip(0)[None].requires_grad_()
+    images, targets = random_images()[None].requires_grad_(), random_images().flip(0)[None].requires_grad_()
     alphas = torch.ones(1, 2, 1, 32, 32)
     cameras = Cameras.orbit(elevation_deg=[0, 0], azimuth_deg=[0, 90])[None]
     target = Views(targets, alphas, cameras, torch.arange(2)[None])
@@ -103,12 +103,12 @@ def test_only_the_prediction_gets_a_gradient_and_nobody_owns_the_weights(hed):
 
 def test_sizes(hed):
     network = HEDDistance(size=32)
-    large, other = pictures(64).unbind()
+    large, other = random_images(64).unbind()
     halves = (F.avg_pool2d(x, 2) for x in (large, other))
     torch.testing.assert_close(network(large, other), HEDDistance()(*halves), rtol=1e-4, atol=0)
     with pytest.raises(ValueError, match="size=8 is too small for HED: at least 16, or null"):
         HEDDistance(size=8)
-    with pytest.raises(ValueError, match="HED needs pictures of at least 16x16, got 8x8"):
+    with pytest.raises(ValueError, match="HED needs images of at least 16x16, got 8x8"):
         network(large[..., :8, :8], other[..., :8, :8])
 
 

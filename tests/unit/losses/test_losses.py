@@ -21,7 +21,7 @@ def test_mean_squared_errors():
     assert AlphaMSE()(prediction).item() == pytest.approx(0.04, rel=1e-5)
 
 
-def test_decibels_are_means_over_pictures():
+def test_decibels_are_means_over_images():
     prediction = pair(0.1, 0.2)
     target, depths = prediction.batch.target, prediction.render.depths
     prediction.render.images[0, 1] += 0.9  # off by 1
@@ -34,7 +34,7 @@ def test_decibels_are_means_over_pictures():
     assert exact.item() == pytest.approx(-40)
 
 
-def test_in_decibels_a_picture_that_is_almost_right_pulls_as_one_that_is_wrong():
+def test_in_decibels_a_image_that_is_almost_right_pulls_as_one_that_is_wrong():
     prediction = pair(0.0, 0.0)
     render, target = prediction.render, prediction.batch.target
     images = target.images + torch.tensor([0.05, 0.5]).view(1, 2, 1, 1, 1)

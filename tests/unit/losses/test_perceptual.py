@@ -30,7 +30,7 @@ def alex(perceptual) -> LPIPS:
     return LPIPS("alex")
 
 
-def pictures(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_images(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     images, targets = torch.rand(2, *shape, generator=generator)
     return images.requires_grad_(), targets
@@ -63,7 +63,7 @@ def plain_alex(images: torch.Tensor, targets: torch.Tensor, decisions: Decisions
 
 @needs_linear_weights
 def test_alex_is_what_the_paper_says(alex):
-    images, targets = pictures(2, 3, 64, 72)
+    images, targets = random_images(2, 3, 64, 72)
     decisions = Decisions(alex._frozen[0])
     distance = alex(images, targets)
     expected = plain_alex(images, targets, decisions)
@@ -73,8 +73,8 @@ def test_alex_is_what_the_paper_says(alex):
 
 
 @needs_linear_weights
-def test_leading_axes_and_equal_pictures(alex, any_shape):
-    images, targets = pictures(2, 3, 3, 40, 32)
+def test_leading_axes_and_equal_images(alex, any_shape):
+    images, targets = random_images(2, 3, 3, 40, 32)
     distance = alex(images, targets)
     assert distance.shape == (2, 3) and (distance > 0).all()
     torch.testing.assert_close(distance[1, 2], alex(images[1, 2], targets[1, 2]))
@@ -90,7 +90,7 @@ def test_where_all_features_are_zero_the_gradient_is_zero(alex):
     trunk = alex._frozen[0]
     trunk.features[0].weight.zero_()
     trunk.features[0].bias.fill_(-1)
-    images, targets = pictures(1, 3, 32, 32)
+    images, targets = random_images(1, 3, 32, 32)
     alex(images, targets).sum().backward()
     assert torch.equal(images.grad, torch.zeros_like(images))
 
@@ -98,7 +98,7 @@ def test_where_all_features_are_zero_the_gradient_is_zero(alex):
 @needs_linear_weights
 def test_the_graph_holds_one_halfs_activations_and_one_difference_a_layer(perceptual):
     network = LPIPS("vgg")
-    images, targets = pictures(1, 3, 64, 64)
+    images, targets = random_images(1, 3, 64, 64)
     held: dict[int, int] = {}
 
     def pack(tensor):
@@ -117,9 +117,9 @@ def test_the_graph_holds_one_halfs_activations_and_one_difference_a_layer(percep
 
 
 @needs_linear_weights
-def test_either_picture_gets_the_gradient_that_it_asks_for(alex):
+def test_either_image_gets_the_gradient_that_it_asks_for(alex):
     """The distance is symmetric: a gradient is the same on either side, with or without the other's."""
-    images, targets = pictures(1, 3, 32, 32)
+    images, targets = random_images(1, 3, 32, 32)
     (alone,) = torch.autograd.grad(alex(images, targets).sum(), images)
     other = targets.clone().requires_grad_()
     both = torch.autograd.grad(alex(images, other).sum(), (images, other))
@@ -139,8 +139,8 @@ def test_weights_are_nobodys_but_move_along(alex):
 
 
 @needs_linear_weights
-def test_it_goes_where_the_pictures_are_outside_of_inference_mode(alex):
-    images, targets = pictures(1, 3, 32, 32)
+def test_it_goes_where_the_images_are_outside_of_inference_mode(alex):
+    images, targets = random_images(1, 3, 32, 32)
     expected = alex(images, targets)
     elsewhere, moved = copy.deepcopy(alex), []
     elsewhere._frozen[1].to("meta")
@@ -159,7 +159,7 @@ def test_it_goes_where_the_pictures_are_outside_of_inference_mode(alex):
 @pytest.mark.parametrize("net", [pytest.param("vgg", marks=pytest.mark.slow), "alex"])
 def test_the_trunk_follows_autocast_and_sums_are_float32(net, perceptual, monkeypatch):
     network = LPIPS(net)
-    images, targets = pictures(2, 3, 64, 64)
+    images, targets = random_images(2, 3, 64, 64)
     seen = []
     original = room.layer_distance
     monkeypatch.setattr(room, "layer_distance", lambda x, y, w: (seen.append(x.dtype), original(x, y, w))[1])
@@ -178,7 +178,7 @@ def test_the_trunk_follows_autocast_and_sums_are_float32(net, perceptual, monkey
 
 @needs_linear_weights
 def test_channels_last_computes_the_same(perceptual, monkeypatch):
-    images, targets = pictures(1, 3, 64, 64)
+    images, targets = random_images(1, 3, 64, 64)
     expected = LPIPS()(images, targets)
     monkeypatch.setattr(room, "_memory_format", lambda device: torch.channels_last)
     network = LPIPS().to("cpu")
@@ -187,9 +187,9 @@ def test_channels_last_computes_the_same(perceptual, monkeypatch):
 
 
 @needs_linear_weights
-def test_larger_pictures_are_shrunk_and_smaller_ones_stay(perceptual):
+def test_larger_images_are_shrunk_and_smaller_ones_stay(perceptual):
     network = LPIPS("alex", size=40)
-    images, targets = pictures(1, 3, 80, 80)
+    images, targets = random_images(1, 3, 80, 80)
     halves = (F.avg_pool2d(x, 2) for x in (images, targets))
     torch.testing.assert_close(network(images, targets), LPIPS("alex")(*halves), rtol=1e-5, atol=0)
     assert room.shrunk(torch.zeros(1, 3, 100, 50), 40).shape == (1, 3, 40, 20)

@@ -21,7 +21,7 @@ from lgm.metrics.protocol import Protocol
 from lgm.metrics.summary import summarise
 from lgm.metrics.table import VIEW_ID, ViewTable, plain_text, read_view_csv, write_csv
 from lgm.reports.comparison_page import comparison_page
-from lgm.reports.evaluation_page import ObjectPictures, page
+from lgm.reports.evaluation_page import ObjectImages, page
 
 NAMES = {
     "script": "<script>alert(1)</script>",
@@ -116,7 +116,7 @@ def evaluation(tmp_path, uid: str, label: str = "a.ckpt", psnr: float = 20.0) ->
 @BY_NAME
 def test_pages_hold_no_markup_of_an_object(tmp_path, uid):
     first = evaluation(tmp_path, uid)
-    report = page(first.summary, first.table, [ObjectPictures(uid, [], [])])
+    report = page(first.summary, first.table, [ObjectImages(uid, [], [])])
     assert shown(uid)[:20].strip() in is_safe(report)
     other = evaluation(tmp_path, uid, "<script>b</script>", 21.0)
     is_safe(comparison_page(compare([first, other]), tmp_path))

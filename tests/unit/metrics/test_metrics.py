@@ -1,4 +1,4 @@
-"""Values per image on pictures whose answer is known, and the baselines that need no training."""
+"""Values per image on images whose answer is known, and the baselines that need no training."""
 
 import math
 
@@ -79,7 +79,7 @@ def test_ssim_is_scikit_images_where_the_border_is_cropped(size):
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.0, 1.0), (0.2, 0.7)])
-def test_ssim_of_two_plain_pictures_is_the_luminance_term(x, y):
+def test_ssim_of_two_plain_images_is_the_luminance_term(x, y):
     expected = (2 * x * y + 1e-4) / (x**2 + y**2 + 1e-4)
     value = ssim(torch.full((1, 3, 20, 20), x), torch.full((1, 3, 20, 20), y))
     assert value.item() == pytest.approx(expected, abs=1e-4)  # float32: variances of 0 are not quite 0
@@ -146,7 +146,7 @@ def test_shapes_must_agree(metric, any_shape):
         metric(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 8))
 
 
-def test_ssim_names_a_picture_that_is_too_small():
+def test_ssim_names_a_image_that_is_too_small():
     with pytest.raises(ValueError, match="at least 6x6"):
         ssim(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4))
 

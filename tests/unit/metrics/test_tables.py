@@ -1,4 +1,4 @@
-"""Rows of measured pictures, and what is made of them."""
+"""Rows of measured images, and what is made of them."""
 
 import json
 
@@ -28,7 +28,7 @@ def table(*rows: tuple[str, int, float], **columns: list[float]) -> ViewTable:
     )
 
 
-def test_the_overall_number_is_the_mean_over_pictures_not_over_objects():
+def test_the_overall_number_is_the_mean_over_images_not_over_objects():
     measured = table(("a", 0, 10.0), ("b", 0, 20.0), ("b", 1, 30.0))
     summary = summarise(measured, PROTOCOL, {"lpips": "no LPIPS", "untrained": "none was given"})
     assert (summary["psnr"], summary["num_objects"], summary["num_views"]) == (20.0, 2, 3)
@@ -119,7 +119,7 @@ def test_columns_resampled_together_are_each_as_alone():
     assert together["ssim"] == pytest.approx(np.quantile(means, [0.025, 0.975]))
 
 
-def test_an_objects_mean_is_known_where_all_its_pictures_are():
+def test_an_objects_mean_is_known_where_all_its_images_are():
     measured = table(("b", 0, 1.0), ("a", 0, 2.0), ("b", 1, 4.0), lpips=[0.5, 0.25, np.nan])
     assert measured.object_means("lpips") == [0.25, None]
     assert measured.object_means("lpips", partly=True) == [0.25, 0.5]

@@ -1,4 +1,4 @@
-"""Drafts: pictures of the inputs' visual hull from where no input stands."""
+"""Drafts: images of the inputs' visual hull from where no input stands."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ RED, BLUE = (0.8, 0.1, 0.1), (0.1, 0.1, 0.8)
 
 
 def ball(cameras: Cameras, center=(0.0, 0.0, 0.0), radius=0.4) -> Tensor:
-    """Pictures [B, V, 3, SIZE, SIZE] of a ball, red above and blue below, over white."""
+    """Images [B, V, 3, SIZE, SIZE] of a ball, red above and blue below, over white."""
     origins, directions = pixel_rays(cameras, SIZE, SIZE)
     offset = origins - torch.tensor(center)[:, None, None]
     middle = -(offset * directions).sum(dim=2, keepdim=True)
@@ -33,28 +33,28 @@ def ring(num_views: int = 4, num_objects: int = 1) -> Cameras:
     return Cameras(*(x.expand(num_objects, *x.shape) for x in (made.c2w, made.K_norm)))
 
 
-def drawn(cameras: Cameras, pictures: Tensor):
+def drawn(cameras: Cameras, images: Tensor):
     seen_from = draft_cameras(cameras, draft_poses([90.0, -90.0]))
-    return seen_from, *drafts(pictures, cameras, seen_from, (SIZE, SIZE))
+    return seen_from, *drafts(images, cameras, seen_from, (SIZE, SIZE))
 
 
 @pytest.mark.parametrize("num_views", [2, 4, 6])
 def test_a_ball_is_red_from_above_and_blue_from_below(num_views):
     cameras = ring(num_views, num_objects=2)
-    _, pictures, points = drawn(cameras, ball(cameras))
-    assert pictures.shape == points.shape == (2, 2, 3, SIZE, SIZE)
-    middle = pictures[:, :, :, SIZE // 2, SIZE // 2]
+    _, images, points = drawn(cameras, ball(cameras))
+    assert images.shape == points.shape == (2, 2, 3, SIZE, SIZE)
+    middle = images[:, :, :, SIZE // 2, SIZE // 2]
     torch.testing.assert_close(middle, torch.tensor([RED, BLUE]).expand(2, 2, 3), atol=0.02, rtol=0)
-    torch.testing.assert_close(pictures[:, :, :, 0, 0], torch.ones(2, 2, 3))
+    torch.testing.assert_close(images[:, :, :, 0, 0], torch.ones(2, 2, 3))
     height = points[:, :, 1, SIZE // 2, SIZE // 2]
     torch.testing.assert_close(height, torch.tensor([0.4, -0.4]).expand(2, 2), atol=0.03, rtol=0)
 
 
 def test_points_lie_within_all_silhouettes_and_cover_the_object():
     cameras = ring()
-    seen_from, pictures, points = drawn(cameras, ball(cameras, (0.1, -0.05, 0.1), 0.3))
+    seen_from, images, points = drawn(cameras, ball(cameras, (0.1, -0.05, 0.1), 0.3))
     truth = ball(seen_from, (0.1, -0.05, 0.1), 0.3)
-    is_hit, is_object = (x.amin(dim=2) < 0.98 for x in (pictures, truth))
+    is_hit, is_object = (x.amin(dim=2) < 0.98 for x in (images, truth))
     assert (is_hit & is_object).sum() >= 0.98 * is_object.sum()
     assert is_hit.sum() < 1.5 * is_object.sum()  # four level views leave a rounded square
     hits = points.movedim(2, -1)[is_hit] - torch.tensor([0.1, -0.05, 0.1])
@@ -62,11 +62,11 @@ def test_points_lie_within_all_silhouettes_and_cover_the_object():
     assert points.movedim(2, -1)[~is_hit][:, 1].abs().max() < 0.6  # else nearest to the origin
 
 
-def test_pictures_that_are_not_over_white_have_no_hull():
+def test_images_that_are_not_over_white_have_no_hull():
     cameras = ring()
     grey = torch.full((1, 4, 3, SIZE, SIZE), 0.5)
-    _, pictures, points = drawn(cameras, grey)
-    assert (pictures == 1).all() and points.isfinite().all()
+    _, images, points = drawn(cameras, grey)
+    assert (images == 1).all() and points.isfinite().all()
 
 
 def test_the_network_takes_drafts_as_further_views():
@@ -97,12 +97,12 @@ def test_drafts_are_of_the_hull():
 def test_cameras_in_double_precision():
     """As numpy makes them."""
     cameras = ring()
-    pictures = ball(cameras)
+    images = ball(cameras)
     double = Cameras(cameras.c2w.double(), cameras.K_norm.double())
-    single = pixel_anchors(pictures, cameras, (SIZE, SIZE), "hull")
-    found = pixel_anchors(pictures, double, (SIZE, SIZE), "hull")
+    single = pixel_anchors(images, cameras, (SIZE, SIZE), "hull")
+    found = pixel_anchors(images, double, (SIZE, SIZE), "hull")
     assert ((found.means - single.means).abs() < 1e-5).float().mean() > 0.99
-    for expected, mine in zip(drawn(cameras, pictures)[1:], drawn(double, pictures)[1:], strict=True):
+    for expected, mine in zip(drawn(cameras, images)[1:], drawn(double, images)[1:], strict=True):
         assert ((mine - expected).abs() < 1e-4).float().mean() > 0.99
 
 

@@ -23,7 +23,7 @@ def make_net(**changes) -> LGM:
 
 
 @pytest.fixture
-def pictures() -> tuple[torch.Tensor, Cameras]:
+def images() -> tuple[torch.Tensor, Cameras]:
     images = torch.rand(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     cameras = Cameras.orbit([0.0] * 4, [0.0, 90.0, 180.0, 270.0])
     return images, Cameras(cameras.c2w.expand(2, -1, -1, -1), cameras.K_norm.expand(2, -1, -1, -1))
@@ -32,10 +32,10 @@ def pictures() -> tuple[torch.Tensor, Cameras]:
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "anchors"), [(torch.float16, 5e-3, "pixels"), (torch.bfloat16, 4e-2, "none")]
 )
-def test_half_precision_gives_the_same_gaussians_in_float32(pictures, dtype, tolerance, anchors):
+def test_half_precision_gives_the_same_gaussians_in_float32(images, dtype, tolerance, anchors):
     with torch.no_grad():
-        full = make_net(anchors=anchors)(*pictures)
-        half = make_net(anchors=anchors).in_half(dtype)(*pictures)
+        full = make_net(anchors=anchors)(*images)
+        half = make_net(anchors=anchors).in_half(dtype)(*images)
     assert half.packed().dtype == torch.float32
     difference = (half.packed() - full.packed()).abs()
     # Rotations are the worst: of numbers near 0, normalised.
@@ -43,20 +43,20 @@ def test_half_precision_gives_the_same_gaussians_in_float32(pictures, dtype, tol
     assert 0 < difference.mean() < tolerance / 5
 
 
-def test_pytorchs_own_half_works_too(pictures):
+def test_pytorchs_own_half_works_too(images):
     with torch.no_grad():
-        gaussians = make_net().half()(*pictures)
-        assert (gaussians.means - make_net()(*pictures).means).abs().max() < 5e-3
+        gaussians = make_net().half()(*images)
+        assert (gaussians.means - make_net()(*images).means).abs().max() < 5e-3
 
 
-def test_full_precision_is_untouched(pictures):
+def test_full_precision_is_untouched(images):
     with torch.no_grad():
-        expected = make_net()(*pictures).packed()
+        expected = make_net()(*images).packed()
     fast = FastLGM(make_net(), compile=False, graph=False)
-    assert torch.equal(fast(*pictures).packed(), expected)
+    assert torch.equal(fast(*images).packed(), expected)
 
 
-def test_weights_are_read_in_the_precision_that_was_asked_for(pictures, tmp_path):
+def test_weights_are_read_in_the_precision_that_was_asked_for(images, tmp_path):
     save_file(make_net().state_dict(), tmp_path / "model.safetensors")
     net = LGM.from_pretrained(tmp_path / "model.safetensors", dtype=torch.float16, input_size=16)
     dtypes = {name: p.dtype for name, p in net.named_parameters()}
@@ -67,11 +67,11 @@ def test_weights_are_read_in_the_precision_that_was_asked_for(pictures, tmp_path
 
 
 @pytest.mark.slow  # half a minute of compiling
-def test_compiled_gives_the_same_gaussians(pictures, any_shape):
+def test_compiled_gives_the_same_gaussians(images, any_shape):
     with torch.no_grad():
-        expected = make_net()(*pictures).packed()
+        expected = make_net()(*images).packed()
     fast = FastLGM(make_net(), compile=True, graph=False)
-    assert (fast(*pictures).packed() - expected).abs().max() < 1e-4
+    assert (fast(*images).packed() - expected).abs().max() < 1e-4
 
 
 def test_what_cannot_be_is_one_line():

@@ -131,7 +131,7 @@ def test_the_hull_of_a_ball_is_near_its_surface():
 
 
 def test_pixels_that_an_object_covers_in_part_start_on_it_too():
-    """A box far from the middle, in a splat map of a quarter of the pictures' pixels."""
+    """A box far from the middle, in a splat map of a quarter of the images' pixels."""
     cameras, low, high = views(4, 1), torch.tensor([-0.2, -0.2, 0.3]), torch.tensor([0.2, 0.2, 0.4])
     origins, directions = (x.movedim(2, -1) for x in pixel_rays(cameras, 64, 64))
     ends = torch.stack([(low - origins) / directions, (high - origins) / directions])
@@ -206,7 +206,7 @@ def test_anchors_are_for_networks_that_were_trained_with_them():
 
 @pytest.mark.parametrize("anchors", ["none", "pixels", "hull"])
 @pytest.mark.parametrize("size", [(40, 40), (16, 16), (24, 32)])
-def test_pictures_of_another_size(anchors, size):
+def test_images_of_another_size(anchors, size):
     """The splat map follows, and each Gaussian of raw zeros still starts on its own pixel's ray."""
     net, (height, width) = LGM(**MICRO, num_input_views=2, anchors=anchors), size
     cameras, images = views(2, 1), torch.ones(1, 2, 3, *size)

@@ -98,7 +98,7 @@ def test_a_grid_has_eight_to_sixteen_cells_whose_lines_move_by_a_quarter_of_a_ce
     assert (counts[8:17] - len(MANY) / 9).abs().max() < 4 * (len(MANY) / 9) ** 0.5
     for cells in (8, 16):
         moved = lines[num_cells == cells][..., : cells + 1] - torch.arange(cells + 1)
-        assert (moved[..., [0, -1]] == 0).all()  # the picture's border
+        assert (moved[..., [0, -1]] == 0).all()  # the image's border
         assert_even(moved[..., 1:-1], -0.25, 0.25)
     # Every view and both axes have lines of their own.
     flat = lines[..., 1].flatten(1)
@@ -128,12 +128,12 @@ def test_backgrounds_are_even_over_the_cube():
         assert_even(channel, 0, 1)
 
 
-def test_who_is_augmented_is_what_the_pictures_and_poses_show():
+def test_who_is_augmented_is_what_the_images_and_poses_show():
     seeds = MANY[:64]
-    pictures = torch.rand(64, 4, 4, 16, 16)
-    bent = RELEASED.grid_distortion(pictures, seeds)
+    images = torch.rand(64, 4, 4, 16, 16)
+    bent = RELEASED.grid_distortion(images, seeds)
     applied = RELEASED.grid_distortion.draw(seeds, 3)[0]
-    changed = (bent != pictures).flatten(2).any(dim=2)  # [B, V]
+    changed = (bent != images).flatten(2).any(dim=2)  # [B, V]
     assert torch.equal(changed, applied[:, None] & torch.tensor([False, True, True, True]))
     c2w = Cameras.orbit([0] * 4, [0, 90, 180, 270]).c2w.expand(64, -1, -1, -1)
     turned = RELEASED.camera_jitter(c2w, seeds)
@@ -240,12 +240,12 @@ def test_source_coordinates_are_numpys_interpolation():
 
 
 def test_a_distorted_ramp_shows_where_its_pixels_came_from():
-    """Colours that tell positions: they stay in order, cover the picture, and move a quarter cell at most."""
+    """Colours that tell positions: they stay in order, cover the image, and move a quarter cell at most."""
     size = 128
     ramp = ((torch.arange(size) + 0.5) / size).expand(1, 4, 1, size, size)
-    pictures = torch.cat([ramp, ramp.transpose(-1, -2)], dim=2)  # x in channel 0, y in channel 1
+    images = torch.cat([ramp, ramp.transpose(-1, -2)], dim=2)  # x in channel 0, y in channel 1
     for seed in range(20):
-        x, y = GridDistortion(1.0, (8, 16), 0.5)(pictures, [seed])[0, 2].unbind(0)
+        x, y = GridDistortion(1.0, (8, 16), 0.5)(images, [seed])[0, 2].unbind(0)
         assert torch.allclose(x, x[:1].expand_as(x), atol=1e-6)  # lines stay straight …
         assert torch.allclose(y, y[:, :1].expand_as(y), atol=1e-6)
         for found, before in ((x[0], ramp[0, 0, 0, 0]), (y[:, 0], ramp[0, 0, 0, 0])):
@@ -254,9 +254,9 @@ def test_a_distorted_ramp_shows_where_its_pixels_came_from():
             assert found[0] < 1.5 / size and found[-1] > 1 - 1.5 / size  # the border stays
 
 
-def test_distortion_keeps_plain_pictures_plain():
-    pictures = torch.full((2, 4, 4, 32, 32), 0.3)
-    assert torch.allclose(ALWAYS.grid_distortion(pictures, [1, 2]), pictures, atol=1e-6)
+def test_distortion_keeps_plain_images_plain():
+    images = torch.full((2, 4, 4, 32, 32), 0.3)
+    assert torch.allclose(ALWAYS.grid_distortion(images, [1, 2]), images, atol=1e-6)
 
 
 def test_transparent_stays_white_and_the_object_is_not_darkened():

@@ -21,7 +21,7 @@ def off_center(num_objects: int = 2) -> Cameras:
 
 
 def test_a_mirrored_world_looks_mirrored():
-    """Gaussians mirrored at x = 0, seen by mirrored cameras, are the picture mirrored."""
+    """Gaussians mirrored at x = 0, seen by mirrored cameras, are the image mirrored."""
     torch.manual_seed(0)
     world = Gaussians(
         means=torch.rand(1, 30, 3) - 0.5,
@@ -42,13 +42,13 @@ def test_a_mirrored_world_looks_mirrored():
     plain = TorchRenderer()(world, cameras, 32, 32).images
     moved = mirror.cameras(cameras, mirror.draw([1]))
     assert torch.linalg.det(moved.c2w[..., :3, :3]).allclose(torch.ones(3))
-    error = (TorchRenderer()(mirrored, moved, 32, 32).images - mirror.pictures(plain, mirror.draw([1]))).abs()
+    error = (TorchRenderer()(mirrored, moved, 32, 32).images - mirror.images(plain, mirror.draw([1]))).abs()
     assert (
         error.max() < 0.02 and (error > 1e-5).float().mean() < 0.01
     )  # rounding at the renderer's thresholds
 
 
-def test_the_first_camera_stays_and_who_is_mirrored_is_the_same_for_pictures_and_cameras():
+def test_the_first_camera_stays_and_who_is_mirrored_is_the_same_for_images_and_cameras():
     mirror, seeds = Mirror(0.5), list(range(40))
     cameras = off_center(40)
     flags = mirror.draw(seeds)
@@ -57,18 +57,18 @@ def test_the_first_camera_stays_and_who_is_mirrored_is_the_same_for_pictures_and
     assert torch.equal(moved.c2w[:, 0], cameras.c2w[:, 0])
     assert torch.equal((moved.c2w != cameras.c2w).flatten(1).any(dim=1), flags)
     ramp = torch.linspace(0, 1, 8).expand(40, 3, 4, 8, 8)
-    assert torch.equal(mirror.pictures(ramp, flags)[:, 0, 0, 0, 0] == 1, flags)
+    assert torch.equal(mirror.images(ramp, flags)[:, 0, 0, 0, 0] == 1, flags)
 
 
 def test_colours_come_in_all_orders_and_coverage_stays():
     shuffle = ColorShuffle(1.0)
     rgba = torch.tensor([0.1, 0.2, 0.3, 0.4])[None, None, :, None, None].expand(len(MANY), 2, 4, 1, 1)
-    shuffled = shuffle.pictures(rgba, shuffle.draw(MANY))
+    shuffled = shuffle.images(rgba, shuffle.draw(MANY))
     assert torch.equal(shuffled[:, 0], shuffled[:, 1]) and torch.equal(shuffled[:, :, 3], rgba[:, :, 3])
     orders, counts = shuffled[:, 0, :3, 0, 0].unique(dim=0, return_counts=True)
     assert len(orders) == 6 and counts.min() > len(MANY) / 6 * 0.8
     sometimes = ColorShuffle(0.5)
-    half = (sometimes.pictures(rgba, sometimes.draw(MANY)) != rgba).flatten(1).any(dim=1).float().mean()
+    half = (sometimes.images(rgba, sometimes.draw(MANY)) != rgba).flatten(1).any(dim=1).float().mean()
     assert abs(half - 5 / 12) < 0.03  # one order of six is the own one
 
 

@@ -1,4 +1,4 @@
-"""What gsplat is handed, and what a machine that cannot run it is told. Its pictures: tests/gpu."""
+"""What gsplat is handed, and what a machine that cannot run it is told. Its images: tests/gpu."""
 
 import logging
 import sys
@@ -35,8 +35,8 @@ def _rasterization(calls):
         cameras = Cameras(torch.linalg.inv(viewmats), Ks / size[:, None])
         gaussians = Gaussians(means, quats, scales, opacities, colors)
         render = TorchRenderer()(gaussians, cameras, height, width, options["backgrounds"])
-        pictures = torch.cat([render.images, render.depths], dim=2)
-        return pictures.movedim(2, -1), render.alphas.movedim(2, -1), {}
+        images = torch.cat([render.images, render.depths], dim=2)
+        return images.movedim(2, -1), render.alphas.movedim(2, -1), {}
 
     return rasterization
 
@@ -89,15 +89,15 @@ def test_one_call_in_gsplats_conventions(gsplat):
     [(0.2, 0.5, 1.0), torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(0))],
     ids=["one", "one a view"],
 )
-def test_pictures_and_gradients_come_back_in_our_layout(gsplat, background):
+def test_images_and_gradients_come_back_in_our_layout(gsplat, background):
     packed, cameras = _scene()
     results = []
     for renderer in (GsplatRenderer(), TorchRenderer()):
         leaf = packed.clone().requires_grad_()
         render = renderer(Gaussians.from_packed(leaf), cameras, HEIGHT, WIDTH, background)
-        pictures = torch.cat([render.images, render.depths, render.alphas], dim=2)
-        weights = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
-        (pictures * weights).sum().backward()
+        images = torch.cat([render.images, render.depths, render.alphas], dim=2)
+        weights = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+        (images * weights).sum().backward()
         results.append((render.images, render.alphas, render.depths, leaf.grad))
         assert all(x.is_contiguous() for x in results[-1])
     for ours, expected in zip(*results, strict=True):

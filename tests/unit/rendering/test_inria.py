@@ -1,4 +1,4 @@
-"""What the published rasterizer is handed, and what a machine without it is told. Its pictures: tests/gpu."""
+"""What the published rasterizer is handed, and what a machine without it is told. Its images: tests/gpu."""
 
 import sys
 import types
@@ -70,7 +70,7 @@ def package(monkeypatch):
     return module
 
 
-def test_pictures_and_gradients_come_back_in_our_layout(package):
+def test_images_and_gradients_come_back_in_our_layout(package):
     packed, cameras, height, width = SCENE
     off_centre = cameras.K_norm.clone()
     off_centre[..., 0, 2] += 0.1
@@ -81,7 +81,7 @@ def test_pictures_and_gradients_come_back_in_our_layout(package):
     torch.testing.assert_close(ours[1], expected[1], atol=2e-3, rtol=2e-3)
 
 
-def test_one_background_a_picture(package):
+def test_one_background_a_image(package):
     packed, cameras, height, width = SCENE
     colors = torch.rand(2, 2, 3)
     ours = InriaRenderer()(Gaussians.from_packed(packed), cameras, height, width, colors).images

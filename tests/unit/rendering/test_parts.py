@@ -1,4 +1,4 @@
-"""Drawing some pictures at a time."""
+"""Drawing some images at a time."""
 
 import pytest
 import torch

@@ -46,7 +46,7 @@ def _ball(position, color):
         ((0.0, 0.0, 0.4), 0.0, 30.0, "bottom"),  # seen from above, what is near lies low
     ],
 )
-def test_pictures_are_upright(position, azimuth, elevation, place):
+def test_images_are_upright(position, azimuth, elevation, place):
     cameras = _cameras(azimuth=(azimuth,), elevation=elevation)
     alphas = TorchRenderer()(_ball(position, (1.0, 0.0, 0.0)), cameras, 30, 30).alphas[0, 0, 0]
     halves = {"top": alphas[:13], "bottom": alphas[-13:], "left": alphas[:, :13], "right": alphas[:, -13:]}
@@ -135,7 +135,7 @@ def test_large_splats_take_large_tiles():
     assert tile_size(0.3) == 16
 
 
-def test_background_a_picture_and_its_gradient():
+def test_background_a_image_and_its_gradient():
     background = torch.rand(1, 2, 3, requires_grad=True)
     render = TorchRenderer()(_gaussians(), _cameras(), 16, 16, background)
     for v in range(2):

@@ -37,7 +37,7 @@ def test_a_layer_goes_only_where_light_still_passes():
     """Behind a wall nothing is binned: that is what bounds the memory."""
     from lgm.rendering.triton_layers import Boxes, Grid, layers
 
-    grid = Grid(pictures=1, rows=1, columns=2, num_gaussians=40)
+    grid = Grid(images=1, rows=1, columns=2, num_gaussians=40)
     both_tiles = torch.full((40,), 2 << 16, dtype=torch.int32)
     one_row = torch.full((40,), 1 << 16, dtype=torch.int32)
     all_seen = torch.full((40,), -1)
@@ -59,7 +59,7 @@ def test_a_single_layer_with_room_to_spare_or_too_little():
     """Without waiting for the device: lists end where the intersections do; the farthest find no room."""
     from lgm.rendering.triton_layers import Boxes, Grid, layers, single_layer
 
-    grid = Grid(pictures=1, rows=1, columns=2, num_gaussians=40)
+    grid = Grid(images=1, rows=1, columns=2, num_gaussians=40)
     two_tiles, one_row = (torch.full((40,), last << 16, dtype=torch.int32) for last in (2, 1))
     seen = torch.arange(40) % 4  # bits: none, the first tile, the second, both
     counts = torch.tensor([0, 1, 1, 2]).repeat(10).int()
@@ -78,10 +78,10 @@ def test_a_single_layer_with_room_to_spare_or_too_little():
 
 
 @interpreted
-def test_some_pictures_at_a_time_change_no_number(monkeypatch):
+def test_some_images_at_a_time_change_no_number(monkeypatch):
     packed, cameras = cloud(2, 3, 0.08), orbit(2, 1)
     whole = drawn(TritonRenderer(), packed, cameras, 16, 16)
-    monkeypatch.setattr(TritonRenderer, "pictures_at_once", lambda *_: 1)
+    monkeypatch.setattr(TritonRenderer, "images_at_once", lambda *_: 1)
     parts = drawn(TritonRenderer(), packed, cameras, 16, 16)
     assert torch.equal(parts[0], whole[0])
     torch.testing.assert_close(parts[1], whole[1], rtol=1e-4, atol=1e-4)
@@ -90,9 +90,9 @@ def test_some_pictures_at_a_time_change_no_number(monkeypatch):
 def test_what_a_call_may_hold_is_kept_to():
     renderer = TritonRenderer(max_gib=1.0)
     assert renderer.max_intersections * 80 <= 2**29
-    pictures = renderer.pictures_at_once(65_536, 512, 512)
-    assert pictures > 1 and pictures * (65_536 * 140 + 512 * 512 * 48) <= 2**29
-    assert renderer.pictures_at_once(10**9, 512, 512) == 1
+    images = renderer.images_at_once(65_536, 512, 512)
+    assert images > 1 and images * (65_536 * 140 + 512 * 512 * 48) <= 2**29
+    assert renderer.images_at_once(10**9, 512, 512) == 1
 
 
 @interpreted

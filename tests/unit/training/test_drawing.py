@@ -13,10 +13,10 @@ from lgm.types import RenderOutput, Views
 class Counting(TorchRenderer):
     def __init__(self) -> None:
         super().__init__()
-        self.pictures: list[int] = []
+        self.images: list[int] = []
 
     def __call__(self, gaussians, cameras, height, width, background=(1.0, 1.0, 1.0)) -> RenderOutput:
-        self.pictures.append(cameras.shape[0] * cameras.shape[1])
+        self.images.append(cameras.shape[0] * cameras.shape[1])
         return super().__call__(gaussians, cameras, height, width, background)
 
 
@@ -48,10 +48,10 @@ def test_turns_change_no_number(limit):
     renderer = Counting()
     background = torch.tensor([[1.0, 1, 1], [0.2, 0.5, 0]])
     at_once = draw(renderer, gaussians, views, background)
-    assert renderer.pictures == [14]
-    renderer.pictures.clear()
+    assert renderer.images == [14]
+    renderer.images.clear()
     in_turns = draw(renderer, gaussians, views, background, limit)
-    assert max(renderer.pictures) <= max(limit, 2) and sum(renderer.pictures) == 14
-    # Not bit for bit on a CPU: where a picture lies in a batch decides which lanes compute its pixels.
+    assert max(renderer.images) <= max(limit, 2) and sum(renderer.images) == 14
+    # Not bit for bit on a CPU: where an image lies in a batch decides which lanes compute its pixels.
     for name in ("images", "alphas", "depths"):
         torch.testing.assert_close(getattr(in_turns, name), getattr(at_once, name), rtol=0, atol=5e-7)

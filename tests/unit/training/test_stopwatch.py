@@ -83,7 +83,7 @@ def test_a_pause_counts_as_what_it_was_for_or_not_at_all(clock):
         clock.sleep(0.001)
         watch.pause()
         clock.sleep(0.01)
-        watch.mark("network")  # a callback draws a picture
+        watch.mark("network")  # a callback draws an image
         watch.resume(part)
     clock.sleep(0.002)
     watch.mark("data")

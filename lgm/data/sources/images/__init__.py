@@ -1,1 +1,1 @@
-"""A person's own pictures: found, cut out, and brought to the cameras that the network knows."""
+"""A person's own images: found, cut out, and brought to the cameras that the network knows."""

@@ -1,4 +1,4 @@
-"""What of a picture is the object: its alpha, or one that is made for it."""
+"""What of an image is the object: its alpha, or one that is made for it."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ _EDGE_PIXELS = 2  # how far antialiasing, a lens or JPEG smear an outline
 
 
 class Background(ABC):
-    """Gives alpha to pictures that have none."""
+    """Gives alpha to images that have none."""
 
     @abstractmethod
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
-        """The picture with an alpha, straight; `path` names it in errors, which are BrokenSample."""
+        """The rgba with an alpha, straight; `path` names it in errors, which are BrokenSample."""
 
 
 class Keep(Background):
-    """Pictures as they are: everything in them is the object."""
+    """Images as they are: everything in them is the object."""
 
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
         return np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], axis=-1)
 
 
 class PlainWhite(Background):
-    """Pictures on plain white: what is white and reaches the picture's edge is background, white parts
-    inside the object stay. Outlines get a fractional alpha, so that over white a picture looks as before.
+    """Images on plain white: what is white and reaches the rgba's edge is background, white parts
+    inside the object stay. Outlines get a fractional alpha, so that over white a rgba looks as before.
 
     An image whose edge is hardly white anywhere is refused, one whose edge is not half white is named in a
     warning: its background is something else, or the object is cut off.
@@ -91,7 +91,7 @@ class PlainWhite(Background):
 
 class Rembg(Background):
     """Backgrounds removed by the package rembg, whose network knows ordinary objects; it fetches its
-    weights at its first use. Results are kept: it takes seconds a picture.
+    weights at its first use. Results are kept: it takes seconds a rgba.
 
     model: the name of one of rembg's networks.
     cache_dir: where results are kept; None is ~/.cache/lgm/cutouts.
@@ -111,13 +111,13 @@ class Rembg(Background):
         remove, session = self._network(path)
         log.info("removing the background of %s", path)
         try:
-            picture = remove(Image.fromarray(rgb, "RGB"), session=session).convert("RGBA")
+            rgba = remove(Image.fromarray(rgb, "RGB"), session=session).convert("RGBA")
         except Exception as error:  # of a network's runtime
             raise BrokenSample(f"{path}: rembg could not remove the background: {error}") from error
         self.cache_dir.mkdir(parents=True, exist_ok=True)
         with atomic(kept) as partial:
-            picture.save(partial, "PNG")
-        return np.asarray(picture)
+            rgba.save(partial, "PNG")
+        return np.asarray(rgba)
 
     def _network(self, path: Path) -> tuple[Any, Any]:
         try:
@@ -126,7 +126,7 @@ class Rembg(Background):
             raise BrokenSample(
                 f"{path} has no alpha that tells the object from its background, and rembg cannot be used "
                 f"here to remove it ({first_line(error)}): pip install 'rembg[cpu]', or say "
-                "data/background=white for pictures on plain white, data/background=keep to leave them be"
+                "data/background=white for images on plain white, data/background=keep to leave them be"
             ) from error
         try:
             return rembg.remove, self._session
@@ -147,7 +147,7 @@ class Rembg(Background):
 
 
 def reached_from_edge(passable: Bool[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
-    """The passable pixels that are joined to the picture's edge by passable ones, side by side.
+    """The passable pixels that are joined to the rgba's edge by passable ones, side by side.
 
     Whole rows and columns are swept at a time, in all four directions, until nothing changes.
     """

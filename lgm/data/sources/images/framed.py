@@ -13,7 +13,7 @@ from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.checks import distance_fault, fov_fault, pose_fault
 from lgm.cameras.lens import Lens
 from lgm.cameras.ray_geometry import outline
-from lgm.data.captures.photos import Capture, Picture
+from lgm.data.captures.photos import Capture, Image
 from lgm.data.schema.decode import MAX_PIXELS
 from lgm.data.schema.sample import BrokenSample, CameraRecord
 from lgm.data.sources.base import PosedObject
@@ -25,8 +25,8 @@ from lgm.data.sources.images.warp import reimage
 log = logging.getLogger(__name__)
 
 
-class OwnPictures(PosedObject):
-    """One object's pictures, seen by upright square cameras at the same places that look at the object.
+class OwnImages(PosedObject):
+    """One object's images, seen by upright square cameras at the same places that look at the object.
 
     to_user: from the frame of `cameras`, which is as large as the network wants it, to the one in which
         the person's cameras were given.
@@ -49,7 +49,7 @@ class OwnPictures(PosedObject):
 
     def _view(self, view: int, target: Lens) -> UInt8[np.ndarray, "H W 4"]:
         photo = self._capture.photos[view]
-        rgba = cut_out(photo.picture, self._background)
+        rgba = cut_out(photo.image, self._background)
         return reimage(rgba, self._frame.lenses[view], self._frame.rotations[view], target)
 
 
@@ -83,28 +83,26 @@ class Framing:
                 f"{MAX_PIXELS / 1e6:.0f} at most"
             )
 
-    def framed(self, capture: Capture) -> OwnPictures:
+    def framed(self, capture: Capture) -> OwnImages:
         """The object; raises BrokenSample for an image or a camera that is of no use."""
         capture, frame = self.frame(capture)
-        return OwnPictures(capture, frame, self.background)
+        return OwnImages(capture, frame, self.background)
 
     def frame(self, capture: Capture) -> tuple[Capture, Frame]:
         """The capture in order, and the cameras that show its object; raises BrokenSample as `framed`."""
         capture = capture.in_order().check()
         for photo in capture.photos:
-            self.check_size(photo.picture)
+            self.check_size(photo.image)
         outlines = []
         for photo in capture.photos:
-            pixels = outline(cut_out(photo.picture, self.background)[..., 3])
+            pixels = outline(cut_out(photo.image, self.background)[..., 3])
             if not len(pixels):
                 raise BrokenSample(
-                    f"object {capture.uid!r}: {photo.picture.path} shows no object, its alpha is nowhere "
+                    f"object {capture.uid!r}: {photo.image.path} shows no object, its alpha is nowhere "
                     "above one half; leave it out, or say another data/background"
                 )
             if _touches_edge(pixels, photo.lens):
-                log.warning(
-                    "%s: the object is cut off at the picture's edge; so it will be", photo.picture.path
-                )
+                log.warning("%s: the object is cut off at the image's edge; so it will be", photo.image.path)
             outlines.append(pixels)
         if capture.posed:
             frame = frame_of_rays(
@@ -115,27 +113,27 @@ class Framing:
         fault = pose_fault(frame.c2w) or distance_fault(frame.c2w)
         fault = fault or ((0, found) if (found := fov_fault(frame.fov_y_deg)) else None)
         if fault:
-            name = capture.photos[fault[0]].picture.path.name
+            name = capture.photos[fault[0]].image.path.name
             raise BrokenSample(
                 f"object {capture.uid!r}: as the network would see it, the camera of {name}: {fault[1]}"
             )
         return capture, frame
 
-    def check_size(self, picture: Picture) -> None:
+    def check_size(self, image: Image) -> None:
         """Raise BrokenSample for an image of more pixels than `max_megapixels`, before it is decoded."""
-        megapixels = picture.width * picture.height / 1e6
+        megapixels = image.width * image.height / 1e6
         if megapixels > self.max_megapixels:
             raise BrokenSample(
-                f"{picture.path} has {picture.width} × {picture.height} pixels, more than "
+                f"{image.path} has {image.width} × {image.height} pixels, more than "
                 f"data.max_megapixels={self.max_megapixels:g}; scale it down (the network sees "
                 f"{self.max_resolution} a side), or raise that"
             )
 
 
-def cut_out(picture: Picture, background: Background) -> UInt8[np.ndarray, "H W 4"]:
-    """A picture with the alpha that it has, or with one that the background gives it."""
-    rgba, has_alpha = picture.read()
-    return rgba if has_alpha else background.cut(rgba[..., :3], picture.path)
+def cut_out(image: Image, background: Background) -> UInt8[np.ndarray, "H W 4"]:
+    """An image with the alpha that it has, or with one that the background gives it."""
+    rgba, has_alpha = image.read()
+    return rgba if has_alpha else background.cut(rgba[..., :3], image.path)
 
 
 def _touches_edge(pixels: Float[np.ndarray, "n 2"], lens: Lens) -> bool:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # The largest object that training shows: its farthest point, as a part of the cameras' distance.
 _TRAINED_REACH = OBJECT_RADIUS / RADIUS
-_USUAL_REACH = (0.33, 0.415)  # as outlines show it; the wider end just fits into the picture
+_USUAL_REACH = (0.33, 0.415)  # as outlines show it; the wider end just fits into the image
 _TRAINED_HALF_SLOPE = np.tan(np.radians(FOV_Y_DEG) / 2)  # the lens that shows that, with a margin
 _WIDEST = np.radians(80.0)
 _AIMED = 0.01  # how well, as a part of their distance, a rig's cameras look at one point
@@ -36,7 +36,7 @@ class Frame:
     c2w: [V, 4, 4], OpenCV axes; the object is at the origin, +y is up.
     lenses: of the photos. rotations: [V, 3, 3], from the new cameras' axes to the photos'.
     to_user: [4, 4], a similarity, from this frame to the one in which the photos' cameras were given.
-    resolution: side of the new pictures in pixels.
+    resolution: side of the new images in pixels.
     """
 
     c2w: Float[np.ndarray, "V 4 4"]
@@ -55,10 +55,10 @@ def frame_of_rays(
     fov_y_deg: float,
     max_resolution: int,
 ) -> Frame:
-    """Of pictures with cameras anywhere.
+    """Of images with cameras anywhere.
 
     The new cameras stand where the old ones stood, level, and look at the object: no depth is needed for
-    that, each picture is only seen through another lens. Its field of view and the world's scale are
+    that, each image is only seen through another lens. Its field of view and the world's scale are
     chosen by `_scale_and_fov`.
 
     radius, fov_y_deg: of the cameras that the network was trained with.
@@ -74,7 +74,7 @@ def frame_of_rays(
     toward = center - c2w[:, :3, 3]
     distances = np.linalg.norm(toward, axis=1)
     if distances.min() * MAX_DISTANCE_RATIO < distances.max():
-        name = capture.photos[int(distances.argmin())].picture.path.name
+        name = capture.photos[int(distances.argmin())].image.path.name
         raise BrokenSample(
             f"object {capture.uid!r}: the camera of {name} stands {distances.min():.3g} from the object, "
             f"others {distances.max():.3g}: within {MAX_DISTANCE_RATIO:g} times is expected"
@@ -88,7 +88,7 @@ def frame_of_rays(
         ]
     )
     if angles.max() > _WIDEST:
-        name = capture.photos[int(angles.argmax())].picture.path.name
+        name = capture.photos[int(angles.argmax())].image.path.name
         raise BrokenSample(
             f"object {capture.uid!r}: the camera of {name} stands within the object, or all but"
         )
@@ -117,11 +117,11 @@ def _scale_and_fov(
 ) -> tuple[float, float]:
     """How much smaller the network's world is than the person's, and the new cameras' field of view.
 
-    Where the object, with the cameras at `radius`, about fills the pictures of training, all is as there.
-    Else the pictures came from nearer or farther, through a wider or longer lens. Through the lens of
+    Where the object, with the cameras at `radius`, about fills the images of training, all is as there.
+    Else the images came from nearer or farther, through a wider or longer lens. Through the lens of
     training the object would be cut off, or small: fewer pixels and a size that the network never saw.
     So the world is scaled until the object has its usual size, the lens is as long as it then takes to
-    fill the picture, and the cameras stand where that puts them. Rays come as near to the origin as in
+    fill the image, and the cameras stand where that puts them. Rays come as near to the origin as in
     training, and Gaussians of the usual size cover as many pixels; only the cameras' distance is new.
 
     distances: of the cameras from the object, in the person's world. angles: half of what the object
@@ -137,7 +137,7 @@ def _scale_and_fov(
 
 
 def _half_angle(rays: np.ndarray, toward: np.ndarray, lens: Lens, pixels: np.ndarray) -> float:
-    """The widest angle between the object's outline and its centre; of pictures that are all object, to
+    """The widest angle between the object's outline and its centre; of images that are all object, to
     the nearer edges: a square would not show more."""
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     if (low <= 0).all() and (high >= (lens.width, lens.height)).all():
@@ -156,7 +156,7 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
 
     A rig whose cameras all look at one point was aimed at the object's centre, as renders are: that
     point is better than what outlines say (which on renders is off by a twentieth of the object). Of
-    other pictures it is where the rays through the middles of their outlines meet.
+    other images it is where the rays through the middles of their outlines meet.
     """
     origins, forward = c2w[:, :3, 3], c2w[:, :3, 2]
     aimed = meeting_point(origins, forward)
@@ -164,7 +164,7 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
     if aimed is None or seen is None:
         raise BrokenSample(
             f"object {capture.uid!r}: its cameras all look the same way, so that nothing tells how far away "
-            "it is; add a picture from another side"
+            "it is; add an image from another side"
         )
     center, missed = seen
     distance = np.linalg.norm(center - origins, axis=1).mean()
@@ -173,7 +173,7 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
         distance = np.linalg.norm(center - origins, axis=1).mean()
     behind = ((center - origins) * forward).sum(axis=1) <= 0
     if behind.any():
-        name = capture.photos[int(np.flatnonzero(behind)[0])].picture.path.name
+        name = capture.photos[int(np.flatnonzero(behind)[0])].image.path.name
         raise BrokenSample(
             f"object {capture.uid!r}: what its cameras look at lies behind that of {name}; their axes may be "
             "another program's (COLMAP's look along +z, OpenGL's along -z)"

@@ -17,11 +17,11 @@ from PIL import Image
 
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.lens import Lens
-from lgm.data.captures.photos import EXTENSIONS, Capture, Photo, find_pictures, open_picture
+from lgm.data.captures.photos import EXTENSIONS, Capture, Photo, find_images, open_image
 from lgm.data.schema.sample import BrokenSample
 from lgm.data.sources.base import Source
 from lgm.data.sources.images.background import Background, Keep
-from lgm.data.sources.images.framed import Framing, OwnPictures, cut_out
+from lgm.data.sources.images.framed import Framing, OwnImages, cut_out
 from lgm.data.sources.images.source import ImagesSource
 from lgm.errors import reading
 from lgm.files import PARTIAL_SUFFIX
@@ -96,16 +96,16 @@ class GeneratedSource(Source):
     def shard_sizes(self) -> list[int]:
         return [len(self._inputs)]
 
-    def check(self, *args: Any, **kwargs: Any) -> list[OwnPictures]:  # type: ignore[override]
+    def check(self, *args: Any, **kwargs: Any) -> list[OwnImages]:  # type: ignore[override]
         """Images can be opened, and the generator is ready; no view is generated for that."""
         for item in self._inputs:
             if isinstance(item, Path):
-                self._framing.check_size(open_picture(item, turn=True))
+                self._framing.check_size(open_image(item, turn=True))
         if not all(map(self._is_kept, range(self.num_objects))):
             self._generator.prepare()
         return []
 
-    def load(self, shard: int, ordinal: int) -> OwnPictures:
+    def load(self, shard: int, ordinal: int) -> OwnImages:
         if not self._is_kept(ordinal):
             self._generate(ordinal)
         folder = self._folder(ordinal)
@@ -128,7 +128,7 @@ class GeneratedSource(Source):
         item, seed = self._inputs[ordinal], self._seed + ordinal
         if isinstance(item, str):
             return ViewPrompt(item, None, seed)
-        rgba = cut_out(open_picture(item, turn=True), self._background)
+        rgba = cut_out(open_image(item, turn=True), self._background)
         if not rgba[..., 3].any():
             raise BrokenSample(
                 f"{item} shows no object: nothing of it is left when its background is removed"
@@ -186,7 +186,7 @@ def _images(path: Path) -> list[str | Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"data.path={path} does not exist; give an image, or a folder of images")
-    images = find_pictures(path)
+    images = find_images(path)
     if not images:
         raise ValueError(f"data.path={path} holds no images; give {', '.join(EXTENSIONS)} files")
     return list(images)
@@ -223,8 +223,8 @@ def _capture(folder: Path, uid: str) -> Capture:
     cameras = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["cameras"]
     photos = []
     for number, (c2w, K) in enumerate(zip(cameras["c2w"], cameras["K_norm"], strict=True)):
-        picture = open_picture(folder / f"view_{number}.png")
-        width, height = picture.width, picture.height
+        image = open_image(folder / f"view_{number}.png")
+        width, height = image.width, image.height
         lens = Lens(K[0][0] * width, K[1][1] * height, K[0][2] * width, K[1][2] * height, width, height)
-        photos.append(Photo(picture, lens, np.asarray(c2w, dtype=np.float64)))
+        photos.append(Photo(image, lens, np.asarray(c2w, dtype=np.float64)))
     return Capture(uid, tuple(photos), up=(0.0, 1.0, 0.0), posed=False)

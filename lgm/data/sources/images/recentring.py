@@ -43,7 +43,7 @@ def frame_of_ring(
         _warn_of_lost_sides(capture, outlines)
     elif recenter == "auto" and fit:
         for photo in capture.photos:
-            log.info("%s: square and centred, stays as it is", photo.picture.path)
+            log.info("%s: square and centred, stays as it is", photo.image.path)
     else:
         lenses = _recentred(capture.photos, boxes, BORDER if recenter == "auto" else recenter, fov_y_deg)
     c2w = np.stack([photo.c2w for photo in capture.photos])
@@ -102,7 +102,7 @@ def _recentred(
         log.info(
             "%s: recentred (data.recenter): the network sees the square of %.0f pixels around (%.0f, %.0f) "
             "of %d × %d; one scale and one vertical centre for all images%s",
-            photo.picture.path,
+            photo.image.path,
             side * scale,
             x * scale,
             y * scale,
@@ -125,7 +125,7 @@ def _warn_of_lost_sides(capture: Capture, outlines: list[np.ndarray]) -> None:
             log.warning(
                 "%s: the network sees the square in the image's middle, and the object reaches %.0f pixels "
                 "beyond its sides; without data.recenter=null images are cut to their objects instead",
-                photo.picture.path,
+                photo.image.path,
                 beyond,
             )
             return

@@ -1,4 +1,4 @@
-"""One picture, seen through another lens from the same place."""
+"""One image, seen through another lens from the same place."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def reimage(
     target: Lens,
 ) -> UInt8[np.ndarray, "h w 4"]:
     """What a camera with the lens `target` sees where that of `rgba` stood. No depth comes into it: a
-    camera that only turns, and changes its lens, sees the same rays. Beyond the picture's edge nothing
+    camera that only turns, and changes its lens, sees the same rays. Beyond the image's edge nothing
     is known and alpha is 0.
 
-    rotation: from the target camera's axes to those of the picture's own, OpenCV's both.
+    rotation: from the target camera's axes to those of the image's own, OpenCV's both.
     """
     rgba, lens = _reduced(rgba, lens, target)
     rows, columns = np.mgrid[: target.height, : target.width] + 0.5
@@ -44,7 +44,7 @@ def reimage(
 def _reduced(
     rgba: UInt8[np.ndarray, "H W 4"], lens: Lens, target: Lens
 ) -> tuple[UInt8[np.ndarray, "h w 4"], Lens]:
-    """The picture, averaged down to about the target's pixels: a bilinear sample of a larger one would
+    """The image, averaged down to about the target's pixels: a bilinear sample of a larger one would
     leave most of it out."""
     factor = max(target.focal_x / lens.focal_x, target.focal_y / lens.focal_y)
     if factor >= 0.75:

@@ -1,4 +1,4 @@
-"""evaluate.py on a person's own pictures: what it writes, and in whose frame."""
+"""evaluate.py on a person's own images: what it writes, and in whose frame."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from lgm.metrics import psnr
 from lgm.models import LGM
 from lgm.rendering import TorchRenderer
 from tests.integration.running import composed, run_evaluate, run_script, run_train
-from tests.own_pictures import Shoot, over_white, some_similarity
+from tests.own_images import Shoot, over_white, some_similarity
 
 ANGLES = ([0.0] * 4 + [30.0, -20.0, 60.0, 10.0], [0.0, 90.0, 180.0, 270.0, 45.0, 135.0, 225.0, 315.0])
 OWN = ["data=images", "data/background=keep", "callbacks.measure.lpips=null", "data.num_workers=0"]
@@ -37,18 +37,18 @@ def measured(run_dir) -> dict:
 
 
 def seen_by_the_person(ply, shoot: Shoot) -> float:
-    """PSNR of the .ply, drawn by the person's own cameras, against the person's own pictures."""
+    """PSNR of the .ply, drawn by the person's own cameras, against the person's own images."""
     height, width = shoot.rgba[0].shape[:2]
     # In a world of their own size renderers clip nothing; a similarity moves cameras and splats alike.
     to_object = torch.from_numpy(np.linalg.inv(shoot.world))
     gaussians = moved(load_ply(ply), to_object)
     with torch.no_grad():
         images = TorchRenderer()(gaussians, shoot.cameras[None], height, width).images[0]
-    targets = torch.from_numpy(np.stack([over_white(picture) for picture in shoot.rgba]))
+    targets = torch.from_numpy(np.stack([over_white(image) for image in shoot.rgba]))
     return float(psnr(images, targets.permute(0, 3, 1, 2) / 255).mean())
 
 
-def test_four_pictures_are_exported_with_nothing_to_measure(ckpt, tmp_path):
+def test_four_images_are_exported_with_nothing_to_measure(ckpt, tmp_path):
     shoot = Shoot.of()
     for name in ("cup", "hat"):
         shoot.write(tmp_path / "set" / name)
@@ -144,13 +144,13 @@ def test_other_numbers_of_inputs_than_in_training(ckpt, tmp_path, count):
     assert (tmp_path / "out" / "objects" / "set" / "gaussians.ply").is_file()
 
 
-def test_too_few_pictures_say_which_option(ckpt, tmp_path):
+def test_too_few_images_say_which_option(ckpt, tmp_path):
     Shoot.of(([0.0] * 3, [0.0, 120.0, 240.0])).write_transforms(tmp_path / "set")
     with pytest.raises(ValueError, match=r"it has 3 views, 4 are needed as input.*num_input_views"):
         run_evaluate(tmp_path / "set", tmp_path / "out", ckpt, *OWN)
 
 
-def test_training_on_a_folder_of_pictures_is_refused(tmp_path):
+def test_training_on_a_folder_of_images_is_refused(tmp_path):
     from lgm.cli.train import train
 
     Shoot.of().write(tmp_path / "set")

@@ -1,4 +1,4 @@
-"""Pictures of one object as a person has them: any lens, any world, any of the files that say where they
+"""Images of one object as a person has them: any lens, any world, any of the files that say where they
 were taken from."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def some_similarity(scale: float = 7.0, seed: int = 3) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shoot:
-    """cameras: [V] in the object's frame. rgba: V pictures. world: from there to the person's frame."""
+    """cameras: [V] in the object's frame. rgba: V images. world: from there to the person's frame."""
 
     gaussians: Gaussians
     cameras: Cameras
@@ -79,14 +79,14 @@ class Shoot:
 
     def without_alpha(self) -> Shoot:
         """Over plain white."""
-        return replace(self, rgba=[over_white(picture) for picture in self.rgba])
+        return replace(self, rgba=[over_white(image) for image in self.rgba])
 
     def write(self, folder: Path, names: str = "{:03d}.png") -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         files = [names.format(view) for view in range(len(self.rgba))]
-        for name, picture in zip(files, self.rgba, strict=True):
+        for name, image in zip(files, self.rgba, strict=True):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(folder / name)
+            Image.fromarray(image).save(folder / name)
         return files
 
     def write_cameras_json(self, folder: Path, names: str = "view_{:03d}.png") -> Path:

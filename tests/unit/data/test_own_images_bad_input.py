@@ -1,4 +1,4 @@
-"""A person's mistakes with their own pictures: one line that names the file and the fault."""
+"""A person's mistakes with their own images: one line that names the file and the fault."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from PIL import Image
 
 from lgm.data.sources.images.background import Keep, PlainWhite, Rembg
 from lgm.data.sources.images.source import ImagesSource
-from tests.own_pictures import Shoot
+from tests.own_images import Shoot
 
 MANY = ([0.0] * 4 + [30.0], [0.0, 90.0, 180.0, 270.0, 45.0])
 
@@ -41,15 +41,15 @@ def cameras(tmp_path, change):
     return folder
 
 
-def test_no_folder_and_no_pictures(tmp_path):
+def test_no_folder_and_no_images(tmp_path):
     assert "data.path" in fault(tmp_path / "no") and "does not exist" in fault(tmp_path / "no")
-    assert "holds no pictures" in fault(tmp_path)
+    assert "holds no images" in fault(tmp_path)
     (tmp_path / "photo.heic").write_bytes(b"")
     assert "1 images and no cameras" in fault(tmp_path)
     assert "is a file; give a folder" in fault(tmp_path / "photo.heic")
 
 
-def test_two_pictures_of_different_sizes(tmp_path):
+def test_two_images_of_different_sizes(tmp_path):
     Shoot.of(size=(32, 32)).write(tmp_path)
     Image.new("RGBA", (48, 32), (200, 0, 0, 255)).save(tmp_path / "002.png")
     text = fault(tmp_path, recenter=None)
@@ -58,7 +58,7 @@ def test_two_pictures_of_different_sizes(tmp_path):
     ImagesSource(str(tmp_path), Keep()).check(64)
 
 
-def test_a_picture_with_no_object(tmp_path):
+def test_a_image_with_no_object(tmp_path):
     Shoot.of(size=(32, 32)).write(tmp_path)
     Image.new("RGBA", (32, 32), (200, 0, 0, 0)).save(tmp_path / "002.png")
     assert "002.png shows no object" in fault(tmp_path)
@@ -66,9 +66,9 @@ def test_a_picture_with_no_object(tmp_path):
     assert "002.png shows no object" in fault(tmp_path, PlainWhite())
 
 
-def test_a_picture_that_is_none(tmp_path):
+def test_a_image_that_is_none(tmp_path):
     Shoot.of(size=(32, 32)).write(tmp_path)
-    (tmp_path / "001.png").write_bytes(b"not a picture")
+    (tmp_path / "001.png").write_bytes(b"not an image")
     assert "001.png cannot be decoded" in fault(tmp_path)
     Shoot.of(size=(32, 32)).write(tmp_path)
     whole = (tmp_path / "003.png").read_bytes()
@@ -78,16 +78,16 @@ def test_a_picture_that_is_none(tmp_path):
     assert "003.png has more than 8 bits a channel" in fault(tmp_path)
 
 
-def test_more_or_fewer_pictures_than_angles(tmp_path):
+def test_more_or_fewer_images_than_angles(tmp_path):
     Shoot.of(size=(32, 32)).write(tmp_path)
     (tmp_path / "003.png").unlink()
     text = fault(tmp_path)
     assert "has 3 images and no cameras" in text and "0, 90, 180, 270" in text and "azimuths_deg" in text
 
 
-def test_cameras_that_do_not_fit_their_pictures(tmp_path):
+def test_cameras_that_do_not_fit_their_images(tmp_path):
     text = fault(cameras(tmp_path, lambda c: c["c2w"].pop()))
-    assert "5 pictures, cameras.json 4 cameras" in text
+    assert "5 images, cameras.json 4 cameras" in text
     folder = tmp_path / "set"
     Shoot.of(MANY, size=(32, 32)).write_cameras_json(folder)
     Image.new("RGBA", (48, 32), (200, 0, 0, 255)).save(folder / "view_002.png")
@@ -133,7 +133,7 @@ def mirror(content):
         (lambda c: c["frames"][2].update(file_path="images/../images/001.png"), "001.png more than once"),
         (lambda c: c["frames"][2].update(transform_matrix=[[1, 2], [3, 4]]), r"frame 2 .*shape \(2, 2\)"),
         (lambda c: c.pop("frames"), "lacks a list of frames"),
-        (lambda c: c.update(frames=[]), "names no pictures"),
+        (lambda c: c.update(frames=[]), "names no images"),
         (lambda c: c.pop("fl_x"), "lacks a lens: state fl_x, or camera_angle_x"),
         (lambda c: c.update(fl_x="wide"), "fl_x='wide' .*no number"),
         (lambda c: c.update(fl_x=-3.0), "focal lengths -3.0"),
@@ -175,7 +175,7 @@ def test_lenses_that_are_not_known_are_not_read_as_pinholes(tmp_path, model, cas
     assert f"frame 3 has camera_model={name}" in fault(tmp_path / "set")
 
 
-def test_one_angle_for_pictures_of_different_sizes(tmp_path):
+def test_one_angle_for_images_of_different_sizes(tmp_path):
     folder = transforms(tmp_path, lambda c: None, lens={"camera_angle_x": 0.8})
     Image.new("RGBA", (48, 32), (200, 0, 0, 255)).save(folder / "images" / "002.png")
     assert "002.png of 48 × 32" in fault(folder)
@@ -227,7 +227,7 @@ def test_cameras_that_all_look_the_same_way(tmp_path):
 
 def test_options_without_effect_are_refused(tmp_path):
     folder = transforms(tmp_path, lambda c: None)
-    assert "data.recenter=0.2 would move pictures whose cameras are known" in fault(folder, recenter=0.2)
+    assert "data.recenter=0.2 would move images whose cameras are known" in fault(folder, recenter=0.2)
     Shoot.of(size=(32, 32)).write(tmp_path / "ring")
     assert "data.up=[0.0, 0.0, 1.0] is of use only with cameras" in fault(tmp_path / "ring", up=[0, 0, 1])
     for options, said in (
@@ -250,7 +250,7 @@ def test_one_bad_object_among_several_may_be_tolerated(tmp_path):
 # ---- removing backgrounds
 
 
-def test_without_rembg_a_picture_without_alpha_says_what_to_do(tmp_path, monkeypatch):
+def test_without_rembg_a_image_without_alpha_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)  # as if it were not installed
     Shoot.of(size=(32, 32)).without_alpha().write(tmp_path)
     text = fault(tmp_path, Rembg())
@@ -259,7 +259,7 @@ def test_without_rembg_a_picture_without_alpha_says_what_to_do(tmp_path, monkeyp
 
 
 def fake_rembg(monkeypatch, calls: list, fails: str | None = None) -> None:
-    """What this program uses of it: `new_session` by a network's name, and `remove` of a picture."""
+    """What this program uses of it: `new_session` by a network's name, and `remove` of an image."""
     module = types.ModuleType("rembg")
 
     def new_session(name):
@@ -267,11 +267,11 @@ def fake_rembg(monkeypatch, calls: list, fails: str | None = None) -> None:
             raise OSError("no network to fetch u2net.onnx from\nand more")
         return f"session of {name}"
 
-    def remove(picture, session=None):
+    def remove(image, session=None):
         calls.append(session)
         if fails == "remove":
             raise RuntimeError("out of memory")
-        rgba = np.array(picture.convert("RGBA"))
+        rgba = np.array(image.convert("RGBA"))
         rgba[..., 3] = np.where((rgba[..., :3] < 245).any(axis=-1), 255, 0)
         return Image.fromarray(rgba)
 
@@ -279,7 +279,7 @@ def fake_rembg(monkeypatch, calls: list, fails: str | None = None) -> None:
     monkeypatch.setitem(sys.modules, "rembg", module)
 
 
-def test_rembg_cuts_each_picture_once(tmp_path, monkeypatch):
+def test_rembg_cuts_each_image_once(tmp_path, monkeypatch):
     calls: list = []
     fake_rembg(monkeypatch, calls)
     Shoot.of(size=(32, 32)).without_alpha().write(tmp_path / "set")

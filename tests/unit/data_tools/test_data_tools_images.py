@@ -1,4 +1,4 @@
-"""Pictures on their way into a shard, and who belongs to which split."""
+"""Images on their way into a shard, and who belongs to which split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data_tools.pack.images import downscale, encode, fill_transparent
 from data_tools.shared.splits import arrange, parse_fractions, read_assignment
 
 
-def test_lossy_pictures_keep_alpha_and_the_outline():
+def test_lossy_images_keep_alpha_and_the_outline():
     pixels = np.zeros((64, 64, 4), dtype=np.uint8)
     pixels[20:45, 17:40] = (220, 60, 40, 255)
     decoded = np.array(Image.open(io.BytesIO(encode(pixels, "webp", 90))))

@@ -1,4 +1,4 @@
-"""A person's own pictures: read, cut out, and brought to cameras that the network knows."""
+"""A person's own images: read, cut out, and brought to cameras that the network knows."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from lgm.data.sources.images.background import Keep, PlainWhite, reached_from_ed
 from lgm.data.sources.images.source import ImagesSource
 from lgm.data.sources.images.warp import reimage
 from lgm.data.views import OwnViews
-from tests.own_pictures import RING, Shoot, over_white, render_rgba, some_similarity
+from tests.own_images import RING, Shoot, over_white, render_rgba, some_similarity
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 MANY = ([0.0] * 4 + [30.0, -20.0, 60.0, 10.0], [0.0, 90.0, 180.0, 270.0, 45.0, 135.0, 225.0, 315.0])
@@ -62,7 +62,7 @@ def test_a_lens_ends_where_its_polynomial_turns_back():
     assert seen.tolist() == [True, False]
 
 
-def test_the_same_camera_sees_the_same_picture_bit_for_bit():
+def test_the_same_camera_sees_the_same_image_bit_for_bit():
     rgba = Shoot.of().rgba[0]
     lens = Lens.from_fov(49.1, 64, 64)
     ours = reimage(rgba, lens, np.eye(3), lens)
@@ -85,7 +85,7 @@ def test_another_camera_at_the_same_place_sees_what_a_renderer_draws_there():
     assert mean_difference(ours, np.roll(theirs, 2, axis=1)) > 3.0  # two pixels would show
 
 
-def test_a_large_picture_is_averaged_down():
+def test_a_large_image_is_averaged_down():
     rows, columns = np.mgrid[:256, :256]
     rgba = np.full((256, 256, 4), 255, np.uint8)
     rgba[..., :3] = 255 * ((rows + columns) % 2)[..., None]
@@ -132,7 +132,7 @@ def check_frame(found, shoot: Shoot, distance: float = 1.5, tolerance: float = 1
     )
 
 
-def test_four_pictures_are_the_canonical_ones(tmp_path):
+def test_four_images_are_the_canonical_ones(tmp_path):
     shoot = Shoot.of()
     shoot.write(tmp_path / "chair", "{:02d}.png")
     found = load(tmp_path / "chair", recenter=None)
@@ -182,8 +182,8 @@ def test_rings_of_other_numbers(tmp_path, count):
     assert OwnViews(count).choose(found.cameras, np.random.default_rng(0)).input == tuple(range(count))
 
 
-def test_pictures_recentred_as_the_original_does(tmp_path):
-    """Cut to the object, the longer side at 1 - 0.2 of the picture's, wherever it was."""
+def test_images_recentred_as_the_original_does(tmp_path):
+    """Cut to the object, the longer side at 1 - 0.2 of the image's, wherever it was."""
     rgba = np.zeros((100, 140, 4), np.uint8)
     rgba[60:90, 5:25] = (200, 30, 30, 255)
     for view in range(4):
@@ -198,7 +198,7 @@ def test_pictures_recentred_as_the_original_does(tmp_path):
         assert extent[0] + extent[-1] + 1 == pytest.approx(size, abs=2)
 
 
-def test_a_wide_picture_does_not_lose_its_sides_without_a_word(tmp_path, caplog):
+def test_a_wide_image_does_not_lose_its_sides_without_a_word(tmp_path, caplog):
     for name, columns in (("wide", slice(10, 150)), ("narrow", slice(40, 120))):
         rgba = np.zeros((90, 160, 4), np.uint8)
         rgba[20:70, columns] = (200, 30, 30, 255)
@@ -232,14 +232,14 @@ def test_other_lenses_radii_and_principal_points(tmp_path, write):
     )
     found = load(getattr(shoot, write)(tmp_path / "set"))
     # The object has the size that training shows: to 0.6 from its centre, as far as outlines tell.
-    angles = [middle_angle(picture, found.cameras.fov_y_deg) for picture in found.decode(range(8))]
+    angles = [middle_angle(image, found.cameras.fov_y_deg) for image in found.decode(range(8))]
     distance = 0.6 / np.sin(max(angles))
     check_frame(found, shoot, distance, tolerance=0.03)
     assert found.cameras.fov_y_deg < 30 and max(angles) < np.radians(found.cameras.fov_y_deg) / 2
 
 
 def middle_angle(rgba: np.ndarray, fov_y_deg: float) -> float:
-    """How far the object reaches from the middle of a square picture."""
+    """How far the object reaches from the middle of a square image."""
     size = rgba.shape[0]
     rows, columns = np.nonzero(rgba[..., 3] >= 128)
     reach = np.hypot(rows + 0.5 - size / 2, columns + 0.5 - size / 2).max()
@@ -261,7 +261,7 @@ def test_angles_instead_of_focal_lengths(tmp_path):
 
 
 def test_the_whole_is_not_read_with_its_parts(tmp_path):
-    """Each picture would be there twice, and an input a target."""
+    """Each image would be there twice, and an input a target."""
     shoot = Shoot.of(MANY)
     folder = shoot.write_transforms(tmp_path / "set")
     content = json.loads((folder / "transforms.json").read_text())
@@ -287,7 +287,7 @@ def test_views_are_numbered_by_their_names_as_people_count(tmp_path, write):
 
 
 def test_distorted_lenses_are_straightened(tmp_path):
-    """COLMAP's own default is SIMPLE_RADIAL: its pictures are read as they are."""
+    """COLMAP's own default is SIMPLE_RADIAL: its images are read as they are."""
     shoot = Shoot.of(MANY, size=(96, 96))
     K = shoot.cameras.intrinsics(96, 96)[0].tolist()
     bent = Lens(K[0][0], K[1][1], K[0][2], K[1][2], 96, 96, (0.15, 0.0, 0.0, 0.0))
@@ -295,8 +295,8 @@ def test_distorted_lenses_are_straightened(tmp_path):
     rows, columns = np.mgrid[:96, :96] + 0.5
     pixels, _ = straight.project(bent.directions(np.stack([columns, rows], axis=-1)))
     grid = torch.from_numpy(pixels / 96 * 2 - 1)[None]
-    for view, picture in enumerate(shoot.rgba):
-        source = torch.from_numpy(picture).permute(2, 0, 1)[None].double()
+    for view, image in enumerate(shoot.rgba):
+        source = torch.from_numpy(image).permute(2, 0, 1)[None].double()
         moved = torch.nn.functional.grid_sample(source, grid, align_corners=False)
         shoot.rgba[view] = moved[0].permute(1, 2, 0).round().byte().numpy()
     original = Shoot.of(MANY, size=(96, 96)).rgba
@@ -305,7 +305,7 @@ def test_distorted_lenses_are_straightened(tmp_path):
     assert mean_difference(ours, original[0]) < 0.4 * mean_difference(shoot.rgba[0], original[0])
 
 
-def test_pictures_at_another_resolution_than_the_file_says(tmp_path):
+def test_images_at_another_resolution_than_the_file_says(tmp_path):
     folder = Shoot.of(MANY).write_colmap(tmp_path / "set")
     small = Shoot.of(MANY, size=(32, 32))
     small.write(folder / "images")
@@ -386,7 +386,7 @@ def test_plain_white_is_found_and_white_inside_stays(tmp_path):
     assert (alpha[10:30, 10:30] == 255).all() and alpha.sum() == 255 * 400
 
 
-def test_a_picture_without_alpha_is_kept_if_so_told(tmp_path):
+def test_a_image_without_alpha_is_kept_if_so_told(tmp_path):
     Shoot.of().without_alpha().write(tmp_path)
     assert (load(tmp_path, Keep()).decode([0])[..., 3] == 255).all()
 
