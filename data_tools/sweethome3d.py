@@ -154,8 +154,8 @@ def licence_id(text: str) -> str:
 
 def own_licence(text: str) -> str | None:
     """What a model's own licence file from Blend Swap releases it under; None where it doesn't say."""
-    found = re.search(r"Released under\s*\n\s*(.+)", text)
-    return licence_id(found[1].strip()) if found else None
+    licence = re.search(r"Released under\s*\n\s*(.+)", text)
+    return licence_id(licence[1].strip()) if licence else None
 
 
 def parse_rotation(text: str) -> np.ndarray:

@@ -164,20 +164,20 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
     """The views at elevation 0 and azimuth 0, 90, 180 and 270, at one distance from the origin; () where
     the set lacks one of them. c2w: [V, 4, 4]."""
     centers = c2w[:, :3, 3]
-    found: list[int] = []
+    chosen: list[int] = []
     for azimuth in np.radians(CANONICAL_AZIMUTHS_DEG):
         direction = np.array([np.sin(azimuth), 0.0, np.cos(azimuth)])
         distances = np.linalg.norm(centers, axis=1)
         aside = np.linalg.norm(centers - distances[:, None] * direction, axis=1)
         forward_error = np.linalg.norm(c2w[:, :3, 2] + direction, axis=1)
         is_there = (aside < _POSITION_TOLERANCE * distances) & (forward_error < 10 * _POSITION_TOLERANCE)
-        if found:
-            wanted = distances[found[0]]
+        if chosen:
+            wanted = distances[chosen[0]]
             is_there &= np.abs(distances - wanted) < _POSITION_TOLERANCE * wanted
         if not is_there.any():
             return ()
-        found.append(int(np.flatnonzero(is_there)[0]))
-    return tuple(found)
+        chosen.append(int(np.flatnonzero(is_there)[0]))
+    return tuple(chosen)
 
 
 def _read_metadata(folder: Path) -> dict:

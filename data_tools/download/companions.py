@@ -29,10 +29,10 @@ def fetch_companions(fetcher: Fetcher, mesh: Path, suffix: str, url: str, folder
     if len(names) > _MOST_COMPANIONS:
         notes.append(f"it names {len(names)} companions, of which the first {_MOST_COMPANIONS} were fetched")
     for name in names[:_MOST_COMPANIONS]:
-        found = _bring(fetcher, name, url, folder, notes)
-        if found is not None and suffix == ".obj":
-            for texture in texture_names(found.read_bytes())[:_MOST_COMPANIONS]:
-                _bring(fetcher, texture, urljoin(url, quote(_portable(name))), found.parent, notes)
+        file = _bring(fetcher, name, url, folder, notes)
+        if file is not None and suffix == ".obj":
+            for texture in texture_names(file.read_bytes())[:_MOST_COMPANIONS]:
+                _bring(fetcher, texture, urljoin(url, quote(_portable(name))), file.parent, notes)
     return notes
 
 

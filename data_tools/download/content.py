@@ -20,8 +20,8 @@ def check_content(file: BinaryIO, suffix: str, sha256: str | None) -> str | None
         return "the file is empty"
     file.seek(0)
     if sha256:
-        if (found := sha256_of(file)) != sha256.lower():
-            return f"sha256 is {found}, expected {sha256.lower()}"
+        if (digest := sha256_of(file)) != sha256.lower():
+            return f"sha256 is {digest}, expected {sha256.lower()}"
         return None
     head = file.read(64)
     if head.startswith(b"version https://git-lfs"):

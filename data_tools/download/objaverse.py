@@ -172,7 +172,7 @@ def sidecar(uid: str, known: dict[str, Any]) -> dict[str, Any]:
     user, listed = _dict(known.get("user")), known.get("categories")
     categories = [_dict(entry).get("name") for entry in (listed if isinstance(listed, list) else [])]
     code = known.get("license")
-    found = {
+    fields = {
         "uid": uid if is_uid(uid) else make_uid(f"{uid}.glb"),
         "source": known.get("viewerUrl") or f"https://sketchfab.com/3d-models/{uid}",
         "name": known.get("name"),
@@ -180,7 +180,7 @@ def sidecar(uid: str, known: dict[str, Any]) -> dict[str, Any]:
         "author": user.get("displayName") or user.get("username"),
         "category": categories[0] if categories else None,
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in fields.items() if value}
 
 
 def _dict(value: Any) -> dict[str, Any]:

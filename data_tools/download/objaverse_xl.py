@@ -36,8 +36,8 @@ def read_annotations(path: Path, uids: Collection[str] | None) -> Iterator[dict[
     rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _parquet_rows(path)
     for row in rows:
         if not all(isinstance(row[key], str) for key in _REQUIRED):
-            found = {key: row[key] for key in _REQUIRED}
-            raise ValueError(f"{path} has a row with {shown(found)}, expected texts; remove it, or mend it")
+            values = {key: row[key] for key in _REQUIRED}
+            raise ValueError(f"{path} has a row with {shown(values)}, expected texts; remove it, or mend it")
         if uids is None or row["sha256"] in uids or sketchfab_uid(row) in uids:
             yield row
 
@@ -130,8 +130,8 @@ def _all_items(
                 captions[uid] = captions[row["sha256"]]
     if other_types:
         # Millions of them in the published tables: a line for each would bury what went wrong.
-        found = ", ".join(f"{count} {suffix}" for suffix, count in other_types.most_common(8))
-        print(f"left out, types other than --types: {found}", flush=True)
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in other_types.most_common(8))
+        print(f"left out, types other than --types: {counts}", flush=True)
     if sketchfab:
         yield from objaverse_items(catalogue, list(sketchfab), None, captions, sketchfab)
 

@@ -86,16 +86,16 @@ def engine_class(name: str) -> type[Engine]:
             f"--engine {name!r} is unknown; use one of {', '.join(ENGINES)} or a dotted path to a class"
         )
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        engine = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
         raise EngineUnavailable(
             f"--engine {name!r} needs the module {error.name!r}; pip install 'lgm-training[render]'"
         ) from error
     except AttributeError as error:
         raise ValueError(f"--engine {name!r}: {module_name} has no {class_name}") from error
-    if not (isinstance(found, type) and issubclass(found, Engine)):
+    if not (isinstance(engine, type) and issubclass(engine, Engine)):
         raise ValueError(f"--engine {name!r} is no subclass of data_tools.engines.Engine")
-    return found
+    return engine
 
 
 def make_engine(name: str, **options: Any) -> Engine:

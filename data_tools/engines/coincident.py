@@ -72,11 +72,11 @@ def _overlapping(positions: np.ndarray, normals: np.ndarray) -> np.ndarray:
     sign = np.sign(np.take_along_axis(normals, axis[:, None], axis=1))
     distance = (positions[:, 0] * normals * sign).sum(axis=1)
     plane = np.concatenate([normals * sign / _NORMAL_STEP, distance[:, None] / _DISTANCE_STEP], axis=1)
-    found = [np.zeros((0, 2), dtype=np.int64)]
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
     for offset in (0.0, 0.5):  # twice, because what is nearly equal may round apart
         keys = np.concatenate([axis[:, None], np.floor(plane + offset)], axis=1).astype(np.int64)
-        found.append(_of_equal_keys(positions, keys, axis))
-    return np.unique(np.concatenate(found), axis=0)
+        pairs.append(_of_equal_keys(positions, keys, axis))
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def _of_equal_keys(positions: np.ndarray, keys: np.ndarray, axis: np.ndarray) -> np.ndarray:

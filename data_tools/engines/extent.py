@@ -19,9 +19,9 @@ class Extent:
 
     def __init__(self, surfaces: Iterable[Surface]) -> None:
         cells = [_occupied(surface.positions) for surface in surfaces]
-        found = np.unique(np.concatenate(cells), axis=0) if cells else np.zeros((0, 3))
+        occupied = np.unique(np.concatenate(cells), axis=0) if cells else np.zeros((0, 3))
         offsets = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
-        corners = np.unique((found[:, None] + offsets).reshape(-1, 3), axis=0) / _CELLS_PER_UNIT
+        corners = np.unique((occupied[:, None] + offsets).reshape(-1, 3), axis=0) / _CELLS_PER_UNIT
         self._corners = np.concatenate([corners, np.ones((len(corners), 1))], axis=1)  # [N, 4]
 
     def pixels(self, clip_from_world: Float[np.ndarray, "4 4"], resolution: int) -> tuple[int, int, int, int]:
@@ -44,9 +44,9 @@ def _occupied(positions: Float[np.ndarray, "F 3 3"]) -> np.ndarray:
     size = np.floor(positions.max(axis=(0, 1)) * _CELLS_PER_UNIT).astype(np.int64) - low + 1
     # One number a cell, because sorting rows of three takes ten times longer; in pieces, because a mesh of
     # millions of triangles is in memory already.
-    found = [np.zeros(0, dtype=np.int64)]
+    occupied = [np.zeros(0, dtype=np.int64)]
     for start in range(0, len(positions), _TRIANGLES_AT_ONCE):
         part = positions[start : start + _TRIANGLES_AT_ONCE].reshape(-1, 3)
         cells = np.floor(part * _CELLS_PER_UNIT).astype(np.int64) - low
-        found.append(np.unique(np.ravel_multi_index(cells.T, size)))
-    return np.stack(np.unravel_index(np.unique(np.concatenate(found)), size), axis=1) + low
+        occupied.append(np.unique(np.ravel_multi_index(cells.T, size)))
+    return np.stack(np.unravel_index(np.unique(np.concatenate(occupied)), size), axis=1) + low

@@ -83,15 +83,15 @@ def _uids(sources: list[MeshSource]) -> list[str]:
 
 def _signatures(sources: list[MeshSource], workers: int, limit_s: float) -> dict[int, np.ndarray]:
     """By the number of the source; without those that can't be read, which are named on the screen."""
-    found = {}
+    results = {}
     tasks = ((number, source.path) for number, source in enumerate(sources))
     for (number, path), result in run_tasks(tasks, [(make_reader, ())] * workers, limit_s):
         reason = result.reason if isinstance(result, Lost) else result
         if isinstance(reason, str):
             print(f"unreadable {path}: {reason}", flush=True)
         else:
-            found[number] = result
-    return found
+            results[number] = result
+    return results
 
 
 def make_reader() -> Callable[[tuple[int, Path]], np.ndarray | str]:

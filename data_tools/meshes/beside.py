@@ -46,14 +46,14 @@ def decode_name(raw: bytes) -> str:
 
 def open_texture(name: str, folder: Path, notes: list[str]) -> Image.Image | None:
     """A texture by the name that a mesh's files give it; None where it can't be had, which is noted."""
-    found = find_texture(name, folder)
-    if found is None:
+    path = find_texture(name, folder)
+    if path is None:
         notes.append(f"texture {name!r} not found; its material's colour is used")
         return None
-    if _folded(found.name) != _folded(_last_part(name)) and found.stem.isascii():
-        notes.append(f"texture {name!r} not found; {found.name!r} is used")
+    if _folded(path.name) != _folded(_last_part(name)) and path.stem.isascii():
+        notes.append(f"texture {name!r} not found; {path.name!r} is used")
     try:
-        with opened_image(found, "it", max_pixels=MAX_TEXTURE_PIXELS, formats=None, kind=ValueError) as image:
+        with opened_image(path, "it", max_pixels=MAX_TEXTURE_PIXELS, formats=None, kind=ValueError) as image:
             image.load()
             return image
     except ValueError as error:
@@ -66,15 +66,15 @@ def find_texture(name: str, folder: Path) -> Path | None:
     which whoever packed the archive converted it to."""
     places = [folder, *_texture_folders(folder)]
     for place in places:
-        if (found := find_beside(name, place)) is not None:
-            return found
+        if (path := find_beside(name, place)) is not None:
+            return path
     stem = _folded(_last_part(name)).rpartition(".")[0]
     for place in places if stem else ():
         matches = (
             p for p in _listed(place) if _folded(p.stem) == stem and p.suffix.lower() in IMAGE_SUFFIXES
         )
-        if (found := next(matches, None)) is not None:
-            return found
+        if (path := next(matches, None)) is not None:
+            return path
     return None
 
 
@@ -92,9 +92,9 @@ def find_beside(name: str, folder: Path) -> Path | None:
             continue
         wanted = _folded(_last_part(candidate))
         if (
-            found := next((p for p in _listed(folder) if _folded(p.name) == wanted and p.is_file()), None)
+            path := next((p for p in _listed(folder) if _folded(p.name) == wanted and p.is_file()), None)
         ) is not None:
-            return found
+            return path
     return None
 
 

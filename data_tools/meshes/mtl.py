@@ -153,12 +153,12 @@ class _Reader:
         return MtlMaterial(material, base, emission_map)
 
     def _map(self, key: str) -> TextureMap | None:
-        found = parse_map(self._values.get(key, ""))
-        if not found.name:
+        texture = parse_map(self._values.get(key, ""))
+        if not texture.name:
             return None
-        for option in found.ignored:
+        for option in texture.ignored:
             self._notes.append(f"option {option} of {key} is not drawn")
-        return found
+        return texture
 
     def _open(self, texture: TextureMap) -> Image.Image | None:
         return open_texture(texture.name, self._folder, self._notes)

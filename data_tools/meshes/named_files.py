@@ -121,8 +121,8 @@ def _gltf_json(mesh: Path) -> Any:
         else:
             text = file.read(struct.unpack_from("<I", start, 12)[0]) if len(start) == 20 else b""
     try:
-        found = json.loads(text.decode("utf-8-sig"))
-        gltf_uris(found)
+        document = json.loads(text.decode("utf-8-sig"))
+        gltf_uris(document)
     except (ValueError, TypeError, AttributeError, KeyError):
         return {}  # its reader says what is wrong
-    return found
+    return document

@@ -54,17 +54,17 @@ def read_obj(path: Path, max_triangles: int) -> Mesh:
 
 def find_libraries(lines: list[str], mesh: Path, notes: list[str]) -> list[Path]:
     """The material files of an OBJ: those it names, else the one of its own name; a missing one is noted."""
-    found: list[Path] = []
+    files: list[Path] = []
     for name in dict.fromkeys(name for line in lines for name in library_names(line, mesh.parent)):
         path = find_beside(name, mesh.parent)
         if path is None:
             notes.append(f"material file {name!r} not found; grey is used")
         else:
-            found.append(path)
-    if not found and (lone := same_stem(mesh, (".mtl",))) is not None:
+            files.append(path)
+    if not files and (lone := same_stem(mesh, (".mtl",))) is not None:
         notes.append(f"material file {lone.name!r} is used, which bears the mesh's name")
-        found.append(lone)
-    return found
+        files.append(lone)
+    return files
 
 
 def _triangles(file: ObjFile) -> tuple[np.ndarray, np.ndarray]:
@@ -93,8 +93,8 @@ def _chosen_materials(
     """By the names that faces use; a name without one has its note."""
     library: dict[str, MtlMaterial] = {}
     library_notes: list[str] = []
-    for found in find_libraries(file.libraries, path, library_notes):
-        library |= read_materials(found, library_notes)
+    for material_file in find_libraries(file.libraries, path, library_notes):
+        library |= read_materials(material_file, library_notes)
     notes += library_notes
     folded = {name.casefold(): material for name, material in library.items()}
     chosen = {}
@@ -117,11 +117,11 @@ def _lone_image(
     path: Path, group: str, material: MtlMaterial | None, notes: list[str]
 ) -> dict[str, MtlMaterial]:
     """Of a mesh of one material that has texture coordinates and no texture: the image of its own name."""
-    found = same_stem(path, IMAGE_SUFFIXES)
-    image = None if found is None else open_texture(found.name, path.parent, notes)
+    texture = same_stem(path, IMAGE_SUFFIXES)
+    image = None if texture is None else open_texture(texture.name, path.parent, notes)
     if image is None:
         return {}
-    notes.append(f"names no texture that is there; {found.name!r} is used")
+    notes.append(f"names no texture that is there; {texture.name!r} is used")
     plain = Material(_WHITE) if material is None else material.material
     textured = replace(plain, base_color=(1.0, 1.0, 1.0, plain.base_color[3]), base_image=image)
     if plain.alpha_mode == "opaque":

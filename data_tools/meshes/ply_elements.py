@@ -139,10 +139,10 @@ class _Binary:
 
     def rows(self, element: Element) -> dict[str, np.ndarray | Ragged]:
         lengths = self._first_lengths(element)
-        found = self._alike(element, lengths)
-        if found is None:
-            found = self._one_by_one(element)
-        return found
+        rows = self._alike(element, lengths)
+        if rows is None:
+            rows = self._one_by_one(element)
+        return rows
 
     def finish(self) -> None:
         """What follows the last element is nobody's."""
@@ -192,7 +192,7 @@ class _Binary:
         }
 
     def _one_by_one(self, element: Element) -> dict[str, np.ndarray | Ragged]:
-        """Where rows differ in length, each can only be found after the one before."""
+        """Where rows differ in length, each can only be read after the one before."""
         content, at, properties = self._content, self._at, element.properties
         byte_order = "little" if self._order == "<" else "big"
         starts: list[list[int]] = [[] for _ in properties]

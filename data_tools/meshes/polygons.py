@@ -51,9 +51,9 @@ def _concave(members: np.ndarray, points: np.ndarray) -> np.ndarray:
     end = np.array([size], dtype=np.uint32)
     triangles = []
     for polygon, outline in zip(members, flat, strict=True):
-        found = mapbox_earcut.triangulate_float64(outline, end).reshape(-1, 3)
+        corners = mapbox_earcut.triangulate_float64(outline, end).reshape(-1, 3)
         # A polygon without an area in its own plane has no ear.
-        triangles.append(polygon[found if len(found) else _fan(size)])
+        triangles.append(polygon[corners if len(corners) else _fan(size)])
     return np.concatenate(triangles)
 
 

@@ -125,16 +125,16 @@ def make_shard_writer(
         misfits: list[str] = []
 
         def objects() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-            for uid, found in zip(job.uids, _in_order(reader.read, job.uids, threads), strict=True):
+            for uid, packed in zip(job.uids, _in_order(reader.read, job.uids, threads), strict=True):
                 if parent is not None and os.getppid() != parent:
                     raise Orphaned("its parent process is gone")
-                if isinstance(found, LeftOut):
-                    left_out.append((uid, str(found)))
-                    if found.is_misfit:
+                if isinstance(packed, LeftOut):
+                    left_out.append((uid, str(packed)))
+                    if packed.is_misfit:
                         misfits.append(uid)
                     continue
-                lines.append(table_line(job.name, uid, json.loads(dict(found)["json"])))
-                yield uid, found
+                lines.append(table_line(job.name, uid, json.loads(dict(packed)["json"])))
+                yield uid, packed
 
         try:
             shard = write_shard(out / job.name, objects())

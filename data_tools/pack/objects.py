@@ -114,18 +114,18 @@ class ObjectReader:
     def digest(self, uid: str) -> str:
         """Of what `read` would find, at little cost: the metadata's and cameras' bytes, the images' names
         and sizes."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         with os.scandir(self.renders / uid) as entries:
             files = {entry.name: entry for entry in entries if entry.is_file()}
         images = view_keys(files)
         for name in (META_NAME, CAMERAS_NAME):
             content = Path(files[name]).read_bytes() if name in files else b""
-            found.update(f"{name}: {len(content)}\n".encode() + content)
+            digest.update(f"{name}: {len(content)}\n".encode() + content)
         depths = [depth_key(number) for number in images] if self.images.depth else []
         for name in (*images.values(), *depths):
             size = files[name].stat().st_size if name in files else None
-            found.update(f"{name}: {size}\n".encode())
-        return found.hexdigest()
+            digest.update(f"{name}: {size}\n".encode())
+        return digest.hexdigest()
 
     def estimate_bytes(self, uid: str) -> float | None:
         """About what an object takes in a shard, from a few of its images; None if it is broken."""

@@ -55,28 +55,28 @@ class PackState:
     def begin(self, settings: dict[str, Any]) -> None:
         write_text(self._settings, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
-    def check(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def check(self, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
         """Raises ValueError naming what differs between the pack that began here and this one."""
         for key, value in json.loads(json.dumps(wanted)).items():
-            if found.get(key) == value or (key == REPROJECTION and key not in found):
+            if begun.get(key) == value or (key == REPROJECTION and key not in begun):
                 continue
             if key == CONTENT_DIGEST:
-                self._check_content(found)
+                self._check_content(begun)
                 continue
             if key in ("objects", "digest"):
                 raise ValueError(
-                    f"{self._out} was begun with {found.get('objects')} objects, now there are "
+                    f"{self._out} was begun with {begun.get('objects')} objects, now there are "
                     f"{wanted['objects']}, or other ones: the renders or their splits have changed; pack "
                     "into another --out"
                 )
             raise ValueError(
-                f"{self._out} holds shards already, packed with {key}={found.get(key)!r}, now {value!r} is "
+                f"{self._out} holds shards already, packed with {key}={begun.get(key)!r}, now {value!r} is "
                 "asked for; give the same options, or another --out"
             )
 
-    def _check_content(self, found: dict[str, Any]) -> None:
+    def _check_content(self, begun: dict[str, Any]) -> None:
         """The renders are not known to be those that the pack began with."""
-        if CONTENT_DIGEST in found:
+        if CONTENT_DIGEST in begun:
             raise ValueError(
                 f"{self._out} was begun with other renders of these objects: their metadata, cameras or "
                 "images have changed since; pack into another --out"

@@ -48,9 +48,9 @@ def color_errors(images: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) ->
         if len(shown) >= _MIN_POINTS:
             shares[camera] = seen.is_solid[:, surface.pixels[camera, shown]].mean(axis=1)
     is_alike = np.minimum(shares, shares.T) > _MIN_SHARE
-    found = np.full((3, 2, num_views, num_views), np.nan)
+    errors = np.full((3, 2, num_views, num_views), np.nan)
     if is_alike.sum() == np.trace(is_alike):  # no image could stand for another: the usual case
-        return ColorErrors(*found)
+        return ColorErrors(*errors)
     for camera, shown in enumerate(seen.points):
         others = np.flatnonzero(is_alike[camera])
         if not len(others):
@@ -64,8 +64,8 @@ def color_errors(images: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) ->
         expected = seen.total[camera, shown] - part[..., None] * seen.known[at, shown]
         expected /= np.maximum(rest, _MIN_WEIGHT)[..., None]
         for place, image in enumerate((seen.known[camera, shown][None], seen.colors[at, pixels])):
-            found[:, place, camera, others] = _differences(image, expected, is_common)
-    return ColorErrors(*found)
+            errors[:, place, camera, others] = _differences(image, expected, is_common)
+    return ColorErrors(*errors)
 
 
 def view_errors(images: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) -> np.ndarray:

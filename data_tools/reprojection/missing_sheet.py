@@ -38,10 +38,10 @@ def views_missing_a_sheet(
     missing = np.zeros(len(c2w), dtype=bool)
     if not suspects.any() or len(trusted) < _MIN_TRUSTED:
         return missing
-    found = carved_points(silhouettes[trusted], c2w[trusted], fov_y_deg)
-    if found is None:
+    carved = carved_points(silhouettes[trusted], c2w[trusted], fov_y_deg)
+    if carved is None:
         return missing
-    points, cell = found
+    points, cell = carved
     projections = projections_of(c2w, fov_y_deg, silhouettes.shape[-1])
     shown = silhouettes > MIN_ALPHA
     covers = _Cover(points, projections[trusted], shown[trusted])

@@ -57,18 +57,18 @@ def find_strays(
     trusted = np.flatnonzero(~is_suspect & outlines.is_whole)
     excess = _STRAY_EXCESS + 100 / outlines.width
     for view in np.flatnonzero(is_suspect):
-        found = _gaps_at_each_camera(outlines, c2w, fov_y_deg, view, trusted)
-        if np.isnan(found[view]):
+        gaps = _gaps_at_each_camera(outlines, c2w, fov_y_deg, view, trusted)
+        if np.isnan(gaps[view]):
             continue
-        best = int(np.nanargmin(found))
-        if found[best] < _BETTER_SHARE * found[view] and found[view] - found[best] > _SUSPECT_EXCESS:
+        best = int(np.nanargmin(gaps))
+        if gaps[best] < _BETTER_SHARE * gaps[view] and gaps[view] - gaps[best] > _SUSPECT_EXCESS:
             fault = (
                 f"view {view}: its image does not match its camera but that of view {best} "
-                f"({describe(found[view], found[best])})"
+                f"({describe(gaps[view], gaps[best])})"
             )
             yield Stray(int(view), best, fault)
-        elif found[view] > max(_STRAY_RATIO * middle, middle + excess):
-            fault = f"view {view}: its image matches no camera (off by {found[view]:.2f} % of the width)"
+        elif gaps[view] > max(_STRAY_RATIO * middle, middle + excess):
+            fault = f"view {view}: its image matches no camera (off by {gaps[view]:.2f} % of the width)"
             yield Stray(int(view), None, fault)
 
 

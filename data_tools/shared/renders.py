@@ -198,9 +198,9 @@ def check_settings(renders: Path, settings: dict[str, Any]) -> None:
     make_folder(renders)
     text = json.dumps(settings, indent=1) + "\n"
     if path.is_file() or not _write_first(path, text):
-        found = read_settings(renders)
-        for key in {**settings, **found}:
-            had, asked = found.get(key), settings.get(key)
+        written = read_settings(renders)
+        for key in {**settings, **written}:
+            had, asked = written.get(key), settings.get(key)
             if had != asked:
                 raise ValueError(
                     f"{renders} was rendered with {key}={had!r}, now {asked!r} is asked for; "

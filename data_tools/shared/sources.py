@@ -73,12 +73,12 @@ def _walk_folder(
 ) -> Iterator[MeshSource]:
     """above: the folders that this one lies in, by device and number; a link back to one leads nowhere."""
     try:
-        found = folder.stat()
+        status = folder.stat()
         with os.scandir(folder) as listed:
             entries = sorted(listed, key=lambda entry: entry.name)
     except OSError as error:
         raise ValueError(f"folder {str(folder)!r} can't be searched: {error.strerror}") from error
-    here = (found.st_dev, found.st_ino)
+    here = (status.st_dev, status.st_ino)
     if here in above:
         return
     for entry in entries:

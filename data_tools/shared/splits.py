@@ -72,9 +72,9 @@ def arrange(
         raise ValueError(f"--assign names {missing[0]!r} ({len(missing)} in all), which is not rendered")
     named = {uid: split for uid in uids if (split := (assignment or {}).get(uid))}
     if fractions is not None:
-        found = {uid: read_metadata(uid) for uid in uids}
-        keys = {uid: str(metadata.get("group", uid)) for uid, metadata in found.items()}
-        parts = {uid: part_uids(metadata) for uid, metadata in found.items()}
+        records = {uid: read_metadata(uid) for uid in uids}
+        keys = {uid: str(metadata.get("group", uid)) for uid, metadata in records.items()}
+        parts = {uid: part_uids(metadata) for uid, metadata in records.items()}
         decided = _decided(named, keys)
         splits = {uid: decided.get(key) or split_by_fraction(key, fractions) for uid, key in keys.items()}
         splits = {uid: split for uid, split in splits.items() if _may_lie(parts[uid], split, splits)}

@@ -86,8 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     tally, strips = Tally(options.cases), []
     drawing = Drawing(views, options.tile, options.cases if options.html else 0)
     count = functools.partial(count_shard, options.folder, drawing)
-    for found, rows in _each(count, parts, options.workers):
-        tally.merge(found)
+    for partial, rows in _each(count, parts, options.workers):
+        tally.merge(partial)
         strips += rows
     facts = _facts(index, tally)
     for name, value in facts.items():
@@ -146,11 +146,12 @@ def count_shard(
             for ordinal, sample in _samples(folder / part.name, part.ordinals):
                 record = check_sample(sample.files, sample.uid)
                 images = [_decode(sample.uid, content) for content in sample.images.values()]
-                found = figures(images, record)
-                tally.add(found, json_object(sample.files.get("json", b"{}"), f"object {sample.uid!r}: json"))
+                measured = figures(images, record)
+                metadata = sample.files.get("json", b"{}")
+                tally.add(measured, json_object(metadata, f"object {sample.uid!r}: json"))
                 if ordinal in part.on_sheet:
                     strips.append((sample.uid, strip(images, drawing.views, drawing.tile)))
-                for name, score in found.scores().items():
+                for name, score in measured.scores().items():
                     if drawing.num_cases and tally.stands_out(name, score):
                         thumbnail = as_webp(strip(images, drawing.views, drawing.tile))
                         tally.keep(name, Case(score, sample.uid, thumbnail))

@@ -130,12 +130,12 @@ class Tally:
         self.cases: dict[str, list[Case]] = {name: [] for name in EXTREMES}
         self._num_cases = num_cases
 
-    def add(self, found: ObjectFigures, metadata: dict) -> None:
+    def add(self, measured: ObjectFigures, metadata: dict) -> None:
         self.num_objects += 1
-        self.histograms["coverage by object"].add([found.coverage.mean()])
-        self.histograms["coverage by image"].add(found.coverage)
-        self.histograms["brightness by image"].add(found.brightness)
-        self.histograms["elevation by image"].add(found.elevation_deg)
+        self.histograms["coverage by object"].add([measured.coverage.mean()])
+        self.histograms["coverage by image"].add(measured.coverage)
+        self.histograms["brightness by image"].add(measured.brightness)
+        self.histograms["elevation by image"].add(measured.elevation_deg)
         for name, counter in self.fields.items():
             _count(counter, shown(metadata.get(name) or "unknown", _LONGEST_VALUE), 1)
 

@@ -209,15 +209,15 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
                 with reading("its content", "pack it again"):
                     lines.append(_table_line(shard.name, sample))
                     num_free += not has_canonical_views(sample)
-                    found = [fault for check in SAMPLE_CHECKS for fault in check(sample, render)]
+                    object_faults = [fault for check in SAMPLE_CHECKS for fault in check(sample, render)]
                     is_drawn = share > 0 and unit_hash(f"reprojection:{sample.uid}") < share
                     verdict = reproject(sample) if is_drawn else None
                     if verdict is not None:
                         tally.add(verdict)
-                        found += verdict.faults
+                        object_faults += verdict.faults
             except ValueError as error:
-                found = [str(error)]
-            faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in found]
+                object_faults = [str(error)]
+            faults += [f"{where}: object {sample.uid!r}: {fault}" for fault in object_faults]
     except ShardFault as error:
         faults.append(f"{where}: {error}")
     else:

@@ -41,8 +41,8 @@ def __getattr__(name: str) -> Any:
     never load torch."""
     if name in __all__:
         for module in _MODULES:
-            found = vars(import_module(f"lgm.cameras.{module}"))
-            if name in found:
-                globals()[name] = found[name]
-                return found[name]
+            public = vars(import_module(f"lgm.cameras.{module}"))
+            if name in public:
+                globals()[name] = public[name]
+                return public[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

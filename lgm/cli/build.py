@@ -188,5 +188,5 @@ def _literal(value: Any) -> Any:
     if isinstance(value, list):
         return [_literal(item) for item in value]
     if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
+        return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", value)
     return value

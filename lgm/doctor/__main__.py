@@ -48,14 +48,14 @@ def _show(findings: list[Finding], can_train: bool) -> None:
         from rich.table import Table
         from rich.text import Text
     except ImportError:  # it is a dependency, and may be what is missing
-        lines = [f"{f.what}: {f.state}: {f.found}{f' -> {f.advice}' if f.advice else ''}" for f in findings]
+        lines = [f"{f.what}: {f.state}: {f.seen}{f' -> {f.advice}' if f.advice else ''}" for f in findings]
         sys.stdout.write("\n".join([*lines, verdict]) + "\n")
         return
     table = Table(show_lines=False)
     for column in ("what", "state", "what to do"):
         table.add_column(column, overflow="fold")
     for finding in findings:
-        state = Text.assemble((finding.state, _STYLES[finding.state]), f"  {finding.found}")
+        state = Text.assemble((finding.state, _STYLES[finding.state]), f"  {finding.seen}")
         table.add_row(Text(finding.what), state, Text(finding.advice))
     show = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_LOGS).print
     show(table)

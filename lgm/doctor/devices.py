@@ -20,20 +20,20 @@ def torch_and_driver() -> Iterator[Finding]:
 
     built, driver = torch.version.cuda, _driver_cuda()
     seen = f"driver for CUDA up to {driver}" if driver else "no NVIDIA driver"
-    found = f"torch {torch.__version__}, {seen}"
+    build = f"torch {torch.__version__}, {seen}"
     if torch.cuda.is_available():
-        yield Finding("torch", "ok", found)
+        yield Finding("torch", "ok", build)
     elif driver is None:
-        yield Finding("torch", "ok", f"{found}: it computes on the CPU")
+        yield Finding("torch", "ok", f"{build}: it computes on the CPU")
     elif built is None:
         advice = f"install a build of torch for CUDA {driver} or lower ({_INDEX})"
-        yield Finding("torch", "warning", f"{found}: a build for the CPU, the GPU stays idle", advice)
+        yield Finding("torch", "warning", f"{build}: a build for the CPU, the GPU stays idle", advice)
     elif int(driver.split(".")[0]) < int(built.split(".")[0]):
         advice = f"update the driver, or install a build of torch for CUDA {driver} or lower ({_INDEX})"
-        yield Finding("torch", "warning", f"{found}: too old for this torch, built for CUDA {built}", advice)
+        yield Finding("torch", "warning", f"{build}: too old for this torch, built for CUDA {built}", advice)
     else:
         advice = "see nvidia-smi, CUDA_VISIBLE_DEVICES, and in a container --gpus all"
-        yield Finding("torch", "warning", f"{found}: but torch sees no GPU", advice)
+        yield Finding("torch", "warning", f"{build}: but torch sees no GPU", advice)
 
 
 def gpus() -> Iterator[Finding]:
@@ -51,18 +51,18 @@ def gpus() -> Iterator[Finding]:
             advice = f"install a torch that is built for this GPU, {_HIDE}, or trainer=cpu"
             yield Finding(what, "broken", f"does not compute ({with_type(error)})", advice)
             continue
-        found = (
+        seen = (
             f"{properties.name}, {free / _GIB:.0f} of {total / _GIB:.0f} GiB free, "
             f"compute capability {properties.major}.{properties.minor}"
         )
         if not works:
-            yield Finding(what, "broken", f"{found}: it computes wrong numbers", _HIDE)
+            yield Finding(what, "broken", f"{seen}: it computes wrong numbers", _HIDE)
         elif free < 0.5 * total:
-            yield Finding(what, "warning", f"{found}: in use", "see nvidia-smi for who uses it")
+            yield Finding(what, "warning", f"{seen}: in use", "see nvidia-smi for who uses it")
         elif not torch.cuda.is_bf16_supported(False):
-            yield Finding(what, "ok", f"{found}; no bf16, so trainer=auto computes in float32")
+            yield Finding(what, "ok", f"{seen}; no bf16, so trainer=auto computes in float32")
         else:
-            yield Finding(what, "ok", found)
+            yield Finding(what, "ok", seen)
 
 
 def compiler() -> Iterator[Finding]:

@@ -14,12 +14,12 @@ State = Literal["ok", "missing", "warning", "broken"]
 class Finding:
     """One line of the report.
 
-    found: what was seen. advice: what to do about it; empty where nothing is to be done.
+    seen: what was seen. advice: what to do about it; empty where nothing is to be done.
     """
 
     what: str
     state: State
-    found: str
+    seen: str
     advice: str = ""
 
 

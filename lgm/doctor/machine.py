@@ -26,8 +26,8 @@ def processor_and_memory() -> Iterator[Finding]:
         free = shutil.disk_usage(shared).free
         few = free < _LITTLE_SHARED_MEMORY
         advice = "give the container more (docker run --shm-size=8g), or data.num_workers=0" if few else ""
-        found = f"{free / _GIB:.1f} GiB free in {shared}"
-        yield Finding("shared memory", "warning" if few else "ok", found, advice)
+        seen = f"{free / _GIB:.1f} GiB free in {shared}"
+        yield Finding("shared memory", "warning" if few else "ok", seen, advice)
 
 
 def folders() -> Iterator[Finding]:
@@ -47,10 +47,10 @@ def _folder(what: str, path: Path, advice: str, essential: bool = False) -> Find
         state: State = "broken" if essential else "warning"
         return Finding(what, state, f"{path} cannot be written to ({with_type(error)})", advice)
     free = shutil.disk_usage(there).free
-    found = f"{path}: {free / _GIB:.0f} GiB free"
+    seen = f"{path}: {free / _GIB:.0f} GiB free"
     if free < _LITTLE_DISK:
-        return Finding(what, "warning", found, f"free some space, or {advice}")
-    return Finding(what, "ok", found)
+        return Finding(what, "warning", seen, f"free some space, or {advice}")
+    return Finding(what, "ok", seen)
 
 
 def _cores() -> float:

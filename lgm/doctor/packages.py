@@ -17,11 +17,11 @@ _REMOVE_TORCHVISION = "pip uninstall -y torchvision"
 
 
 def python() -> Iterator[Finding]:
-    found = f"{platform.python_version()} on {platform.platform(terse=True)}, {sys.executable}"
+    seen = f"{platform.python_version()} on {platform.platform(terse=True)}, {sys.executable}"
     if sys.version_info >= _OLDEST_PYTHON:
-        yield Finding("Python", "ok", found)
+        yield Finding("Python", "ok", seen)
     else:
-        yield Finding("Python", "broken", found, "install Python 3.10 or newer and make .venv with it")
+        yield Finding("Python", "broken", seen, "install Python 3.10 or newer and make .venv with it")
 
 
 def requirements() -> Iterator[Finding]:
@@ -31,8 +31,8 @@ def requirements() -> Iterator[Finding]:
     try:
         wanted = [Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
     except metadata.PackageNotFoundError:
-        found = f"{_DISTRIBUTION} is not installed: which versions it needs is not known here"
-        yield Finding("packages", "warning", found, "pip install -e .")
+        seen = f"{_DISTRIBUTION} is not installed: which versions it needs is not known here"
+        yield Finding("packages", "warning", seen, "pip install -e .")
         return
     unmet = []
     for requirement in wanted:
@@ -42,9 +42,9 @@ def requirements() -> Iterator[Finding]:
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             unmet.append((requirement, version))
     if unmet:
-        found = ", ".join(f"{r.name} {version or 'is not installed'}" for r, version in unmet)
+        seen = ", ".join(f"{r.name} {version or 'is not installed'}" for r, version in unmet)
         advice = "pip install " + " ".join(f"'{r.name}{r.specifier}'" for r, _ in unmet)
-        yield Finding("packages", "warning", f"not what is needed: {found}", advice)
+        yield Finding("packages", "warning", f"not what is needed: {seen}", advice)
     versions = ", ".join(f"{name} {_version(name)}" for name in _WORTH_KNOWING if _version(name))
     yield Finding("packages", "ok", versions)
     optional = ", ".join(f"{name} {_version(name) or '–'}" for name in _OPTIONAL)
@@ -59,8 +59,8 @@ def torchvision() -> Iterator[Finding]:
     try:
         module = importlib.import_module("torchvision")
     except Exception as error:
-        found = f"does not fit the installed torch ({with_type(error)}); nothing here needs it"
-        yield Finding("torchvision", "warning", found, _REMOVE_TORCHVISION)
+        seen = f"does not fit the installed torch ({with_type(error)}); nothing here needs it"
+        yield Finding("torchvision", "warning", seen, _REMOVE_TORCHVISION)
     else:
         yield Finding("torchvision", "ok", f"{module.__version__} fits; nothing here needs it")
 

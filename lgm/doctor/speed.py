@@ -53,12 +53,12 @@ def renderers() -> Iterator[Finding]:
             yield Finding(what, state, f"fails ({with_type(error)})", "choose another renderer=")
             continue
         scene = f"{num:,} Gaussians, 4 images of {size}², {device}"
-        found = f"{milliseconds:.1f} ms forward + backward ({scene})"
+        seen = f"{milliseconds:.1f} ms forward + backward ({scene})"
         if difference > _IMAGES_AGREE:
-            found += f", but its images are off by {difference:.2g}"
-            yield Finding(what, "warning", found, "choose renderer=torch, and please report it")
+            seen += f", but its images are off by {difference:.2g}"
+            yield Finding(what, "warning", seen, "choose renderer=torch, and please report it")
         else:
-            yield Finding(what, "ok", found)
+            yield Finding(what, "ok", seen)
 
 
 def attentions() -> Iterator[Finding]:

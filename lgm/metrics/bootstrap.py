@@ -18,7 +18,7 @@ def confidence_intervals(
     Objects are drawn, not images: views of one object resemble each other, and intervals that took
     them for independent would be several times too narrow.
     """
-    found: dict[str, list[float] | None] = dict.fromkeys(names)
+    intervals: dict[str, list[float] | None] = dict.fromkeys(names)
     sums = {name: table.sums(name) for name in names if name in table.columns}
     alike: dict[bytes, list[str]] = {}  # columns that the same objects have
     for name, (_, counts) in sums.items():
@@ -30,8 +30,8 @@ def confidence_intervals(
             continue
         totals, counts = (np.stack([sums[name][i][known] for name in together]) for i in (0, 1))
         for name, means in zip(together, resampled_means(totals, counts, options), strict=True):
-            found[name] = [float(value) for value in np.quantile(means, [tail, 1 - tail])]
-    return found
+            intervals[name] = [float(value) for value in np.quantile(means, [tail, 1 - tail])]
+    return intervals
 
 
 def confidence_interval(table: ViewTable, name: str, options: Bootstrap) -> list[float] | None:

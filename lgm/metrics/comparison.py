@@ -103,7 +103,7 @@ def _paired(first: ViewTable, other: ViewTable) -> ViewTable:
 
 
 def _differences(pair: ViewTable, bootstrap: Bootstrap) -> dict[str, Difference]:
-    found = {}
+    differences = {}
     for name in pair.columns:
         mean = mean_of(pair, name)
         if mean is None:
@@ -112,5 +112,5 @@ def _differences(pair: ViewTable, bootstrap: Bootstrap) -> dict[str, Difference]
         means = sums[counts > 0]  # of one sign with the means
         better = means > 0 if HIGHER_IS_BETTER.get(name) else means < 0
         interval = confidence_interval(pair, name, bootstrap)
-        found[name] = Difference(mean, interval, int(better.sum()), len(means))
-    return found
+        differences[name] = Difference(mean, interval, int(better.sum()), len(means))
+    return differences

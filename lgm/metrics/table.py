@@ -60,11 +60,11 @@ class ViewTable:
         return self[order]
 
     def __getitem__(self, rows: np.ndarray) -> ViewTable:
-        found = ViewTable(self.uids[rows], {name: column[rows] for name, column in self.columns.items()})
+        table = ViewTable(self.uids[rows], {name: column[rows] for name, column in self.columns.items()})
         names, index = self._grouped
         kept, index = np.unique(index[rows], return_inverse=True)
-        found.__dict__["_grouped"] = names[kept], index  # numbers sort ten times faster than names
-        return found
+        table.__dict__["_grouped"] = names[kept], index  # numbers sort ten times faster than names
+        return table
 
     @cached_property
     def _grouped(self) -> tuple[np.ndarray, np.ndarray]:

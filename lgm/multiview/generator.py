@@ -86,10 +86,10 @@ class DiffusionViews:
         if self.speed not in SPEEDS:
             raise ValueError(f"multiview.speed={speed} is not one of {', '.join(SPEEDS)}")
         self.radius, self.fov_y_deg = radius, fov_y_deg
-        found = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
-        self.device = found or torch.device("cpu")
+        gpu = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
+        self.device = gpu or torch.device("cpu")
         # Half precision is slow on a CPU, and of some operations there is none.
-        self.dtype = torch.float32 if found is None else _DTYPES[dtype]
+        self.dtype = torch.float32 if gpu is None else _DTYPES[dtype]
 
     @cached_property
     def pipeline(self) -> MultiViewPipeline:

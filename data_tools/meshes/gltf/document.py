@@ -49,18 +49,18 @@ class Document:
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """A list at the top of the JSON ("nodes"); empty where the file has none."""
         if kind not in self._entries:
-            found = self.header.get(kind, [])
-            if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            entries = self.header.get(kind, [])
+            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
                 raise UnrenderableMesh(f"its {kind} are no list of objects")
-            self._entries[kind] = found
+            self._entries[kind] = entries
         return self._entries[kind]
 
     def entry(self, kind: str, index: Any) -> dict[str, Any]:
         """Raises UnrenderableMesh where the file names what it lacks."""
-        found = self.entries(kind)
-        if not isinstance(index, int) or not 0 <= index < len(found):
-            raise UnrenderableMesh(f"it names {kind}[{index}] of {len(found)}")
-        return found[index]
+        entries = self.entries(kind)
+        if not isinstance(index, int) or not 0 <= index < len(entries):
+            raise UnrenderableMesh(f"it names {kind}[{index}] of {len(entries)}")
+        return entries[index]
 
     def view(self, index: int) -> tuple[np.ndarray, int | None]:
         """A bufferView's bytes [N] uint8, unpacked, and its byteStride."""
@@ -127,11 +127,11 @@ class Document:
                 name = name.rsplit("/", 1)[-1]
             if name.split("/").count("..") > _MAX_LEVELS_UP:
                 raise Unreadable(f"lies more than {_MAX_LEVELS_UP} folders up, where nothing is read")
-            found = find(name, self.folder)
-            if found is not None:
-                if name.isascii() and found.name.lower() != name.rpartition("/")[2].lower():
-                    self.notes.append(f"{shown(uri)!r} not found; {found.name!r} is used")
-                return found
+            path = find(name, self.folder)
+            if path is not None:
+                if name.isascii() and path.name.lower() != name.rpartition("/")[2].lower():
+                    self.notes.append(f"{shown(uri)!r} not found; {path.name!r} is used")
+                return path
         raise Unreadable("not found")
 
 

@@ -166,12 +166,12 @@ def one_size(images: Sequence[Image], uid: str, why: str) -> tuple[int, int]:
 
 def find_images(folder: Path) -> list[Path]:
     """The images that lie in a folder, in the order of their names, numbers in them as numbers."""
-    found = [
+    paths = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
     ]
-    return sorted(found, key=_order)
+    return sorted(paths, key=_order)
 
 
 def find_stated(folder: Path, stated: str) -> Path:

@@ -149,8 +149,8 @@ def _open(
             None: "no image that this program reads",
             FORMATS: "neither WebP nor PNG",
         }
-        found = kinds.get(formats) or f"no {' or '.join(known)}"
-        raise kind(f"{what} cannot be decoded: {size} bytes, {found}") from error
+        reason = kinds.get(formats) or f"no {' or '.join(known)}"
+        raise kind(f"{what} cannot be decoded: {size} bytes, {reason}") from error
 
 
 def _start(path: Path) -> bytes:

@@ -83,12 +83,12 @@ def depth_key(index: int) -> str:
 
 def view_keys(keys: Any) -> dict[int, str]:
     """From a sample's keys, those that are images, by the view's number."""
-    found = {}
+    of_views = {}
     for key in keys:
         match = _VIEW_KEY.fullmatch(key)
         if match:
-            found[int(match.group(1))] = key
-    return dict(sorted(found.items()))
+            of_views[int(match.group(1))] = key
+    return dict(sorted(of_views.items()))
 
 
 def _is_number(value: Any) -> bool:

@@ -85,7 +85,7 @@ class Source(ABC):
         probe: int,
         max_broken_fraction: float = 0.0,
         num_readers: int = 1,
-        examine: Callable[[PosedObject], None] = lambda found: None,
+        examine: Callable[[PosedObject], None] = lambda item: None,
     ) -> list[PosedObject]:
         """Fail early: on the files, and on more broken ones among the first `probe` objects than a run puts
         up with; return the good ones of these.
@@ -98,17 +98,17 @@ class Source(ABC):
         seen = min(probe, self.num_objects)
         for number in range(seen):
             try:
-                found = self.load(*self.place(number))
-                found.decode([0])
+                item = self.load(*self.place(number))
+                item.decode([0])
             except BrokenSample as error:
                 broken.append(f"{error}{self.remedy}")
                 continue
             try:
-                examine(found)
+                examine(item)
             except BrokenSample as error:
                 broken.append(str(error))
             else:
-                good.append(found)
+                good.append(item)
         if broken and (len(broken) > most_broken(max_broken_fraction, seen, self.num_objects) or not good):
             raise ValueError(broken[0])
         return good

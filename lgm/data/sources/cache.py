@@ -92,7 +92,7 @@ class DeviceCache(Cache):
 
 def decoded_bytes(source: Source, examples: Sequence[PosedObject]) -> tuple[float, str]:
     """What a set takes decoded, judged by some of its objects, and that as words."""
-    num_views = sum(found.cameras.num_views for found in examples) / max(1, len(examples))
+    num_views = sum(example.cameras.num_views for example in examples) / max(1, len(examples))
     height, width = image_size(examples)
     needed = source.num_objects * num_views * height * width * 4
     return needed, (
@@ -122,5 +122,5 @@ def _free_shared_memory() -> float:
     path = Path("/dev/shm")
     if not path.is_dir():
         return float("inf")
-    found = os.statvfs(path)
-    return float(found.f_bavail * found.f_frsize)
+    disk = os.statvfs(path)
+    return float(disk.f_bavail * disk.f_frsize)

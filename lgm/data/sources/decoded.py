@@ -68,19 +68,19 @@ class DecodedSource(Source):
         rgba = allocate((sum(num_views), height, width, 4))
         first = 0
         whole = Loader(_Whole(loaded), num_workers)
-        for found, views, decoded in zip(loaded, num_views, whole, strict=True):
-            if isinstance(found, BrokenSample):
-                self._objects.append(found)
+        for item, views, decoded in zip(loaded, num_views, whole, strict=True):
+            if isinstance(item, BrokenSample):
+                self._objects.append(item)
                 continue
             if decoded.rgba is not None:
                 if decoded.rgba.shape[1:3] != (height, width):
                     raise ValueError(
-                        f"data/cache needs images of one size: object {found.uid!r} has "
+                        f"data/cache needs images of one size: object {item.uid!r} has "
                         f"{decoded.rgba.shape[1]} × {decoded.rgba.shape[2]}, others {height} × {width}; "
                         "pack them at one --resolution, or use data/cache=none"
                     )
                 rgba[first : first + views] = decoded.rgba
-            self._objects.append(DecodedObject(found.uid, found.cameras, rgba, first, decoded.faults))
+            self._objects.append(DecodedObject(item.uid, item.cameras, rgba, first, decoded.faults))
             first += views
 
     @property
@@ -88,10 +88,10 @@ class DecodedSource(Source):
         return self._source.shard_sizes
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
-        found = self._objects[self.first(shard) + ordinal]
-        if isinstance(found, BrokenSample):
-            raise found
-        return found
+        item = self._objects[self.first(shard) + ordinal]
+        if isinstance(item, BrokenSample):
+            raise item
+        return item
 
     def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
         return self._source.slots(num_consumers, consumer, seed, start)
@@ -100,10 +100,10 @@ class DecodedSource(Source):
 def image_size(objects: Sequence[PosedObject | BrokenSample]) -> tuple[int, int]:
     """Height and width of the first image that can be read."""
     error: BrokenSample | None = None
-    for found in objects:
+    for item in objects:
         try:
-            if not isinstance(found, BrokenSample):
-                _, height, width, _ = found.decode([0]).shape
+            if not isinstance(item, BrokenSample):
+                _, height, width, _ = item.decode([0]).shape
                 return height, width
         except BrokenSample as broken:
             error = broken
@@ -128,23 +128,23 @@ class _Whole(Dataset):
         return len(self._objects)
 
     def __getitem__(self, index: int) -> _Decoded:
-        found = self._objects[index]
-        if isinstance(found, BrokenSample):
+        item = self._objects[index]
+        if isinstance(item, BrokenSample):
             return _Decoded(None, {})
-        views = range(found.cameras.num_views)
+        views = range(item.cameras.num_views)
         try:
-            return _Decoded(torch.from_numpy(found.decode(views)), {})
+            return _Decoded(torch.from_numpy(item.decode(views)), {})
         except BrokenSample:
-            return _one_by_one(found, views)
+            return _one_by_one(item, views)
 
 
-def _one_by_one(found: PosedObject, views: Sequence[int]) -> _Decoded:
+def _one_by_one(item: PosedObject, views: Sequence[int]) -> _Decoded:
     """Views that are broken spoil those draws alone that use them."""
     images: dict[int, np.ndarray] = {}
     faults: dict[int, str] = {}
     for view in views:
         try:
-            images[view] = found.decode([view])[0]
+            images[view] = item.decode([view])[0]
         except BrokenSample as error:
             faults[view] = str(error)
     if not images:
@@ -152,7 +152,7 @@ def _one_by_one(found: PosedObject, views: Sequence[int]) -> _Decoded:
     shape = next(iter(images.values())).shape
     for view, image in list(images.items()):
         if image.shape != shape:
-            faults[view] = f"object {found.uid!r}: views of different sizes {sorted({shape, image.shape})}"
+            faults[view] = f"object {item.uid!r}: views of different sizes {sorted({shape, image.shape})}"
             del images[view]
     rgba = torch.zeros(len(views), *shape, dtype=torch.uint8)
     for view, image in images.items():

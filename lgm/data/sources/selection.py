@@ -27,15 +27,15 @@ def select(files: ShardFiles, index: Index, split: str | None, filters: Filters)
     names = {shard.name for shard in shards}
     census = Census(filters)
     places: dict[str, list[int]] = {}
-    found, total = set(), 0
+    present, total = set(), 0
     for row in rows(files, index):
         if row.shard not in names or (uids is not None and row.uid not in uids):
             continue
         total += 1
-        found.add(row.uid)
+        present.add(row.uid)
         if census.admits(row.metadata):
             places.setdefault(row.shard, []).append(row.place)
-    absent = sorted((uids or set()) - found)
+    absent = sorted((uids or set()) - present)
     if absent:
         raise ValueError(
             f"split {split!r} of {files.path}/{INDEX_NAME} names {len(absent)} shards or objects that are "

@@ -138,10 +138,10 @@ class ShardSource(Source):
         self.files.prefetch(self._selection[shard][0])
 
     def check(self, *args: Any, **kwargs: Any) -> list[PosedObject]:
-        found = super().check(*args, **kwargs)
+        checked = super().check(*args, **kwargs)
         for fault in self._longer.values():
             raise ValueError(fault)
-        return found
+        return checked
 
     def check_files(self, num_readers: int) -> None:
         self.files.check([shard for shard, _ in self._selection], num_readers)

@@ -146,9 +146,9 @@ class EvalStream(IterableDataset):
                 if shard < last_shard:
                     self.source.prefetch(shard + 1)
             try:
-                found = self.source.load(shard, ordinal)
-                rng = object_rng(self.seed, found.uid)
-                item = make_item(found, self.sampler, rng, self.with_depth)
+                posed = self.source.load(shard, ordinal)
+                rng = object_rng(self.seed, posed.uid)
+                item = make_item(posed, self.sampler, rng, self.with_depth)
             except BrokenSample as error:
                 counter.bad(number, error)
             else:

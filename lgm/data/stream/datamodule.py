@@ -143,7 +143,8 @@ class ObjectDataModule(L.LightningDataModule):
         """By split, its objects' number and content hash; stage as in `check`."""
         sources = {split or "(all)": self._source(split) for split in self._splits(stage)}
         return {
-            split: f"{found.num_objects} objects ({found.content_hash})" for split, found in sources.items()
+            split: f"{source.num_objects} objects ({source.content_hash})"
+            for split, source in sources.items()
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,7 +205,7 @@ class ObjectDataModule(L.LightningDataModule):
 
 
 def _check_sizes(objects: Sequence[PosedObject]) -> None:
-    sizes = {found.decode([0]).shape[1:3]: found.uid for found in objects}
+    sizes = {item.decode([0]).shape[1:3]: item.uid for item in objects}
     if len(sizes) > 1:
         (a, first), (b, second), *_ = sizes.items()
         raise ValueError(
@@ -213,12 +214,12 @@ def _check_sizes(objects: Sequence[PosedObject]) -> None:
         )
 
 
-def _check_views(samplers: Sequence[ViewSampler], found: PosedObject) -> None:
+def _check_views(samplers: Sequence[ViewSampler], item: PosedObject) -> None:
     for sampler in samplers:
         try:
-            sampler.choose(found.cameras, np.random.default_rng(0))
+            sampler.choose(item.cameras, np.random.default_rng(0))
         except ValueError as error:
             remedy = error.remedy if isinstance(error, NoCanonicalViews) else sampler.remedy
             raise BrokenSample(
-                f"object {found.uid!r}: {error} by {type(sampler).__name__}; {remedy}"
+                f"object {item.uid!r}: {error} by {type(sampler).__name__}; {remedy}"
             ) from error

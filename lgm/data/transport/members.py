@@ -34,7 +34,7 @@ class ShardMembers:
         self.is_complete = False
 
     def __len__(self) -> int:
-        """Files found so far."""
+        """Files known so far."""
         return len(self._keys)
 
     def extend(self, file: BinaryIO, num_objects: int | None = None) -> None:
@@ -82,10 +82,10 @@ class ShardMembers:
         """
         stop = self._firsts[ordinal + 1] if ordinal + 1 < len(self._firsts) else len(self._keys)
         places = range(self._firsts[ordinal], stop)
-        found = {self._keys[i]: (self._offsets[i], self._sizes[i]) for i in places}
-        if len(found) < len(places):
+        places_of = {self._keys[i]: (self._offsets[i], self._sizes[i]) for i in places}
+        if len(places_of) < len(places):
             raise BrokenSample(f"object {self.uids[ordinal]!r}: a file name stands twice")
-        return found
+        return places_of
 
 
 def member_fault(member: tarfile.TarInfo, end: int | None = None) -> str | None:

@@ -212,11 +212,11 @@ class UrlFiles(ShardFiles):
         """When it was last used, what it takes or will take, and where it lies."""
         for path in self.cache_dir.glob("*.tar*"):
             try:
-                found = path.stat()
+                status = path.stat()
             except FileNotFoundError:  # another process made room
                 continue
             promised = _PARTIAL_SIZE.search(path.name)
-            yield found.st_mtime, int(promised[1]) if promised else found.st_size, path
+            yield status.st_mtime, int(promised[1]) if promised else status.st_size, path
 
 
 def shard_files(path: str, cache_dir: str | Path | None, cache_bytes: float) -> ShardFiles:

@@ -76,9 +76,9 @@ def enter_kernel(
     )
     # The first of the least: one number that orders by count, then by sample.
     best = tl.min(count * SAMPLES + sample[None, :], axis=1)
-    least, found = best // SAMPLES, best % SAMPLES
-    outside = tl.load(along + tl.maximum(found - 1, 0))[:, None]
-    inside = tl.load(along + found)[:, None]
+    least, entry = best // SAMPLES, best % SAMPLES
+    outside = tl.load(along + tl.maximum(entry - 1, 0))[:, None]
+    inside = tl.load(along + entry)[:, None]
     for _ in tl.static_range(HALVINGS):
         between = (outside + inside) / 2.0
         count = _excluded(
@@ -89,5 +89,5 @@ def enter_kernel(
         inside = tl.where(enters, between, inside)
     out = rays * num_rays + ray
     tl.store(steps + out[:, None], inside, there[:, None])
-    tl.store(first + out, found, there)
+    tl.store(first + out, entry, there)
     tl.store(lowest + out, least, there)

@@ -79,13 +79,13 @@ class _Distance(torch.autograd.Function):
         # Half precision holds a gradient of its features' size, not one that is divided by pixels.
         scale = float(1 << (x.shape[2] * x.shape[3] - 1).bit_length()) if wanted else None
         chunk = max(1, _CHUNK_PIXELS // (x.shape[2] * x.shape[3]))
-        found = [
+        results = [
             _chunk(a, b, stages, weights, eps, scale)
             for a, b in zip(x.split(chunk), y.split(chunk), strict=True)
         ]
         if wanted:
-            ctx.save_for_backward(torch.cat([grad for _, grad in found]))
-        return torch.cat([distance for distance, _ in found])
+            ctx.save_for_backward(torch.cat([grad for _, grad in results]))
+        return torch.cat([distance for distance, _ in results])
 
     @staticmethod
     @torch.autograd.function.once_differentiable

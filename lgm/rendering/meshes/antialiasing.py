@@ -89,14 +89,14 @@ def _find_pairs(face_ids: Int[Tensor, "I H W"], depths: Float[Tensor, "I H W"]) 
     depths = torch.where(face_ids >= 0, depths, float("inf")).flatten()
     index = torch.arange(len(ids), device=ids.device).view_as(face_ids)
     sides = ((index[:, :, :-1], index[:, :, 1:]), (index[:, :-1], index[:, 1:]))
-    found = []
+    pairs = []
     for axis, (one, other) in enumerate(sides):
         differ = face_ids.flatten()[one] != face_ids.flatten()[other]
         one, other = one[differ], other[differ]
         is_near = depths[one] <= depths[other]
         near, far = torch.where(is_near, one, other), torch.where(is_near, other, one)
-        found.append((torch.full_like(near, axis), near, far))
-    axis, near, far = (torch.cat(kind) for kind in zip(*found, strict=True))
+        pairs.append((torch.full_like(near, axis), near, far))
+    axis, near, far = (torch.cat(kind) for kind in zip(*pairs, strict=True))
     center = torch.stack([near % width, near // width % height], -1) + 0.5
     return _Pairs(near // (height * width), axis, near, far, center, ids[near])
 

@@ -22,12 +22,12 @@ def count_kernel(
     pair = tl.load(order + k, inside, 0)
     first, width, area = _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns)
     bits = tl.load(seen + pair, inside, 0)
-    found = tl.zeros([BLOCK], tl.int32)
+    count = tl.zeros([BLOCK], tl.int32)
     for i in range(tl.max(area, 0)):
         touched = (i < area) & _is_seen(bits, area, i)
         tile = first + (i // width) * columns + i % width
-        found += tl.load(alive + tile, touched, 0).to(tl.int32)
-    tl.store(counts + k, found, inside)
+        count += tl.load(alive + tile, touched, 0).to(tl.int32)
+    tl.store(counts + k, count, inside)
 
 
 @triton.jit(do_not_specialize=["num_pairs", "room"])

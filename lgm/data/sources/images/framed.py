@@ -111,7 +111,7 @@ class Framing:
         else:
             frame = frame_of_ring(capture, outlines, self.fov_y_deg, self.recenter, self.max_resolution)
         fault = pose_fault(frame.c2w) or distance_fault(frame.c2w)
-        fault = fault or ((0, found) if (found := fov_fault(frame.fov_y_deg)) else None)
+        fault = fault or ((0, wrong) if (wrong := fov_fault(frame.fov_y_deg)) else None)
         if fault:
             name = capture.photos[fault[0]].image.path.name
             raise BrokenSample(

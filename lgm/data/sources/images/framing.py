@@ -66,7 +66,7 @@ def frame_of_rays(
     """
     c2w = np.stack([photo.c2w for photo in capture.photos])
     lenses = tuple(photo.lens for photo in capture.photos)
-    rays = [_rays(pose, lens, found) for pose, lens, found in zip(c2w, lenses, outlines, strict=True)]
+    rays = [_rays(pose, lens, outline) for pose, lens, outline in zip(c2w, lenses, outlines, strict=True)]
     up = np.asarray(up or capture.up or up_direction(c2w), dtype=np.float64)
     up /= np.linalg.norm(up)
     center = _center(capture, c2w, rays, up)
@@ -81,8 +81,8 @@ def frame_of_rays(
         )
     angles = np.array(
         [
-            _half_angle(found, way, lens, pixels)
-            for found, way, lens, pixels in zip(
+            _half_angle(outline, way, lens, pixels)
+            for outline, way, lens, pixels in zip(
                 rays, toward / distances[:, None], lenses, outlines, strict=True
             )
         ]
@@ -160,7 +160,7 @@ def _center(capture: Capture, c2w: np.ndarray, rays: list[np.ndarray], up: np.nd
     """
     origins, forward = c2w[:, :3, 3], c2w[:, :3, 2]
     aimed = meeting_point(origins, forward)
-    seen = meeting_point(origins, np.stack([middle(found, up) for found in rays]))
+    seen = meeting_point(origins, np.stack([middle(ray, up) for ray in rays]))
     if aimed is None or seen is None:
         raise BrokenSample(
             f"object {capture.uid!r}: its cameras all look the same way, so that nothing tells how far away "
