@@ -72,3 +72,17 @@ def test_programs_run_from_any_folder_once_installed(installed, tmp_path):
     options = ["data=quickstart", "data.split=val", "data.max_test_objects=1", "run_dir=out", "trainer=cpu"]
     program("lgm-evaluate", "ckpt=mini", *options, "callbacks.measure.lpips=null")
     assert (tmp_path / "out" / "metrics.json").is_file()  # bundled objects and weights are in the wheel
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_pages_are_made_of(installed):
+    def files(root):
+        return {
+            path.relative_to(root)
+            for path in (root / "lgm" / "reports").rglob("*.*")
+            if path.suffix != ".pyc"
+        }
+
+    assert files(installed) == files(ROOT)
+    assert any(path.suffix == ".html" for path in files(installed))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lgm.callbacks.evaluation.measure import NOTHING_NOVEL
 from lgm.callbacks.evaluation.objects import ObjectHook
-from lgm.errors import shown
 from lgm.files import atomic, write_text
 from lgm.metrics import gather_items, novel_targets
-from lgm.reports.evaluation_page import head
 from lgm.reports.images import resized, table, to_image
+from lgm.reports.pages import render
 from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
@@ -64,7 +61,7 @@ class InputSheet(ObjectHook):
         measured = any(gather_items([self._any_measured]))
         if trainer.is_global_zero and sheets and not measured:
             path = Path(trainer.default_root_dir) / "report.html"
-            write_text(path, _page(sheets))
+            write_text(path, page(sheets))
             log.info("report: %s", path)
 
 
@@ -75,17 +72,6 @@ def _sheet(prediction: Prediction, scene: int) -> Any:
     return table([given, made], [f"view {view}" for view in prediction.batch.target.view_ids[scene].tolist()])
 
 
-def _page(sheets: list[tuple[str, str]]) -> str:
-    sections = "\n".join(
-        f"<h2>{escape(shown(uid))}</h2>\n"
-        f'<img src="{escape(quote(href))}" alt="inputs above, predictions below">'
-        for uid, href in sheets
-    )
-    return f"""{head("Evaluation: no numbers")}
-<h1>Evaluation</h1>
-<p>Nothing was measured: {NOTHING_NOVEL}. Above: what the network was given; below: its Gaussians from the
-same cameras.</p>
-{sections}
-</body>
-</html>
-"""
+def page(sheets: list[tuple[str, str]]) -> str:
+    """uid, and the sheet's path beside the page, of each object."""
+    return render("inputs.html", reason=NOTHING_NOVEL, sheets=sheets)

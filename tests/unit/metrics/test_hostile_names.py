@@ -13,7 +13,7 @@ from data_tools.shared.naming import is_uid, unit_hash
 from data_tools.stats.contact_sheet import contact_sheet
 from data_tools.stats.page import page as stats_page
 from data_tools.stats.tally import Tally
-from lgm.callbacks.evaluation.input_sheet import _page as sheet_page
+from lgm.callbacks.evaluation.input_sheet import page as sheet_page
 from lgm.callbacks.evaluation.objects import object_dir
 from lgm.errors import shown
 from lgm.metrics.comparison import Evaluation, compare
