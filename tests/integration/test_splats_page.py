@@ -17,6 +17,7 @@ from lgm.reports.splats.page import page
 
 pytestmark = pytest.mark.slow
 SIZE, ELEVATION_DEG = 200, 25.0
+_STILL = "document.querySelector('canvas').dataset.still === 'true'"
 _FRAMES = "Number(document.querySelector('canvas').dataset.frames || 0)"
 
 
@@ -38,9 +39,9 @@ def gaussians() -> Gaussians:
 def opened(browser, tmp_path, gaussians):
     path = tmp_path / "page.html"
     url = f"data:application/octet-stream;base64,{base64.b64encode(packed(gaussians)).decode()}"
-    path.write_text(page(url, elevation_deg=ELEVATION_DEG))
 
-    def open_page(reduced_motion: str):
+    def open_page(reduced_motion: str, drawn: str | None = None):
+        path.write_text(page(url, elevation_deg=ELEVATION_DEG, drawn=drawn))
         tab = browser.open(path, width=SIZE, height=SIZE)
         tab.page.emulate_media(reduced_motion=reduced_motion)
         tab.page.reload()
@@ -66,17 +67,23 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
     return float(-10 * np.log10(((one - other) ** 2).mean()))
 
 
-def test_the_page_draws_what_the_renderer_draws(opened, gaussians):
-    tab = opened("reduce")
+@pytest.mark.parametrize("drawn", ["gpu", "cpu"])
+def test_the_page_draws_what_the_renderer_draws(opened, gaussians, drawn):
+    tab = opened("reduce", drawn)
+    tab.page.wait_for_function(_STILL)
     assert psnr(screenshot(tab), rendered(gaussians, 0.0)) > 35
-    before = tab.page.evaluate(_FRAMES)
     tab.page.keyboard.press("Tab")
     for _ in range(6):  # 5 degrees each
         tab.page.keyboard.press("ArrowRight")
     tab.page.evaluate("document.activeElement.blur()")  # its frame
-    tab.page.wait_for_function(f"{_FRAMES} > {before}")
+    tab.page.wait_for_function(_STILL)
     assert psnr(screenshot(tab), rendered(gaussians, 30.0)) > 35
     tab.check()
+
+
+def test_emulated_webgl_is_not_used(opened):
+    tab = opened("reduce")
+    assert tab.page.evaluate("document.querySelector('canvas').dataset.drawn") == "cpu"
 
 
 def test_it_turns_until_somebody_takes_hold_of_it(opened):
@@ -87,8 +94,7 @@ def test_it_turns_until_somebody_takes_hold_of_it(opened):
     tab.page.mouse.down()
     tab.page.mouse.move(SIZE / 2 + 30, SIZE / 2)
     tab.page.mouse.up()
-    # Two frames later at most, whatever was under way is drawn.
-    tab.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    tab.page.wait_for_function(_STILL)
     held = tab.page.evaluate(_FRAMES)
     tab.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert tab.page.evaluate(_FRAMES) == held

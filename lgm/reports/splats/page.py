@@ -8,11 +8,14 @@ from pathlib import Path
 
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 
+_SCRIPTS = ("viewer.js", "webgl.js", "software.js")  # the first one says "use strict"
+
 
 @cache
 def script() -> str:
     """The program that draws: `turnGaussians(canvas, buffer, options)`, to stand in a <script> element."""
-    return (Path(__file__).parent / "viewer.js").read_text(encoding="utf-8")
+    folder = Path(__file__).parent
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
 
 
 def page(
@@ -21,13 +24,15 @@ def page(
     radius: float = RADIUS,
     fov_y_deg: float = FOV_Y_DEG,
     elevation_deg: float = 10.0,
+    drawn: str | None = None,
 ) -> str:
     """A whole page that draws what lies at `url`, in the format of `lgm.reports.splats.packing`, and turns
     it until somebody takes hold of it: drag, wheel, two fingers, arrow keys, + and -; a double click lets go.
 
     url: relative to the page. radius, fov_y_deg, elevation_deg: of the camera; +y is up.
+    drawn: "gpu" by WebGL, "cpu" by software.js; None takes the latter where WebGL is emulated or missing.
     """
-    options = {"radius": radius, "fovYDeg": fov_y_deg, "elevationDeg": elevation_deg}
+    options = {"radius": radius, "fovYDeg": fov_y_deg, "elevationDeg": elevation_deg, "drawn": drawn}
     return _PAGE.format(
         title=_in_html(title), script=script(), url=_in_script(url), options=_in_script(options)
     )
