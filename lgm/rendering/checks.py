@@ -31,9 +31,11 @@ def check_scene(gaussians: Gaussians, cameras: Cameras, height: int, width: int,
         )
 
 
-def on_device(background: Sequence[float] | Tensor, device: torch.device) -> Tensor:
-    """A background as a float32 tensor there. Numbers of the host go without waiting for the device."""
-    return torch.as_tensor(background, dtype=torch.float32).to(device, non_blocking=True)
+def on_device(
+    background: Sequence[float] | Tensor, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """A background as a tensor there. Numbers of the host go without waiting for the device."""
+    return torch.as_tensor(background, dtype=dtype).to(device, non_blocking=True)
 
 
 @contextmanager

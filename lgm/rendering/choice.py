@@ -4,11 +4,13 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
+from lgm.rendering.cuda_graph import CapturedRenderer
 from lgm.rendering.gsplat_backend import GsplatRenderer
 from lgm.rendering.inria_backend import InriaRenderer
 from lgm.rendering.torch_backend import TorchRenderer
@@ -22,14 +24,20 @@ BACKENDS: dict[str, type[Renderer]] = {
     "inria": InriaRenderer,
     "torch": TorchRenderer,
 }
+# Shapes in turn whose graphs are kept: of an evaluation's views, and of its turntables.
+_NUM_GRAPHS = 2
 # What is tried on a type of device, fastest first; `torch` comes last everywhere.
 _FASTEST_FIRST = {"cuda": ("triton", "gsplat")}
 
 
 class AutoRenderer(Renderer):
-    """The fastest back end that is usable on the device that the Gaussians are on.
+    """The fastest backend that is usable on the device that the Gaussians are on.
 
     By their device and not by the machine's: a run on the CPU of a machine with a GPU works too.
+
+    Where that is triton and nothing but forward passes was asked for so far (evaluation, turntables), shapes
+    that come again are drawn by a CUDA graph. The first pass with gradients ends that for good, and gives the
+    graphs' memory back: a training keeps it for itself.
 
     max_gib: of triton, where that is the fastest; None is its default. The others have no such bound.
     """
@@ -38,6 +46,7 @@ class AutoRenderer(Renderer):
         if max_gib is not None:
             check_max_gib(max_gib)  # wherever it is drawn
         self.max_gib = max_gib
+        self._forward: _ForwardPasses | None = _ForwardPasses(max_gib)
 
     def __call__(
         self,
@@ -47,9 +56,40 @@ class AutoRenderer(Renderer):
         width: int,
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
-        return fastest(gaussians.means.device.type, self.max_gib)(
-            gaussians, cameras, height, width, background
-        )
+        renderer = fastest(gaussians.means.device.type, self.max_gib)
+        if _wants_gradients(gaussians, background):
+            self._forward = None
+        if self._forward is not None and isinstance(renderer, TritonRenderer):
+            shape = (tuple(cameras.shape), gaussians.means.shape, gaussians.means.device, height, width)
+            renderer = self._forward.renderer(shape, renderer)
+        return renderer(gaussians, cameras, height, width, background)
+
+
+class _ForwardPasses:
+    """Which renderer draws forward passes of a shape: from its second time on, one that captures it.
+
+    What is drawn once is not worth a capture, which costs as much as some images.
+    """
+
+    def __init__(self, max_gib: float | None) -> None:
+        self._max_gib = max_gib
+        self._seen: set[tuple] = set()
+        self._captured: CapturedRenderer | None = None
+
+    def renderer(self, shape: tuple, eager: TritonRenderer) -> Renderer:
+        if shape not in self._seen:
+            self._seen.add(shape)
+            return eager
+        if self._captured is None:
+            options = {} if self._max_gib is None else {"max_gib": self._max_gib}
+            # Results are copied: an evaluation joins those of several calls.
+            self._captured = CapturedRenderer(**options, num_graphs=_NUM_GRAPHS, overwrites=False)
+        return self._captured
+
+
+def _wants_gradients(gaussians: Gaussians, background: Sequence[float] | Tensor) -> bool:
+    values = (*vars(gaussians).values(), background)
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in values)
 
 
 def make_renderer(name: str = "auto", max_gib: float | None = None) -> Renderer:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
 
 import torch
 from torch import Tensor
 
 from lgm.cameras import Cameras
+from lgm.errors import first_line
 from lgm.gaussians import Gaussians
-from lgm.rendering.base import Renderer
-from lgm.rendering.checks import check_scene, current, on_device
+from lgm.rendering.base import Backend
 from lgm.rendering.precision import full_precision
 from lgm.rendering.triton_backend import DEVICE_TYPE, TritonRenderer, blend, make_grid, project
 from lgm.rendering.triton_layers import single_layer
@@ -18,59 +18,91 @@ from lgm.types import RenderOutput
 
 _HEADROOM = 1.5  # of intersections, over those of the image that was drawn at the capture
 _LEAST_ROOM = 1 << 16
+_log = logging.getLogger(__name__)
 
 
-class CapturedRenderer(Renderer):
-    """The Triton renderer's kernels as one CUDA graph: the device's time alone, some tenths of a
-    millisecond for an image. Draws only; no gradients.
+class CapturedRenderer(Backend):
+    """The Triton renderer's kernels as CUDA graphs: the device's time alone, some tenths of a millisecond
+    for an image. Draws only; no gradients.
 
-    The graph is captured at the first call with new shapes, and again where an image needs more room
-    than it has. What it returns stays what it is until the next call, which overwrites it.
+    A graph is captured at the first call with new shapes, and again where an image needs more room than it
+    has. A capture that fails is logged once, and all is drawn without graphs from then on.
+
+    num_graphs: shapes whose graphs are kept; beyond them the one that was drawn longest ago gives its memory
+        back.
+    overwrites: whether the next call of the same shapes overwrites what this one returned, which a viewer
+        does not mind; otherwise it is copied, and the caller's to keep.
 
     Raises ValueError in one line, when it is made, where triton is missing.
     """
 
-    def __init__(self, max_gib: float = 6.0) -> None:
+    label = "triton"
+
+    @classmethod
+    def draws_on(cls, device_type: str) -> bool:
+        return TritonRenderer.draws_on(device_type)
+
+    def __init__(self, max_gib: float = 6.0, num_graphs: int = 1, overwrites: bool = True) -> None:
+        if num_graphs < 1:
+            raise ValueError(f"num_graphs={num_graphs} must be at least 1")
         self._eager = TritonRenderer(max_gib)
-        self._graph: _Graph | None = None
-        self._too_large: set[tuple] = set()  # more intersections than may be held: layers need the host
+        self._num_graphs = num_graphs
+        self._overwrites = overwrites
+        self._graphs: dict[tuple, _Graph] = {}  # the one that was drawn last is the last
+        self._without_graph: set[tuple] = set()  # more intersections than may be held: layers need the host
+        self._fails = False
 
     @torch.no_grad()
-    def __call__(
-        self,
-        gaussians: Gaussians,
-        cameras: Cameras,
-        height: int,
-        width: int,
-        background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    def _draw(
+        self, gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor
     ) -> RenderOutput:
         device = gaussians.means.device
-        background = on_device(background, device)
-        check_scene(gaussians, cameras, height, width, background)
-        shape = (*cameras.shape, gaussians.num_gaussians, height, width, tuple(background.shape), device)
+        shape = shape_of(gaussians, cameras, height, width, background)
         inputs = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors]
         inputs += [cameras.c2w, cameras.K_norm, background]
-        if self._graph is not None and self._graph.shape == shape and self._graph.replay(inputs):
-            return self._graph.render
-        self._graph = None  # its memory goes before the next one's comes
+        graph = self._graphs.pop(shape, None)
+        if graph is not None and graph.replay(inputs):
+            self._graphs[shape] = graph
+            return graph.render if self._overwrites else _copied(graph.render)
+        del graph  # its memory goes before the next one's comes
+        while len(self._graphs) >= self._num_graphs:
+            del self._graphs[next(iter(self._graphs))]
         render = self._eager(gaussians, cameras, height, width, background)
         images = self._eager.images_at_once(gaussians.num_gaussians, height, width)
-        if device.type == DEVICE_TYPE and shape not in self._too_large and cameras.shape.numel() <= images:
-            # Not as inference tensors, which could be written to under inference_mode alone.
-            with torch.inference_mode(False), torch.no_grad(), current(device):
-                graph = _Graph(inputs, shape, (height, width), self._eager.max_intersections)
-            if graph.fits:
-                self._graph = graph
-            else:
-                self._too_large.add(shape)
+        fits = cameras.shape.numel() <= images and shape not in self._without_graph
+        if device.type == DEVICE_TYPE and fits and not self._fails:
+            self._capture(inputs, shape, (height, width))
         return render
+
+    def _capture(self, inputs: list[Tensor], shape: tuple, size: tuple[int, int]) -> None:
+        try:
+            # Not as inference tensors, which could be written to under inference_mode alone.
+            with torch.inference_mode(False), torch.no_grad():
+                graph = _Graph(inputs, size, self._eager.max_intersections)
+        except RuntimeError as error:  # out of memory, or what another thread did to the device meanwhile
+            _log.warning("images are drawn without a CUDA graph: capture failed (%s)", first_line(error))
+            self._fails = True
+            return
+        if graph.fits:
+            self._graphs[shape] = graph
+        else:
+            self._without_graph.add(shape)
+
+
+def shape_of(gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor) -> tuple:
+    """What calls that one graph draws have in common."""
+    device = gaussians.means.device
+    return (*cameras.shape, gaussians.num_gaussians, height, width, tuple(background.shape), device)
+
+
+def _copied(render: RenderOutput) -> RenderOutput:
+    return RenderOutput(render.images.clone(), render.alphas.clone(), render.depths.clone())
 
 
 class _Graph:
     """One captured drawing: tensors that stay where they are, and the kernels between them."""
 
-    def __init__(self, inputs: list[Tensor], shape: tuple, size: tuple[int, int], most: int) -> None:
-        self.shape = shape
+    def __init__(self, inputs: list[Tensor], size: tuple[int, int], most: int) -> None:
         self._given = inputs
         self._versions = [_version(given) for given in inputs]
         self._kept = [given.to(torch.float32, copy=True).contiguous() for given in inputs]
@@ -92,7 +124,9 @@ class _Graph:
                 return
             draw(self.room)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=torch.cuda.Stream(c2w.device)):
+            # Other threads, such as loaders', may go on with what a capture forbids.
+            options = {"stream": torch.cuda.Stream(c2w.device), "capture_error_mode": "thread_local"}
+            with torch.cuda.graph(self._graph, **options):
                 (images, depths, alphas), self._total = draw(self.room)
         self.render = RenderOutput(
             images=images.unflatten(0, batch),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +17,7 @@ from lgm.cameras import Cameras
 from lgm.errors import first_line
 from lgm.files import locked
 from lgm.gaussians import Gaussians
-from lgm.rendering.base import Renderer
-from lgm.rendering.checks import check_scene, current, on_device
-from lgm.rendering.precision import full_precision
+from lgm.rendering.base import Backend
 from lgm.rendering.projection import BLUR_VARIANCE, NEAR
 from lgm.types import RenderOutput
 
@@ -28,7 +26,7 @@ DEVICE_TYPE = "cuda"
 _INSTEAD = "or choose renderer=torch"
 
 
-class GsplatRenderer(Renderer):
+class GsplatRenderer(Backend):
     """EWA splatting by gsplat, in float32 whatever it is given.
 
     It draws what the reference draws but for two things: a Gaussian's alpha is capped at 0.999
@@ -40,6 +38,8 @@ class GsplatRenderer(Renderer):
     first time on a machine, gsplat compiles its kernels, which takes minutes.
     """
 
+    label = "gsplat"
+
     @classmethod
     def draws_on(cls, device_type: str) -> bool:
         return device_type == DEVICE_TYPE
@@ -47,40 +47,26 @@ class GsplatRenderer(Renderer):
     def __init__(self) -> None:
         self._rasterize = _load_rasterization()
 
-    def __call__(
-        self,
-        gaussians: Gaussians,
-        cameras: Cameras,
-        height: int,
-        width: int,
-        background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    def _draw(
+        self, gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor
     ) -> RenderOutput:
-        device = gaussians.means.device
-        background = on_device(background, device)
-        check_scene(gaussians, cameras, height, width, background)
-        if not self.draws_on(device.type):
-            raise ValueError(
-                f"gsplat draws on NVIDIA GPUs and the Gaussians are on {device}; "
-                f"move them with .to(), {_INSTEAD}"
-            )
-        with current(device), full_precision(device.type):
-            gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
-            images, alphas, _ = self._rasterize(
-                means=gaussians.means,
-                quats=gaussians.quats,
-                scales=gaussians.scales,
-                opacities=gaussians.opacities,
-                colors=gaussians.colors,
-                viewmats=cameras.w2c,
-                Ks=cameras.intrinsics(height, width),
-                width=width,
-                height=height,
-                near_plane=NEAR,
-                eps2d=BLUR_VARIANCE,
-                packed=False,  # its packed mode fails on batches of scenes (1.5.3)
-                backgrounds=background.expand(*cameras.shape, 3),
-                render_mode="RGB+D",  # D: the sum of w·z; ED would divide it by alpha
-            )
+        cameras = cameras.to(torch.float32)
+        images, alphas, _ = self._rasterize(
+            means=gaussians.means,
+            quats=gaussians.quats,
+            scales=gaussians.scales,
+            opacities=gaussians.opacities,
+            colors=gaussians.colors,
+            viewmats=cameras.w2c,
+            Ks=cameras.intrinsics(height, width),
+            width=width,
+            height=height,
+            near_plane=NEAR,
+            eps2d=BLUR_VARIANCE,
+            packed=False,  # its packed mode fails on batches of scenes (1.5.3)
+            backgrounds=background.expand(*cameras.shape, 3),
+            render_mode="RGB+D",  # D: the sum of w·z; ED would divide it by alpha
+        )
         images = rearrange(images, "b v h w c -> b v c h w")
         return RenderOutput(
             images=images[:, :, :3].contiguous(),

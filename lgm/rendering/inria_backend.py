@@ -6,7 +6,6 @@ Its licence allows research and evaluation only, and it is on no registry: optio
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -14,9 +13,7 @@ from torch import Tensor
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
-from lgm.rendering.base import Renderer
-from lgm.rendering.checks import check_scene, current, on_device
-from lgm.rendering.precision import full_precision
+from lgm.rendering.base import Backend
 from lgm.types import RenderOutput
 
 DEVICE_TYPE = "cuda"
@@ -27,7 +24,7 @@ _INSTALL = (
 )
 
 
-class InriaRenderer(Renderer):
+class InriaRenderer(Backend):
     """EWA splatting by the published rasterizer, one image after another.
 
     Gradients reach Gaussians; not the cameras, and not the background. Along a quaternion they are not
@@ -39,6 +36,8 @@ class InriaRenderer(Renderer):
     Raises ValueError in one line, when it is made, where the package is missing or does not load.
     """
 
+    label = "the published rasterizer"
+
     @classmethod
     def draws_on(cls, device_type: str) -> bool:
         return device_type == DEVICE_TYPE
@@ -46,51 +45,37 @@ class InriaRenderer(Renderer):
     def __init__(self) -> None:
         self._package = _load_package()
 
-    def __call__(
-        self,
-        gaussians: Gaussians,
-        cameras: Cameras,
-        height: int,
-        width: int,
-        background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    def _draw(
+        self, gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor
     ) -> RenderOutput:
-        device = gaussians.means.device
-        background = on_device(background, device)
-        check_scene(gaussians, cameras, height, width, background)
-        if not self.draws_on(device.type):
-            raise ValueError(
-                f"the published rasterizer draws on NVIDIA GPUs and the Gaussians are on {device}; "
-                "move them with .to(), or choose renderer=torch"
+        # Matrices are rounded once, at the end: tiny Gaussians feel a hundred-thousandth of a pixel.
+        cameras = cameras.to(torch.float64)
+        background = background.expand(*cameras.shape, 3)
+        half_fovs = (0.5 / cameras.K_norm[..., [0, 1], [0, 1]]).tolist()  # tangents, x and y
+        whole = (_clip_from_camera(cameras.K_norm) @ cameras.w2c).float()
+        view, centers = cameras.w2c.float(), cameras.centers.float()
+        drawn = [
+            self._draw_image(
+                gaussians.scene(scene),
+                {
+                    "image_height": height,
+                    "image_width": width,
+                    "tanfovx": half_fovs[scene][number][0],
+                    "tanfovy": half_fovs[scene][number][1],
+                    "bg": background[scene, number].detach().contiguous(),
+                    "scale_modifier": 1.0,
+                    # It reads matrices column by column.
+                    "viewmatrix": view[scene, number].T.contiguous(),
+                    "projmatrix": whole[scene, number].T.contiguous(),
+                    "sh_degree": 0,
+                    "campos": centers[scene, number].contiguous(),
+                    "prefiltered": False,
+                    "debug": False,
+                },
             )
-        with current(device), full_precision(device.type):
-            # Matrices are rounded once, at the end: tiny Gaussians feel a hundred-thousandth of a pixel.
-            gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float64)
-            background = background.expand(*cameras.shape, 3)
-            half_fovs = (0.5 / cameras.K_norm[..., [0, 1], [0, 1]]).tolist()  # tangents, x and y
-            whole = (_clip_from_camera(cameras.K_norm) @ cameras.w2c).float()
-            view, centers = cameras.w2c.float(), cameras.centers.float()
-            drawn = [
-                self._draw(
-                    gaussians.scene(scene),
-                    {
-                        "image_height": height,
-                        "image_width": width,
-                        "tanfovx": half_fovs[scene][number][0],
-                        "tanfovy": half_fovs[scene][number][1],
-                        "bg": background[scene, number].detach().contiguous(),
-                        "scale_modifier": 1.0,
-                        # It reads matrices column by column.
-                        "viewmatrix": view[scene, number].T.contiguous(),
-                        "projmatrix": whole[scene, number].T.contiguous(),
-                        "sh_degree": 0,
-                        "campos": centers[scene, number].contiguous(),
-                        "prefiltered": False,
-                        "debug": False,
-                    },
-                )
-                for scene in range(cameras.shape[0])
-                for number in range(cameras.shape[1])
-            ]
+            for scene in range(cameras.shape[0])
+            for number in range(cameras.shape[1])
+        ]
         images, depths, alphas = (torch.stack(part) for part in zip(*drawn, strict=True))
         return RenderOutput(
             images=images.unflatten(0, cameras.shape),
@@ -98,7 +83,7 @@ class InriaRenderer(Renderer):
             depths=depths.unflatten(0, cameras.shape),
         )
 
-    def _draw(self, gaussians: Gaussians, settings: dict) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw_image(self, gaussians: Gaussians, settings: dict) -> tuple[Tensor, Tensor, Tensor]:
         """Image [3, H, W], depth and alpha [1, H, W] of a single scene from one camera."""
         means = gaussians.means[0].contiguous()
         if len(means) == 0:  # where it would leave the image black

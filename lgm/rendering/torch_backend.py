@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -11,10 +9,8 @@ from torch import Tensor
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
-from lgm.rendering.base import Renderer
+from lgm.rendering.base import Backend
 from lgm.rendering.blending import blend
-from lgm.rendering.checks import check_scene
-from lgm.rendering.precision import full_precision
 from lgm.rendering.projection import Splats, project
 from lgm.rendering.tiles import MIN_ALPHA, TileLists, list_splats
 from lgm.types import RenderOutput
@@ -24,7 +20,7 @@ _MAX_PAIRS = {"cpu": 1 << 18}
 _MAX_PAIRS_ELSEWHERE = 1 << 24
 
 
-class TorchRenderer(Renderer):
+class TorchRenderer(Backend):
     """EWA splatting with the published rasterizer's cuts, at 16 × 16-pixel tiles.
 
     tile_size: pixels along a side of the tiles that work is cut into; changes speed only. By
@@ -32,6 +28,8 @@ class TorchRenderer(Renderer):
     max_pairs: how many pixel-splat pairs are evaluated at a time, which bounds the memory: about
         32 bytes a pair. By default, as suits the device.
     """
+
+    label = "torch"
 
     def __init__(self, tile_size: int | None = None, max_pairs: int | None = None) -> None:
         if tile_size not in (None, 4, 8, 16):
@@ -41,25 +39,18 @@ class TorchRenderer(Renderer):
         self.tile_size = tile_size
         self.max_pairs = max_pairs
 
-    def __call__(
-        self,
-        gaussians: Gaussians,
-        cameras: Cameras,
-        height: int,
-        width: int,
-        background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    def _dtype(self, gaussians: Gaussians) -> torch.dtype:
+        return torch.float64 if gaussians.means.dtype == torch.float64 else torch.float32
+
+    def _draw(
+        self, gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor
     ) -> RenderOutput:
-        device = gaussians.means.device
-        dtype = torch.float64 if gaussians.means.dtype == torch.float64 else torch.float32
-        background = torch.as_tensor(background, dtype=dtype, device=device)
-        check_scene(gaussians, cameras, height, width, background)
-        max_pairs = self.max_pairs or _MAX_PAIRS.get(device.type, _MAX_PAIRS_ELSEWHERE)
-        with full_precision(device.type):
-            gaussians, cameras = gaussians.to(dtype), cameras.to(dtype)
-            splats = project(gaussians, cameras, height, width)
-            lists = list_splats(splats, gaussians.opacities[:, None], height, width, self.tile_size)
-            tiles = blend(_rows(splats, gaussians), lists, max_pairs)
-            return _compose(tiles, lists, cameras.shape[1], (height, width), background)
+        max_pairs = self.max_pairs or _MAX_PAIRS.get(gaussians.means.device.type, _MAX_PAIRS_ELSEWHERE)
+        cameras = cameras.to(gaussians.means.dtype)
+        splats = project(gaussians, cameras, height, width)
+        lists = list_splats(splats, gaussians.opacities[:, None], height, width, self.tile_size)
+        tiles = blend(_rows(splats, gaussians), lists, max_pairs)
+        return _compose(tiles, lists, cameras.shape[1], (height, width), background)
 
 
 def _rows(splats: Splats, gaussians: Gaussians) -> Float[Tensor, "M 10"]:

@@ -4,7 +4,7 @@ C++ to compile."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,8 @@ from torch import Tensor
 from lgm.cameras import Cameras
 from lgm.errors import first_line
 from lgm.gaussians import Gaussians
-from lgm.rendering.base import Renderer
-from lgm.rendering.checks import check_scene, current, on_device
+from lgm.rendering.base import Backend
 from lgm.rendering.chunked import draw_in_parts
-from lgm.rendering.precision import full_precision
 from lgm.rendering.tiles import REFERENCE_TILE as TILE
 from lgm.rendering.triton_layers import Boxes, Grid, Layer, layers
 from lgm.types import RenderOutput
@@ -39,7 +37,7 @@ def check_max_gib(max_gib: float) -> None:
         raise ValueError(f"max_gib={max_gib} must be at least 0.01")
 
 
-class TritonRenderer(Renderer):
+class TritonRenderer(Backend):
     """EWA splatting with the published rasterizer's formula, thresholds and cut at 16 × 16-pixel tiles.
 
     A Gaussian's covariance is computed once a scene and projected into all of its views. Gradients
@@ -53,6 +51,8 @@ class TritonRenderer(Renderer):
 
     Raises ValueError in one line, when it is made, where triton is missing or cannot reach the GPU.
     """
+
+    label = "triton"
 
     @classmethod
     def draws_on(cls, device_type: str) -> bool:
@@ -87,35 +87,21 @@ class TritonRenderer(Renderer):
         image = num_gaussians * _BYTES_A_PAIR + height * width * _BYTES_A_PIXEL
         return max(1, self.max_bytes // 2 // image)
 
-    def __call__(
-        self,
-        gaussians: Gaussians,
-        cameras: Cameras,
-        height: int,
-        width: int,
-        background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    def _draw(
+        self, gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor
     ) -> RenderOutput:
-        device = gaussians.means.device
-        background = on_device(background, device)
-        check_scene(gaussians, cameras, height, width, background)
-        if not self.draws_on(device.type):
-            raise ValueError(
-                f"triton draws on GPUs and the Gaussians are on {device}; move them with .to(), "
-                "or choose renderer=torch"
-            )
         if max(height, width) > _MAX_SIDE or height * width > _MAX_PIXELS:
             raise ValueError(
                 f"an image of {height} × {width} is larger than {_MAX_SIDE} pixels a side, "
                 f"or {_MAX_PIXELS} in all"
             )
-        with current(device), full_precision(device.type):
-            gaussians, cameras = gaussians.to(torch.float32), cameras.to(torch.float32)
-            at_once = self.images_at_once(gaussians.num_gaussians, height, width)
-            draw = partial(self._draw, height, width)
-            images, depths, alphas = draw_in_parts(draw, gaussians, cameras, background, at_once)
+        cameras = cameras.to(torch.float32)
+        at_once = self.images_at_once(gaussians.num_gaussians, height, width)
+        draw = partial(self._draw_at_once, height, width)
+        images, depths, alphas = draw_in_parts(draw, gaussians, cameras, background, at_once)
         return RenderOutput(images=images, alphas=alphas, depths=depths)
 
-    def _draw(
+    def _draw_at_once(
         self, height: int, width: int, gaussians: Gaussians, cameras: Cameras, background: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Images [B, V, 3, H, W], depths and alphas [B, V, 1, H, W], all at once."""

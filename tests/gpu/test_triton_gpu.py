@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lgm.gaussians import Gaussians
-from lgm.rendering import CapturedRenderer, TritonRenderer
+from lgm.rendering import CapturedRenderer, TritonRenderer, make_renderer
 from tests.parity.test_rasterizer import KINDS, assert_published
 from tests.triton_scenes import BACKGROUND, LARGE, check, cloud, drawn, orbit
 
@@ -73,3 +73,37 @@ def test_a_captured_graph_sees_changes_in_place():
         packed[..., 11:14] *= 0.5
         ours = captured(gaussians, cameras, 64, 64)
         assert torch.equal(ours.images, eager(gaussians, cameras, 64, 64).images)
+
+
+def test_auto_captures_forward_passes_and_its_results_are_kept():
+    auto, eager = make_renderer("auto"), TritonRenderer()
+    scenes = [Gaussians.from_packed(cloud(1, 3000, 0.02, seed=seed).cuda()) for seed in range(4)]
+    views = [orbit(1, num).to("cuda") for num in (2, 3, 1)]  # more shapes than graphs are kept
+    results = []
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            for gaussians in scenes:
+                for cameras in views:
+                    ours = auto(gaussians, cameras, 96, 64, BACKGROUND)
+                    results.append((ours, eager(gaussians, cameras, 96, 64, BACKGROUND)))
+    assert auto._forward._captured is not None and not auto._forward._captured._fails
+    assert 0 < len(auto._forward._captured._graphs) <= 2
+    for ours, expected in results:  # all are compared at the end: no call may change an earlier one's
+        for name in ("images", "alphas", "depths"):
+            assert torch.equal(getattr(ours, name), getattr(expected, name)), name
+
+
+def test_a_gradient_ends_the_capture_and_gives_its_memory_back():
+    auto, packed, cameras = make_renderer("auto"), cloud(1, 20_000, 0.02).cuda(), orbit(1, 4).to("cuda")
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    with torch.no_grad():
+        for _ in range(3):
+            auto(Gaussians.from_packed(packed), cameras, 256, 256)
+    assert torch.cuda.memory_allocated() > before
+    leaf = packed.clone().requires_grad_()
+    auto(Gaussians.from_packed(leaf), cameras, 256, 256).images.sum().backward()
+    assert leaf.grad.abs().sum() > 0
+    del leaf
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() <= before + 2**20

@@ -117,7 +117,7 @@ def test_doors(monkeypatch):
     with pytest.raises(ValueError, match="background has shape"):
         renderer(Gaussians.from_packed(packed), cameras, height, width, torch.ones(2, 3))
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(ValueError, match="triton draws on GPUs and the Gaussians are on cpu"):
+    with pytest.raises(ValueError, match="triton draws on NVIDIA GPUs and the Gaussians are on cpu"):
         renderer(Gaussians.from_packed(packed), cameras, height, width)
     with pytest.raises(ValueError, match=r"max_gib=0 must be at least 0.01"):
         TritonRenderer(max_gib=0)
