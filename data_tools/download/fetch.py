@@ -2,6 +2,13 @@
 
 Until then it is `<name>.partial`, which the next attempt, or the next run, continues where the server
 takes ranges and says (ETag or Last-Modified) that the file is still the same.
+
+Not one downloader with `lgm.data.transport` and `lgm.multiview.hub`, which share checksums and atomic writes
+with this one (`lgm.files`). This one asks strangers for a million files over kept connections (requests, an
+extra), in threads that a signal stops, and believes a partial file only by its validator. Training reads
+shards of one data set, whose sizes and checksums the index states, within deadlines in forked loader
+workers, from s3 and commands too, and must run without requests. The hub's client keeps a cache of its own
+layout that other programs share.
 """
 
 from __future__ import annotations

@@ -38,9 +38,12 @@ def network_named(name: str, option: str) -> MakeNetwork:
     return network
 
 
-def check_recordable(cfg: DictConfig) -> None:
-    """Raise ValueError where a checkpoint of this run would be refused by those that read it."""
-    config, network = plain(cfg), chosen_network(cfg)
+def check_recordable(cfg: DictConfig, network: MakeNetwork | None) -> None:
+    """Raise ValueError where a checkpoint of this run would be refused by those that read it.
+
+    network: what `chosen_network` says of the configuration.
+    """
+    config = plain(cfg)
     try:
         check_run(config, network)
     except ValueError as error:

@@ -71,8 +71,9 @@ def plan_training(cfg: DictConfig) -> TrainingPlan:
     """Raises ValueError or FileNotFoundError in one line for what can be seen before anything is built."""
     batches = check_training(cfg)
     apply_speed(cfg)
-    check_recordable(cfg)  # raises now for what cannot be resolved, or read again
-    return TrainingPlan(**_common(cfg, chosen_network(cfg)), batches=batches)
+    network = chosen_network(cfg)
+    check_recordable(cfg, network)  # raises now for what cannot be resolved, or read again
+    return TrainingPlan(**_common(cfg, network), batches=batches)
 
 
 def plan_evaluation(cfg: DictConfig) -> EvaluationPlan:

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from lgm.cli.networks import chosen_network
 from lgm.cli.validate import architecture
 from lgm.cli.values import plain, recorded
 from lgm.data.stream.datamodule import ObjectDataModule
@@ -102,12 +101,17 @@ def _read_whole(path: Path, network: MakeNetwork | None) -> int:
     return step
 
 
-def check_resume(config: Mapping[str, Any], net: Network, path: Path) -> dict[str, Any]:
+def check_resume(
+    config: Mapping[str, Any], net: Network, path: Path, network: MakeNetwork | None
+) -> dict[str, Any]:
     """Load the checkpoint's weights strictly, and say what differs from the configuration that it was
     trained with. First of all: Lightning would fail only after it has started all processes. Returns the
-    checkpoint, whose optimizer is still to be checked (`check_training_state`)."""
+    checkpoint, whose optimizer is still to be checked (`check_training_state`).
+
+    network: what the configuration names (`Plan.network`), which the checkpoint may name too.
+    """
     asked = config["resume"]
-    checkpoint = read_checkpoint(path, chosen_network(config))
+    checkpoint = read_checkpoint(path, network)
     load_strictly(net, network_weights(checkpoint), f"resume={asked}: {path}")
     if "ema" in checkpoint:
         check_fit(net, checkpoint["ema"]["state_dict"], f"resume={asked}: the EMA weights of {path}")

@@ -7,19 +7,21 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from lgm.cli.networks import chosen_network
 from lgm.cli.values import plain
 from lgm.models import Network
 from lgm.models.pretrained import read_weights, start_from
-from lgm.models.registry import complete_net
+from lgm.models.registry import MakeNetwork, complete_net
 
 log = logging.getLogger(__name__)
 
 
-def start(config: Mapping[str, Any], net: Network) -> dict[str, Any]:
-    """Fill the network with the weights that `init_from` names; return what these say of their training."""
+def start(config: Mapping[str, Any], net: Network, network: MakeNetwork | None) -> dict[str, Any]:
+    """Fill the network with the weights that `init_from` names; return what these say of their training.
+
+    network: what the configuration names (`Plan.network`), which records of weights may name too.
+    """
     where = config["init_from"]
-    weights = read_weights(where, config["init_weights"], chosen_network(config))
+    weights = read_weights(where, config["init_weights"], network)
     start_from(net, weights, config["init_policy"])
     own = complete_net(plain(config)["model"]["net"])
     if weights.config is not None:

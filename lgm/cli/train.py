@@ -67,9 +67,9 @@ def build_training(plan: TrainingPlan) -> Training:
     net = build_net(config)
     before, checkpoint, first_step = {}, None, 0
     if resume is not None:
-        checkpoint = check_resume(config, net, resume)
+        checkpoint = check_resume(config, net, resume, plan.network)
     elif config["init_from"] is not None:
-        before = start(config, net)
+        before = start(config, net, plan.network)
     prepare_network(net, config)
     module = build_module(config, net, plan.batches.global_batch)
     callbacks = build_callbacks(config, [(TrainingCost, {"before": before})])

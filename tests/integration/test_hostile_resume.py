@@ -8,6 +8,7 @@ import torch
 
 from lgm.cli.build import build_module, build_net
 from lgm.cli.resume import check_resume, check_training_state
+from lgm.models import LGM
 from lgm.training.resume import check_counts
 from tests.integration.running import MICRO, SHORT, composed, run_train
 
@@ -109,7 +110,7 @@ def test_a_state_of_another_form_is_refused_before_anything_starts(kind, written
     EARLY[kind](checkpoint)
     torch.save(checkpoint, path)
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        check_training_state(check_resume(cfg, net, path), path, optimizer)
+        check_training_state(check_resume(cfg, net, path, LGM), path, optimizer)
     assert str(path) in one_line(error)
 
 

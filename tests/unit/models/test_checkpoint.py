@@ -125,11 +125,11 @@ def test_training_starts_from_released_weights_as_they_were_trained(
     cfg = nano(*options, *(f"model.net.{option}" for option in overrides))
     released(build_net(cfg), tmp_path / name)
     with pytest.raises(ValueError, match=f"was trained with {message}") as caught:
-        start(cfg, build_net(cfg))
+        start(cfg, build_net(cfg), LGM)
     line, fix = str(caught.value), str(caught.value).rpartition("; set ")[2]
     assert "\n" not in line and fix.startswith("model.net.")
     cfg = nano(*options, *(f"model.net.{option}" for option in overrides), fix)
-    start(cfg, build_net(cfg))
+    start(cfg, build_net(cfg), LGM)
 
 
 def test_a_file_by_another_name_may_be_legacy(tmp_path):
@@ -137,7 +137,7 @@ def test_a_file_by_another_name_may_be_legacy(tmp_path):
         f"init_from={tmp_path / 'mine.safetensors'}", "model.net.anchors=none", "model.net.rotation=legacy"
     )
     released(build_net(cfg), tmp_path / "mine.safetensors")
-    start(cfg, build_net(cfg))
+    start(cfg, build_net(cfg), LGM)
 
 
 def test_files_that_are_none(net, tmp_path):

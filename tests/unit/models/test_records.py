@@ -136,11 +136,11 @@ class Doors:
 
     def init_from(self, path):
         self._training.init_from = str(path)
-        start(self._training, self._net)
+        start(self._training, self._net, chosen_network(self._training))
 
     def resume(self, path):
         self._training.resume = str(path)
-        check_resume(self._training, self._net, path)
+        check_resume(self._training, self._net, path, chosen_network(self._training))
 
     def from_pretrained(self, path):
         LGM.from_pretrained(path)
@@ -363,7 +363,7 @@ def test_what_is_small_in_a_file_and_endless_to_walk(doors, weights, run_config,
 
 
 def test_a_run_whose_record_could_not_be_read_does_not_begin(training):
-    check_recordable(training)
+    check_recordable(training, chosen_network(training))
     for key, value in (
         ("model.net.rotation", {"_target_": "x.Y"}),
         ("scene.extra", 1),
@@ -372,7 +372,7 @@ def test_a_run_whose_record_could_not_be_read_does_not_begin(training):
         cfg = copy.deepcopy(training)
         OmegaConf.update(cfg, key, value, force_add=True)
         with pytest.raises(ValueError, match=f"a checkpoint of this run could not be read: .*{key}"):
-            check_recordable(cfg)
+            check_recordable(cfg, chosen_network(cfg))
 
 
 # Ordinary files.
@@ -434,12 +434,12 @@ def test_a_run_of_before_is_taken_by_every_door(weights, run_config, training, t
     cost = {"TrainingCost": {"device_minutes": 1.5, "devices": "1 × CPU", "before": {"step": 3}}}
     ema = {"state_dict": weights, "num_updates": 3}
     path = as_checkpoint(tmp_path / "run.ckpt", weights, config, callbacks=cost, ema=ema)
-    check_resume(training, build_net(training), path)
+    check_resume(training, build_net(training), path, LGM)
     exported = read_weights(export(read_weights(path), tmp_path / "exported", torch.float32))
     assert exported.kind == "ema" and exported.training["before"] == {"step": 3}
     assert exported.training["config"]["optimizer"]["_target_"] == "lgm.training.optim.adamw"
     training.init_from = str(path)
-    assert start(training, build_net(training))["step"] == 7
+    assert start(training, build_net(training), LGM)["step"] == 7
 
 
 def test_scene_and_resolution_are_those_of_the_configuration(training):
