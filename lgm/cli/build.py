@@ -24,6 +24,7 @@ from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
+from lgm.training.skipped_steps import SkippedSteps
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,9 @@ def build_module(config: Config, net: Network, batch_size: int | None) -> LGMMod
         clip_grad_norm=config["train"]["clip_grad_norm"],
         eval_views_per_call=at_once,
         config=recorded(config),
+        skipped_steps=SkippedSteps(
+            config["train"]["max_skipped_in_a_row"], config["train"]["max_skipped_fraction"]
+        ),
     )
 
 

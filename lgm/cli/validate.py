@@ -110,7 +110,17 @@ def check_training(cfg: DictConfig) -> BatchPlan:
         )
     if cfg.train.clip_grad_norm is not None and cfg.train.clip_grad_norm <= 0:
         raise ValueError(f"train.clip_grad_norm={cfg.train.clip_grad_norm} must be above 0, or null for none")
-    for key in ("max_steps", "val_every_steps", "checkpoint_every_steps", "log_every_steps"):
+    fraction = cfg.train.max_skipped_fraction
+    if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+        raise ValueError(f"train.max_skipped_fraction={fraction} must lie between 0 and 1")
+    counts = (
+        "max_steps",
+        "val_every_steps",
+        "checkpoint_every_steps",
+        "log_every_steps",
+        "max_skipped_in_a_row",
+    )
+    for key in counts:
         if not isinstance(cfg.train[key], int) or cfg.train[key] < 1:
             raise ValueError(
                 f"train.{key}={cfg.train[key]} must be a whole number of optimizer steps, at least 1"

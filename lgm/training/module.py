@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -16,22 +16,23 @@ from torchmetrics import MeanMetric
 from lgm.errors import reading, shown
 from lgm.gaussians import Gaussians
 from lgm.losses import CompositeLoss
-from lgm.metrics import Late, psnr
+from lgm.metrics import psnr
 from lgm.metrics.validation import validation_psnr
 from lgm.models.checkpoint import SCHEMA_VERSION
 from lgm.preparation.prepare import Preparation
 from lgm.rendering.base import Renderer
+from lgm.training.collapse import Collapse, is_collapsed
 from lgm.training.drawing import draw
 from lgm.training.resume import check_counts, option_values, realign_loops, restore_options
+from lgm.training.skipped_steps import WINDOW, SkippedSteps
 from lgm.training.step_log import StepLog
 from lgm.training.stopwatch import Stopwatch
 from lgm.types import Batch, Prediction
 
 log = logging.getLogger(__name__)
 
-_SMALLEST_SCALE = 2.0**-4
 _SHOWN = 5
-_NAMED_UIDS, _LONGEST_UID = 8, 60  # objects that an error names, and characters of each
+_COLLAPSED = "collapsed"  # in the step's log, and no column of its own
 
 
 class LGMModule(L.LightningModule):
@@ -46,6 +47,7 @@ class LGMModule(L.LightningModule):
         a batch in one call, as in training.
     clip_grad_norm: gradients are scaled down to this global norm; None leaves them.
     config: plain containers, stored in every checkpoint.
+    skipped_steps: what becomes of steps whose loss or gradient is not finite.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class LGMModule(L.LightningModule):
         eval_views_per_call: int | None = None,
         config: dict[str, Any] | None = None,
         eval_preparation: Preparation | None = None,
+        skipped_steps: SkippedSteps | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -78,9 +81,8 @@ class LGMModule(L.LightningModule):
         self.step_log = StepLog()
         self.stopwatch = Stopwatch()  # stands still until somebody starts it
         self._validated: list[tuple[tuple[str, ...], Tensor]] = []  # uids, and PSNR of each object [B]
-        self._gradient_norm: Late | None = None  # of the last step, not yet looked at
-        self._step_uids: list[str] = []  # objects of the step in hand, of all its micro-batches
-        self._judged_uids: list[str] = []  # objects of the step whose gradient norm that is
+        self.skipped_steps = skipped_steps or SkippedSteps()
+        self.collapse = Collapse()
         self._options: list[dict[str, Any]] = []
         self._schedule: dict[str, Any] | None = None
 
@@ -123,11 +125,11 @@ class LGMModule(L.LightningModule):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self._step_uids += batch.uids
         prediction = self.predict(batch)
         total, terms = self.loss(prediction, self.global_step)
         if self._is_logged_step():
             self._collect(prediction, total, terms)
+        total = self.skipped_steps.checked(total, batch, self.global_step)
         self.stopwatch.mark("loss")
         return total
 
@@ -135,6 +137,10 @@ class LGMModule(L.LightningModule):
         self.stopwatch.mark("backward")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        step, interval, skipped = self.global_step, self.trainer.log_every_n_steps, self.skipped_steps
+        is_due = step > skipped.reported and (step % interval == 0 or step % (WINDOW // 2) == 0)
+        if is_due or skipped.fault is not None:
+            self._report()
         self.stopwatch.resume("other")  # after all callbacks
 
     def on_validation_end(self) -> None:
@@ -155,6 +161,7 @@ class LGMModule(L.LightningModule):
                 "train/alpha": render.alphas.mean(),
                 "train/opacity": gaussians.opacities.mean(),
                 "train/scale": gaussians.scales.mean(),
+                _COLLAPSED: is_collapsed(render.alphas, prediction.batch.target.alphas),
             }
         )
 
@@ -206,6 +213,7 @@ class LGMModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
+        self.skipped_steps.start(self.device, self.global_step)
         restore_options(
             self.optimizers().optimizer,
             self._options,
@@ -220,7 +228,6 @@ class LGMModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        self._check_gradient()
         scaler = self._scaler()
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             # A fused optimizer would divide by the scale inside its step, after the clipping.
@@ -230,45 +237,39 @@ class LGMModule(L.LightningModule):
         # FSDP shards gradients: only its own root knows their norm.
         sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
         norm = sharded(limit) if sharded else nn.utils.clip_grad_norm_(parameters, limit)
-        self._gradient_norm = Late(norm)
-        self._judged_uids, self._step_uids = self._step_uids, []
+        self.skipped_steps.judge(optimizer, norm, self.global_step, has_scaler=scaler is not None)
         if self._is_logged_step():
             # Lightning would count from 0; a row says how many steps were taken.
             self.log("step", float(self.global_step + 1), batch_size=1)
             self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)
             self.log("train/grad_norm", norm, batch_size=1)
-            self.log_dict(self.step_log.means(), batch_size=1)
+            means = self.step_log.means()
+            self.collapse.note(means.pop(_COLLAPSED, None), means.get("train/alpha"))
+            self.log_dict(means, batch_size=1)
             self.step_log.clear()
 
-    def _check_gradient(self) -> None:
-        """Stop at a gradient that is no number, one step late: by then it is known, and asking for it
-        does not make the program wait for the device."""
-        late, self._gradient_norm = self._gradient_norm, None
-        if late is None or math.isfinite(norm := late.read()):
-            return
-        scaler = self._scaler()
-        # In fp16 a gradient too large for its scale is skipped and the scale halved; that many
-        # times in a row it is no matter of scale.
-        if scaler is None or scaler.get_scale() < _SMALLEST_SCALE:
-            # Gaussians that are no numbers render as plain white: nothing else would show it.
-            raise ValueError(
-                f"the gradient of step {self.global_step} is {norm}; the last checkpoint is from "
-                "before: resume it with a lower optimizer.lr, with trainer.precision=32-true, or without the "
-                f"objects of that step that may be broken: {self._named_uids()}"
-            )
+    def _report(self) -> None:
+        """Read at the log interval what the device has noted. Raises ValueError on all ranks where too many
+        steps were skipped."""
+        if (fault := self._report_skipped()) is not None:
+            raise ValueError(fault)
+        if (warning := self.collapse.warning(self.global_step)) is not None and self.global_rank == 0:
+            log.warning(warning)
 
-    def _named_uids(self) -> str:
-        """The objects of the step that is judged, of this process, as a list of bounded length."""
-        uids = [repr(shown(uid, _LONGEST_UID)) for uid in self._judged_uids[:_NAMED_UIDS]]
-        more = len(self._judged_uids) - len(uids)
-        return ", ".join(uids) + (f" and {more} more" if more > 0 else "")
+    def _report_skipped(self) -> str | None:
+        scaler = self._scaler()
+        scale = None if scaler is None else scaler.get_scale()
+        folder = Path(self.trainer.default_root_dir)
+        return self.skipped_steps.report(self.global_step, folder, self.global_rank, scale)
 
     def _scaler(self) -> torch.amp.GradScaler | None:
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
+    def on_train_end(self) -> None:
+        self._report()
+
     def on_validation_start(self) -> None:
         self.stopwatch.pause()
-        self._check_gradient()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         with reading("the loops of the checkpoint", "start anew: resume=none init_from=<the checkpoint>"):
@@ -276,6 +277,6 @@ class LGMModule(L.LightningModule):
             realign_loops(checkpoint, self.trainer.accumulate_grad_batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._check_gradient()  # before weights that a bad step has spoiled reach the disk
+        self._report_skipped()  # a stop, or a kill after it, must not lose what is known so far
         checkpoint["schema_version"] = SCHEMA_VERSION
         checkpoint["config"] = self.config

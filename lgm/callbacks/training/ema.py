@@ -32,7 +32,7 @@ class EMA(Callback):
         if not 0 <= decay < 1:
             raise ValueError(f"EMA decay={decay} must lie between 0 and 1")
         self.decay = decay
-        self.num_updates = 0
+        self.num_updates = torch.zeros(())  # on the device: a skipped step is none, and only it knows
         self.net: nn.Module | None = None
         self._step = 0
         self._psnr = MeanMetric(nan_strategy=float("nan"))
@@ -47,10 +47,10 @@ class EMA(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.net = copy.deepcopy(pl_module.net).requires_grad_(False).eval().to(pl_module.device)
-        self._psnr = self._psnr.to(pl_module.device)
+        self._psnr, self.num_updates = self._psnr.to(pl_module.device), self.num_updates.to(pl_module.device)
         if self._loaded is not None:
             self.net.load_state_dict(self._loaded["state_dict"])
-            self.num_updates = self._loaded["num_updates"]
+            self.num_updates.fill_(self._loaded["num_updates"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
@@ -65,13 +65,18 @@ class EMA(Callback):
 
     @torch.no_grad()
     def follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the step that the weights have taken since; none in the middle of an accumulation."""
+        """Take the step that the weights have taken since; none in the middle of an accumulation, and none
+        where the optimizer's was skipped."""
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        self.num_updates += 1
-        torch._foreach_lerp_(list(self.net.parameters()), list(pl_module.net.parameters()), 1 - decay)
+        skipped = pl_module.skipped_steps.last
+        took = torch.ones_like(self.num_updates) if skipped is None else 1 - skipped
+        # 1 - decay of (1 + n) / (10 + n), written so that float32 does not round it.
+        weight = took * (9 / (10 + self.num_updates)).clamp(min=1 - self.decay)
+        self.num_updates += took
+        weights = list(self.net.parameters())
+        torch._foreach_lerp_(weights, list(pl_module.net.parameters()), [weight] * len(weights))
 
     def on_validation_batch_end(
         self,
@@ -91,4 +96,4 @@ class EMA(Callback):
         self._psnr.reset()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
-        checkpoint[KEY] = {"state_dict": self.net.state_dict(), "num_updates": self.num_updates}
+        checkpoint[KEY] = {"state_dict": self.net.state_dict(), "num_updates": int(self.num_updates)}
