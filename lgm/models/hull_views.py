@@ -1,9 +1,8 @@
-"""What an object may look like from where no input stands: drafts from the visual hull of those that do.
+"""Hull views: further inputs of the network, rendered from the visual hull of the real ones.
 
 Four inputs level with an object see neither its top nor its underside, and a Gaussian for each of their
-pixels leaves both open. A draft is one more view for the network, like the inputs in all: its image is
-the hull's, coloured by what the inputs have in the same places, and its pixels' Gaussians start on the
-hull.
+pixels leaves both open. A hull view has an image of the visual hull, coloured by projecting its points into
+the inputs, and Gaussians that start on the hull; the network treats it as any other input.
 """
 
 from __future__ import annotations
@@ -20,17 +19,18 @@ from lgm.cameras import Cameras, nearest_to_origin, orbit_poses, pixel_rays
 from lgm.gaussians.activations import Anchors
 from lgm.models.visual_hull import Silhouettes, background_colors, enter, look_up
 
-_INSIDE = 0.02  # how far below the hull's surface colours are looked up: at a silhouette's edge is background
+# Colours are looked up this far below the hull: pixels at the edge of a mask mix with the background.
+_INSIDE = 0.02
 
 
-def draft_poses(elevations_deg: Sequence[float]) -> Float[Tensor, "D 4 4"]:
-    """Camera-to-world, at distance 1, of drafts above (positive) and below the first input."""
+def hull_view_poses(elevations_deg: Sequence[float]) -> Float[Tensor, "D 4 4"]:
+    """Camera-to-world, at distance 1, of hull views above (positive) and below the first input."""
     if not all(-90 <= elevation <= 90 for elevation in elevations_deg):
         raise ValueError(f"draft_elevations_deg={list(elevations_deg)} must lie in -90..90")
     return orbit_poses(list(elevations_deg), [0.0] * len(elevations_deg), 1.0)
 
 
-def draft_cameras(cameras: Cameras, poses: Float[Tensor, "D 4 4"]) -> Cameras:
+def hull_view_cameras(cameras: Cameras, poses: Float[Tensor, "D 4 4"]) -> Cameras:
     """[B, D], as far from the origin as the first input and through its lens."""
     radius = cameras.c2w[:, 0, :3, 3].norm(dim=-1)
     c2w = poses.to(cameras.c2w.dtype).repeat(len(radius), 1, 1, 1)
@@ -39,7 +39,7 @@ def draft_cameras(cameras: Cameras, poses: Float[Tensor, "D 4 4"]) -> Cameras:
 
 
 @torch.no_grad()
-def with_drafts(
+def with_hull_views(
     images: Float[Tensor, "B V 3 H W"],
     cameras: Cameras,
     anchors: Anchors,
@@ -48,9 +48,9 @@ def with_drafts(
     fuse: bool = False,
     alphas: Float[Tensor, "B V 1 H W"] | None = None,
 ) -> tuple[Float[Tensor, "B V+D 3 H W"], Cameras, Anchors]:
-    """Inputs and their anchors, and behind them drafts and theirs, a splat map of `size` a view."""
-    seen_from = draft_cameras(cameras, poses)
-    drawn, points = drafts(images, cameras, seen_from, size, fuse, alphas)
+    """Inputs and their anchors, and behind them hull views and theirs, a splat map of `size` a view."""
+    seen_from = hull_view_cameras(cameras, poses)
+    drawn, points = render_hull_views(images, cameras, seen_from, size, fuse, alphas)
     starts = (rearrange(x, "b d c h w -> b (d h w) c") for x in (points, drawn))
     means, colors = (
         torch.cat(pair, dim=1) for pair in zip((anchors.means, anchors.colors), starts, strict=True)
@@ -65,7 +65,7 @@ def with_drafts(
 
 
 @torch.no_grad()
-def drafts(
+def render_hull_views(
     images: Float[Tensor, "B V 3 H W"],
     cameras: Cameras,
     seen_from: Cameras,

@@ -23,7 +23,7 @@ from lgm.models.blocks import use_gradient_checkpointing
 from lgm.models.checkpoint import released_rotation
 from lgm.models.fast import FastLGM
 from lgm.models.graphs import TrainingGraphs
-from lgm.models.hull_views import draft_poses, with_drafts
+from lgm.models.hull_views import hull_view_poses, with_hull_views
 from lgm.models.lgm_tensors import inferred_net, match_spacing
 from lgm.models.network import StagedNetwork, check_inputs
 from lgm.models.unet import UNet, check_levels
@@ -50,7 +50,7 @@ class LGM(StagedNetwork):
         enters what the silhouettes of all views leave.
     scale_bounds: the smallest and largest scale of a Gaussian; None, as released, knows no largest.
     draft_elevations_deg: elevations of further views that the network is given, each with Gaussians of its
-        own: drafts of what no input sees, drawn from the hull (`lgm.models.hull_views`). [90, -90] closes
+        own: hull views of what no input sees, drawn from the hull (`lgm.models.hull_views`). [90, -90] closes
         tops and undersides. Weights fit with and without.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
     attention: the back end that computes attention, "sdpa", "cudnn" or "xformers"; no part of the
@@ -99,7 +99,7 @@ class LGM(StagedNetwork):
                 f"draft_elevations_deg={list(draft_elevations_deg)} draws the hull: it needs anchors='hull', "
                 f"not {anchors!r}"
             )
-        self.register_buffer("draft_poses", draft_poses(draft_elevations_deg or ()), persistent=False)
+        self.register_buffer("hull_view_poses", hull_view_poses(draft_elevations_deg or ()), persistent=False)
         self.rotation: Rotation = rotation
         self.splat_size = splat_size(down_channels, up_channels, input_size)
 
@@ -126,7 +126,7 @@ class LGM(StagedNetwork):
     @property
     def num_gaussians(self) -> int:
         """Gaussians a scene."""
-        return (self.num_input_views + len(self.draft_poses)) * self.splat_size**2
+        return (self.num_input_views + len(self.hull_view_poses)) * self.splat_size**2
 
     @torch.no_grad()
     def _initialise_output(self) -> None:
@@ -238,7 +238,7 @@ class LGM(StagedNetwork):
         cameras: Cameras,
         alphas: Float[Tensor, "B V 1 H W"] | None = None,
     ) -> tuple[Float[Tensor, "B U 9 H W"], Anchors | None]:
-        """What the U-Net is given, the inputs and then drafts, and where their Gaussians start.
+        """What the U-Net is given, the inputs and then hull views, and where their Gaussians start.
 
         images: of `input_size`, or of another size whose sides the levels divide: the splat map's size
             follows. alphas: the masks of the visual hull, for `anchors="hull"`; without them white is its
@@ -246,10 +246,10 @@ class LGM(StagedNetwork):
         """
         check_inputs(images, cameras, alphas)
         anchors = self.pixel_anchors(images, cameras, alphas)
-        if len(self.draft_poses):
+        if len(self.hull_view_poses):
             size = self._map_size(*images.shape[-2:])
-            images, cameras, anchors = with_drafts(
-                images, cameras, anchors, self.draft_poses, size, self.fuse, alphas
+            images, cameras, anchors = with_hull_views(
+                images, cameras, anchors, self.hull_view_poses, size, self.fuse, alphas
             )
         return self.network_input(images, cameras), anchors
 

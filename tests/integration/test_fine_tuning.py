@@ -105,7 +105,7 @@ def test_another_reading_of_the_same_tensors_is_refused(trained, dataset, tmp_pa
         run_train(dataset, tmp_path, start, "model.net.anchors=none")
 
 
-def test_drafts_that_are_lost_are_named(dataset, tmp_path, caplog):
+def test_hull_views_that_are_lost_are_named(dataset, tmp_path, caplog):
     """Weights fit with and without, so it is no error."""
     hull = ["model.net.anchors=hull", "train.max_steps=2"]
     run_train(dataset, tmp_path / "with", *hull, "model.net.draft_elevations_deg=[90,-90]")

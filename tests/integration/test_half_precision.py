@@ -85,7 +85,7 @@ def test_a_network_in_half_keeps_float32_where_it_counts():
     net = micro().in_half(torch.bfloat16)
     dtypes = {name: tensor.dtype for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
     full = {name.split(".")[0] for name, dtype in dtypes.items() if dtype == torch.float32}
-    assert full == {"unet", "conv", "image_mean", "image_std", "draft_poses"}
+    assert full == {"unet", "conv", "image_mean", "image_std", "hull_view_poses"}
     halves = [name for name, dtype in dtypes.items() if dtype == torch.bfloat16]
     assert all(not name.startswith(("conv.", "unet.conv_out", "unet.norm_out")) for name in halves)
     assert len(halves) == len(dtypes) - 9

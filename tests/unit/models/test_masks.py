@@ -12,7 +12,7 @@ from lgm.gaussians import Gaussians
 from lgm.metrics.baselines import nearest_input
 from lgm.models import LGM, FastLGM
 from lgm.models.anchors import pixel_anchors
-from lgm.models.hull_views import draft_cameras, draft_poses, drafts
+from lgm.models.hull_views import hull_view_cameras, hull_view_poses, render_hull_views
 from lgm.models.network import check_inputs
 from lgm.rendering import TorchRenderer
 from lgm.training.module import LGMModule
@@ -75,8 +75,8 @@ def test_a_view_that_is_opaque_everywhere_brings_no_mask():
 def test_hull_views_lie_over_the_inputs_background(background):
     cameras = ring()
     images, alphas = ball(cameras, (0.5, 0.4, 0.3), background)
-    seen_from = draft_cameras(cameras, draft_poses([90.0, -90.0]))
-    drawn, _ = drafts(images, cameras, seen_from, (SIZE, SIZE), alphas=alphas)
+    seen_from = hull_view_cameras(cameras, hull_view_poses([90.0, -90.0]))
+    drawn, _ = render_hull_views(images, cameras, seen_from, (SIZE, SIZE), alphas=alphas)
     torch.testing.assert_close(drawn[0, :, :, 0, 0], torch.tensor([background] * 2), rtol=0, atol=1e-5)
     middle = drawn[0, :, :, SIZE // 2, SIZE // 2]
     torch.testing.assert_close(middle, torch.tensor([(0.5, 0.4, 0.3)] * 2), rtol=0, atol=0.02)

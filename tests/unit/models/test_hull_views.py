@@ -7,7 +7,7 @@ from torch import Tensor
 from lgm.cameras import Cameras, pixel_rays
 from lgm.models import LGM, FastLGM
 from lgm.models.anchors import pixel_anchors
-from lgm.models.hull_views import draft_cameras, draft_poses, drafts
+from lgm.models.hull_views import hull_view_cameras, hull_view_poses, render_hull_views
 
 SIZE = 64
 TINY = dict(
@@ -34,8 +34,8 @@ def ring(num_views: int = 4, num_objects: int = 1) -> Cameras:
 
 
 def drawn(cameras: Cameras, images: Tensor):
-    seen_from = draft_cameras(cameras, draft_poses([90.0, -90.0]))
-    return seen_from, *drafts(images, cameras, seen_from, (SIZE, SIZE))
+    seen_from = hull_view_cameras(cameras, hull_view_poses([90.0, -90.0]))
+    return seen_from, *render_hull_views(images, cameras, seen_from, (SIZE, SIZE))
 
 
 @pytest.mark.parametrize("num_views", [2, 4, 6])
@@ -69,7 +69,7 @@ def test_images_that_are_not_over_white_have_no_hull():
     assert (images == 1).all() and points.isfinite().all()
 
 
-def test_the_network_takes_drafts_as_further_views():
+def test_the_network_takes_hull_views_as_further_views():
     torch.manual_seed(0)
     cameras = ring(num_objects=2)
     images = ball(cameras)
@@ -81,13 +81,13 @@ def test_the_network_takes_drafts_as_further_views():
     torch.testing.assert_close(fast.packed(), gaussians.packed())
     top = gaussians.means[:, 4 * net.splat_size**2 : 5 * net.splat_size**2]
     assert top[..., 1].max() == pytest.approx(0.4, abs=0.05)
-    assert "draft_poses" not in net.state_dict(), "weights fit networks with and without drafts"
+    assert "hull_view_poses" not in net.state_dict(), "weights fit networks with and without hull views"
     inputs = gaussians.means[:, : 4 * net.splat_size**2]
     anchors = pixel_anchors(images, cameras, (net.splat_size, net.splat_size), "hull")
     assert (inputs - anchors.means).abs().max() < 0.2, "inputs' own Gaussians start where they did"
 
 
-def test_drafts_are_of_the_hull():
+def test_hull_views_are_of_the_hull():
     with pytest.raises(ValueError, match=r"draft_elevations_deg=\[90.0\] .* anchors='hull', not 'pixels'"):
         LGM(**TINY, anchors="pixels", draft_elevations_deg=[90.0])
     with pytest.raises(ValueError, match=r"-100.0"):
