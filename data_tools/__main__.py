@@ -10,6 +10,7 @@ from typing import NoReturn
 COMMANDS = {
     "download": "meshes of Objaverse, or of a list of URLs, with their licences",
     "adapt": "posed images of other layouts to renders",
+    "procedural": "meshes made from a seed",
     "render": "meshes to RGBA views with cameras",
     "group": "near-duplicate meshes, by geometry",
     "pack": "renders to shards",

@@ -69,7 +69,7 @@ def test_data_tools_know_cameras_and_the_schema_alone():
         for path in tools
         for name in re.findall(r"^\s*(?:from|import) (lgm\.[\w.]*)", path.read_text(), re.MULTILINE)
     } | {f"lgm.{room}" for path in tools for room in imported_rooms(path) if room != "data"}
-    free = ("lgm.cameras", "lgm.errors", "lgm.files", "lgm.masking", "lgm.stopping")
+    free = tuple(f"lgm.{x}" for x in ("cameras", "errors", "files", "glb", "lights", "masking", "stopping"))
     of_data = {name for name in found if not name.startswith(free)}
     lines = (ROOT / "CONTRIBUTING.md").read_text().splitlines()
     (row,) = [line for line in lines if line.startswith("| `data_tools` |")]

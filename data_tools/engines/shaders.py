@@ -23,7 +23,7 @@ void main() {
 }
 """
 
-# The lights are those of data_tools.shared.lights, by the same formula.
+# The lights are those of lgm.lights, by the same formula.
 SURFACE_FRAGMENT = """
 #version 330
 uniform vec3 camera;

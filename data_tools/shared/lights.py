@@ -1,55 +1,20 @@
-"""The light that stands around an object, the same numbers for every engine. Imports no torch.
-
-Light comes from a sky, a ground and four soft lamps that are fixed to the world. A lamp is wrapped: a face
-turned by `theta` from it gets strength * max((cos(theta) + 0.3) / 1.3, 0), as a broad light box gives.
-"""
+"""Lights for sets of objects: each object's own, and any of them as an environment. Imports no torch."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from data_tools.shared.naming import stable_generator
+from lgm.lights import Lights
 
 LIGHTINGS = ("studio", "random")
 NUM_LAMPS = 4
-WRAP = 0.3
 # What a white face gets at most; a little over 1 is clipped in a few pixels only.
 _BRIGHTEST = 1.03
 _ENVIRONMENT_HEIGHT = 64
 # Radiance of a lamp of strength 1 on the environment: these multiples of these powers of the cosine of the
 # angle to it. A non-negative least squares fit to the wrapped lamp's irradiance, which it meets within 0.12.
 _LOBES = ((2, 0.466), (4, 2.526))
-
-
-@dataclass(frozen=True)
-class Lights:
-    """Irradiance over pi on a face, in linear light.
-
-    ground, sky: on a face that looks straight down or up; in between by the sine of its elevation.
-    strengths: [4]; directions: [4, 3] unit vectors towards the lamps, world frame.
-    """
-
-    ground: float
-    sky: float
-    strengths: np.ndarray
-    directions: np.ndarray
-
-    def irradiance(self, normals: np.ndarray) -> np.ndarray:
-        """[..., 3] unit normals -> [...]; the formula of the OpenGL engine's shader."""
-        total = self.ground + (self.sky - self.ground) * (0.5 + 0.5 * normals[..., 1])
-        for strength, direction in zip(self.strengths, self.directions, strict=True):
-            total = total + strength * np.maximum((normals @ direction + WRAP) / (1 + WRAP), 0.0)
-        return total
-
-
-def studio_lights() -> Lights:
-    """One lamp from below too: no side of an object is black, and each canonical view is lit a little
-    differently, which shows its shape. A white face towards the main lamp gets just below 1."""
-    directions = np.array([[0.5, 0.8, 0.6], [-0.7, 0.2, 0.5], [-0.1, 0.3, -1.0], [0.2, -1.0, 0.1]])
-    strengths = np.array([0.38, 0.18, 0.16, 0.10])
-    return Lights(0.30, 0.48, strengths, directions / np.linalg.norm(directions, axis=1, keepdims=True))
 
 
 def random_lights(uid: str) -> Lights:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.shared.lights import LIGHTINGS, Lights, random_lights, studio_lights
+from data_tools.shared.lights import LIGHTINGS, random_lights
 from data_tools.shared.variants import Companion, companions, first_linear, first_tints
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.checks import fov_fault
 from lgm.data.schema.sample import CameraRecord
+from lgm.lights import Lights, studio_lights
 
 NUM_CANONICAL_VIEWS = 4
 

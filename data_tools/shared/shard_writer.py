@@ -21,24 +21,8 @@ def write_shard(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]
     disturbs no one who packs the same shard again.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        samples = _write_tar(partial, objects)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    if not samples:
-        partial.unlink()
-        return None
-    with partial.open("rb") as content:
-        os.fsync(content.fileno())
-    info = ShardInfo(path.name, samples, partial.stat().st_size, file_sha256(partial))
-    partial.replace(path)
-    return info
-
-
-def _write_tar(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]]]) -> int:
     samples = 0
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
         for uid, files in objects:
             for name, content in files:
                 # Time, owner and mode stay at fixed values: they would differ from run to run.
@@ -47,4 +31,11 @@ def _write_tar(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]]
                 member.mode = 0o644
                 tar.addfile(member, io.BytesIO(content))
             samples += 1
-    return samples
+    if not samples:
+        partial.unlink()
+        return None
+    with partial.open("rb") as content:
+        os.fsync(content.fileno())
+    info = ShardInfo(path.name, samples, partial.stat().st_size, file_sha256(partial))
+    partial.replace(path)
+    return info

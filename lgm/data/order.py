@@ -69,16 +69,20 @@ def shares(
 
 
 def slots(
-    shard_sizes: list[int], num_consumers: int, consumer: int, seed: int, start: int = 0
+    shard_sizes: list[int], num_consumers: int, consumer: int, seed: int, start: int = 0, repeats: int = 1
 ) -> Iterator[Slot]:
-    """A consumer's stream from position `start` on, without visiting what lies before it."""
+    """A consumer's stream from position `start` on, without visiting what lies before it.
+
+    repeats: how often a part is read, in another order each time, before the consumer goes on to its next.
+    """
     if sum(shard_sizes) < num_consumers:
         raise ValueError(
             f"{sum(shard_sizes)} objects are too few for {num_consumers} loader processes "
             f"(ranks × data.num_workers); lower data.num_workers"
         )
     position = 0
-    for (pass_index, part), (_, next_part) in pairwise(_turns(shard_sizes, num_consumers, consumer, seed)):
+    turns = _turns(shard_sizes, num_consumers, consumer, seed, repeats)
+    for (pass_index, part), (_, next_part) in pairwise(turns):
         size = part.size(shard_sizes[part.shard])
         for rank in range(max(0, start - position), size):
             yield Slot(position + rank, pass_index, part, rank, next_part)
@@ -86,11 +90,12 @@ def slots(
 
 
 def _turns(
-    shard_sizes: list[int], num_consumers: int, consumer: int, seed: int
+    shard_sizes: list[int], num_consumers: int, consumer: int, seed: int, repeats: int
 ) -> Iterator[tuple[int, Part]]:
     for pass_index in count():
         for part in shares(shard_sizes, num_consumers, consumer, seed, pass_index):
-            yield pass_index, part
+            for repeat in range(repeats):
+                yield pass_index * repeats + repeat, part
 
 
 @lru_cache(maxsize=16)  # asked for at each slot of a part

@@ -16,6 +16,7 @@ from torch import Tensor
 from lgm.data.order import Slot, slots
 from lgm.data.schema.sample import BrokenSample, CameraRecord
 from lgm.data.sources.broken import most_broken
+from lgm.data.sources.sketch import Sketch
 
 
 class PosedObject(ABC):
@@ -38,6 +39,10 @@ class PosedObject(ABC):
     def images(self, view_ids: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Images, uint8 [P, H, W, 4], and which of them are the named views; raises BrokenSample."""
         return torch.from_numpy(self.decode(view_ids)), list(range(len(view_ids)))
+
+    def sketch(self, view_ids: Sequence[int]) -> Sketch | None:
+        """The named views as what the training device draws them from; None where `images` makes them."""
+        return None
 
     def depths(self, view_ids: Sequence[int]) -> np.ndarray | None:
         """Distances along the cameras' axes, float32 [n, H, W], 0 for nothing; None where this object has
@@ -70,6 +75,10 @@ class Source(ABC):
     def first_objects(self, count: int) -> Source:
         """The first so many objects alone."""
         return FirstObjects(self, count)
+
+    def on_device(self, device: torch.device) -> Source:
+        """The source as a run reads it whose network is on that device."""
+        return self
 
     def prefetch(self, shard: int) -> None:  # noqa: B027 (a source in memory has nothing to fetch)
         """This shard is read next: have it ready, without waiting for it."""
@@ -163,6 +172,9 @@ class FirstObjects(Source):
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
         return self._source.load(shard, ordinal)
+
+    def on_device(self, device: torch.device) -> Source:
+        return FirstObjects(self._source.on_device(device), self.num_objects)
 
     def prefetch(self, shard: int) -> None:
         self._source.prefetch(shard)

@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import torch
 
 from lgm.data.order import MixOrder, Slot
 from lgm.data.sources.base import PosedObject, Source, hash_of
@@ -60,6 +61,9 @@ class Mixture(Source):
         index, rank = (int(x) for x in self._in_turn[number])
         shard, ordinal = self.sources[index].place(rank)
         return shard + self._offsets[index], ordinal
+
+    def on_device(self, device: torch.device) -> Source:
+        return Mixture([source.on_device(device) for source in self.sources], self.shares)
 
     def first_objects(self, count: int) -> Source:
         raise ValueError(f"data.max_train_objects={count} is for one data set; leave it null with data.sets")

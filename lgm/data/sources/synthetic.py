@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras, orbit_poses, spiral_angles
+from lgm.cameras import Cameras
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.data.schema.sample import CameraRecord
 from lgm.data.sources.base import PosedObject, Source
+from lgm.data.sources.trajectory import NUM_CANONICAL, spiral_record
 from lgm.gaussians import Gaussians
 from lgm.rendering import TorchRenderer
 from lgm.types import RenderOutput
 
-_NUM_CANONICAL = len(CANONICAL_AZIMUTHS_DEG)
 _COVERED = 0.5  # where a pixel is mostly air, it has no depth
 
 
@@ -61,16 +61,12 @@ class SyntheticSource(Source):
         radius: float = RADIUS,
         fov_y_deg: float = FOV_Y_DEG,
     ) -> None:
-        if num_views <= _NUM_CANONICAL or num_objects < 1:
+        if num_views <= NUM_CANONICAL or num_objects < 1:
             raise ValueError(
                 f"data=synthetic needs num_objects={num_objects} of at least 1 and "
-                f"num_views={num_views} of more than {_NUM_CANONICAL}"
+                f"num_views={num_views} of more than {NUM_CANONICAL}"
             )
-        elevation_deg, azimuth_deg = spiral_angles(num_views - _NUM_CANONICAL)
-        elevation_deg = torch.cat([torch.zeros(_NUM_CANONICAL), elevation_deg])
-        azimuth_deg = torch.cat([torch.tensor(CANONICAL_AZIMUTHS_DEG), azimuth_deg])
-        c2w = orbit_poses(elevation_deg, azimuth_deg, radius).double().numpy()
-        self._cameras = CameraRecord(fov_y_deg, c2w, tuple(range(_NUM_CANONICAL)))
+        self._cameras = spiral_record(num_views, radius, fov_y_deg)
         self._first_seed = 0 if split == "train" else 1_000_000
         self._num_objects = num_objects
         self._resolution = resolution

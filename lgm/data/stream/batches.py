@@ -9,7 +9,8 @@ from lgm.data.order import Part, Slot, candidates, object_rng, view_rng
 from lgm.data.schema.sample import BrokenSample
 from lgm.data.sources.base import Source
 from lgm.data.sources.broken import BrokenCounter
-from lgm.data.stream.collate import Item, collate, make_item
+from lgm.data.stream.collate import Item, make_item
+from lgm.data.stream.undrawn import Undrawn, collated
 from lgm.data.views import ViewSampler
 from lgm.types import Batch
 
@@ -40,10 +41,10 @@ class TrainStream(IterableDataset):
         self.start_batch = start_batch
         self.max_broken_fraction = max_broken_fraction
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Undrawn]:
         return self.batches(*_worker())
 
-    def batches(self, worker: int, num_workers: int) -> Iterator[Batch]:
+    def batches(self, worker: int, num_workers: int) -> Iterator[Batch | Undrawn]:
         """What one of `num_workers` loader processes makes."""
         # The loader asks its workers in turn, from 0; batch m of a run is worker (m mod W)'s.
         worker = (worker + self.start_batch) % num_workers
@@ -55,7 +56,7 @@ class TrainStream(IterableDataset):
         for item in self._items(stream):
             items.append(item)
             if len(items) == self.batch_size:
-                yield collate(items)
+                yield collated(items)
                 items = []
 
     def _items(self, stream: Iterator[Slot]) -> Iterator[Item]:
@@ -116,7 +117,7 @@ class EvalStream(IterableDataset):
         self.seed = seed
         self.with_depth = with_depth
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Undrawn]:
         worker, num_workers = _worker()
         num_consumers = self.world_size * num_workers
         consumer = self.rank * num_workers + worker
@@ -125,10 +126,10 @@ class EvalStream(IterableDataset):
             for item in alike:
                 items.append(item)
                 if len(items) == self.batch_size:
-                    yield collate(items, with_to_user=True)
+                    yield collated(items, with_to_user=True)
                     items = []
             if items:
-                yield collate(items, with_to_user=True)
+                yield collated(items, with_to_user=True)
 
     def _items(self, consumer: int, num_consumers: int) -> Iterator[Item]:
         counter = BrokenCounter(self.max_broken_fraction, self.source.num_objects)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from lgm.types import Batch, Views
 class Item:
     """One object's views in use, each decoded once.
 
-    rgba: uint8 [P, H, W, 4]; rows: which n of the P they are. c2w: [n, 4, 4]; view_ids: [n], their
-        numbers in the shard.
+    rgba: uint8 [P, H, W, 4], or what the device draws them from; rows: which n of the P they are.
+    c2w: [n, 4, 4]; view_ids: [n], their numbers in the shard.
     input, target: positions among the n.
     seed: what augmentation draws for this object comes from it alone.
     scaled, to_user: as of `PosedObject`.
@@ -29,7 +30,7 @@ class Item:
     """
 
     uid: str
-    rgba: Tensor
+    rgba: Any  # Tensor or Sketch
     rows: list[int]
     c2w: np.ndarray
     fov_y_deg: float
@@ -63,7 +64,9 @@ def make_item(
         raise BrokenSample(f"object {candidate.uid!r}: {error}") from error
     used = sorted({*choice.input, *choice.target})
     position = {view: i for i, view in enumerate(used)}
-    rgba, rows = candidate.images(used)
+    rgba, rows = candidate.sketch(used), list(range(len(used)))
+    if rgba is None:
+        rgba, rows = candidate.images(used)
     depths = candidate.depths(choice.target) if with_depth else None
     size = tuple(rgba.shape[1:3])
     if depths is not None and depths.shape[1:] != size:

@@ -111,7 +111,7 @@ class ObjectDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         device = self.trainer.strategy.root_device
         stream = TrainStream(
-            source=self.cache.wrap(self._train_source(), device, self.num_workers),
+            source=self.cache.wrap(self._train_source().on_device(device), device, self.num_workers),
             sampler=self.train_views,
             batch_size=self.micro_batch_size,
             seed=self.seed,
@@ -182,7 +182,7 @@ class ObjectDataModule(L.LightningDataModule):
 
     def _eval_loader(self, split: str | None, max_objects: int | None, with_depth: bool) -> DataLoader:
         stream = EvalStream(
-            source=self._source(split),
+            source=self._source(split).on_device(self.trainer.strategy.root_device),
             sampler=self.eval_views,
             batch_size=self.eval_batch_size,
             rank=self.trainer.global_rank,

@@ -50,6 +50,29 @@ def test_a_resumed_stream_goes_on_where_it_stood(sizes, num_consumers, start):
     assert [slot.position for slot in whole] == list(range(start + 20))
 
 
+@settings(SAME, max_examples=20)
+@given(
+    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    repeats=st.integers(1, 4),
+    start=st.integers(0, 60),
+)
+def test_a_part_that_is_read_several_times_is_read_in_other_orders(sizes, repeats, start):
+    total = sum(sizes)
+    once = list(islice(slots(sizes, 1, 0, seed=5), total))
+    whole = list(islice(slots(sizes, 1, 0, seed=5, repeats=repeats), total * repeats + start))
+    assert (
+        list(islice(slots(sizes, 1, 0, seed=5, start=start, repeats=repeats), 9))
+        == [*whole, *islice(slots(sizes, 1, 0, seed=5, start=len(whole), repeats=repeats), 9)][
+            start : start + 9
+        ]
+    )
+    of_parts = [slot.part for slot in once]
+    first = [part for k, part in enumerate(of_parts) if k == 0 or part != of_parts[k - 1]]
+    expected = [part for part in first for _ in range(repeats * part.size(sizes[part.shard]))]
+    assert [slot.part for slot in whole[: total * repeats]] == expected
+    assert len({(slot.pass_index, slot.part, slot.rank) for slot in whole}) == len(whole)
+
+
 def test_every_consumer_has_work_when_objects_suffice():
     for sizes in ([100], [1, 50], [3, 3, 3]):
         for num_consumers in (1, 2, 5, 8):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_tools.shared.lights import environment, random_lights, sphere_directions, studio_lights
+from data_tools.shared.lights import environment, random_lights, sphere_directions
+from lgm.lights import studio_lights
 
 
 @pytest.mark.parametrize("lights", [studio_lights(), *(random_lights(uid) for uid in "abcd")])
