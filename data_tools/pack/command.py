@@ -10,16 +10,20 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import itertools
 import json
 import time
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data_tools.pack.filters import add_filter_arguments, filter_options
-from data_tools.pack.jobs import ShardJob, estimate_object_bytes, plan_shards, run_jobs
+from data_tools.pack.jobs import ShardJob, ShardRecord, estimate_object_bytes, plan_shards, run_jobs
 from data_tools.pack.objects import COPIED, ImageOptions, ObjectReader, read_metadata
 from data_tools.pack.state import CONTENT_DIGEST, REPROJECTION, PackState
+from data_tools.pack.wrong_set import SplitProgress, WrongSet, is_wrong_already
 from data_tools.reprojection.check import is_of_the_set
 from data_tools.shared.command import make_folder, usable_cores
 from data_tools.shared.renders import REPORT_NAME, object_uids, read_settings
@@ -105,16 +109,20 @@ def _write_shards(
         print(f"{len(records)} of {len(jobs)} shards were there before", flush=True)
     todo = [job for job in jobs if job.name not in records]
     shown = time.monotonic()
-    for job, record in run_jobs(todo, options.out, reader, options.workers):
-        state.remember(job, record)
-        records[job.name] = record
-        for _, reason in record.left_out:
-            print(f"left out: {reason}", flush=True)
-        if time.monotonic() - shown > _PROGRESS_EVERY_S:
-            shown = time.monotonic()
-            print(f"{len(records)} of {len(jobs)} shards", flush=True)
+    _check_set(jobs, records, options.renders)
+    with closing(run_jobs(todo, options.out, reader, options.workers)) as results:
+        for job, record in results:
+            if isinstance(record, WrongSet):
+                _print_left_out(record.reasons)
+                raise ValueError(record.message(options.renders))
+            state.remember(job, record)
+            records[job.name] = record
+            _print_left_out(reason for _, reason in record.left_out)
+            _check_set(jobs, records, options.renders)
+            if time.monotonic() - shown > _PROGRESS_EVERY_S:
+                shown = time.monotonic()
+                print(f"{len(records)} of {len(jobs)} shards", flush=True)
     ordered = [records[job.name] for job in jobs]
-    _check_set(ordered, options.renders)
     shards = tuple(record.shard for record in ordered if record.shard is not None)
     if not shards:
         raise ValueError(
@@ -137,17 +145,34 @@ def _write_shards(
     return index
 
 
-def _check_set(records: list[ShardRecord], renders: Path) -> None:
-    """Raises ValueError where so many objects' cameras do not fit that the set is wrong: to leave these out
-    would hide it from verify."""
-    misfits = {uid for record in records for uid in record.misfits}
-    num_objects = len(misfits) + sum(len(record.lines) for record in records)
-    if is_of_the_set(len(misfits), num_objects):
-        first = next(reason for record in records for uid, reason in record.left_out if uid in misfits)
-        raise ValueError(
-            f"{renders}: cameras of {len(misfits)} of {num_objects} objects do not fit their images: the set "
-            f"is wrong ({first}); mend its cameras, or pack into another --out with --no-reprojection"
-        )
+def _print_left_out(reasons: Iterable[str]) -> None:
+    for reason in reasons:
+        print(f"left out: {reason}", flush=True)
+
+
+def _check_set(jobs: list[ShardJob], records: dict[str, ShardRecord], renders: Path) -> None:
+    """Raises ValueError where so many objects' cameras do not fit, of the shards that are written, that the
+    set is wrong."""
+    is_early = len(records) < len(jobs)
+    misfits = {uid: reason for record in records.values() for uid, reason in record.misfit_reasons()}
+    num_tested = len(misfits) + sum(len(record.lines) for record in records.values())
+    if is_early:
+        splits = {job.split: job.split_size for job in jobs}
+        progress = (_split_progress(split, jobs, records) for split in splits)
+        is_wrong = is_wrong_already(progress, sum(splits.values()))
+    else:
+        is_wrong = is_of_the_set(len(misfits), num_tested)
+    if is_wrong:
+        raise ValueError(WrongSet(tuple(misfits.values()), num_tested, is_early).message(renders))
+
+
+def _split_progress(split: str, jobs: list[ShardJob], records: dict[str, ShardRecord]) -> SplitProgress:
+    own = [job for job in jobs if job.split == split]
+    # Shards beyond a gap would be those that went fastest, no random sample.
+    seen = list(itertools.takewhile(lambda job: job.name in records, own))
+    num_misfits = sum(len(records[job.name].misfits) for job in seen)
+    num_known = sum(len(records[job.name].misfits) for job in own if job.name in records)
+    return SplitProgress(own[0].split_size, sum(len(job.uids) for job in seen), num_misfits, num_known)
 
 
 def _pack_settings(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.pack.objects import LeftOut, ObjectReader
+from data_tools.pack.wrong_set import SplitProgress, WrongSet, is_wrong_already
 from data_tools.shared.shard_writer import write_shard
 from data_tools.shared.worker_pool import Lost, run_tasks
 from lgm.data.schema.sample import ShardInfo, table_line
@@ -25,9 +26,13 @@ _ESTIMATE_OBJECTS = 16
 
 @dataclass(frozen=True)
 class ShardJob:
+    """split_size: number of objects in the split. set_size: in all splits."""
+
     name: str
     split: str
     uids: tuple[str, ...]
+    split_size: int
+    set_size: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class ShardRecord:
     lines: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
     misfits: tuple[str, ...] = ()
+
+    def misfit_reasons(self) -> list[tuple[str, str]]:
+        misfits = set(self.misfits)
+        return [(uid, reason) for uid, reason in self.left_out if uid in misfits]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -53,6 +62,13 @@ class ShardRecord:
 
 class Orphaned(Exception):
     """The process that asked for the shard is gone."""
+
+
+class _Refused(Exception):
+    """The first objects of the shard say that the set is wrong."""
+
+    def __init__(self, wrong: WrongSet) -> None:
+        self.wrong = wrong
 
 
 def estimate_object_bytes(arranged: dict[str, list[str]], reader: ObjectReader) -> float:
@@ -74,18 +90,20 @@ def estimate_object_bytes(arranged: dict[str, list[str]], reader: ObjectReader) 
 def plan_shards(arranged: dict[str, list[str]], object_bytes: float, shard_bytes: float) -> list[ShardJob]:
     """Shards of about `shard_bytes`, of one split each, equally many objects in each of a split."""
     jobs = []
+    set_size = sum(map(len, arranged.values()))
     for split, uids in arranged.items():
         count = min(max(1, math.ceil(len(uids) * object_bytes / shard_bytes)), len(uids))
         for i in range(count):
             members = uids[i * len(uids) // count : (i + 1) * len(uids) // count]
-            jobs.append(ShardJob(f"{split}-{i:06d}.tar", split, tuple(members)))
+            jobs.append(ShardJob(f"{split}-{i:06d}.tar", split, tuple(members), len(uids), set_size))
     return jobs
 
 
 def run_jobs(
     jobs: list[ShardJob], out: Path, reader: ObjectReader, workers: int
-) -> Iterator[tuple[ShardJob, ShardRecord]]:
-    """Write the shards, by several processes; records in the order of completion.
+) -> Iterator[tuple[ShardJob, ShardRecord | WrongSet]]:
+    """Write the shards, by several processes; records in the order of completion. A WrongSet in place of one
+    says that its first objects are enough to refuse the set.
 
     Raises ValueError where a shard could not be written, or its process was lost twice.
     """
@@ -113,16 +131,23 @@ def run_jobs(
 
 def make_shard_writer(
     out: Path, reader: ObjectReader, threads: int, parent: int | None
-) -> Callable[[ShardJob], ShardRecord | str]:
+) -> Callable[[ShardJob], ShardRecord | WrongSet | str]:
     """A function that writes one shard; a text in place of the record says why it could not.
 
     parent: the process to stop with; a worker would not notice by itself that it was killed.
     """
 
-    def write(job: ShardJob) -> ShardRecord | str:
+    def write(job: ShardJob) -> ShardRecord | WrongSet | str:
         lines: list[str] = []
         left_out: list[tuple[str, str]] = []
         misfits: list[str] = []
+
+        def ask() -> None:
+            num_seen = len(lines) + len(left_out)
+            progress = SplitProgress(job.split_size, num_seen, len(misfits), len(misfits))
+            if is_wrong_already([progress], job.set_size):
+                reasons = tuple(reason for uid, reason in left_out if uid in misfits)
+                raise _Refused(WrongSet(reasons, len(misfits) + len(lines), num_seen < job.set_size))
 
         def objects() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
             for uid, packed in zip(job.uids, _in_order(reader.read, job.uids, threads), strict=True):
@@ -132,12 +157,15 @@ def make_shard_writer(
                     left_out.append((uid, str(packed)))
                     if packed.is_misfit:
                         misfits.append(uid)
+                        ask()
                     continue
                 lines.append(table_line(job.name, uid, json.loads(dict(packed)["json"])))
                 yield uid, packed
 
         try:
             shard = write_shard(out / job.name, objects())
+        except _Refused as refused:
+            return refused.wrong
         except (OSError, Orphaned) as error:
             return str(error)
         return ShardRecord(shard, tuple(lines), tuple(left_out), tuple(misfits))

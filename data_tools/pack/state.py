@@ -36,13 +36,19 @@ class PackState:
         """One pack at a time; the lock goes with its process, however that ends."""
         try:
             with locked(self._folder / "lock", wait=False):
-                for partial in self._out.glob(PARTIAL_PATTERN):
-                    partial.unlink(missing_ok=True)
-                yield
+                self._remove_partial()
+                try:
+                    yield
+                finally:  # of workers that were stopped
+                    self._remove_partial()
         except Locked as error:
             raise ValueError(
                 f"another pack is writing to {self._out}; wait for it, or give another --out"
             ) from error
+
+    def _remove_partial(self) -> None:
+        for partial in self._out.glob(PARTIAL_PATTERN):
+            partial.unlink(missing_ok=True)
 
     def settings(self) -> dict[str, Any] | None:
         """Those of the pack that began here, or None; raises ValueError where strange shards lie."""

@@ -21,16 +21,11 @@ def write_shard(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]
     disturbs no one who packs the same shard again.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    samples = 0
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for uid, files in objects:
-            for name, content in files:
-                # Time, owner and mode stay at fixed values: they would differ from run to run.
-                member = tarfile.TarInfo(f"{uid}.{name}")
-                member.size = len(content)
-                member.mode = 0o644
-                tar.addfile(member, io.BytesIO(content))
-            samples += 1
+    try:
+        samples = _write_tar(partial, objects)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     if not samples:
         partial.unlink()
         return None
@@ -39,3 +34,17 @@ def write_shard(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]
     info = ShardInfo(path.name, samples, partial.stat().st_size, file_sha256(partial))
     partial.replace(path)
     return info
+
+
+def _write_tar(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]]]) -> int:
+    samples = 0
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for uid, files in objects:
+            for name, content in files:
+                # Time, owner and mode stay at fixed values: they would differ from run to run.
+                member = tarfile.TarInfo(f"{uid}.{name}")
+                member.size = len(content)
+                member.mode = 0o644
+                tar.addfile(member, io.BytesIO(content))
+            samples += 1
+    return samples
