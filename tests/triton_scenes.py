@@ -29,6 +29,15 @@ def orbit(scenes, views, aspect=1.0, radius=1.5):
     return Cameras(cameras.c2w.expand(scenes, -1, -1, -1), cameras.K_norm.expand(scenes, -1, -1, -1))
 
 
+def parallel(scenes, views, aspect=1.0, height=1.6):
+    """Orthographic cameras where `orbit` has its own."""
+    return Cameras.orthographic(orbit(scenes, views).c2w, height, aspect)
+
+
+def of_both_projections(scenes, views):
+    return Cameras.concatenate([parallel(scenes, views), orbit(scenes, views)], dim=1)
+
+
 def giant():
     packed = cloud(1, 5, 0.02)
     packed[0, 0, 3:7] = torch.tensor([0.7, 2.0, 2.0, 2.0])
@@ -44,10 +53,13 @@ SMALL = {
     "camera inside the cloud": (cloud(1, 100, 0.05, spread=1.0), orbit(1, 2, radius=0.3), 24, 24),
     "all culled": (cloud(1, 20, 0.01, opacity=(0.0, 1 / 300)), orbit(1, 2), 16, 16),
     "opaque": (cloud(1, 40, 0.2, opacity=(0.97, 1.0)), orbit(1, 1), 16, 32),
+    "orthographic": (cloud(2, 24, 0.06), parallel(2, 2, aspect=40 / 24), 24, 40),
+    "both projections": (cloud(1, 24, 0.06), of_both_projections(1, 1), 16, 24),
 }
 LARGE = {
     **SMALL,
     "tens of thousands": (cloud(2, 20_000, 0.01), orbit(2, 4), 128, 128),
+    "tens of thousands, both projections": (cloud(2, 20_000, 0.01), of_both_projections(2, 2), 128, 128),
     "two hundred thousand": (cloud(1, 200_000, 0.004), orbit(1, 2), 256, 256),
     "random initialisation": (cloud(1, 16_384, 0.07), orbit(1, 4), 256, 256),
 }

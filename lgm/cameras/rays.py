@@ -31,7 +31,14 @@ def _pixel_rays(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tens
     directions = c2w[..., :3, :3] @ pixels
     directions = torch.nn.functional.normalize(directions, dim=-2).unflatten(-1, (height, width))
     origins = c2w[..., :3, 3, None, None].expand_as(directions)
-    return origins, directions
+    if cameras.is_orthographic is None:
+        return origins, directions
+    is_parallel = cameras.is_orthographic[..., None, None, None]
+    # All along the axis, from the plane through the camera's centre.
+    across = c2w[..., :3, :2] @ pixels[..., :2, :]
+    starts = origins + across.unflatten(-1, (height, width))
+    axes = c2w[..., :3, 2, None, None].expand_as(directions)
+    return torch.where(is_parallel, starts, origins), torch.where(is_parallel, axes, directions)
 
 
 def nearest_to_origin(cameras: Cameras, height: int, width: int) -> Float[Tensor, "*batch 3 H W"]:

@@ -77,6 +77,15 @@ def spiral_angles(
     return torch.rad2deg(torch.asin(heights)), azimuth
 
 
+def sphere_angles(
+    centers: Float[Tensor, "*batch 3"],
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Elevation above the horizon of the world's origin, and azimuth around +y in [0, 360), in degrees."""
+    height = centers[..., 1] / centers.norm(dim=-1).clamp_min(1e-12)
+    elevation = torch.rad2deg(torch.asin(height.clamp(-1, 1)))
+    return elevation, torch.rad2deg(torch.atan2(centers[..., 0], centers[..., 2])) % 360
+
+
 def canonicalise(
     c2w: Float[Tensor, "*batch V 4 4"],
     reference: Float[Tensor, "*batch 4 4"],

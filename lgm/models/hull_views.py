@@ -8,6 +8,7 @@ the inputs, and Gaussians that start on the hull; the network treats it as any o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ def hull_view_cameras(cameras: Cameras, poses: Float[Tensor, "D 4 4"]) -> Camera
     radius = cameras.c2w[:, 0, :3, 3].norm(dim=-1)
     c2w = poses.to(cameras.c2w.dtype).repeat(len(radius), 1, 1, 1)
     c2w[..., :3, 3] *= radius[:, None, None]
-    return Cameras(c2w, cameras.K_norm[:, :1].expand(-1, len(poses), -1, -1))
+    return replace(cameras[:, :1].expand(len(radius), len(poses)), c2w=c2w)
 
 
 @torch.no_grad()
@@ -57,11 +58,8 @@ def with_hull_views(
     )
     larger = F.interpolate(drawn.flatten(0, 1), size=images.shape[-2:], mode="bilinear")
     larger = larger.unflatten(0, drawn.shape[:2]).to(images.dtype)
-    c2w, K_norm = (
-        torch.cat([x, y.to(x.dtype)], dim=1)
-        for x, y in ((cameras.c2w, seen_from.c2w), (cameras.K_norm, seen_from.K_norm))
-    )
-    return torch.cat([images, larger], dim=1), Cameras(c2w, K_norm), Anchors(means=means, colors=colors)
+    both = Cameras.concatenate([cameras, seen_from], dim=1)
+    return torch.cat([images, larger], dim=1), both, Anchors(means=means, colors=colors)
 
 
 @torch.no_grad()

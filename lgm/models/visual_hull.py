@@ -44,7 +44,7 @@ class Silhouettes:
         """Masks by alpha, of images over any background. Without alphas, and of views that are opaque
         everywhere (photographs that nobody has cut out), white is background."""
         with torch.autocast(cameras.device.type, enabled=False):
-            projections = cameras.K_norm.float() @ cameras.w2c[..., :3, :].float()
+            projections = cameras.to(torch.float32).projections
         background = (images.amin(dim=2, keepdim=True) >= _WHITE).float()
         if alphas is not None:
             masks = (alphas <= _TRANSPARENT).float()

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lgm.cameras import Cameras, canonical_up, canonicalise, from_canonical
+from lgm.cameras import Cameras, canonical_up, from_canonical
 from lgm.cameras.canonical import RADIUS
 from lgm.preparation.augment import Augmentation
 from lgm.types import Batch, Views
@@ -69,15 +69,14 @@ class Preparation:
         target_size = self._target_size(step) if training else self.target_size
         target_rgba = premultiplied(batch.target.images, batch.target.alphas, target_size)
         cameras, target_cameras = (
-            Cameras(canonicalise(views.cameras.c2w, reference, radius), views.cameras.K_norm)
-            for views in (batch.input, batch.target)
+            views.cameras.canonicalised(reference, radius) for views in (batch.input, batch.target)
         )
         (rgba, target_rgba), (cameras, target_cameras) = augmentation.vary(
             (rgba, target_rgba), (cameras, target_cameras), seeds
         )
         # Colour and coverage bend together, before anything lies behind them.
         rgba = augmentation.bend(rgba, seeds)
-        cameras = Cameras(augmentation.jitter(cameras.c2w, seeds), cameras.K_norm)
+        cameras = replace(cameras, c2w=augmentation.jitter(cameras.c2w, seeds))
         background, input_background = (
             torch.tensor(color, dtype=torch.float32)
             .to(rgba.device, non_blocking=True)

@@ -7,6 +7,7 @@ soon knows them by heart. An object's inputs and targets are changed alike, so a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import torch
@@ -50,8 +51,10 @@ class Mirror:
         K_norm = cameras.K_norm.clone()
         K_norm[..., 0, 1] = -K_norm[..., 0, 1]
         K_norm[..., 0, 2] = 1 - K_norm[..., 0, 2]
-        return Cameras(
-            torch.where(is_applied, c2w, cameras.c2w), torch.where(is_applied, K_norm, cameras.K_norm)
+        return replace(
+            cameras,
+            c2w=torch.where(is_applied, c2w, cameras.c2w),
+            K_norm=torch.where(is_applied, K_norm, cameras.K_norm),
         )
 
 

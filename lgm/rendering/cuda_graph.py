@@ -60,6 +60,8 @@ class CapturedRenderer(Backend):
         shape = shape_of(gaussians, cameras, height, width, background)
         inputs = [gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors]
         inputs += [cameras.c2w, cameras.K_norm, background]
+        if cameras.is_orthographic is not None:
+            inputs.append(cameras.is_orthographic)
         graph = self._graphs.pop(shape, None)
         if graph is not None and graph.replay(inputs):
             self._graphs[shape] = graph
@@ -92,7 +94,16 @@ class CapturedRenderer(Backend):
 def shape_of(gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor) -> tuple:
     """What calls that one graph draws have in common."""
     device = gaussians.means.device
-    return (*cameras.shape, gaussians.num_gaussians, height, width, tuple(background.shape), device)
+    has_flags = cameras.is_orthographic is not None
+    return (
+        *cameras.shape,
+        gaussians.num_gaussians,
+        height,
+        width,
+        tuple(background.shape),
+        has_flags,
+        device,
+    )
 
 
 def _copied(render: RenderOutput) -> RenderOutput:
@@ -103,16 +114,19 @@ class _Graph:
     """One captured drawing: tensors that stay where they are, and the kernels between them."""
 
     def __init__(self, inputs: list[Tensor], size: tuple[int, int], most: int) -> None:
+        """inputs: means, quaternions, scales, opacities, colours, c2w, K_norm, background and, where some
+        cameras may be orthographic, which ones. most: intersections."""
         self._given = inputs
         self._versions = [_version(given) for given in inputs]
         self._kept = [given.to(torch.float32, copy=True).contiguous() for given in inputs]
-        *scene, c2w, K_norm, background = self._kept
+        scene, (c2w, K_norm, background, *flags) = self._kept[:5], self._kept[5:]
         batch, c2w, K_norm = c2w.shape[:2], c2w.flatten(0, 1), K_norm.flatten(0, 1)
+        is_orthographic = flags[0].flatten(0, 1) if flags else None
         grid = make_grid(scene, c2w, size)
         alive = torch.empty(grid.num_tiles, dtype=torch.uint8, device=c2w.device)
 
         def draw(room: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-            splats, boxes = project(scene, c2w, K_norm, size)
+            splats, boxes = project(scene, c2w, K_norm, is_orthographic, size)
             layer, total = single_layer(boxes, grid, room)
             return blend(splats, scene[4], background, [layer], grid, size, alive), total
 

@@ -51,6 +51,7 @@ class GsplatRenderer(Backend):
         self, gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor
     ) -> RenderOutput:
         cameras = cameras.to(torch.float32)
+        camera_model = _camera_model(cameras)
         images, alphas, _ = self._rasterize(
             means=gaussians.means,
             quats=gaussians.quats,
@@ -65,6 +66,7 @@ class GsplatRenderer(Backend):
             eps2d=BLUR_VARIANCE,
             packed=False,  # its packed mode fails on batches of scenes (1.5.3)
             backgrounds=background.expand(*cameras.shape, 3),
+            camera_model=camera_model,
             render_mode="RGB+D",  # D: the sum of w·z; ED would divide it by alpha
         )
         images = rearrange(images, "b v h w c -> b v c h w")
@@ -73,6 +75,19 @@ class GsplatRenderer(Backend):
             alphas=rearrange(alphas, "b v h w 1 -> b v 1 h w"),
             depths=images[:, :, 3:].contiguous(),
         )
+
+
+def _camera_model(cameras: Cameras) -> str:
+    """gsplat's name of their projection; ValueError in one line where some have another than the others."""
+    flags = cameras.is_orthographic
+    if flags is None or not bool(flags.any()):
+        return "pinhole"
+    if not bool(flags.all()):
+        raise ValueError(
+            "gsplat draws cameras of one projection a call, and these are perspective and orthographic; "
+            "draw them apart, or choose renderer=triton or renderer=torch"
+        )
+    return "ortho"
 
 
 def _load_rasterization() -> Callable[..., tuple[Tensor, Tensor, dict]]:

@@ -48,6 +48,11 @@ class InriaRenderer(Backend):
     def _draw(
         self, gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor
     ) -> RenderOutput:
+        if cameras.is_orthographic is not None and bool(cameras.is_orthographic.any()):
+            raise ValueError(
+                "the published rasterizer draws perspective cameras alone, and some are orthographic; "
+                "choose renderer=triton, renderer=gsplat or renderer=torch"
+            )
         # Matrices are rounded once, at the end: tiny Gaussians feel a hundred-thousandth of a pixel.
         cameras = cameras.to(torch.float64)
         background = background.expand(*cameras.shape, 3)

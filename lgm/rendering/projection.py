@@ -69,13 +69,19 @@ def project(gaussians: Gaussians, cameras: Cameras, height: int, width: int) -> 
     in_front = cam_z > NEAR
     # A harmless depth for what is hidden: a division by zero would turn zero gradients into NaN.
     z = torch.where(in_front, cam_z, 1.0)
-    slope_x, slope_y = cam_x / z, cam_y / z
+    divisor = z
+    if cameras.is_orthographic is not None:  # whose Jacobian is constant: focal lengths, and no depth
+        is_parallel = cameras.is_orthographic[..., None]
+        divisor = torch.where(is_parallel, 1.0, z)
+    slope_x, slope_y = cam_x / divisor, cam_y / divisor
 
     K = cameras.intrinsics(height, width)[..., None]
     focal_x, focal_y, center_x, center_y = K[..., 0, 0, :], K[..., 1, 1, :], K[..., 0, 2, :], K[..., 1, 2, :]
     bent_x = _bend(slope_x, z, focal_x, center_x, width)
     bent_y = _bend(slope_y, z, focal_y, center_y, height)
-    scale_x, scale_y = focal_x / z, focal_y / z
+    if cameras.is_orthographic is not None:
+        bent_x, bent_y = (torch.where(is_parallel, 0.0, bent) for bent in (bent_x, bent_y))
+    scale_x, scale_y = focal_x / divisor, focal_y / divisor
     row_x = [scale_x * (rotation[0][j] - bent_x * rotation[2][j]) for j in range(3)]
     row_y = [scale_y * (rotation[1][j] - bent_y * rotation[2][j]) for j in range(3)]
 

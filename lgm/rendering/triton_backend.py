@@ -115,6 +115,7 @@ class TritonRenderer(Backend):
             background,
             cameras.c2w.flatten(0, 1),
             cameras.K_norm.flatten(0, 1),
+            flags_of(cameras),
             (height, width),
             self.max_intersections,
             torch.is_grad_enabled(),
@@ -136,6 +137,7 @@ class _Splatting(torch.autograd.Function):
         background: Tensor,
         c2w: Tensor,
         K_norm: Tensor,
+        flags: Tensor | None,
         size: tuple[int, int],
         max_intersections: int,
         is_training: bool,
@@ -143,7 +145,7 @@ class _Splatting(torch.autograd.Function):
         scene = [x.detach().contiguous() for x in (means, quats, scales, opacities, colors)]
         background, c2w, K_norm = (x.detach().contiguous() for x in (background, c2w, K_norm))
         grid = make_grid(scene, c2w, size)
-        splats, boxes = project(scene, c2w, K_norm, size)
+        splats, boxes = project(scene, c2w, K_norm, flags, size)
         alive = torch.empty(grid.num_tiles, dtype=torch.uint8, device=means.device)
         drawn: list[Layer] | None = [] if is_training and any(ctx.needs_input_grad) else None
         images, depths, alphas = blend(
@@ -162,7 +164,7 @@ class _Splatting(torch.autograd.Function):
         ctx.layers = [(layer.room, layer.is_first, layer.is_last) for layer in drawn or ()]
         where = (boxes.tiles_x, boxes.tiles_y, boxes.seen) if len(ctx.layers) > 1 else (None, None, None)
         ctx.save_for_backward(
-            *scene, c2w, K_norm, splats, *where, boxes.counts, images, depths, alphas, *lists
+            *scene, c2w, K_norm, splats, *where, boxes.counts, images, depths, alphas, flags, *lists
         )
         ctx.set_materialize_grads(False)
         return images, depths, alphas
@@ -178,7 +180,7 @@ class _Splatting(torch.autograd.Function):
 
         saved = ctx.saved_tensors  # asked for once: a checkpoint draws again for it
         scene, (c2w, K_norm, splats), (tiles_x, tiles_y, seen, counts) = saved[:5], saved[5:8], saved[8:12]
-        (images, depths, alphas), lists = saved[12:15], saved[15:]
+        (images, depths, alphas, flags), lists = saved[12:16], saved[16:]
         boxes = Boxes(tiles_x, tiles_y, seen, counts, depth_keys=counts)  # the layers are in order already
         grid, (height, width) = ctx.grid, ctx.size
         num_scenes, num_gaussians = scene[0].shape[:2]
@@ -209,14 +211,21 @@ class _Splatting(torch.autograd.Function):
             )
         outputs = [torch.empty_like(x) for x in scene]
         project_backward_kernel[_project_grid(num_scenes, num_gaussians)](
-            *scene[:4], c2w, K_norm, splats, counts, pair_grads, *outputs,
-            num_gaussians, num_views, height, width, BLOCK=_PROJECT_BLOCK,
+            *scene[:4], c2w, K_norm, counts if flags is None else flags, splats, counts, pair_grads, *outputs,
+            num_gaussians, num_views, height, width,
+            ORTHOGRAPHIC=flags is not None, BLOCK=_PROJECT_BLOCK,
         )  # fmt: skip
         grad_background = None
         if ctx.needs_input_grad[5]:
             grad_background = (grad_images * (1 - alphas)[:, None]).sum((2, 3))
             grad_background = grad_background.reshape(-1, *ctx.background_shape).sum(0)
-        return *outputs, grad_background, None, None, None, None, None
+        return *outputs, grad_background, None, None, None, None, None, None
+
+
+def flags_of(cameras: Cameras) -> Tensor | None:
+    """Whether each image's camera is orthographic, uint8 [I]; None where none is."""
+    flags = cameras.is_orthographic
+    return None if flags is None else flags.flatten(0, 1).to(torch.uint8)
 
 
 def make_grid(scene: list[Tensor], c2w: Tensor, size: tuple[int, int]) -> Grid:
@@ -229,8 +238,10 @@ def _project_grid(num_scenes: int, num_gaussians: int) -> tuple[int, int]:
     return max(1, -(-num_gaussians // _PROJECT_BLOCK)), num_scenes
 
 
-def project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, int]) -> tuple[Tensor, Boxes]:
-    """Splats [P, SPLAT_ROW] of all images, and the tiles that each may touch."""
+def project(
+    scene: list[Tensor], c2w: Tensor, K_norm: Tensor, flags: Tensor | None, size: tuple[int, int]
+) -> tuple[Tensor, Boxes]:
+    """Splats [P, SPLAT_ROW] of all images, and the tiles that each may touch; flags: of `flags_of`."""
     from lgm.rendering.triton_kernels.projection import SPLAT_ROW, project_kernel
 
     means, quats, scales, opacities, _ = scene
@@ -241,8 +252,10 @@ def project(scene: list[Tensor], c2w: Tensor, K_norm: Tensor, size: tuple[int, i
     )
     seen = torch.empty(num_pairs, dtype=torch.int64, device=means.device)
     project_kernel[_project_grid(num_scenes, num_gaussians)](
-        means, quats, scales, opacities, c2w, K_norm, splats, tiles_x, tiles_y, seen, counts, depth_keys,
-        num_gaussians, len(c2w) // num_scenes, *size, BLOCK=_PROJECT_BLOCK,
+        means, quats, scales, opacities, c2w, K_norm, counts if flags is None else flags,
+        splats, tiles_x, tiles_y, seen, counts, depth_keys,
+        num_gaussians, len(c2w) // num_scenes, *size,
+        ORTHOGRAPHIC=flags is not None, BLOCK=_PROJECT_BLOCK,
     )  # fmt: skip
     return splats, Boxes(tiles_x, tiles_y, seen, counts, depth_keys)
 

@@ -12,7 +12,7 @@ pytestmark = [
 ]
 
 
-def operands(num_scenes, size, of_inputs):
+def operands(num_scenes, size, of_inputs, is_parallel=False):
     ticks = (torch.arange(128, device="cuda") + 0.5) / 128 - 0.5
     images = torch.ones(num_scenes, 4, 3, 128, 128, device="cuda")
     for index, image in enumerate(images.flatten(0, 1)):
@@ -24,16 +24,19 @@ def operands(num_scenes, size, of_inputs):
         Cameras(*(v.cuda()[None].expand(num_scenes, -1, -1, -1) for v in (c.c2w, c.K_norm)))
         for c in (cameras, above)
     )
+    if is_parallel:
+        cameras, above = (Cameras.orthographic(c.c2w, 1.4) for c in (cameras, above))
     seen_from = cameras if of_inputs else above
     middles = nearest_to_origin(seen_from, size, size).flatten(3)
     directions = pixel_rays(seen_from, size, size)[1].flatten(3)
     return middles, directions, Silhouettes.of(images, cameras), of_inputs
 
 
+@pytest.mark.parametrize("is_parallel", [False, True])
 @pytest.mark.parametrize("of_inputs", [True, False])
 @pytest.mark.parametrize("size", [128, 61])
-def test_as_the_plain_one(size, of_inputs):
-    values = operands(3, size, of_inputs)
+def test_as_the_plain_one(size, of_inputs, is_parallel):
+    values = operands(3, size, of_inputs, is_parallel)
     plain, ours = enter(*values, fuse=False), enter(*values, fuse=True)
     same = (ours[1] == plain[1]) & (ours[2] == plain[2]) & ((ours[0] - plain[0]).abs() < 1e-5)
     assert same.float().mean() > 0.998

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering import GsplatRenderer, TorchRenderer, choice, make_renderer
 from tests.parity.test_rasterizer import (
@@ -34,6 +35,12 @@ SCENES = {
     ),
     "a size that no tile divides": (_random_scene(1, 60, 0.06, (0.1, 0.95)), _orbit(1, 2), 19, 35),
     "tens of thousands": (_random_scene(2, 20_000, 0.01, (0.0, 0.7)), _orbit(2, 4), 128, 128),
+    "orthographic": (
+        _random_scene(2, 200, 0.05, (0.1, 0.9)),
+        Cameras.orthographic(_orbit(2, 2).c2w, 1.6, aspect=40 / 24),
+        24,
+        40,
+    ),
     "camera inside the cloud": (
         _random_scene(1, 300, 0.05, (0.1, 0.8), spread=1.0),
         _orbit(1, 2, radius=0.3),

@@ -6,7 +6,16 @@ import torch
 from lgm.gaussians import Gaussians
 from lgm.rendering import CapturedRenderer, TritonRenderer, make_renderer
 from tests.parity.test_rasterizer import KINDS, assert_published
-from tests.triton_scenes import BACKGROUND, LARGE, check, cloud, drawn, orbit
+from tests.triton_scenes import (
+    BACKGROUND,
+    LARGE,
+    check,
+    cloud,
+    drawn,
+    of_both_projections,
+    orbit,
+    parallel,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -57,7 +66,7 @@ def test_a_captured_graph_draws_the_same():
     captured, eager = CapturedRenderer(), TritonRenderer()
     for num, scale, seed in [(5000, 0.01, 0), (5000, 0.01, 1), (5000, 0.2, 2), (5000, 0.01, 0), (70, 0.1, 0)]:
         gaussians = Gaussians.from_packed(cloud(1, num, scale, seed=seed).cuda())
-        for views in (orbit(1, 2), orbit(1, 2, radius=1.0)):
+        for views in (orbit(1, 2), orbit(1, 2, radius=1.0), parallel(1, 2), of_both_projections(1, 1)):
             cameras = views.to("cuda")
             ours = captured(gaussians, cameras, 128, 96, BACKGROUND)
             expected = eager(gaussians, cameras, 128, 96, BACKGROUND)

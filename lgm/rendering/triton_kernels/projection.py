@@ -56,6 +56,20 @@ def camera(c2w, K_norm, image, height, width):
 
 
 @triton.jit
+def perspective(is_orthographic, image, z, ORTHOGRAPHIC: tl.constexpr):
+    """What camera coordinates are divided by, and 0 where the Jacobian has no part along the axis, else 1.
+
+    ORTHOGRAPHIC: whether any camera may be; otherwise the flags are not read.
+    """
+    divisor, slant = z, tl.full(z.shape, 1.0, tl.float32)
+    if ORTHOGRAPHIC:
+        is_parallel = tl.load(is_orthographic + image) != 0
+        divisor = tl.where(is_parallel, 1.0, z)
+        slant = tl.where(is_parallel, 0.0, slant)
+    return divisor, slant
+
+
+@triton.jit
 def bend_limits(focal, center, size):
     """Between which slopes a ray may lie before the Jacobian bends it back."""
     margin = JACOBIAN_MARGIN * 0.5 * size
@@ -97,14 +111,14 @@ def _touches(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, column, line):
 
 @triton.jit
 def project_kernel(
-    means, quats, scales, opacities, c2w, K_norm,  # [B, N, …], [I, 4, 4], [I, 3, 3]
+    means, quats, scales, opacities, c2w, K_norm, is_orthographic,  # [B, N, …], [I, 4, 4], [I, 3, 3], [I]
     splats,  # [P, SPLAT_ROW]
     tiles_x, tiles_y,  # [P] int32: first tile, and one past the last in the upper half
     seen,  # [P] int64: one bit a tile of that rectangle, row by row; all where they are more than 64
     counts,  # [P] int32: tiles that are seen
     depth_keys,  # [P] int32: the depth's bits, largest where nothing is touched
     num_gaussians, num_views, height, width,
-    BLOCK: tl.constexpr,
+    ORTHOGRAPHIC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     block, scene = tl.program_id(0), tl.program_id(1)
     n = block * BLOCK + tl.arange(0, BLOCK)
@@ -131,12 +145,15 @@ def project_kernel(
         cam_z = r20 * mean_x + r21 * mean_y + r22 * mean_z + t2
         in_front = cam_z > NEAR
         z = tl.where(in_front, cam_z, 1.0)
-        slope_x, slope_y = cam_x / z, cam_y / z
+        divisor, slant = perspective(is_orthographic, image, z, ORTHOGRAPHIC)
+        slope_x, slope_y = cam_x / divisor, cam_y / divisor
         low_x, high_x = bend_limits(fx, cx, width)
         low_y, high_y = bend_limits(fy, cy, height)
         bent_x = tl.minimum(tl.maximum(slope_x, low_x), high_x)
         bent_y = tl.minimum(tl.maximum(slope_y, low_y), high_y)
-        scale_x, scale_y = fx / z, fy / z
+        if ORTHOGRAPHIC:
+            bent_x, bent_y = bent_x * slant, bent_y * slant
+        scale_x, scale_y = fx / divisor, fy / divisor
         jx0, jx1, jx2 = (
             scale_x * (r00 - bent_x * r20),
             scale_x * (r01 - bent_x * r21),

@@ -11,17 +11,18 @@ from lgm.rendering.triton_kernels.projection import (
     SPLAT_ROW,
     bend_limits,
     camera,
+    perspective,
     scaled_axes,
 )
 
 
 @triton.jit
 def project_backward_kernel(
-    means, quats, scales, opacities, c2w, K_norm,
+    means, quats, scales, opacities, c2w, K_norm, is_orthographic,
     splats, counts, pair_grads,  # [P, SPLAT_ROW], [P], [P, GRAD_ROW]
     grad_means, grad_quats, grad_scales, grad_opacities, grad_colors,  # [B, N, …]
     num_gaussians, num_views, height, width,
-    BLOCK: tl.constexpr,
+    ORTHOGRAPHIC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     block, scene = tl.program_id(0), tl.program_id(1)
     n = block * BLOCK + tl.arange(0, BLOCK)
@@ -70,12 +71,15 @@ def project_backward_kernel(
         cam_x = r00 * mean_x + r01 * mean_y + r02 * mean_z + t0
         cam_y = r10 * mean_x + r11 * mean_y + r12 * mean_z + t1
         cam_z = tl.where(visible, r20 * mean_x + r21 * mean_y + r22 * mean_z + t2, 1.0)
-        slope_x, slope_y = cam_x / cam_z, cam_y / cam_z
+        divisor, slant = perspective(is_orthographic, image, cam_z, ORTHOGRAPHIC)
+        slope_x, slope_y = cam_x / divisor, cam_y / divisor
         low_x, high_x = bend_limits(fx, cx, width)
         low_y, high_y = bend_limits(fy, cy, height)
         bent_x = tl.minimum(tl.maximum(slope_x, low_x), high_x)
         bent_y = tl.minimum(tl.maximum(slope_y, low_y), high_y)
-        scale_x, scale_y = fx / cam_z, fy / cam_z
+        if ORTHOGRAPHIC:
+            bent_x, bent_y = bent_x * slant, bent_y * slant
+        scale_x, scale_y = fx / divisor, fy / divisor
         ex0, ex1, ex2 = r00 - bent_x * r20, r01 - bent_x * r21, r02 - bent_x * r22
         ey0, ey1, ey2 = r10 - bent_y * r20, r11 - bent_y * r21, r12 - bent_y * r22
         jx0, jx1, jx2 = scale_x * ex0, scale_x * ex1, scale_x * ex2
@@ -112,15 +116,19 @@ def project_backward_kernel(
         d_jy2 = d_uy * a20 + d_vy * a21 + d_wy * a22
         d_bent_x = -scale_x * (d_jx0 * r20 + d_jx1 * r21 + d_jx2 * r22)
         d_bent_y = -scale_y * (d_jy0 * r20 + d_jy1 * r21 + d_jy2 * r22)
+        if ORTHOGRAPHIC:
+            d_bent_x, d_bent_y = d_bent_x * slant, d_bent_y * slant
         d_scale_x = d_jx0 * ex0 + d_jx1 * ex1 + d_jx2 * ex2
         d_scale_y = d_jy0 * ey0 + d_jy1 * ey1 + d_jy2 * ey2
         d_slope_x = fx * d_x + tl.where((slope_x >= low_x) & (slope_x <= high_x), d_bent_x, 0.0)
         d_slope_y = fy * d_y + tl.where((slope_y >= low_y) & (slope_y <= high_y), d_bent_y, 0.0)
-        d_cam_x, d_cam_y = d_slope_x / cam_z, d_slope_y / cam_z
-        d_cam_z = (
-            d_depth
-            - (d_scale_x * scale_x + d_scale_y * scale_y + d_slope_x * slope_x + d_slope_y * slope_y) / cam_z
-        )
+        d_cam_x, d_cam_y = d_slope_x / divisor, d_slope_y / divisor
+        d_divisor = (
+            d_scale_x * scale_x + d_scale_y * scale_y + d_slope_x * slope_x + d_slope_y * slope_y
+        ) / divisor
+        if ORTHOGRAPHIC:
+            d_divisor *= slant
+        d_cam_z = d_depth - d_divisor
         g_mx += d_cam_x * r00 + d_cam_y * r10 + d_cam_z * r20
         g_my += d_cam_x * r01 + d_cam_y * r11 + d_cam_z * r21
         g_mz += d_cam_x * r02 + d_cam_y * r12 + d_cam_z * r22

@@ -60,6 +60,13 @@ def test_further_views_are_judged_by_all(num_views):
     check(ours, theirs)
 
 
+def test_orthographic_inputs_and_rays():
+    images, cameras = scene(20, [0.0, 20, -10], [0.0, 120, 240])
+    parallel = Cameras.orthographic(cameras.c2w, 1.4)
+    ours, theirs = both(*rays(parallel, 9, 9), Silhouettes.of(images, parallel), spare_own=True)
+    check(ours, theirs)
+
+
 def test_images_that_are_not_square():
     images, cameras = scene(24, [0.0] * 4, [0.0, 90, 180, 270])
     ours, theirs = both(*rays(cameras, 6, 6), Silhouettes.of(images[..., 4:20, :], cameras), spare_own=True)

@@ -109,3 +109,37 @@ def test_cameras_in_double_precision():
 def test_kernels_are_asked_for_the_hull_too():
     assert LGM(**TINY, anchors="hull", kernels="auto").fuse
     assert not LGM(**TINY, anchors="hull", kernels="plain").fuse
+
+
+def parallel_ring() -> Cameras:
+    return Cameras.orthographic(ring().c2w, 1.4)
+
+
+def test_the_hull_of_orthographic_inputs():
+    """From above and below through the same lens; points lie on the ball's top and bottom, and each input's
+    own pixels on its surface."""
+    cameras = parallel_ring()
+    seen_from, images, points = drawn(cameras, ball(cameras))
+    assert seen_from.is_orthographic.all()
+    truth = ball(seen_from)
+    is_hit, is_object = (x.amin(dim=2) < 0.98 for x in (images, truth))
+    assert (is_hit & is_object).sum() >= 0.98 * is_object.sum()
+    middle = images[:, :, :, SIZE // 2, SIZE // 2]
+    torch.testing.assert_close(middle, torch.tensor([[RED, BLUE]]), atol=0.02, rtol=0)
+    height = points[:, :, 1, SIZE // 2, SIZE // 2]
+    torch.testing.assert_close(height, torch.tensor([[0.4, -0.4]]), atol=0.03, rtol=0)
+    anchors = pixel_anchors(ball(cameras), cameras, (SIZE, SIZE), "hull").means.view(4, SIZE, SIZE, 3)
+    radii = anchors[:, SIZE // 2, SIZE // 2].norm(dim=-1)  # the rays through the ball's middle
+    torch.testing.assert_close(radii, torch.full((4,), 0.4), atol=0.03, rtol=0)
+
+
+def test_a_network_takes_both_projections_at_once():
+    """What it makes of an object does not depend on the projection of another one in the batch."""
+    net = LGM(**TINY, anchors="hull", draft_elevations_deg=(90.0, -90.0)).eval()
+    both = Cameras.concatenate([ring(), parallel_ring()], dim=0)
+    images = torch.cat([ball(ring()), ball(parallel_ring())])
+    with torch.no_grad():
+        together = net(images, both)
+        for index, cameras in enumerate((ring(), parallel_ring())):
+            alone = net(images[index : index + 1], cameras)
+            torch.testing.assert_close(together.means[index], alone.means[0], atol=1e-5, rtol=1e-4)
