@@ -1,37 +1,123 @@
-"""Images with a colour profile of their own (a phone's Display P3, a camera's Adobe RGB) in sRGB."""
+"""Images of another colour space (a phone's Display P3, a camera's Adobe RGB) in sRGB."""
 
 from __future__ import annotations
 
 import io
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageCms
+import numpy as np
+from PIL import ExifTags, Image, ImageCms
 
 log = logging.getLogger(__name__)
 
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+# A profile that moves none of these colours by more than _NEARLY is sRGB, whatever its description says:
+# "DCI-P3 D65 Gamut with sRGB Transfer" is another space.
+_LEVELS = np.linspace(0, 255, 5).astype(np.uint8)
+_PROBE = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), axis=-1).reshape(1, -1, 3)
+_NEARLY = 3
+# Of a PNG's gAMA chunk, whose usual value is 1 / 2.2.
+_GAMMA_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class _Space:
+    """primaries: xy of red, green and blue; the white is D65. gamma: None for sRGB's curve."""
+
+    primaries: tuple[tuple[float, float], ...]
+    gamma: float | None = None
+
+    def to_xyz(self) -> np.ndarray:
+        """[3, 3], for linear colours as columns."""
+        xyz = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in self.primaries]).T
+        white = np.array([0.3127 / 0.3290, 1.0, (1 - 0.3127 - 0.3290) / 0.3290])
+        return xyz * np.linalg.solve(xyz, white)
+
+
+_SRGB = _Space(((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)))
+_DISPLAY_P3 = _Space(((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)))
+_ADOBE_RGB = _Space(((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), gamma=563 / 256)
+# Numbers of ITU-T H.273 that are read as sRGB: BT.709, and "unspecified".
+_SRGB_PRIMARIES, _P3_PRIMARIES = (1, 2), 12
+_SRGB_TRANSFERS = (1, 2, 6, 13)
 
 
 def in_srgb(image: Image.Image, path: Path) -> Image.Image:
-    """The image with its embedded ICC profile applied, alpha kept; itself where it is sRGB already or has
-    none. A profile that cannot be read is left out with a warning that names `path`."""
+    """The image in sRGB, alpha kept; itself where it is sRGB already or states nothing.
+
+    Its space is that of the embedded ICC profile, or of EXIF's or HEIF's numbers where it has none. A space
+    that cannot be read or is not known is left out with a warning that names `path`.
+    """
     content = image.info.get("icc_profile")
     if not content:
-        return image
+        space = _stated_space(image, path)
+        return image if space is None else _applied(image, lambda colors: _converted(colors, space))
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
-        if "srgb" in ImageCms.getProfileDescription(profile).lower():
-            return image  # to and from itself would only round
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-        alpha = image.getchannel("A") if image.mode in _WITH_ALPHA else None
-        colors = image.convert({"LA": "L", "La": "L"}.get(image.mode, "RGB")) if alpha else image
         srgb = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(colors, profile, srgb, outputMode="RGB")
+        if _is_srgb(profile, srgb):
+            return image  # to and from itself would only round
+        return _applied(
+            image, lambda colors: ImageCms.profileToProfile(colors, profile, srgb, outputMode="RGB")
+        )
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
         log.warning("%s: its colour profile cannot be applied (%s); read as sRGB", path, error)
         return image
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile, srgb: ImageCms.ImageCmsProfile) -> bool:
+    if profile.profile.xcolor_space.strip() != "RGB":
+        return False
+    probe = ImageCms.profileToProfile(Image.fromarray(_PROBE), profile, srgb, outputMode="RGB")
+    return bool(np.abs(np.asarray(probe).astype(int) - _PROBE).max() <= _NEARLY)
+
+
+def _applied(image: Image.Image, convert) -> Image.Image:
+    """convert: from an image without alpha to one in RGB."""
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
+    alpha = image.getchannel("A") if image.mode in _WITH_ALPHA else None
+    colors = image.convert({"LA": "L", "La": "L"}.get(image.mode, "RGB")) if alpha else image
+    converted = convert(colors)
     if alpha is not None:
         converted.putalpha(alpha)
     return converted
+
+
+def _stated_space(image: Image.Image, path: Path) -> _Space | None:
+    """What an image without a profile says of its colours; None for sRGB."""
+    nclx = image.info.get("nclx_profile") or {}  # of HEIF and AVIF, as pillow-heif names it
+    primaries = int(nclx.get("color_primaries", 2))
+    transfer = int(nclx.get("transfer_characteristics", 2))
+    if primaries not in (*_SRGB_PRIMARIES, _P3_PRIMARIES) or transfer not in _SRGB_TRANSFERS:
+        log.warning(
+            "%s: color_primaries=%d with transfer_characteristics=%d (HDR?) is not known; read as sRGB",
+            path, primaries, transfer,
+        )  # fmt: skip
+        return None
+    if primaries == _P3_PRIMARIES:
+        return _DISPLAY_P3
+    gamma = image.info.get("gamma")
+    if gamma and "srgb" not in image.info and abs(gamma - 1 / 2.2) > _GAMMA_TOLERANCE:
+        log.warning("%s: gAMA=%.3f is not applied; read as sRGB", path, gamma)
+    # Of a PNG that has none before its pixels, Pillow would decode them to look behind.
+    if image.format == "PNG" and "exif" not in image.info:
+        return None
+    # A camera that is set to Adobe RGB embeds no profile: the DCF standard states it here.
+    interop = image.getexif().get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+    return _ADOBE_RGB if str(interop).strip("\0 ") == "R03" else None
+
+
+def _converted(image: Image.Image, space: _Space) -> Image.Image:
+    pixels = np.asarray(image.convert("RGB"))
+    levels = np.arange(256) / 255
+    if space.gamma is None:
+        linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    else:
+        linear = levels**space.gamma
+    matrix = np.linalg.solve(_SRGB.to_xyz(), space.to_xyz())
+    colors = np.clip(linear.astype(np.float32)[pixels] @ matrix.T.astype(np.float32), 0, 1)
+    encoded = np.where(colors <= 0.0031308, 12.92 * colors, 1.055 * colors ** (1 / 2.4) - 0.055)
+    return Image.fromarray(np.round(255 * encoded).astype(np.uint8))
