@@ -27,18 +27,19 @@ def train() -> None:
     """`lgm-train key=value …`; `--help` lists groups and keys."""
     from lgm.cli.train import train
 
-    _run("train", train)
+    run("train", train)
 
 
 def evaluate() -> None:
     """`lgm-evaluate key=value …`; `--help` lists groups and keys."""
     from lgm.cli.evaluate import evaluate
 
-    _run("evaluate", evaluate)
+    run("evaluate", evaluate)
 
 
-def _run(name: str, task: Callable[[DictConfig], float | None]) -> None:
-    """As the script of that name does it, with exit codes and signals."""
+def run(name: str, task: Callable[[DictConfig], float | None]) -> None:
+    """A task with the configuration `configs/<name>.yaml` and this process's arguments, with exit codes and
+    signals."""
     resolvers.register()
 
     def main(cfg: DictConfig) -> float | None:

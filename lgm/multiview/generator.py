@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -124,7 +124,7 @@ class DiffusionViews:
         """Views of each prompt; see `lgm.types.ViewGenerator`."""
         images = self._images(prompts)
         texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
-        progress = on_step or _Progress()
+        progress = _Progress() if on_step is None else _in_our_order(on_step)
         views = self.pipeline(texts, seeds, images, on_step=progress, **self.options)
         elevations = [self.options["elevation_deg"]] * len(_ORDER)
         cameras = Cameras.orbit(elevations, list(CANONICAL_AZIMUTHS_DEG), self.radius, self.fov_y_deg)
@@ -147,6 +147,15 @@ class DiffusionViews:
         )
         pixels = torch.from_numpy(rgba).permute(0, 3, 1, 2).float() / 255
         return GeneratedViews(pixels[:, :3], pixels[:, 3:], cameras)
+
+
+def _in_our_order(on_step: StepCallback) -> StepCallback:
+    """Its previews show the views in the order of the results."""
+
+    def call(number: int, total: int, preview: Callable[[], Tensor]) -> None:
+        on_step(number, total, lambda: preview()[:, list(_ORDER)])
+
+    return call
 
 
 class _Progress:

@@ -58,15 +58,13 @@ def find_pipeline(
             f"multiview.folder={text} names no pipeline; give {PREFIX}<owner>/<name>, or a folder"
         )
     try:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+        from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise ValueError(
             f"multiview.folder={text} needs huggingface_hub: pip install huggingface_hub"
         ) from error
     files = [*_FILES, *(_FILES_FOR_IMAGES if takes_image else ())]
-    missing = [
-        file for file in files if not isinstance(try_to_load_from_cache(name, file, revision=revision), str)
-    ]
+    missing = missing_files(text, revision, takes_image)
     if missing:
         log.warning(
             "%s: fetching %d files at revision=%s; licence: %s", text, len(missing), revision, licence
@@ -83,6 +81,24 @@ def find_pipeline(
         if file in missing and (expected := (sha256 or {}).get(file)):
             _check(path, expected, f"{text}: {file}")
     return path.parents[len(Path(files[-1]).parts) - 1]
+
+
+def missing_files(where: str | Path, revision: str = "main", takes_image: bool = False) -> list[str]:
+    """What of a pipeline is not on this machine: files of one on the hub, sub-folders of a folder. Nothing is
+    fetched. As of `find_pipeline`."""
+    files = [*_FILES, *(_FILES_FOR_IMAGES if takes_image else ())]
+    text = str(where)
+    if not text.startswith(PREFIX):
+        parts = dict.fromkeys(file.partition("/")[0] for file in files)
+        return [part for part in parts if not (Path(where).expanduser() / part).is_dir()]
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return files
+    name = text.removeprefix(PREFIX)
+    return [
+        file for file in files if not isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+    ]
 
 
 def _check(path: Path, expected: str, what: str) -> None:

@@ -53,6 +53,7 @@ BASES = [
     ("evaluate", ["ckpt=x", "callbacks=[evaluate,turntable,views]"]),
     ("evaluate", ["ckpt=x", "data=images", "data.path=x", "data/background=white"]),
     ("evaluate", ["ckpt=x", "data=prompts", "data.prompts=[x]", "multiview=mvdream"]),
+    ("app", ["ckpt=x"]),
 ]
 # Of Hydra, pip, ruff, PyTorch's and Slurm's launchers, and the original program, which one page translates.
 FLAGS_OF_OTHERS = set(
@@ -63,7 +64,8 @@ FLAGS_OF_OTHERS = set(
         --batch_size --lr
         --lambda_lpips --gradient_accumulation_steps --gradient_clip --mixed_precision
         --prob_grid_distortion --prob_cam_jitter --output_size --num_views --num_workers --input_size
-        --down_channels --fovy --cam_radius --data_mode --fancy_video --config_file --shm-size --check""",
+        --down_channels --fovy --cam_radius --data_mode --fancy_video --config_file
+        --local-dir --shm-size --check""",
     )
 )
 
@@ -98,6 +100,7 @@ PROGRAMS = {
     "lgm-infer": ["-m", "lgm.cli.infer"],
     "lgm-doctor": ["-m", "lgm.doctor"],
     "lgm-mesh": ["-m", "lgm.meshing"],
+    "lgm-app": ["-m", "lgm.app"],
 }
 
 
@@ -105,7 +108,7 @@ def typed(page: str) -> Iterator[list[str]]:
     """The words after `python` of each command of a page, in blocks, tables and sentences."""
     inline = re.findall(r"`((?:python|lgm-\w+) [^`\n]+)`", without_code(PAGES[page]))
     for words in [*commands(PAGES[page]), *(shlex.split(filled_in(line)) for line in inline)]:
-        if "python" in words[:2] or words[0].startswith("AWS_"):  # behind a variable or two
+        if "python" in words[:2] or words[0].startswith(("AWS_", "LGM_")):  # behind a variable or two
             yield words[words.index("python") + 1 :]
         elif words[0] == "torchrun":
             yield words[words.index("train.py") :]
@@ -145,7 +148,9 @@ def test_every_hydra_command_composes():
     faults, count = [], 0
     for page in PAGES:
         for words in typed(page):
-            if words[0] in ("train.py", "evaluate.py"):
+            if words[:2] == ["-m", "lgm.app"]:
+                words = ["app.py", *words[2:]]
+            if words[0] in ("train.py", "evaluate.py", "app.py"):
                 count += 1
                 if fault := fault_of_command(words[0], tuple(words[1:])):
                     faults.append(f"{page}: python {shlex.join(words)}: {fault}")
@@ -236,7 +241,8 @@ def stopping_after(parse: Callable) -> Callable:
 
 def module_of(words: list[str]) -> ModuleType | None:
     """The program that a command starts, where it is one of ours that reads its arguments by argparse."""
-    if words[0] == "-m" and words[1].split(".")[0] in ("lgm", "data_tools"):
+    is_ours = words[0] == "-m" and words[1].split(".")[0] in ("lgm", "data_tools")
+    if is_ours and words[1] != "lgm.app":  # whose options are Hydra's
         path = ROOT / words[1].replace(".", "/")
         name = f"{words[1]}.__main__" if (path / "__main__.py").is_file() else words[1]
         return importlib.import_module(name)
