@@ -73,6 +73,8 @@ class Batch:
         them; None where nobody asks.
     up: the direction of the data's up axis in the canonical frame, where the first input is at elevation
         0 whatever it was; `lgm.preparation.prepare` sets it. None in training, where nobody asks.
+    surfaces: points of each object's true surface in the data's frame, on the host; None for an object
+        without, () in training.
     """
 
     input: Views
@@ -84,6 +86,7 @@ class Batch:
     to_user: Float[Tensor, "B 4 4"] | None = None
     up: Float[Tensor, "B 3"] | None = None
     input_background: Float[Tensor, "B 3"] | None = None
+    surfaces: tuple[Float[Tensor, "P 3"] | None, ...] = ()
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         return self._each(lambda x: x.to(*args, **kwargs))

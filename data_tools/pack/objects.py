@@ -27,6 +27,7 @@ from lgm.data.schema.sample import (
     view_key,
     view_keys,
 )
+from lgm.data.schema.surface import SURFACE_KEY, decode_surface
 from lgm.errors import Named, reading
 
 COPIED = "rendered"
@@ -91,6 +92,10 @@ class ObjectReader:
                     if self.images.depth:
                         depth = read_depth(self.renders / uid / depth_key(number), self.images.resolution)
                         files.append((depth_key(number), encode_depth(depth)))
+                surface = self.renders / uid / SURFACE_KEY
+                if surface.is_file():
+                    files.append((SURFACE_KEY, surface.read_bytes()))
+                    decode_surface(files[-1][1], uid)
                 fault = image_fault(measures, self.filters, record.canonical_inputs)
                 if fault:
                     raise FilteredOut(fault)
@@ -122,7 +127,8 @@ class ObjectReader:
             content = Path(files[name]).read_bytes() if name in files else b""
             digest.update(f"{name}: {len(content)}\n".encode() + content)
         depths = [depth_key(number) for number in images] if self.images.depth else []
-        for name in (*images.values(), *depths):
+        surface = [SURFACE_KEY] if SURFACE_KEY in files else []
+        for name in (*images.values(), *depths, *surface):
             size = files[name].stat().st_size if name in files else None
             digest.update(f"{name}: {size}\n".encode())
         return digest.hexdigest()
@@ -134,6 +140,8 @@ class ObjectReader:
             chosen = names[:: max(1, len(names) // _ESTIMATE_VIEWS)]
             encoded = [self._packed(0, name, (self.renders / uid / name).read_bytes())[1] for name in chosen]
             text = (self.renders / uid / CAMERAS_NAME).stat().st_size
+            surface = self.renders / uid / SURFACE_KEY
+            text += surface.stat().st_size if surface.is_file() else 0
         except (OSError, ValueError):
             return None
         image = sum(map(len, encoded)) / len(encoded)

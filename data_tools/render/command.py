@@ -82,6 +82,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--hdri-strength", type=float, help="factor on its radiance (1)")
     add("--geometry", action="store_true", help="write depth and normals beside each image")
     add("--albedo", action="store_true", help="write base colours without light beside each image")
+    add("--surface-points", type=int, default=0,
+        help="write so many points of the visible surface, to measure meshes against (0)")  # fmt: skip
     add("--supersample", type=int, help="draw this many times larger and average (opengl: 2; 1 is faster)")
     add("--samples", type=int, help="light paths a pixel (blender: 32)")
     add("--variants", type=int, default=0,
@@ -123,10 +125,15 @@ def main(arguments: list[str] | None = None) -> int:
     plan = make_plan(
         options.resolution, options.views, options.radius, options.fov,
         options.normalize, options.up, options.max_triangles, options.lights or "studio", options.geometry,
-        options.trajectory, options.albedo,
+        options.trajectory, options.albedo, options.surface_points,
     )  # fmt: skip
-    for flag, draws in (("geometry", engine.draws_geometry), ("albedo", engine.draws_albedo)):
-        if getattr(plan, flag) and not draws:
+    asked = (
+        ("geometry", plan.geometry, engine.draws_geometry),
+        ("albedo", plan.albedo, engine.draws_albedo),
+        ("surface-points", plan.surface_points, engine.draws_geometry),
+    )
+    for flag, is_asked, draws in asked:
+        if is_asked and not draws:
             raise ValueError(f"--{flag}: the engine {options.engine!r} draws none; leave it out")
     engine_options = _engine_options(options, engine)
     recipes = _worker_recipes(options, engine_options, plan)

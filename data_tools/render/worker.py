@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data_tools.engines import make_engine
 from data_tools.meshes.surfaces import UnrenderableMesh
+from data_tools.render.surface_points import SurfaceSampler
 from data_tools.shared.identity import describe
 from data_tools.shared.plan import RenderPlan
 from data_tools.shared.renders import NothingVisible, write_object
@@ -54,8 +56,14 @@ def make_renderer(
         try:
             # Before the mesh is read: what changes meanwhile is drawn again by the next run.
             source = describe(task.meshes) if all(mesh.is_file() for mesh in task.meshes) else None
-            views, notes = engine.render(task.path, plan.for_object(task.metadata, task.others))
-            write_object(renders, task.metadata, plan, views, image_format, source)
+            own = plan.for_object(task.metadata, task.others)
+            sampler = SurfaceSampler(plan, zlib.crc32(task.metadata["uid"].encode()))
+            # Its points come from depth and normals, whether these are written or not.
+            geometry = plan.geometry or plan.surface_points > 0
+            views, notes = engine.render(task.path, replace(own, geometry=geometry))
+            if plan.surface_points:
+                views = sampler.passing(views)
+            write_object(renders, task.metadata, plan, views, image_format, source, sampler.points)
         except (UnrenderableMesh, NothingVisible) as error:
             fault = str(error)
         except MemoryError:

@@ -20,6 +20,7 @@ from lgm.data.schema.sample import CameraRecord
 from lgm.lights import Lights, studio_lights
 
 NUM_CANONICAL_VIEWS = 4
+MAX_SURFACE_POINTS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RenderPlan:
     normalize: "sphere" or "box", see data_tools.meshes.load.
     lighting: "studio", or "random": lights of its own for each object. lights: those to draw with.
     geometry, albedo: whether depth and normals, and base colours without light, are drawn beside the images.
+    surface_points: how many points of the visible surface are written beside the images; 0 for none.
     trajectory: of data_tools.shared.trajectories; canonical views stand at `radius`, others may not.
     companions, tints: other meshes that stand beside the object, and its own other colours, of a variant.
     """
@@ -47,6 +49,7 @@ class RenderPlan:
     lights: Lights = field(default_factory=studio_lights)
     geometry: bool = False
     albedo: bool = False
+    surface_points: int = 0
     trajectory: str = "spiral"
     companions: tuple[Companion, ...] = ()
     tints: tuple[tuple[float, float, float], ...] = ()
@@ -101,6 +104,8 @@ class RenderPlan:
             chosen["depth_unit"] = self.depth_unit
         if self.albedo:
             chosen["albedo"] = True
+        if self.surface_points:
+            chosen["surface_points"] = self.surface_points
         return {
             "resolution": self.resolution,
             "views": self.num_views,
@@ -125,6 +130,7 @@ def make_plan(
     geometry: bool = False,
     trajectory: str = "spiral",
     albedo: bool = False,
+    surface_points: int = 0,
 ) -> RenderPlan:
     """Four canonical views at elevation 0, then by default a spiral over the sphere.
 
@@ -140,6 +146,10 @@ def make_plan(
 
     if resolution < 8:
         raise ValueError(f"--resolution {resolution} is too small; use 8 or more")
+    if not 0 <= surface_points <= MAX_SURFACE_POINTS:
+        raise ValueError(
+            f"--surface-points {surface_points} must lie between 0, for none, and {MAX_SURFACE_POINTS}"
+        )
     if fault := fov_fault(fov_y_deg):
         raise ValueError(f"--fov {fault}")
     if radius < 1.0:
@@ -165,5 +175,6 @@ def make_plan(
         lighting=lighting,
         geometry=geometry,
         albedo=albedo,
+        surface_points=int(surface_points),
         trajectory=trajectory,
     )

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from data_tools.shared.naming import is_uid, make_uid
 from data_tools.shared.plan import RenderPlan
 from data_tools.shared.variants import VARIANT_KEY, is_variant
 from lgm.data.schema.sample import CameraRecord, view_key
+from lgm.data.schema.surface import SURFACE_KEY, encode_surface
 from lgm.files import write_text
 
 SETTINGS_NAME = "render.json"
@@ -69,14 +70,18 @@ def write_object(
     views: Iterable[np.ndarray] | Iterable[ViewPasses],
     image_format: str,
     source: SourceRecord | None = None,
+    surface: Callable[[], np.ndarray] | None = None,
 ) -> None:
     """Write one object's folder, rendered by a plan; it appears under its name only when whole.
 
     Passes of a ViewPasses become depth_000.png, 16 bits, in the plan's depth_unit, 0 for nothing;
     normal_000.png: round((n + 1) / 2 * 255) of the unit normal in the world's frame, alpha 0 for nothing; and
     albedo_000.png: RGBA like the image.
+
+    surface: called when all views are drawn, for points [P, 3] of the surface, which become surface.npz.
     """
-    write_views(renders, metadata, plan.camera_record(), views, image_format, plan.depth_unit, source)
+    record = plan.camera_record()
+    write_views(renders, metadata, record, views, image_format, plan.depth_unit, source, surface)
 
 
 def write_views(
@@ -87,6 +92,7 @@ def write_views(
     image_format: str,
     depth_unit: float | None = None,
     source: SourceRecord | None = None,
+    surface: Callable[[], np.ndarray] | None = None,
 ) -> None:
     """The same for any cameras. Raises NothingVisible where the canonical views, or all of a set without
     them, are empty. source: the files that it was drawn from."""
@@ -105,6 +111,8 @@ def write_views(
             coverage.append(float(pixels[..., 3].mean()) / 255)
             if number == max(judged) and max(coverage[index] for index in judged) < _EMPTY_COVERAGE:
                 raise NothingVisible("nothing visible in the canonical views")
+        if surface is not None and len(points := surface()):
+            (partial / SURFACE_KEY).write_bytes(encode_surface(points))
         if source is not None:
             (partial / SOURCE_NAME).write_text(source.to_json() + "\n", "utf-8")
         (partial / META_NAME).write_text(_metadata_text(metadata), "utf-8")

@@ -21,6 +21,7 @@ from lgm.data.schema.sample import (
     parse_cameras,
     uid_fault,
 )
+from lgm.data.schema.surface import SURFACE_KEY, decode_surface
 from lgm.errors import shown
 
 # Takes the object and the index's render information; yields faults without the object's name.
@@ -156,10 +157,21 @@ def check_depths(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
             yield f"view {number}: depth is {depths.shape[2]}x{depths.shape[1]}, expected {size}x{size}"
 
 
+def check_surface(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
+    """Points of the true surface, where an object has them."""
+    if SURFACE_KEY not in sample.files:
+        return
+    try:
+        decode_surface(sample.files[SURFACE_KEY], sample.uid)
+    except BrokenSample as error:
+        yield str(error).removeprefix(f"object {sample.uid!r}: ")
+
+
 SAMPLE_CHECKS: tuple[SampleCheck, ...] = (
     check_schema,
     check_canonical_views,
     check_metadata,
     check_images,
     check_depths,
+    check_surface,
 )

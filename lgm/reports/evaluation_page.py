@@ -60,6 +60,7 @@ class ObjectImages:
     views: Sequence[ViewImages]
     turntable: str | None = None  # where a video of it lies beside the page
     mesh: str | None = None  # where an image of its mesh lies beside the page
+    mesh_numbers: Mapping[str, Any] | None = None  # as of `lgm.callbacks.evaluation.mesh.MeshNumbers`
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from lgm.gaussians import Gaussians
 from lgm.meshing import Mesh, Stages, gaussians_to_mesh, save_mesh
 from lgm.meshing.convert import check_options
 from lgm.meshing.files import check_suffix
+from lgm.meshing.measures import THRESHOLD, surface_distance
 from lgm.meshing.rasterizer import draw
 from lgm.meshing.topology import is_watertight
 from lgm.metrics import gather_items
@@ -29,7 +30,7 @@ from lgm.types import FRAMES, Batch, Prediction
 
 log = logging.getLogger(__name__)
 
-IMAGE_NAME = "mesh.png"
+IMAGE_NAME, NUMBERS_NAME = "mesh.png", "mesh.json"
 # Elevations and azimuths in degrees of the six sides: front, right, back, left, top, bottom.
 _SIDES = ((15, 15, 15, 15, 89, -89), (20, 110, 200, 290, 0, 0))
 _SUPERSAMPLING = 2
@@ -40,6 +41,8 @@ class MeshNumbers:
     """What `metrics.json` has of one object's mesh.
 
     psnr, ssim: of its images against the Gaussians'. true_psnr, true_ssim: against the target views.
+    chamfer, f_score: against points of the true surface, in units of its size and at 1 % of it; None where
+        the data have none.
     """
 
     psnr: float
@@ -50,11 +53,14 @@ class MeshNumbers:
     faces: int
     bytes: int
     seconds: float
+    chamfer: float | None = None
+    f_score: float | None = None
 
 
 class WriteMesh(ObjectHook):
-    """Writes `<run_dir>/objects/<uid>/mesh.glb` and `mesh.png` (six sides) for each object that is tested,
-    and adds `mesh` to `metrics.json`: medians over the objects, and each object's numbers.
+    """Writes `mesh.glb`, `mesh.png` (six sides) and `mesh.json` (its numbers) into `<run_dir>/objects/<uid>`
+    for each object that is tested, and adds `mesh` to `metrics.json`: medians over the objects, and each
+    object's numbers.
 
     faces: about how many at most. texture: width and height in texels.
     refine: fit vertices and texture to images of the Gaussians.
@@ -116,13 +122,13 @@ class WriteMesh(ObjectHook):
         )
         path = folder / f"mesh.{self.suffix}"
         with stages("write"):
-            save_mesh(self._in_frame(mesh, prediction, scene), path)
+            save_mesh(self._in_frame(mesh, prediction, scene, self.frame), path)
         mesh = mesh.to(gaussians.means.device)
         with atomic(folder / IMAGE_NAME) as partial:
             mosaic(_sides(mesh), columns=6).save(partial, format="PNG")
         own_psnr, own_ssim = self._against_gaussians(module, mesh, gaussians)
         true_psnr, true_ssim = _against_targets(mesh, batch, scene)
-        self.numbers[batch.uids[scene]] = MeshNumbers(
+        numbers = MeshNumbers(
             psnr=own_psnr,
             ssim=own_ssim,
             true_psnr=true_psnr,
@@ -131,7 +137,10 @@ class WriteMesh(ObjectHook):
             faces=mesh.num_faces,
             bytes=path.stat().st_size,
             seconds=round(sum(stages.seconds.values()), 3),
+            **self._against_surface(mesh, prediction, scene),
         )
+        self.numbers[batch.uids[scene]] = numbers
+        write_text(folder / NUMBERS_NAME, json.dumps(asdict(numbers), indent=2, allow_nan=False) + "\n")
         log.info("mesh of %s: psnr=%.2f faces=%d in %s", batch.uids[scene], own_psnr, mesh.num_faces, stages)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -145,9 +154,18 @@ class WriteMesh(ObjectHook):
         metrics["mesh"] = summary(objects, self.num_views, self.size)
         write_text(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
-    def _in_frame(self, mesh: Mesh, prediction: Prediction, scene: int) -> Mesh:
+    def _against_surface(self, mesh: Mesh, prediction: Prediction, scene: int) -> dict[str, float]:
+        """Chamfer distance and F-score, where the data have points of the true surface."""
+        surfaces = prediction.batch.surfaces
+        truth = surfaces[scene] if surfaces else None
+        if truth is None:
+            return {}
+        distance = surface_distance(self._in_frame(mesh.to("cpu"), prediction, scene, "user").surface, truth)
+        return {"chamfer": distance.chamfer, "f_score": distance.f_score}
+
+    def _in_frame(self, mesh: Mesh, prediction: Prediction, scene: int, frame: str) -> Mesh:
         to_user = prediction.batch.to_user
-        if self.frame == "network" or to_user is None:
+        if frame == "network" or to_user is None:
             return mesh
         similarity = to_user[scene].double().cpu()
         vertices = mesh.vertices.double() @ similarity[:3, :3].T + similarity[:3, 3]
@@ -172,16 +190,23 @@ def summary(objects: dict[str, MeshNumbers], num_views: int, size: int) -> dict:
     """Medians over objects, how many are watertight, and each object's numbers."""
     rows = {uid: asdict(numbers) for uid, numbers in objects.items()}
     names = [name for name in MeshNumbers.__annotations__ if name != "watertight"]
-    medians = {
-        name: float(torch.tensor([float(row[name]) for row in rows.values()]).median()) for name in names
-    }
+    medians = {name: _median([row[name] for row in rows.values()]) for name in names}
+    num_surfaces = sum(row["f_score"] is not None for row in rows.values())
+    compared = f"points of the surfaces of {num_surfaces} objects; F-score at {THRESHOLD:.0%} of their size"
     return {
         "num_objects": len(rows),
         "compared": f"{num_views} views of {size}x{size} pixels over white, elevations -30 to 60 degrees",
+        "compared_surfaces": compared if num_surfaces else "none: the data have no points of true surfaces",
         "median": medians,
         "num_watertight": sum(row["watertight"] for row in rows.values()),
         "objects": rows,
     }
+
+
+def _median(values: list[float | None]) -> float | None:
+    """Of the values that there are."""
+    numbers = [float(value) for value in values if value is not None]
+    return float(torch.tensor(numbers, dtype=torch.float64).median()) if numbers else None
 
 
 def _against_targets(mesh: Mesh, batch: Batch, scene: int) -> tuple[float, float]:

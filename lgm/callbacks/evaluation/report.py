@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -189,6 +190,9 @@ def _with_files(entry: ObjectImages, run_dir: Path, since: float) -> ObjectImage
         for field, path in paths.items()
         if path.is_file() and path.stat().st_mtime >= since
     }
+    numbers = object_dir(run_dir, entry.uid) / "mesh.json"
+    if "mesh" in written and numbers.is_file():
+        written["mesh_numbers"] = json.loads(numbers.read_text(encoding="utf-8"))
     return replace(entry, **written)
 
 

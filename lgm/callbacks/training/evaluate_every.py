@@ -97,7 +97,7 @@ class EvaluateEvery(Callback):
         pl_module.eval()
         measurement, net = Measurement(self.protocol, self._perceptual), _measured_net(trainer, pl_module)
         with torch.random.fork_rng(devices=[]):  # a loader draws its seed from the host's numbers
-            for batch in trainer.datamodule.val_dataloader(with_depth=True):
+            for batch in trainer.datamodule.val_dataloader(with_geometry=True):
                 # Several ranks have different numbers of objects: alone they must not stop.
                 if trainer.world_size == 1 and (number := stopping.received()):
                     raise RunStopped(number, step)

@@ -7,6 +7,7 @@ In a tar, one object is one WebDataset key `<uid>`, which has no dot:
     <uid>.json            uid, source, licence, author, category, caption where known
     <uid>.depth_000.png   where there is geometry, one a view: 16 bits, distance along the camera's axis in
                           the index's `render.depth_unit`, 0 for nothing
+    <uid>.surface.npz     where there is a true surface: points [P, 3] of it (`lgm.data.schema.surface`)
 
 `index.json` names the shards with their sizes and checksums (`Index`; `lgm.data.schema.names` says what a
 name, a checksum and a count may be). `objects.jsonl`, where there is one, repeats each object's `<uid>.json`

@@ -49,6 +49,11 @@ class PosedObject(ABC):
         none. Raises BrokenSample."""
         return None
 
+    def surface(self) -> np.ndarray | None:
+        """Points of the true surface in the frame of `to_user`, float32 [P, 3]; None where this object has
+        none. Raises BrokenSample."""
+        return None
+
 
 class Source(ABC):
     """A collection of objects in shards of known sizes, each object within reach of its place.

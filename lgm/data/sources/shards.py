@@ -24,6 +24,7 @@ from lgm.data.schema.sample import (
     parse_index,
     view_keys,
 )
+from lgm.data.schema.surface import SURFACE_KEY, decode_surface
 from lgm.data.sources.base import PosedObject, Source, hash_of
 from lgm.data.sources.filters import Filters
 from lgm.data.sources.selection import select
@@ -73,6 +74,11 @@ class ShardObject(PosedObject):
         if self._depth_unit is None or any(key not in self._files for key in keys):
             return None
         return decode_depths(self._read(keys), view_ids, self.uid, self._depth_unit, self._max_side)
+
+    def surface(self) -> np.ndarray | None:
+        if SURFACE_KEY not in self._files:
+            return None
+        return decode_surface(self._read([SURFACE_KEY])[0], self.uid)
 
     def _read(self, keys: Sequence[str]) -> list[bytes]:
         try:

@@ -92,7 +92,7 @@ class EvalStream(IterableDataset):
     max_objects: only the first so many of the whole set.
     seed: what is drawn for an object comes from it and from the object's name alone: the same in any
         split, and beside any other objects.
-    with_depth: the targets' depth too, where an object has it.
+    with_geometry: the targets' depth and points of the surface too, where an object has them.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class EvalStream(IterableDataset):
         max_objects: int | None = None,
         max_broken_fraction: float = 0.01,
         seed: int = 0,
-        with_depth: bool = False,
+        with_geometry: bool = False,
     ) -> None:
         self.source = source
         self.sampler = sampler
@@ -115,7 +115,7 @@ class EvalStream(IterableDataset):
         self.max_objects = max_objects
         self.max_broken_fraction = max_broken_fraction
         self.seed = seed
-        self.with_depth = with_depth
+        self.with_geometry = with_geometry
 
     def __iter__(self) -> Iterator[Batch | Undrawn]:
         worker, num_workers = _worker()
@@ -149,7 +149,7 @@ class EvalStream(IterableDataset):
             try:
                 posed = self.source.load(shard, ordinal)
                 rng = object_rng(self.seed, posed.uid)
-                item = make_item(posed, self.sampler, rng, self.with_depth)
+                item = make_item(posed, self.sampler, rng, self.with_geometry)
             except BrokenSample as error:
                 counter.bad(number, error)
             else:

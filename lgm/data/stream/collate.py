@@ -27,6 +27,7 @@ class Item:
     seed: what augmentation draws for this object comes from it alone.
     scaled, to_user: as of `PosedObject`.
     target_depths: float32 [len(target), H, W], where they were asked for and the object has them.
+    surface: float32 [P, 3], points of the true surface, under the same conditions.
     """
 
     uid: str
@@ -41,6 +42,7 @@ class Item:
     scaled: bool
     to_user: np.ndarray
     target_depths: np.ndarray | None = None
+    surface: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,11 +53,11 @@ class Item:
 
 
 def make_item(
-    candidate: PosedObject, sampler: ViewSampler, rng: np.random.Generator, with_depth: bool = False
+    candidate: PosedObject, sampler: ViewSampler, rng: np.random.Generator, with_geometry: bool = False
 ) -> Item:
     """Choose an object's views and decode these alone; raises BrokenSample.
 
-    with_depth: the targets' depth too, where the object has it.
+    with_geometry: the targets' depth and points of the surface too, where the object has them.
     """
     record = candidate.cameras
     try:
@@ -67,7 +69,7 @@ def make_item(
     rgba, rows = candidate.sketch(used), list(range(len(used)))
     if rgba is None:
         rgba, rows = candidate.images(used)
-    depths = candidate.depths(choice.target) if with_depth else None
+    depths = candidate.depths(choice.target) if with_geometry else None
     size = tuple(rgba.shape[1:3])
     if depths is not None and depths.shape[1:] != size:
         raise BrokenSample(f"object {candidate.uid!r}: depth has {depths.shape[1:]} pixels, images {size}")
@@ -84,13 +86,15 @@ def make_item(
         scaled=candidate.scaled,
         to_user=candidate.to_user,
         target_depths=depths,
+        surface=candidate.surface() if with_geometry else None,
     )
 
 
 def collate(items: Sequence[Item], with_to_user: bool = False) -> Batch:
     """Stack items into a batch of uint8 images and cameras; raises ValueError where sizes differ.
 
-    with_to_user: the way back to the data's own frame too; training asks for images and cameras alone.
+    with_to_user: the way back to the data's own frame too, and surfaces in it; training asks for images and
+        cameras alone.
     """
     sizes = {item.uid: item.rgba.shape[1:3] for item in items}
     if len(set(sizes.values())) > 1:
@@ -106,7 +110,12 @@ def collate(items: Sequence[Item], with_to_user: bool = False) -> Batch:
         seeds=tuple(item.seed for item in items),
         scaled=all(item.scaled for item in items),
         to_user=torch.from_numpy(np.stack([item.to_user for item in items])) if with_to_user else None,
+        surfaces=_surfaces(items) if with_to_user else (),
     )
+
+
+def _surfaces(items: Sequence[Item]) -> tuple[Tensor | None, ...]:
+    return tuple(None if item.surface is None else torch.from_numpy(item.surface) for item in items)
 
 
 def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:

@@ -126,12 +126,12 @@ class ObjectDataModule(L.LightningDataModule):
             return Loader(made_here, alone=self.trainer.world_size == 1)
         return self._loader(stream)
 
-    def val_dataloader(self, with_depth: bool = False) -> DataLoader:
-        """with_depth: the loss of a validation reads no depth; who measures asks for it."""
-        return self._eval_loader(self.val_split, self.max_val_objects, with_depth)
+    def val_dataloader(self, with_geometry: bool = False) -> DataLoader:
+        """with_geometry: the loss of a validation reads neither; a measurement asks for it."""
+        return self._eval_loader(self.val_split, self.max_val_objects, with_geometry)
 
     def test_dataloader(self) -> DataLoader:
-        return self._eval_loader(self.split, self.max_test_objects, with_depth=True)
+        return self._eval_loader(self.split, self.max_test_objects, with_geometry=True)
 
     @property
     def num_test_objects(self) -> int:
@@ -180,7 +180,7 @@ class ObjectDataModule(L.LightningDataModule):
             return source
         return source.first_objects(self.max_train_objects)
 
-    def _eval_loader(self, split: str | None, max_objects: int | None, with_depth: bool) -> DataLoader:
+    def _eval_loader(self, split: str | None, max_objects: int | None, with_geometry: bool) -> DataLoader:
         stream = EvalStream(
             source=self._source(split).on_device(self.trainer.strategy.root_device),
             sampler=self.eval_views,
@@ -190,7 +190,7 @@ class ObjectDataModule(L.LightningDataModule):
             max_objects=max_objects,
             max_broken_fraction=self.max_broken_fraction,
             seed=self.eval_seed,
-            with_depth=with_depth,
+            with_geometry=with_geometry,
         )
         return self._loader(stream)
 

@@ -318,7 +318,7 @@ class SlowToMeasure(LightningDataModule):
     def train_dataloader(self) -> torch.utils.data.DataLoader:
         return loader(*[make_batch("a")] * 8)
 
-    def val_dataloader(self, with_depth: bool = False) -> torch.utils.data.DataLoader:
+    def val_dataloader(self, with_geometry: bool = False) -> torch.utils.data.DataLoader:
         self.clock.sleep(0.25)
         return loader(make_batch("b"))
 

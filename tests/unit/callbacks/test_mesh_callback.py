@@ -1,9 +1,11 @@
 """callbacks=mesh: files of each object, numbers in metrics.json, images on the report's page."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
 
 pytest.importorskip("skimage")
 pytest.importorskip("fast_simplification")
@@ -13,6 +15,7 @@ from PIL import Image
 from lgm.callbacks import WriteMesh
 from lgm.callbacks.evaluation.mesh import IMAGE_NAME
 from lgm.meshing import gaussians_to_mesh
+from lgm.meshing.measures import sample_surface
 from lgm.meshing.refine import RefinementSettings
 from tests.unit.callbacks.test_callbacks import loader, make_batch, make_trainer
 from tests.unit.callbacks.test_hooks import DrawingModule
@@ -64,3 +67,31 @@ def test_a_refined_mesh_is_made_in_an_evaluation(tmp_path, monkeypatch):
 def test_options_that_make_no_mesh_are_refused_before_the_work(options, message):
     with pytest.raises(ValueError, match=message):
         WriteMesh(**options)
+
+
+def test_true_surfaces_are_compared_in_the_frame_of_the_data(tmp_path, monkeypatch):
+    """The data's frame is twice as large and stands elsewhere; `b` has no surface."""
+    to_user = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))
+    to_user[:3, 3] = torch.tensor([3.0, 0.0, -1.0])
+    batches = [replace(make_batch(uid), to_user=to_user[None]) for uid in "ab"]
+
+    class WithSurface(DrawingModule):
+        def predict(self, batch, net=None):
+            prediction = super().predict(batch, net)
+            if batch.uids == ("a",):
+                mesh = gaussians_to_mesh(prediction.gaussians, 500, 64, renderer=self.renderer, **COARSE)
+                points = sample_surface(mesh.surface, 40_000) * 2 + to_user[:3, 3]
+                prediction = replace(prediction, batch=replace(batch, surfaces=(points,)))
+            return prediction
+
+    coarse = partial(gaussians_to_mesh, **COARSE)
+    monkeypatch.setattr("lgm.callbacks.evaluation.mesh.gaussians_to_mesh", coarse)
+    (tmp_path / "metrics.json").write_text("{}")
+    hook = WriteMesh(faces=500, texture=64, num_views=1, size=16)
+    make_trainer(tmp_path, [hook]).test(WithSurface(), loader(*batches), verbose=False)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["mesh"]
+    assert metrics["objects"]["b"]["f_score"] is metrics["objects"]["b"]["chamfer"] is None
+    assert metrics["median"]["f_score"] == metrics["objects"]["a"]["f_score"] > 0.9
+    assert metrics["median"]["chamfer"] < 0.01 and "surfaces of 1 objects" in metrics["compared_surfaces"]
+    own = json.loads((tmp_path / "objects/a/mesh.json").read_text())
+    assert own == metrics["objects"]["a"]

@@ -94,7 +94,7 @@ def test_a_depth_that_is_no_image_is_named_in_the_same_words_each_time():
 
 def synthetic_batch(count: int = 2):
     source = SyntheticSource(num_objects=count, num_views=8, resolution=32)
-    return next(iter(EvalStream(source, HeldOutViews(4), batch_size=count, with_depth=True)))
+    return next(iter(EvalStream(source, HeldOutViews(4), batch_size=count, with_geometry=True)))
 
 
 def test_a_perfect_prediction_has_no_depth_error_and_a_shifted_one_its_shift():
@@ -136,7 +136,7 @@ def test_depth_stays_where_the_data_are_scaled():
 
 
 def test_sets_without_depth_say_so(dataset):
-    batch = next(iter(EvalStream(ShardSource(dataset), HeldOutViews(4), batch_size=2, with_depth=True)))
+    batch = next(iter(EvalStream(ShardSource(dataset), HeldOutViews(4), batch_size=2, with_geometry=True)))
     assert batch.target.depths is None
     assert Preparation(32, 32)(batch).target.depths is None
 

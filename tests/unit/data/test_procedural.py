@@ -215,7 +215,7 @@ def test_images_of_other_sizes_do_not_share_a_batch():
 
 def test_evaluation_reads_depth_where_there_is_alpha():
     read = source(split="val", num_held_out=2, resolution=32)
-    (batch,) = EvalStream(read, HeldOutViews(4), batch_size=2, with_depth=True)
+    (batch,) = EvalStream(read, HeldOutViews(4), batch_size=2, with_geometry=True)
     depths, alphas = batch.target.depths, batch.target.alphas
     assert depths.shape == alphas.shape
     covered = alphas > 250
