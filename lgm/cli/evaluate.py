@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
-from lgm.callbacks import Measure, SameOnAllRanks
+from lgm.callbacks import Measure, Report, SameOnAllRanks
 from lgm.cli.build import (
     build_callbacks,
     build_datamodule,
@@ -57,7 +57,14 @@ def build_evaluation(plan: EvaluationPlan) -> Evaluation:
     tensors = weights_hash(weights.tensors)
     measured = {"weights": weights.kind, "weights_hash": tensors}
     callbacks = build_callbacks(
-        config, [(Measure, {**measured, "make_untrained": partial(untrained, config)})]
+        config,
+        [
+            (Measure, {**measured, "make_untrained": partial(untrained, config)}),
+            (
+                Report,
+                {"provenance": {**plan.provenance, "weights": f"{plan.provenance['weights']}, {tensors}"}},
+            ),
+        ],
     )
     module = build_module(config, net, batch_size=None)
     if plan.world_size > 1:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lgm.cli.adopt import adopt, infer, set_backends
 from lgm.cli.networks import check_recordable, chosen_network
+from lgm.cli.provenance import provenance
 from lgm.cli.speed import apply_speed
 from lgm.cli.validate import (
     FOR_TRAINING,
@@ -62,9 +63,13 @@ class TrainingPlan(Plan):
 
 @dataclass(frozen=True)
 class EvaluationPlan(Plan):
-    """weights: what is measured; model, scene and resolution of `config` are theirs."""
+    """weights: what is measured; model, scene and resolution of `config` are theirs.
+
+    provenance: what pages say of the run, by its label.
+    """
 
     weights: Weights
+    provenance: dict[str, str]
 
 
 def plan_training(cfg: DictConfig) -> TrainingPlan:
@@ -92,7 +97,7 @@ def plan_evaluation(cfg: DictConfig) -> EvaluationPlan:
     elif cfg.model is None:
         infer(cfg, weights)
     set_backends(cfg, network)
-    return EvaluationPlan(**_common(cfg, network), weights=weights)
+    return EvaluationPlan(**_common(cfg, network), weights=weights, provenance=provenance(cfg, weights))
 
 
 def _common(cfg: DictConfig, network: MakeNetwork | None) -> dict[str, Any]:

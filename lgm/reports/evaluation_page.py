@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
-from lgm.metrics.summary import mean_of
+from lgm.metrics.summary import HIGHER_IS_BETTER, mean_of
 from lgm.metrics.table import VIEW_ID, ViewTable
+from lgm.reports import error_map
 from lgm.reports.columns import COLUMNS, columns_of
 from lgm.reports.pages import render
+from lgm.reports.portable import portable
+from lgm.reports.shown_object import ObjectImages
 
-_JPEG_QUALITY = 88
 _BASELINE_NAMES = {
     "untrained": "the network before training",
     "white": "an empty white image",
@@ -26,41 +24,8 @@ _BAND_NAMES = {
     "above": "from above, elevation > {limit:g}°",
     "below": "from below, elevation < −{limit:g}°",
 }
-NUM_WORST = 10
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small image inside the page, and where its full size lies beside the page."""
-
-    data_uri: str
-    path: str
-
-    @classmethod
-    def of(cls, image: Image.Image, path: str) -> Thumbnail:
-        buffer = io.BytesIO()
-        image.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-        encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-        return cls(f"data:image/jpeg;base64,{encoded}", path)
-
-
-@dataclass(frozen=True)
-class ViewImages:
-    view_id: int
-    target: Thumbnail
-    prediction: Thumbnail
-    alpha: Thumbnail
-    nearest_input: Thumbnail
-
-
-@dataclass(frozen=True)
-class ObjectImages:
-    uid: str
-    inputs: Sequence[Thumbnail]
-    views: Sequence[ViewImages]
-    turntable: str | None = None  # where a video of it lies beside the page
-    mesh: str | None = None  # where an image of its mesh lies beside the page
-    mesh_numbers: Mapping[str, Any] | None = None  # as of `lgm.callbacks.evaluation.mesh.MeshNumbers`
+NUM_WORST = 10  # objects that are shown in any case
+_MOST_ROWS = 2000  # of the table of objects: a browser lays out so many in less than a second
 
 
 @dataclass(frozen=True)
@@ -73,24 +38,66 @@ class _Line:
     reason: str | None = None
 
 
-def page(summary: dict, table: ViewTable, objects: Sequence[ObjectImages]) -> str:
-    """The whole page, the object with the lowest PSNR first."""
+def page(
+    summary: dict,
+    table: ViewTable,
+    objects: Sequence[ObjectImages],
+    provenance: Mapping[str, str] | None = None,
+) -> str:
+    """The whole page, the object with the lowest PSNR first.
+
+    provenance: what made it, by its label: weights, model, data, date, command.
+    """
     measured = dict(table.by_object())
     worst_first = sorted(measured, key=lambda uid: measured[uid].columns["psnr"].mean())
     images = {entry.uid: entry for entry in objects}
-    columns = columns_of(summary)
     return render(
         "evaluation.html",
+        provenance=provenance or {},
         summary=summary,
-        columns=columns,
+        columns=columns_of(summary),
+        higher_is_better=HIGHER_IS_BETTER,
         lines=_lines(summary),
-        reasons={c.heading: summary[key] for n, c in COLUMNS.items() if summary.get(key := f"{n}_reason")},
-        worst=[
+        reasons={
+            column.heading: portable(summary[key])
+            for name, column in COLUMNS.items()
+            if summary.get(key := f"{name}_reason")
+        },
+        rows=[
             {"uid": uid, "is_shown": uid in images, "means": _means(measured[uid])}
-            for uid in worst_first[:NUM_WORST]
+            for uid in worst_first[:_MOST_ROWS]
         ],
-        sections=[_section(images[uid], measured[uid]) for uid in worst_first if uid in images],
+        **_shown([_section(images[uid], measured[uid]) for uid in worst_first if uid in images]),
     )
+
+
+def page_without_numbers(
+    reason: str,
+    objects: Sequence[ObjectImages],
+    num_objects: int,
+    provenance: Mapping[str, str] | None = None,
+) -> str:
+    """The page of objects that have no images besides their inputs.
+
+    reason: why nothing was measured. num_objects: shown or not.
+    """
+    return render(
+        "unmeasured.html",
+        provenance=provenance or {},
+        reason=reason,
+        num_objects=num_objects,
+        **_shown([_section(images, None) for images in objects]),
+    )
+
+
+def _shown(sections: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all pages with sections of objects need."""
+    return {
+        "sections": sections,
+        "num_orbits": sum(section["images"].orbit is not None for section in sections),
+        "error_colors": error_map.css_gradient(),
+        "largest_error": error_map.LARGEST,
+    }
 
 
 def _lines(summary: dict) -> list[_Line]:
@@ -111,18 +118,19 @@ def _means(table: ViewTable) -> dict[str, float | None]:
     return {name: mean_of(table, name) for name in COLUMNS}
 
 
-def _section(images: ObjectImages, table: ViewTable) -> dict[str, Any]:
-    """An object's images, each view's with its numbers."""
-    rows = {int(number): row for row, number in enumerate(table.columns[VIEW_ID])}
-    names = ("elevation_deg", "azimuth_deg", "psnr", "nearest_input_psnr")
-    views = [
-        {**vars(view), **{name: float(table.columns[name][rows[view.view_id]]) for name in names}}
-        for view in images.views
-    ]
+def _section(images: ObjectImages, table: ViewTable | None) -> dict[str, Any]:
+    """An object's images, each measured view's with its numbers."""
+    views: list[dict[str, Any]] = [dict(vars(view)) for view in images.views]
+    if table is not None:
+        rows = {int(number): row for row, number in enumerate(table.columns[VIEW_ID])}
+        names = ("elevation_deg", "azimuth_deg", "psnr", "nearest_input_psnr")
+        for view in views:
+            row = rows[view["view_id"]]
+            view |= {name: float(table.columns[name][row]) for name in names}
     return {
         "uid": images.uid,
         "images": images,
         "views": views,
-        "means": _means(table),
-        "num_views": len(table),
+        "means": None if table is None else _means(table),
+        "num_views": 0 if table is None else len(table),
     }

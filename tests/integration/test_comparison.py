@@ -67,7 +67,8 @@ def test_table_and_page_carry_the_protocol_and_both_names(tmp_path):
     protocol = Protocol(ALIKE)
     for text in (page, comparison_text(comparison)):
         assert protocol.hash in text and "+1.00" in text and "-1.00" in text
-    assert "a&lt;b&gt;/checkpoints/best.ckpt" in page and "<b>/" not in page and "http" not in page
+    assert "a&lt;b&gt;/checkpoints/best.ckpt" in page and "<b>/" not in page
+    assert "http:" not in page and "https:" not in page
     assert 'href="../a%3Cb%3E/report.html"' in page
     values = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert values["protocol_hash"] == protocol.hash

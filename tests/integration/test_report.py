@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import json
 import os
 import socket
@@ -120,22 +121,29 @@ class Page(HTMLParser):
         self.text = ""
         self.links: list[str] = []
         self.images: list[str] = []
+        self.scripts: list[str] = []  # that are run
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
-        if tag in ("meta", "img", "br"):
+        if tag in ("meta", "img", "br", "link", "input"):
             self.images += [values["src"]] if tag == "img" else []
             return
         self.links += [values["href"]] if tag == "a" else []
+        if tag == "script" and values.get("type") != "text/plain":
+            self.scripts.append("")
+            assert not values
         self.open.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text += data
+        if self.open[-1:] == ["script"] and self.scripts:
+            self.scripts[-1] += data
+        else:
+            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -219,15 +227,20 @@ def test_report_is_one_valid_page_that_fetches_nothing(evaluated):
     page = Page(text)
     assert all(name in page.text for name in ("a<b>", "one", "two/<b>&", "three"))
     assert "20.00" in page.text
-    assert "<b>&" not in text and "http" not in text and "<script" not in text
-    # Each object: four inputs, and for each of six views target, prediction, alpha, nearest input.
-    assert len(page.images) == 3 * (4 + 6 * 4)
+    assert "<b>&" not in text and "http:" not in text and "https:" not in text
+    # Each object: four inputs, and for each of six views prediction, target and error.
+    assert len(page.images) == 3 * (4 + 6 * 3)
+    assert page.text.count("Drag to turn") == 3 and str(run_dir) not in text and str(Path.home()) not in text
     for image in page.images:
         kind, data = image.split(",")
         assert kind == "data:image/jpeg;base64" and base64.b64decode(data)[:2] == b"\xff\xd8"
     files = [link for link in page.links if not link.startswith("#")]
     assert files and all((run_dir / unquote(link)).is_file() for link in files)
     anchors = [link.removeprefix("#") for link in page.links if link.startswith("#")]
+    # The page's policy lets its one script run, and no other.
+    (script,) = page.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src &#39;sha256-{digest}&#39;" in text and "default-src &#39;none&#39;" in text
     assert len(anchors) == 3 and all(f'id="{anchor}"' in text for anchor in anchors)
 
 
@@ -244,7 +257,7 @@ def test_report_shows_no_more_than_asked(tmp_path):
     )
     page = Page((tmp_path / "report.html").read_text())
     assert "Below: 2 of 3 objects" in page.text
-    assert len(page.images) == 2 * (4 + 4)
+    assert len(page.images) == 2 * (4 + 3)
     assert "no untrained network was given" in page.text
 
 
@@ -254,7 +267,7 @@ def test_an_object_without_other_views_than_its_inputs_is_on_no_page(tmp_path):
     callbacks = [Measure(Protocol({"name": "p"})), Report(), InputSheet()]
     run_test(tmp_path, callbacks, [batch, ("a", "b")])
     page = Page((tmp_path / "report.html").read_text())
-    assert "alone" not in page.text and len(page.images) == 2 * (4 + 6 * 4)
+    assert "alone" not in page.text and len(page.images) == 2 * (4 + 6 * 3)
     assert [path.parent.name for path in tmp_path.glob("objects/*/inputs.png")] == ["alone"]
 
 

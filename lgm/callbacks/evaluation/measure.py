@@ -68,6 +68,11 @@ class Measure(Callback):
         self._untrained_left = 0
         self._seen: set[str] = set()
 
+    @property
+    def num_seen(self) -> int:
+        """Objects that arrived, measured or not; of all ranks, once the test epoch has ended."""
+        return len(self._seen)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
             self._perceptual = PerceptualNets.made(self.protocol, self.make_lpips)

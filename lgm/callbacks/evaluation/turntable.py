@@ -17,7 +17,7 @@ from lgm.callbacks.evaluation import video
 from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.cameras import Cameras
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
-from lgm.cameras.upright import tilt
+from lgm.cameras.orbits import upright_orbit
 from lgm.files import atomic
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
@@ -106,12 +106,7 @@ class Turntable(ObjectHook):
         up: the axis to go around; None is +y.
         """
         azimuths = 360 * self.turns * torch.arange(self.frames, dtype=torch.float64) / self.frames
-        cameras = Cameras.orbit([self.elevation_deg] * self.frames, azimuths, radius, fov_y_deg)
-        if up is None:
-            return cameras
-        pose = torch.eye(4)
-        pose[:3, :3] = tilt(up)
-        return replace(cameras, c2w=pose @ cameras.c2w)
+        return upright_orbit([self.elevation_deg] * self.frames, azimuths, radius, fov_y_deg, up)
 
     def film(
         self,

@@ -1,9 +1,11 @@
 // Orbit of 3D Gaussians (Kerbl et al. 2023), in one function and without a dependency:
 //
-//   const view = turnGaussians(canvas, buffer, {radius, fovYDeg, elevationDeg, azimuthDeg, scale, turning, onTurn});
+//   const view = turnGaussians(canvas, buffer, {radius, fovYDeg, elevationDeg, azimuthDeg, scale, turning, onTurn,
+//     pageScrolls});
 //
 // buffer: of lgm.reports.splats.packing. The camera looks at the origin from (azimuth, elevation, radius), +y up,
 // and moves to the right until somebody takes hold of it; a reader who prefers reduced motion gets a still image.
+// pageScrolls: the wheel is the page's until the canvas has the focus.
 // onTurn({azimuthDeg, elevationDeg, radius}): called when the camera was moved, to link two views; view.look(…)
 // sets it, view.setScale(…) the size of each Gaussian. view.snapshot(width, height, camera, scale) is a canvas with
 // another image of it. view.stop() ends everything. canvas.dataset.frames counts what was shown, .still
@@ -101,9 +103,9 @@ function turnGaussians(canvas, buffer, options = {}) {
     });
     options.onTurn?.({ ...camera });
   }
-  const forget = takeHold(canvas, move, () => {
+  const forget = takeHold(canvas, options.pageScrolls, move, () => {
     look(start);
-    turning = !isStill;
+    turning = options.turning ?? !isStill;
     options.onTurn?.({ ...camera });
   });
   return {
@@ -147,7 +149,7 @@ function cameraAxes(camera) {
 }
 
 // Mouse, pen, fingers, wheel and keys to move(degrees, degrees, zoom); returns what ends that.
-function takeHold(canvas, move, reset) {
+function takeHold(canvas, pageScrolls, move, reset) {
   const pointers = new Map();
   const spread = () => {
     const [a, b] = [...pointers.values()];
@@ -170,6 +172,7 @@ function takeHold(canvas, move, reset) {
     pointerup: (event) => pointers.delete(event.pointerId),
     pointercancel: (event) => pointers.delete(event.pointerId),
     wheel(event) {
+      if (pageScrolls && document.activeElement !== canvas) return;
       event.preventDefault();
       move(0, 0, Math.exp(Math.max(-100, Math.min(100, event.deltaY)) * 0.002));
     },
@@ -178,7 +181,7 @@ function takeHold(canvas, move, reset) {
         ArrowLeft: [-5, 0, 1], ArrowRight: [5, 0, 1], ArrowUp: [0, 5, 1], ArrowDown: [0, -5, 1],
         "+": [0, 0, 0.9], "=": [0, 0, 0.9], "-": [0, 0, 1 / 0.9],
       }[event.key];
-      if (!step) return;
+      if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       move(...step);
     },

@@ -13,7 +13,6 @@ from data_tools.shared.naming import is_uid, unit_hash
 from data_tools.stats.contact_sheet import contact_sheet
 from data_tools.stats.page import page as stats_page
 from data_tools.stats.tally import Tally
-from lgm.callbacks.evaluation.input_sheet import page as sheet_page
 from lgm.callbacks.evaluation.objects import object_dir
 from lgm.errors import shown
 from lgm.metrics.comparison import Evaluation, compare
@@ -21,7 +20,9 @@ from lgm.metrics.protocol import Protocol
 from lgm.metrics.summary import summarise
 from lgm.metrics.table import VIEW_ID, ViewTable, plain_text, read_view_csv, write_csv
 from lgm.reports.comparison_page import comparison_page
-from lgm.reports.evaluation_page import ObjectImages, page
+from lgm.reports.evaluation_page import page, page_without_numbers
+from lgm.reports.pages import page_script
+from lgm.reports.shown_object import ObjectImages
 
 NAMES = {
     "script": "<script>alert(1)</script>",
@@ -54,20 +55,28 @@ BY_NAME = pytest.mark.parametrize("uid", NAMES.values(), ids=NAMES)
 
 
 class Tags(HTMLParser):
-    """Whether a page's tags are ours alone."""
+    """Whether a page's tags are ours alone, and its scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.text = ""
+        self.scripts: list[str] = []
         self.feed(text)
         self.close()
+        assert set(self.scripts) <= {str(page_script())}
 
     def handle_starttag(self, tag, attributes):
-        assert tag != "script" and not any(name.startswith("on") for name, _ in attributes), (tag, attributes)
+        assert not any(name.startswith("on") for name, _ in attributes), (tag, attributes)
+        if tag == "script":
+            assert not attributes
+            self.scripts.append("")
         assert all(value is None or not value.startswith("x") for name, value in attributes if name == "src")
 
     def handle_data(self, data):
-        self.text += data
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
+        else:
+            self.text += data
 
 
 def is_safe(text: str) -> str:
@@ -116,11 +125,12 @@ def evaluation(tmp_path, uid: str, label: str = "a.ckpt", psnr: float = 20.0) ->
 @BY_NAME
 def test_pages_hold_no_markup_of_an_object(tmp_path, uid):
     first = evaluation(tmp_path, uid)
-    report = page(first.summary, first.table, [ObjectImages(uid, [], [])])
+    images = ObjectImages(uid, [], [], files={"x.ply": f"objects/{object_dir(tmp_path, uid).name}/x.ply"})
+    report = page(first.summary, first.table, [images], {"data": shown(uid)})
     assert shown(uid)[:20].strip() in is_safe(report)
     other = evaluation(tmp_path, uid, "<script>b</script>", 21.0)
     is_safe(comparison_page(compare([first, other]), tmp_path))
-    is_safe(sheet_page([(uid, f"objects/{object_dir(tmp_path, uid).name}/inputs.png")]))
+    is_safe(page_without_numbers("no images", [images], 1))
 
 
 @BY_NAME
