@@ -10,7 +10,9 @@ import torch
 from lgm.cameras.canonical import OBJECT_RADIUS
 from lgm.data.sources.mixture import Mixture
 from lgm.data.sources.procedural import booleans, lettering, make_object, profiles, shapes, tubes, uid_of
+from lgm.data.sources.procedural.mixed import real_and_procedural
 from lgm.data.sources.procedural.source import HELD_OUT, ProceduralSource
+from lgm.data.sources.shards import ShardSource
 from lgm.data.sources.synthetic import SyntheticSource
 from lgm.data.stream.batches import EvalStream, TrainStream
 from lgm.data.stream.undrawn import Undrawn
@@ -67,7 +69,7 @@ def test_outlines_can_be_seen_from_their_middle():
 @pytest.fixture(scope="module")
 def objects():
     has_manifold = booleans.find_spec("manifold3d") is not None
-    return [make_object(SEED, index, has_manifold) for index in range(24)]
+    return [make_object(SEED, index, has_manifold) for index in range(16)]
 
 
 def test_objects_are_whole_centred_and_of_one_size(objects):
@@ -92,7 +94,7 @@ def test_normals_look_where_faces_do(objects):
 
 
 def test_objects_differ_and_are_of_several_kinds(objects):
-    assert len({mesh.kind for mesh in objects}) >= 6
+    assert len({mesh.kind for mesh in objects}) >= 5
     assert len({mesh.positions.tobytes() for mesh in objects}) == len(objects)
     colors = np.array(
         [np.mean([texture.mean((0, 1)) for texture in mesh.textures], axis=0) for mesh in objects]
@@ -228,3 +230,26 @@ def test_every_character_is_its_own():
     assert len(set(glyphs)) == 36
     ink = lettering.ink(lettering.word("I"), np.array([0.5, 0.5, -1.0]), np.array([0.5, 0.5, 0.5]))
     np.testing.assert_allclose(ink, [1, 1, 0])
+
+
+MIXED = {"num_views": 6, "supersampling": 1, "booleans": False, "num_objects": 64}
+
+
+def test_real_and_procedural_objects_are_mixed_in_a_ratio(dataset):
+    mixed = real_and_procedural({"path": dataset}, MIXED, [3, 1], "train")
+    assert [round(share, 3) for share in mixed.shares] == [0.75, 0.25]
+    real = ShardSource(dataset, "train")
+    number = real.num_objects
+    shard, ordinal = mixed.in_shards(number)
+    made = mixed.load(shard, ordinal)
+    assert made.uid == uid_of(0, 0, booleans=False)
+    assert made.decode([0]).shape == real.load(0, 0).decode([0]).shape
+    assert isinstance(real_and_procedural({"path": dataset}, MIXED, [3, 1], "val"), ShardSource)
+    assert isinstance(real_and_procedural({"path": dataset}, MIXED, [1, 0], "train"), ShardSource)
+    assert isinstance(real_and_procedural({"path": dataset}, MIXED, [0, 1], "train"), ProceduralSource)
+
+
+@pytest.mark.parametrize("ratio", [[1], [0, 0], [1, -1], [1, "2"], [1, float("inf")], [1e6, 1]])
+def test_a_ratio_that_cannot_be_is_refused(dataset, ratio):
+    with pytest.raises(ValueError, match=r"data\.ratio=\["):
+        real_and_procedural({"path": dataset}, MIXED, ratio, "train")

@@ -15,6 +15,7 @@ from lgm.data.sources.procedural.forms import box, rounded_box
 from lgm.data.sources.procedural.painting import style
 from lgm.data.sources.procedural.patterns import Pattern
 from lgm.data.sources.procedural.profiles import smooth_curve
+from lgm.data.sources.procedural.rotations import rotation, turn_y
 from lgm.data.sources.procedural.solids import Solid
 
 _MOST_SKINS = 10
@@ -65,16 +66,17 @@ class Design:
 def single(design: Design) -> None:
     """One shape, which fills the image."""
     rng = design.rng
-    design.add(shapes.proportioned(shapes.any_shape(rng), rng, 3.0).moved(_rotation(rng, 0.4)))
+    design.add(shapes.proportioned(shapes.any_shape(rng), rng, 3.0).moved(rotation(rng, 0.4)))
 
 
 def heap(design: Design) -> None:
-    """Two to nine shapes anywhere, turned anyhow, as in LRM-Zero (Xie et al. 2024)."""
+    """Two to nine shapes turned anyhow, as in LRM-Zero (Xie et al. 2024), each at the surface of another."""
     rng = design.rng
-    for _ in range(int(rng.integers(2, 10))):
+    for number in range(int(rng.integers(2, 10))):
         solid = shapes.proportioned(shapes.any_shape(rng), rng)
-        size = rng.uniform(0.25, 0.9)
-        design.add(solid.moved(_rotation(rng, 0.8) * size, rng.uniform(-0.7, 0.7, 3)))
+        size = rng.uniform(0.25, 0.9) if number else 0.9
+        center = _on_surface(rng, design.solids[rng.integers(number)][0]) if number else np.zeros(3)
+        design.add(solid.moved(rotation(rng, 0.8) * size, center))
 
 
 def stack(design: Design) -> None:
@@ -87,7 +89,7 @@ def stack(design: Design) -> None:
         width = np.exp(rng.uniform(np.log(0.15), np.log(1.0)))
         depth = width if rng.random() < 0.6 else width * rng.uniform(0.5, 1.0)
         solid = solid.fitted([width, tall, depth], [0, height + tall / 2, 0])
-        design.add(solid if rng.random() < 0.7 else solid.moved(_turn_y(rng.uniform(0, 6.28))))
+        design.add(solid if rng.random() < 0.7 else solid.moved(turn_y(rng.uniform(0, 6.28))))
         height += tall * rng.uniform(0.85, 1.0)
 
 
@@ -96,15 +98,17 @@ def legged(design: Design) -> None:
     rng = design.rng
     width, depth, thick = rng.uniform(0.6, 1.4), rng.uniform(0.5, 1.0), rng.uniform(0.04, 0.45)
     leg_length, radius = rng.uniform(0.25, 0.9), rng.uniform(0.015, 0.07)
-    body = shapes.compact(rng) if rng.random() < 0.5 else rounded_box(rng.uniform(0.1, 0.6))
+    is_board = rng.random() < 0.5
+    body = rounded_box(rng.uniform(0.1, 0.6)) if is_board else shapes.compact(rng)
+    inset = 1.0 if is_board else 0.7  # other bodies have no corners for legs to stand under
     design.add(body.fitted([width, thick, depth], [0, leg_length + thick / 2, 0]))
     splay, bend = rng.uniform(0, 0.35), rng.choice([0.0, rng.uniform(0.1, 0.4)])
     pairs = int(rng.choice([2, 2, 2, 3, 4]))
     leg: int | None = None
     is_square = bend == 0 and rng.random() < 0.4
-    for x in np.linspace(-1, 1, pairs) * (width / 2 - radius) * rng.uniform(0.7, 1.0):
+    for x in np.linspace(-1, 1, pairs) * (width / 2 - radius) * rng.uniform(0.7, 1.0) * inset:
         for side in (-1, 1):
-            top = np.array([x, leg_length + thick / 3, side * (depth / 2 - radius)])
+            top = np.array([x, leg_length + thick / 3, side * (depth / 2 - radius) * inset])
             foot = top * [1 + splay * (x != 0), 0, 1 + splay + bend]
             knee = (top + foot) / 2 + [0, bend * leg_length, side * bend * 0.5]
             if is_square:
@@ -181,7 +185,7 @@ def branching(design: Design) -> None:
         size = rng.uniform(0.08, 0.4, 3)
         skin = design.skin(leaf)
         for tip in tips:
-            design.add(leaf.fitted(size).moved(_rotation(rng, 1.0), tip), skin)
+            design.add(leaf.fitted(size).moved(rotation(rng, 1.0), tip), skin)
 
 
 def scaffold(design: Design) -> None:
@@ -195,19 +199,19 @@ def scaffold(design: Design) -> None:
     design.add(solid)
     if rng.random() < 0.6:
         inner = shapes.any_shape(rng)
-        design.add(inner.moved(_rotation(rng, 0.5) * rng.uniform(0.3, 0.7), rng.uniform(-0.2, 0.2, 3)))
+        design.add(inner.moved(rotation(rng, 0.5) * rng.uniform(0.3, 0.7), rng.uniform(-0.2, 0.2, 3)))
 
 
 def mirrored(design: Design) -> None:
     """A middle and pairs of shapes to its sides: vehicles, faces, figures, aeroplanes."""
     rng = design.rng
-    middle = shapes.proportioned(shapes.compact(rng), rng)
-    design.add(middle.moved(np.eye(3) * 0.6))
+    middle = shapes.proportioned(shapes.compact(rng), rng).moved(np.eye(3) * 0.6)
+    design.add(middle)
     mirror = np.diag([-1.0, 1.0, 1.0])
     for _ in range(int(rng.integers(1, 5))):
         solid = shapes.proportioned(shapes.any_shape(rng), rng)
-        offset = [rng.uniform(0.2, 0.8), rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6)]
-        placed = solid.moved(_rotation(rng, 0.6) * rng.uniform(0.12, 0.5), offset)
+        offset = _on_surface(rng, middle) * [rng.uniform(0.9, 1.3), 1, 1]
+        placed = solid.moved(rotation(rng, 0.6) * rng.uniform(0.12, 0.5), offset)
         skin = design.add(placed)
         design.add(placed.moved(mirror), skin)
 
@@ -217,14 +221,15 @@ def turned_copies(design: Design) -> None:
     rng = design.rng
     count = int(rng.integers(3, 11))
     size = rng.uniform(0.15, 0.6)
-    solid = shapes.proportioned(shapes.any_shape(rng), rng).moved(_rotation(rng, 0.6) * size)
-    placed = solid.moved(np.eye(3), [0, rng.uniform(-0.3, 0.3), rng.uniform(0.4, 0.9)])
+    solid = shapes.proportioned(shapes.any_shape(rng), rng).moved(rotation(rng, 0.6) * size)
+    away = rng.uniform(0.4, 0.9)
+    placed = solid.moved(np.eye(3), [0, rng.uniform(-0.3, 0.3) * away, away])
     skin: int | None = None
-    tilt = _rotation(rng, 1.0) if rng.random() < 0.4 else np.eye(3)
+    tilt = rotation(rng, 1.0) if rng.random() < 0.4 else np.eye(3)
     for k in range(count):
-        skin = design.add(placed.moved(tilt @ _turn_y(2 * np.pi * k / count)), skin)
+        skin = design.add(placed.moved(tilt @ turn_y(2 * np.pi * k / count)), skin)
     hub = shapes.proportioned(shapes.any_shape(rng), rng)
-    design.add(hub.moved(tilt * rng.uniform(0.2, 0.8)))
+    design.add(hub.moved(tilt * away * rng.uniform(0.6, 1.1)))
 
 
 def cut(design: Design) -> None:
@@ -236,9 +241,11 @@ def cut(design: Design) -> None:
     for _ in range(int(rng.integers(1, 4)) if operation != "intersect" else 1):
         solid = shapes.compact(rng) if rng.random() < 0.8 else shapes.any_shape(rng)
         solid = shapes.proportioned(solid, rng, 6.0 if operation == "subtract" else 2.0)
-        reach = 0.25 if operation == "intersect" else 0.8
-        size = rng.uniform(0.8, 1.2) if operation == "intersect" else rng.uniform(0.35, 1.0)
-        solids.append(solid.moved(_rotation(rng, 0.5) * size, rng.uniform(-reach, reach, 3)))
+        if operation == "intersect":
+            size, center = rng.uniform(0.8, 1.2), rng.uniform(-0.25, 0.25, 3)
+        else:
+            size, center = rng.uniform(0.35, 1.0), _on_surface(rng, first) * rng.uniform(0.4, 1.0)
+        solids.append(solid.moved(rotation(rng, 0.5) * size, center))
     skins = [design.skin(solid) for solid in solids]
     if rng.random() < 0.4:
         skins = [skins[0]] * len(skins)
@@ -249,24 +256,9 @@ def cut(design: Design) -> None:
         design.surfaces.append(surface)
 
 
-def _rotation(rng: Generator, chance: float) -> np.ndarray:
-    """Any rotation with that chance, else one about y by a quarter or none."""
-    if rng.random() >= chance:
-        return _turn_y(rng.integers(4) * np.pi / 2)
-    q = rng.normal(size=4)
-    w, x, y, z = q / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def _turn_y(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+def _on_surface(rng: Generator, solid: Solid) -> np.ndarray:
+    """A vertex of a shape."""
+    return solid.vertices[rng.integers(len(solid.vertices))]
 
 
 def _slanted(foot: np.ndarray, top: np.ndarray) -> deformations.Map:

@@ -25,7 +25,7 @@ def color(rng: Generator, kind: str | None = None) -> Float[np.ndarray, 3]:
     kind = kind or str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
     hue = rng.random()
     if kind in ("white", "black", "grey"):
-        value = {"white": (0.86, 0.99), "black": (0.02, 0.16), "grey": (0.25, 0.8)}[kind]
+        value = {"white": (0.86, 0.99), "black": (0.05, 0.2), "grey": (0.25, 0.8)}[kind]
         return _hsv(hue, rng.uniform(0, 0.06), rng.uniform(*value))
     if kind == "wood":
         return _hsv(rng.uniform(0.04, 0.12), rng.uniform(0.3, 0.75), rng.uniform(0.25, 0.85))

@@ -12,6 +12,7 @@ from lgm.data.sources.procedural import deformations
 from lgm.data.sources.procedural.assemblies import ASSEMBLIES, Design, cut
 from lgm.data.sources.procedural.booleans import Surface, require_manifold
 from lgm.data.sources.procedural.painting import paint
+from lgm.data.sources.procedural.rotations import turn_y
 
 # Changes whenever what (seed, index) stands for does.
 VERSION = 1
@@ -100,9 +101,7 @@ def _one_surface(design: Design) -> Surface:
 
 def _fitted(surface: Surface, rng: np.random.Generator) -> Surface:
     """Turned about y, centred and scaled; only vertices that a face has count."""
-    angle = rng.choice([0.0, rng.uniform(0, 2 * np.pi)])
-    c, s = np.cos(angle), np.sin(angle)
-    turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    turn = turn_y(rng.choice([0.0, rng.uniform(0, 2 * np.pi)]))
     used, faces = np.unique(surface.faces, return_inverse=True)
     positions = surface.positions[used] @ turn.T
     low, high = positions.min(0), positions.max(0)

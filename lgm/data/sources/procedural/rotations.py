@@ -1,0 +1,26 @@
+"""Rotations as matrices [3, 3]."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Generator
+
+
+def rotation(rng: Generator, chance: float) -> np.ndarray:
+    """Any rotation with that chance, else one about y by a quarter or none."""
+    if rng.random() >= chance:
+        return turn_y(rng.integers(4) * np.pi / 2)
+    q = rng.normal(size=4)
+    w, x, y, z = q / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def turn_y(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
