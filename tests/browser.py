@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.clock import GIVE_UP_S
+from tests.clock import GIVE_UP_S, wait_until
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _LOCAL_SCHEMES = {"data", "blob", "about", "chrome", "devtools"}
@@ -63,6 +63,16 @@ class Tab:
         """Assert that there was no error in the console and no request to another host."""
         assert not self.console_errors
         assert not self.foreign_requests
+
+    def until(self, expression: str) -> None:
+        """Wait until a JavaScript expression holds, also where a page's policy forbids `eval`, which
+        Playwright's own wait_for_function needs."""
+
+        def holds() -> bool:
+            self.page.wait_for_timeout(20)  # Playwright hands out events meanwhile
+            return self.page.evaluate(expression)
+
+        wait_until(holds)
 
     def close(self) -> None:
         self.page.context.close()

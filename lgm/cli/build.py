@@ -20,7 +20,7 @@ from lgm.loggers.guarded import guarded
 from lgm.losses import CompositeLoss
 from lgm.models import Network
 from lgm.preparation.prepare import Preparation
-from lgm.training.checkpoint_io import AsyncCheckpointIO
+from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
@@ -151,7 +151,7 @@ def _finished(entry: Config, given: Given) -> L.Callback:
 
 def build_trainer(config: Config, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
     """derived: what follows from other keys, e.g. accumulation."""
-    plugins: list[Any] = [AsyncCheckpointIO()]
+    plugins: list[Any] = [AtomicCheckpointIO()]
     if config["trainer"]["precision"] in HALVES:
         plugins.append(HalfWeights(config["trainer"]["precision"]))
         derived["precision"] = None

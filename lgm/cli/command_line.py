@@ -74,7 +74,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except Exception as error:
         is_of_hydra = isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError)
-        line = _message(error) if is_of_hydra else fault_line(error)
+        line = hydra_line(error) if is_of_hydra else fault_line(error)
         if is_asked or line is None:
             raise
         _refuse(line)
@@ -177,7 +177,7 @@ def quoted(value: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
 
 
-def _message(error: BaseException) -> str:
+def hydra_line(error: BaseException) -> str:
     """What Hydra or OmegaConf says, on one line, with the form that works where it could not read a value."""
     lines = [line for part in (error, error.__cause__) if part is not None for line in str(part).splitlines()]
     said: list[str] = []

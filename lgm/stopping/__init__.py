@@ -18,7 +18,6 @@ from lgm.stopping.requests import (
     is_handled,
     received,
     waiting_for_data,
-    writing,
 )
 
 __all__ = [
@@ -37,5 +36,4 @@ __all__ = [
     "starting_workers",
     "tell_launcher",
     "waiting_for_data",
-    "writing",
 ]

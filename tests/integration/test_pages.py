@@ -49,7 +49,7 @@ SHORTER = {
 # What an option of a sentence may hang on: the program, and what was chosen beside it.
 BASES = [
     ("train", ["loss=paper", "callbacks=train_ema", "logger=wandb"]),
-    ("train", ["loss=hed", "data/augment=light", "data/cache=memory", "renderer=triton"]),
+    ("train", ["loss=hed", "callbacks=viewer", "data/augment=light", "data/cache=memory", "renderer=triton"]),
     ("evaluate", ["ckpt=x", "callbacks=[evaluate,turntable,views]"]),
     ("evaluate", ["ckpt=x", "data=images", "data.path=x", "data/background=white"]),
     ("evaluate", ["ckpt=x", "data=prompts", "data.prompts=[x]", "multiview=mvdream"]),
@@ -101,6 +101,7 @@ PROGRAMS = {
     "lgm-doctor": ["-m", "lgm.doctor"],
     "lgm-mesh": ["-m", "lgm.meshing"],
     "lgm-app": ["-m", "lgm.app"],
+    "lgm-view": ["-m", "lgm.viewer"],
 }
 
 

@@ -56,8 +56,9 @@ def ffmpeg() -> str:
 
 
 @contextmanager
-def mp4(path: Path, size: int, fps: float) -> Iterator[Write]:
-    """Takes frames of size² until the block ends, and makes an H.264 video of them that plays anywhere.
+def mp4(path: Path, size: int | tuple[int, int], fps: float) -> Iterator[Write]:
+    """Takes frames of size², or (width, height), until the block ends, and makes an H.264 video of
+    them that plays anywhere.
 
     Raises OSError with the encoder's last words where it fails.
     """
@@ -78,10 +79,11 @@ def gif(path: Path, size: int, fps: float, gif_size: int, gif_fps: float) -> Ite
 
 
 @contextmanager
-def _encoder(path: Path, size: int, fps: float, output: tuple[str, ...]) -> Iterator[Write]:
+def _encoder(path: Path, size: int | tuple[int, int], fps: float, output: tuple[str, ...]) -> Iterator[Write]:
+    width, height = (size, size) if isinstance(size, int) else size
     command = [
         *(ffmpeg(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"),
-        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size}x{size}", "-r", f"{fps:g}", "-i", "pipe:0"),
+        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "pipe:0"),
         *output,
         str(path),
     ]

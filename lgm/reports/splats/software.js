@@ -19,8 +19,7 @@ function isWithoutGpu() {
 // and onFrame is called when one is shown; draw.now(…) is for saving images, draws in this thread and waits.
 function makeSoftwareDraw(canvas, scene, onFrame) {
   const context = canvas.getContext("2d");
-  const workers = startWorkers(scene);
-  let here = null, waiting = 0;
+  let workers = null, here = null, waiting = 0;
 
   function show({ strips, y0, step, width }) {
     const rows = STRIP * width * 4;
@@ -28,16 +27,15 @@ function makeSoftwareDraw(canvas, scene, onFrame) {
       context.putImageData(new ImageData(strips.subarray(at, at + rows), width, STRIP), 0, y);
     }
   }
-  for (const worker of workers) {
-    worker.onmessage = (event) => {
-      const { width, height } = canvas;
-      // A frame of another size comes from before a resize.
-      if (event.data.width === width && event.data.height === height) show(event.data);
-      if (--waiting === 0) onFrame();
-    };
+  function received({ data }) {
+    const { width, height } = canvas;
+    // A frame of another size comes from before a resize.
+    if (data.width === width && data.height === height) show(data);
+    if (--waiting === 0) onFrame();
   }
   function draw(camera, focal, scale = 1) {
     if (waiting > 0) return false;
+    workers ??= startWorkers(scene, received);
     if (workers.length === 0) {
       draw.now(camera, focal, scale);
       onFrame();
@@ -52,12 +50,12 @@ function makeSoftwareDraw(canvas, scene, onFrame) {
     here ??= makeRaster(scene, 0, 1);
     show(here({ camera, focal, scale, width: canvas.width, height: canvas.height }));
   };
-  draw.stop = () => workers.forEach((worker) => worker.terminate());
+  draw.stop = () => workers?.forEach((worker) => worker.terminate());
   return draw;
 }
 
 // One per core, fewer where each one's copy of the Gaussians is large; none where the page's policy forbids them.
-function startWorkers(scene) {
+function startWorkers(scene, onmessage) {
   const functions = [cameraAxes, makeSort, makeRaster, makeFrame, rasterize, toBytes];
   const source = `"use strict"; const STRIP = ${STRIP}; ${functions.join("\n")}
     let draw = null;
@@ -72,6 +70,7 @@ function startWorkers(scene) {
   try {
     return Array.from({ length: total }, (_, number) => {
       const worker = new Worker(url);
+      worker.onmessage = onmessage;
       worker.postMessage({ scene, number, total });
       return worker;
     });

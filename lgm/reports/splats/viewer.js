@@ -1,15 +1,18 @@
 // Orbit of 3D Gaussians (Kerbl et al. 2023), in one function and without a dependency:
 //
-//   const view = turnGaussians(canvas, buffer, {radius, fovYDeg, elevationDeg, azimuthDeg, scale, turning, onTurn,
-//     pageScrolls});
+//   const view = turnGaussians(canvas, buffer, {radius, fovYDeg, elevationDeg, azimuthDeg, scale, turning, …});
 //
 // buffer: of lgm.reports.splats.packing. The camera looks at the origin from (azimuth, elevation, radius), +y up,
 // and moves to the right until somebody takes hold of it; a reader who prefers reduced motion gets a still image.
-// pageScrolls: the wheel is the page's until the canvas has the focus.
-// onTurn({azimuthDeg, elevationDeg, radius}): called when the camera was moved, to link two views; view.look(…)
-// sets it, view.setScale(…) the size of each Gaussian. view.snapshot(width, height, camera, scale) is a canvas with
-// another image of it. view.stop() ends everything. canvas.dataset.frames counts what was shown, .still
-// says whether that is from where the camera is now, .drawn where: gpu (webgl.js), or cpu (software.js) where WebGL is emulated or missing; options.drawn chooses.
+// WebGL draws (webgl.js), or the CPU where WebGL is emulated or missing (software.js); options.drawn = "gpu" or
+// "cpu" chooses.
+// options.pageScrolls: the wheel is the page's until the canvas has the focus.
+// options.onTurn({azimuthDeg, elevationDeg, radius}): the camera was moved here, and view.look(…) moves another
+// one along. options.onFrame(camera): an image from there is shown.
+// view.setScale(…): the size of each Gaussian. view.snapshot(width, height, camera, scale): a canvas with an image
+// of its own, until the next one. view.stop() ends everything.
+// canvas.dataset: .frames counts what was shown, .still says whether that is from where the camera is now, .drawn
+// is gpu or cpu.
 "use strict";
 
 function unpackGaussians(buffer) {
@@ -56,7 +59,7 @@ function turnGaussians(canvas, buffer, options = {}) {
   const focal = 1 / Math.tan(((options.fovYDeg ?? 49.1) * Math.PI) / 360); // of half the height
   const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let turning = options.turning ?? !isStill;
-  let frame = 0, before = null, isStale = true, shown = 0, scale = options.scale ?? 1;
+  let frame = 0, before = null, isStale = true, shown = 0, asked = start, scale = options.scale ?? 1;
 
   function invalidate() {
     isStale = true;
@@ -65,8 +68,11 @@ function turnGaussians(canvas, buffer, options = {}) {
   function onFrame() {
     canvas.dataset.frames = ++shown;
     canvas.dataset.still = String(!isStale && !turning);
+    options.onFrame?.(asked);
   }
-  const draw = (drawn === "cpu" ? makeSoftwareDraw : makeDraw)(canvas, scene, onFrame);
+  const make = drawn === "cpu" ? makeSoftwareDraw : makeDraw;
+  const draw = make(canvas, scene, onFrame);
+  let apart = null; // a canvas for snapshots
   const size = new ResizeObserver(() => {
     const ratio = drawn === "cpu" ? 1 : Math.min(devicePixelRatio || 1, 2);
     canvas.width = Math.max(1, Math.round(canvas.clientWidth * ratio));
@@ -83,8 +89,9 @@ function turnGaussians(canvas, buffer, options = {}) {
     }
     before = now;
     if (!isStale) return;
-    isStale = false; // before onFrame, which asks
-    if (!draw(camera, focal, scale)) isStale = true;
+    const current = asked;
+    [isStale, asked] = [false, { ...camera }]; // before onFrame, which reads them
+    if (!draw(camera, focal, scale)) [isStale, asked] = [true, current];
   }
   frame = requestAnimationFrame(step);
 
@@ -116,19 +123,20 @@ function turnGaussians(canvas, buffer, options = {}) {
       invalidate();
     },
     snapshot(width, height, from = camera, by = scale) {
-      const before = [canvas.width, canvas.height], copy = document.createElement("canvas");
-      [copy.width, copy.height] = [canvas.width, canvas.height] = [width, height];
-      draw.now(from, focal, by);
-      copy.getContext("2d").drawImage(canvas, 0, 0);
-      [canvas.width, canvas.height] = before;
-      draw.now(camera, focal, scale);
-      return copy;
+      if (apart === null) {
+        const copy = document.createElement("canvas");
+        apart = { copy, draw: make(copy, scene, () => {}) };
+      }
+      [apart.copy.width, apart.copy.height] = [width, height];
+      apart.draw.now(from, focal, by);
+      return apart.copy;
     },
     stop() {
       cancelAnimationFrame(frame);
       size.disconnect();
       forget();
       draw.stop();
+      apart?.draw.stop();
     },
   };
 }
