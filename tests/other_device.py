@@ -94,7 +94,8 @@ def _call(func: Any, args: tuple, kwargs: dict) -> Any:
 @contextlib.contextmanager
 def other_device(monkeypatch: Any) -> Iterator[torch.device]:
     """`device="meta"` makes tensors of the other device; what asks for a real GPU is left out."""
-    monkeypatch.setattr("lgm.rendering.meshes.renderers.current", lambda device: contextlib.nullcontext())
+    for module in ("base", "meshes.lit", "meshes.renderers"):
+        monkeypatch.setattr(f"lgm.rendering.{module}.current", lambda device: contextlib.nullcontext())
     monkeypatch.setattr("torch.autocast", lambda *args, **kwargs: contextlib.nullcontext())
     with _Literals(), _Operations():
         yield DEVICE

@@ -1,16 +1,14 @@
 """Training at speed=fast and at speed=eager: losses differ by less than between two seeds. 200 steps of the
 U-Net, on a GPU: tests/gpu/test_fast_gpu.py."""
 
-import pytest
 import torch
 
 from lgm.kernels import Conv2d, GroupNorm, use_kernels
 from lgm.kernels import convolution as convolution_module
 from lgm.models.blocks import ResnetBlock
+from tests.interpreter import needs_interpreter
 
-pytest.importorskip("triton", reason="no triton")
-if torch.cuda.is_available():
-    pytest.skip("Triton's interpreter runs where no GPU is; tests/gpu has its own", allow_module_level=True)
+needs_interpreter()
 STEPS, LAST = 3, 2
 CHANNELS = 32  # of GroupNorm's groups
 

@@ -14,10 +14,9 @@ from lgm.kernels.norm import norm_backward, norm_forward
 from lgm.kernels.residual import channel_sums, scaled_sum
 from lgm.models import blocks as blocks_module
 from lgm.models.blocks import ResnetBlock
+from tests.interpreter import needs_interpreter
 
-pytest.importorskip("triton", reason="no triton")
-if torch.cuda.is_available():
-    pytest.skip("Triton's interpreter runs where no GPU is; tests/gpu has its own", allow_module_level=True)
+needs_interpreter()
 
 
 @pytest.fixture

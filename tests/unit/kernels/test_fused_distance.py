@@ -10,12 +10,11 @@ from lgm.losses.perceptual import LPIPS
 from lgm.losses.perceptual import features as features_module
 from lgm.losses.perceptual import fused as fused_module
 from lgm.losses.perceptual.features import _EPS
+from tests.interpreter import needs_interpreter
 from tests.kinks import away_from_kinks
 from tests.perceptual_weights import needs_linear_weights
 
-pytest.importorskip("triton", reason="no triton")
-if torch.cuda.is_available():
-    pytest.skip("Triton's interpreter runs where no GPU is; tests/gpu has its own", allow_module_level=True)
+needs_interpreter()
 
 
 def feature_maps(shape):

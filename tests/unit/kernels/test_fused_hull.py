@@ -6,10 +6,9 @@ import torch
 from lgm.cameras import Cameras, nearest_to_origin, pixel_rays
 from lgm.kernels import fused_enter
 from lgm.models.visual_hull import HALVINGS, REACH, SAMPLES, Silhouettes, enter
+from tests.interpreter import needs_interpreter
 
-pytest.importorskip("triton", reason="no triton")
-if torch.cuda.is_available():
-    pytest.skip("Triton's interpreter runs where no GPU is; tests/gpu has its own", allow_module_level=True)
+needs_interpreter()
 
 
 def scene(size, elevations, azimuths, num_scenes=2):

@@ -8,10 +8,9 @@ from torch import nn
 from lgm.kernels import GroupNorm, fused_group_norm, use_kernels
 from lgm.models.attention import MultiViewAttention
 from lgm.models.blocks import ResnetBlock
+from tests.interpreter import needs_interpreter
 
-pytest.importorskip("triton", reason="no triton")
-if torch.cuda.is_available():
-    pytest.skip("Triton's interpreter runs where no GPU is; tests/gpu has its own", allow_module_level=True)
+needs_interpreter()
 
 
 def both(x, num_groups, silu, eps=1e-5):

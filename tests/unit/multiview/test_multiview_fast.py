@@ -6,6 +6,7 @@ import torch
 from lgm.kernels import GroupNorm
 from lgm.multiview.fast import RecordedUNet, use_speed
 from lgm.multiview.unet import MultiViewUNet
+from tests.interpreter import needs_interpreter
 
 MICRO = {
     "image_size": 8, "in_channels": 4, "out_channels": 4, "model_channels": 32,
@@ -38,9 +39,7 @@ def test_channels_last_and_a_recorded_call_give_the_same():
 
 
 def test_fused_norms_give_the_same(monkeypatch):
-    pytest.importorskip("triton", reason="no triton")
-    if torch.cuda.is_available():
-        pytest.skip("Triton's interpreter runs where no GPU is; tests/gpu has its own")
+    needs_interpreter()
     net, given = make_net(), inputs(1)  # norms know nothing of other views, and the interpreter is slow
     with torch.no_grad():
         expected = net(**given, num_frames=1)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,11 +12,12 @@ from lgm.rendering.meshes.antialiasing import adjacent_faces
 from lgm.rendering.meshes.projection import pixel_matrices, project
 from lgm.rendering.meshes.triton_visibility import _MAX_SAMPLES
 from lgm.rendering.meshes.visibility import _boxes
+from tests.interpreter import interpreter_fault
 from tests.mesh_scenes import SMALL, check, degenerate, drawn, moved, orbit, soup, sphere
 
 interpreted = pytest.mark.skipif(
-    find_spec("triton") is None or torch.cuda.is_available(),
-    reason="triton is not installed, or tests/gpu runs these compiled",
+    interpreter_fault() is not None,
+    reason=str(interpreter_fault()),
 )
 
 

@@ -7,10 +7,11 @@ import torch
 
 from lgm.gaussians import Gaussians
 from lgm.rendering import CapturedRenderer, TritonRenderer, make_renderer
+from tests.interpreter import interpreter_fault
 from tests.triton_scenes import SMALL, check, cloud, drawn, orbit
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs these compiled")
+interpreted = pytest.mark.skipif(interpreter_fault() is not None, reason=str(interpreter_fault()))
 
 
 @interpreted
