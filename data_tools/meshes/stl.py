@@ -69,12 +69,19 @@ def _binary(content: bytes, max_triangles: int) -> Mesh:
     records = np.frombuffer(content, _RECORD, count, _HEADER_BYTES)
     positions = records["corners"].astype(np.float64)
     rgba = _colors(content[:80], records["word"])
-    if rgba is None:
-        return Mesh([Surface(positions, Material(UNCOLORED))])
     notes: list[str] = []
+    if rgba is None:
+        if _is_filled(records["word"]):
+            notes.append("each face has the word 0xFFFF, as Meshmixer writes without colours; drawn grey")
+        return Mesh([Surface(positions, Material(UNCOLORED))], notes)
     colors = np.repeat(rgba[:, None], 3, axis=1)
     material = Material((1.0, 1.0, 1.0, 1.0), alpha_mode=colored_alpha_mode(colors, notes))
     return Mesh([Surface(positions, material, colors=colors)], notes)
+
+
+def _is_filled(words: np.ndarray) -> bool:
+    """Whether all bits of all words are set: white everywhere, or rather no colours at all."""
+    return len(words) > 0 and bool((words == 0xFFFF).all())
 
 
 def _colors(header: bytes, words: np.ndarray) -> np.ndarray | None:
@@ -91,7 +98,7 @@ def _colors(header: bytes, words: np.ndarray) -> np.ndarray | None:
         own, rgb, rest = words < 0x8000, channels, (*srgb_to_linear(common[:3]), common[3])
     else:
         own, rgb, rest = words >= 0x8000, channels[:, ::-1], UNCOLORED
-        if not own.any():
+        if not own.any() or _is_filled(words):
             return None
     rgba = np.tile(np.array(rest, dtype=np.float64), (len(words), 1))
     rgba[own, :3], rgba[own, 3] = srgb_to_linear(rgb[own]), 1.0

@@ -294,6 +294,15 @@ def test_stl_colours_as_viscam_writes_them(tmp_path):
     assert plain.colors is None and plain.material.base_color == UNCOLORED
 
 
+def test_an_stl_whose_every_word_is_filled_has_no_colours(tmp_path):
+    """Meshmixer writes 0xFFFF, which VisCAM's bits would make white: an object without colours is grey."""
+    mesh = read_stl(stl_file(tmp_path, b"MESHMIXER-STL-BINARY-FORMAT", (0xFFFF,) * 3), ANY)
+    assert mesh.surfaces[0].colors is None and mesh.surfaces[0].material.base_color == UNCOLORED
+    assert "0xFFFF" in mesh.notes[0]
+    (surface,) = read_stl(stl_file(tmp_path, words=(0xFFFF, 0xFFFF, 0x8000)), ANY).surfaces
+    np.testing.assert_allclose(surface.colors[:, 0, 0], [1, 1, 0])
+
+
 def test_stl_colours_as_magics_writes_them(tmp_path):
     header = b"COLOR=" + bytes([0, 255, 0, 255]) + b",MATERIAL=" + bytes(12)
     words = (rgb5(255, 0, 0, False), rgb5(0, 0, 255, False), 0x8000)
