@@ -151,13 +151,17 @@ class ViewPrompt:
 class GeneratedViews:
     """Views that a generator made of one object.
 
-    images: straight colour, 0..1. masks: where the object is, 0..1. cameras: [V], in a frame of the
-        generator's own whose origin is the object's centre and whose +y is up.
+    images: straight colour, 0..1. masks: where the object is, 0..1. cameras: [V], perspective or all
+        orthographic, in a frame of the generator's own: its origin is the object's centre, its +y is up.
+    posed: whether images show what these cameras see, to the pixel, through whatever lens; otherwise
+        perspective ones are a ring that is known but for its scale, and are recentred as a person's images
+        without cameras.
     """
 
     images: Float[Tensor, "V 3 H W"]
     masks: Float[Tensor, "V 1 H W"]
     cameras: Cameras
+    posed: bool = False
 
 
 class ViewGenerator(Protocol):

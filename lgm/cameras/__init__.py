@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         canonicalise,
         from_canonical,
         orbit_poses,
+        sphere_angles,
         spiral_angles,
         turn_about_origin,
     )
@@ -30,6 +31,7 @@ __all__ = [
     "orbit_poses",
     "pixel_rays",
     "plucker_rays",
+    "sphere_angles",
     "spiral_angles",
     "turn_about_origin",
 ]

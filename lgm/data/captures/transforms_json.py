@@ -31,7 +31,7 @@ from lgm.data.captures.photos import (
     open_image,
     read_text,
 )
-from lgm.data.schema.sample import BrokenSample
+from lgm.data.schema.sample import BrokenSample, other_projection
 from lgm.errors import reading, shown
 
 FILE_NAME = "transforms.json"
@@ -134,6 +134,8 @@ def _check_model(stated: Mapping[str, Any], where: str) -> None:
             f"{where} has camera_model={model}, which is not read, only {', '.join(_PERSPECTIVE[2:])}; "
             "undistort the images first"
         )
+    if other := other_projection(stated):
+        raise BrokenSample(f"{where} has {other}; only perspective cameras are read")
     mode = str(stated.get("lens_mode") or "")
     if mode.lower() not in ("", "perspective", "opencv"):
         raise BrokenSample(f"{where} has lens_mode={mode}, which is not read; undistort the images first")

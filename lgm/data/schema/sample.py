@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,10 @@ CONVENTION = "opencv_c2w_y_up"
 INDEX_NAME = "index.json"
 TABLE_NAME = "objects.jsonl"
 _LONGEST_UID = 255
+# By which files of cameras state a projection, and what they call the one that is read.
+_PROJECTION_KEYS = ("projection", "projection_type", "camera_type", "camera_projection")
+_MODEL_KEYS = ("camera_model", "type", "model")  # which may say other things too
+_PERSPECTIVE_WORDS = ("perspective", "persp", "pinhole", "simple-pinhole", "opencv")
 # As `view_key` writes it: `view_0001.png` and a number of a thousand digits are none.
 _VIEW_KEY = re.compile(r"view_([0-9]{3}|[1-9][0-9]{3,5})\.(webp|png)")
 
@@ -50,17 +55,23 @@ class CameraRecord:
     c2w: [V, 4, 4] float64, camera-to-world, OpenCV axes, world +y up.
     canonical_inputs: the views that stand at elevation 0 and azimuth 0, 90, 180, 270 degrees, in this
         order, each once; () where the set has none.
+    orthographic_height: of what each view shows, in the unit of c2w, where the cameras are orthographic;
+        fov_y_deg is then 0. None for perspective cameras, which shards have.
     """
 
     fov_y_deg: float
     c2w: np.ndarray
     canonical_inputs: tuple[int, ...]
+    orthographic_height: float | None = None
 
     @property
     def num_views(self) -> int:
         return len(self.c2w)
 
     def to_json(self) -> str:
+        """The content of a `cameras.json`; raises ValueError for orthographic cameras, which it can't say."""
+        if self.orthographic_height is not None:
+            raise ValueError("cameras.json holds perspective cameras alone, and these are orthographic")
         return json.dumps(
             {
                 "version": VERSION,
@@ -70,6 +81,20 @@ class CameraRecord:
                 "canonical_inputs": list(self.canonical_inputs),
             }
         )
+
+
+def other_projection(content: Mapping[str, Any]) -> str | None:
+    """What a table of a camera file says of a projection that is not perspective, as key=value; None where it
+    says nothing. Read as perspective, such a camera would bend every ray, in silence."""
+    for key, value in content.items():
+        name = str(key).lower()
+        word = str(value).lower().replace("_", "-").removesuffix("-camera")
+        is_other = name in _PROJECTION_KEYS and value is not None and word not in _PERSPECTIVE_WORDS
+        is_other |= name in _MODEL_KEYS and word.startswith(("ortho", "parallel"))
+        is_other |= "ortho" in name and value not in (None, False, 0, "", [])
+        if is_other:
+            return f"{shown(str(key))}={shown(repr(value))}"
+    return None
 
 
 def view_key(index: int, extension: str) -> str:
@@ -120,6 +145,8 @@ def parse_cameras(text: str | bytes, uid: str, at_origin: bool = True) -> Camera
             raise broken(
                 f"has convention {shown(repr(content.get('convention')))}, this program reads {CONVENTION!r}"
             )
+        if stated := other_projection(content):
+            raise broken(f"has {stated}; only perspective cameras are read")
         fov_y_deg, indices = content.get("fov_y_deg"), content.get("canonical_inputs", ())
         if not _is_number(fov_y_deg):
             raise broken(f"lacks a readable fov_y_deg: {shown(repr(fov_y_deg))}")
@@ -258,6 +285,8 @@ def _checked_index(content: Any, where: str) -> Index:
         raise ValueError(f"{where} names no shard; the data set is empty")
     if not isinstance(entries, list) or not isinstance(render, dict):
         raise ValueError(f"{where} needs a list `shards` and a table `render`; pack the data set again")
+    if stated := other_projection(render):
+        raise ValueError(f"{where} has render.{stated}; only sets of perspective cameras are read")
     fault = splits_fault(splits) or next(filter(None, map(shard_fault, entries)), None)
     if fault is not None:
         raise ValueError(f"{where} {fault}; mend it, or pack the set again")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lgm.cameras import Cameras
@@ -26,6 +26,7 @@ class Item:
     input, target: positions among the n.
     seed: what augmentation draws for this object comes from it alone.
     scaled, to_user: as of `PosedObject`.
+    orthographic_height: as of `CameraRecord`.
     target_depths: float32 [len(target), H, W], where they were asked for and the object has them.
     surface: float32 [P, 3], points of the true surface, under the same conditions.
     """
@@ -41,6 +42,7 @@ class Item:
     seed: int
     scaled: bool
     to_user: np.ndarray
+    orthographic_height: float | None = None
     target_depths: np.ndarray | None = None
     surface: np.ndarray | None = None
 
@@ -85,6 +87,7 @@ def make_item(
         seed=int(rng.integers(2**63)),
         scaled=candidate.scaled,
         to_user=candidate.to_user,
+        orthographic_height=record.orthographic_height,
         target_depths=depths,
         surface=candidate.surface() if with_geometry else None,
     )
@@ -128,13 +131,25 @@ def _views(items: Sequence[Item], chosen: Sequence[tuple[int, ...]]) -> Views:
     rows = [[item.rows[i] for i in p] for item, p in zip(items, pick, strict=True)]
     images, alphas = _images(items, rows)
     c2w = torch.from_numpy(np.stack([item.c2w[p] for item, p in zip(items, pick, strict=True)])).float()
-    fov_y_deg = torch.tensor([item.fov_y_deg for item in items])[:, None]
     return Views(
         images=images,
         alphas=alphas,
-        cameras=Cameras.from_fov(c2w, fov_y_deg, images.shape[-1] / images.shape[-2]),
+        cameras=_cameras(items, c2w, images.shape[-1] / images.shape[-2]),
         view_ids=torch.from_numpy(np.stack([item.view_ids[p] for item, p in zip(items, pick, strict=True)])),
     )
+
+
+def _cameras(items: Sequence[Item], c2w: Float[Tensor, "B V 4 4"], aspect: float) -> Cameras:
+    heights = [item.orthographic_height for item in items]
+    if all(height is None for height in heights):
+        return Cameras.from_fov(c2w, torch.tensor([item.fov_y_deg for item in items])[:, None], aspect)
+    each = [
+        Cameras.from_fov(poses, item.fov_y_deg, aspect)
+        if height is None
+        else Cameras.orthographic(poses, height, aspect)
+        for poses, item, height in zip(c2w[:, None], items, heights, strict=True)
+    ]
+    return Cameras.concatenate(each, dim=0)
 
 
 def _images(

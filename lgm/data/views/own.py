@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lgm.cameras import Cameras
+from lgm.cameras import sphere_angles
 from lgm.data.schema.sample import CameraRecord
 from lgm.data.views.base import ViewChoice, ViewSampler
 
@@ -67,8 +67,8 @@ def most_even_ring(cameras: CameraRecord, count: int) -> tuple[int, ...]:
     being the squares of how far azimuth and elevation are off. Of the rings with the least sum that
     starts nearest to the horizon is taken: its first view becomes the front of the canonical frame.
     """
-    posed = Cameras.from_fov(torch.from_numpy(cameras.c2w), cameras.fov_y_deg)
-    elevation_deg, azimuth_deg = posed.elevation_deg.numpy(), posed.azimuth_deg.numpy()
+    angles = sphere_angles(torch.from_numpy(cameras.c2w[:, :3, 3]))
+    elevation_deg, azimuth_deg = (angle.numpy() for angle in angles)
     rings = []
     for first in range(cameras.num_views):
         ring, cost = [first], elevation_deg[first] ** 2

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lgm.cameras import Cameras
+from lgm.cameras import sphere_angles
 from lgm.data.schema.sample import CameraRecord
 from lgm.data.views.base import (
     NoCanonicalViews,
@@ -132,5 +132,5 @@ def _canonical(cameras: CameraRecord, num_input_views: int) -> list[int]:
 
 def _angles(cameras: CameraRecord, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Elevations and azimuths in degrees."""
-    posed = Cameras.from_fov(torch.from_numpy(cameras.c2w[views]), cameras.fov_y_deg)
-    return posed.elevation_deg.numpy(), posed.azimuth_deg.numpy()
+    elevation_deg, azimuth_deg = sphere_angles(torch.from_numpy(cameras.c2w[views, :3, 3]))
+    return elevation_deg.numpy(), azimuth_deg.numpy()

@@ -20,9 +20,11 @@ from lgm.data.schema.sample import BrokenSample
 log = logging.getLogger(__name__)
 
 # The largest object that training shows: its farthest point, as a part of the cameras' distance.
-_TRAINED_REACH = OBJECT_RADIUS / RADIUS
+TRAINED_REACH = OBJECT_RADIUS / RADIUS
 _USUAL_REACH = (0.33, 0.415)  # as outlines show it; the wider end just fits into the image
 _TRAINED_HALF_SLOPE = np.tan(np.radians(FOV_Y_DEG) / 2)  # the lens that shows that, with a margin
+# How much more than the object's tangent sphere that lens shows.
+MARGIN = float(_TRAINED_HALF_SLOPE / np.tan(np.arcsin(TRAINED_REACH)))
 _WIDEST = np.radians(80.0)
 _AIMED = 0.01  # how well, as a part of their distance, a rig's cameras look at one point
 _CENTERED = 0.1  # how far, as a part of the same, outlines may be off that point
@@ -132,8 +134,7 @@ def _scale_and_fov(
     least, most = _USUAL_REACH
     if least <= size / distances.mean() <= most and angles.max() <= half_fov:
         return radius / distances.mean(), fov_y_deg
-    margin = _TRAINED_HALF_SLOPE / np.tan(np.arcsin(_TRAINED_REACH))
-    return radius * _TRAINED_REACH / size, float(np.degrees(2 * np.arctan(margin * np.tan(angles.max()))))
+    return radius * TRAINED_REACH / size, float(np.degrees(2 * np.arctan(MARGIN * np.tan(angles.max()))))
 
 
 def _half_angle(rays: np.ndarray, toward: np.ndarray, lens: Lens, pixels: np.ndarray) -> float:
@@ -142,7 +143,7 @@ def _half_angle(rays: np.ndarray, toward: np.ndarray, lens: Lens, pixels: np.nda
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     if (low <= 0).all() and (high >= (lens.width, lens.height)).all():
         half = min(lens.width / lens.focal_x, lens.height / lens.focal_y) / 2
-        return float(np.arctan(half * np.tan(np.arcsin(_TRAINED_REACH)) / _TRAINED_HALF_SLOPE))
+        return float(np.arctan(half * np.tan(np.arcsin(TRAINED_REACH)) / _TRAINED_HALF_SLOPE))
     return float(np.arccos(np.clip(rays @ toward, -1, 1)).max())
 
 

@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.cameras.lens import Lens
 from lgm.data.captures.photos import EXTENSIONS, Capture, Photo, find_images, open_image
 from lgm.data.schema.sample import BrokenSample
-from lgm.data.sources.base import Source
+from lgm.data.sources.base import PosedObject, Source
 from lgm.data.sources.images.background import Background, Keep
-from lgm.data.sources.images.framed import Framing, OwnImages, cut_out
+from lgm.data.sources.images.framed import Framing, cut_out
+from lgm.data.sources.images.orthographic import OrthographicViews
 from lgm.data.sources.images.source import ImagesSource
 from lgm.errors import reading
 from lgm.files import PARTIAL_SUFFIX
@@ -96,7 +98,7 @@ class GeneratedSource(Source):
     def shard_sizes(self) -> list[int]:
         return [len(self._inputs)]
 
-    def check(self, *args: Any, **kwargs: Any) -> list[OwnImages]:  # type: ignore[override]
+    def check(self, *args: Any, **kwargs: Any) -> list[PosedObject]:  # type: ignore[override]
         """Images can be opened, and the generator is ready; no view is generated for that."""
         for item in self._inputs:
             if isinstance(item, Path):
@@ -105,12 +107,12 @@ class GeneratedSource(Source):
             self._generator.prepare()
         return []
 
-    def load(self, shard: int, ordinal: int) -> OwnImages:
+    def load(self, shard: int, ordinal: int) -> PosedObject:
         if not self._is_kept(ordinal):
             self._generate(ordinal)
         folder = self._folder(ordinal)
         with reading(folder, "remove it, and it is made again", BrokenSample):
-            return self._framing.framed(_capture(folder, self.uids[ordinal]))
+            return _kept_views(folder, self.uids[ordinal], self._framing)
 
     def _generate(self, ordinal: int) -> None:
         """Make the views of an object, and of those after it that fill the batch."""
@@ -212,19 +214,38 @@ def _write(folder: Path, views: GeneratedViews, record: dict[str, Any]) -> None:
     rgba = torch.cat([views.images, views.masks], dim=1).clamp(0, 1)
     for number, view in enumerate((rgba * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()):
         Image.fromarray(view, "RGBA").save(partial / f"view_{number}.png")
-    cameras = {"c2w": views.cameras.c2w.tolist(), "K_norm": views.cameras.K_norm.tolist()}
+    flags = views.cameras.flags
+    if flags.any() and not flags.all():
+        raise ValueError("a generator's cameras are perspective or all orthographic, and these are mixed")
+    cameras: dict[str, Any] = {
+        "c2w": views.cameras.c2w.tolist(),
+        "K_norm": views.cameras.K_norm.tolist(),
+        "projection": "orthographic" if flags.any() else "perspective",
+        "posed": views.posed,
+    }
     (partial / _RECORD).write_text(json.dumps({**record, "cameras": cameras}, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
-def _capture(folder: Path, uid: str) -> Capture:
-    """The views that were kept, as a ring that stands where the network expects it."""
+def _kept_views(folder: Path, uid: str, framing: Framing) -> PosedObject:
+    """The views that were kept, as the network can take them."""
     cameras = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["cameras"]
-    photos = []
-    for number, (c2w, K) in enumerate(zip(cameras["c2w"], cameras["K_norm"], strict=True)):
-        image = open_image(folder / f"view_{number}.png")
-        width, height = image.width, image.height
-        lens = Lens(K[0][0] * width, K[1][1] * height, K[0][2] * width, K[1][2] * height, width, height)
-        photos.append(Photo(image, lens, np.asarray(c2w, dtype=np.float64)))
-    return Capture(uid, tuple(photos), up=(0.0, 1.0, 0.0), posed=False)
+    projection = cameras.get("projection", "perspective")  # older records have no other
+    c2w, K_norm = (np.asarray(cameras[name], dtype=np.float64) for name in ("c2w", "K_norm"))
+    images = [open_image(folder / f"view_{number}.png") for number in range(len(c2w))]
+    if projection == "orthographic":
+        return OrthographicViews(uid, images, c2w, K_norm, framing.radius, framing.max_resolution)
+    if projection != "perspective":
+        raise ValueError(f"it has projection={projection!r}, expected perspective or orthographic")
+    photos = [
+        Photo(image, _lens(K, image.width, image.height), pose)
+        for image, K, pose in zip(images, K_norm, c2w, strict=True)
+    ]
+    posed = bool(cameras.get("posed", False))
+    return framing.framed(Capture(uid, tuple(photos), up=(0.0, 1.0, 0.0), posed=posed))
+
+
+def _lens(K: Float[np.ndarray, "3 3"], width: int, height: int) -> Lens:
+    x, y = (float(value) for value in K[:2, 2])
+    return Lens(float(K[0, 0]) * width, float(K[1, 1]) * height, x * width, y * height, width, height)

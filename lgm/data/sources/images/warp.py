@@ -23,12 +23,21 @@ def reimage(
 
     rotation: from the target camera's axes to those of the image's own, OpenCV's both.
     """
-    rgba, lens = _reduced(rgba, lens, target)
+    rgba = reduced(rgba, max(target.focal_x / lens.focal_x, target.focal_y / lens.focal_y))
+    lens = lens.resized(rgba.shape[1], rgba.shape[0])
     rows, columns = np.mgrid[: target.height, : target.width] + 0.5
     rays = target.directions(np.stack([columns, rows], axis=-1)) @ rotation.T
     pixels, seen = lens.project(rays)
-    grid = torch.from_numpy(pixels / (lens.width, lens.height) * 2 - 1)
-    grid[torch.from_numpy(~seen)] = 2.0  # outside
+    positions = pixels / (lens.width, lens.height)
+    positions[~seen] = 2.0  # outside
+    return resampled(rgba, positions)
+
+
+def resampled(
+    rgba: UInt8[np.ndarray, "H W 4"], positions: Float[np.ndarray, "h w 2"]
+) -> UInt8[np.ndarray, "h w 4"]:
+    """The image at places of its own, 0 to 1 along each side; beyond its edge nothing, with an alpha of 0."""
+    grid = torch.from_numpy(positions * 2 - 1)
     # Premultiplied: colours of transparent pixels mean nothing and must not bleed into the outline.
     alpha = rgba[..., 3:].astype(np.float64) / 255
     premultiplied = np.concatenate([rgba[..., :3] * alpha, rgba[..., 3:]], axis=-1)
@@ -41,15 +50,11 @@ def reimage(
     return result.round().clip(0, 255).astype(np.uint8)
 
 
-def _reduced(
-    rgba: UInt8[np.ndarray, "H W 4"], lens: Lens, target: Lens
-) -> tuple[UInt8[np.ndarray, "h w 4"], Lens]:
-    """The image, averaged down to about the target's pixels: a bilinear sample of a larger one would
-    leave most of it out."""
-    factor = max(target.focal_x / lens.focal_x, target.focal_y / lens.focal_y)
+def reduced(rgba: UInt8[np.ndarray, "H W 4"], factor: float) -> UInt8[np.ndarray, "h w 4"]:
+    """The image, averaged down by about the factor between its pixels and those that are wanted: a bilinear
+    sample of a larger one would leave most of it out. Itself where the factor is near 1, or above."""
     if factor >= 0.75:
-        return rgba, lens
-    width, height = (max(1, round(side * factor)) for side in (lens.width, lens.height))
+        return rgba
+    height, width = (max(1, round(side * factor)) for side in rgba.shape[:2])
     # Pillow resizes RGBA premultiplied.
-    small = Image.fromarray(rgba, "RGBA").resize((width, height), Image.Resampling.BOX)
-    return np.asarray(small), lens.resized(width, height)
+    return np.asarray(Image.fromarray(rgba, "RGBA").resize((width, height), Image.Resampling.BOX))
