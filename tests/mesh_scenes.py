@@ -82,6 +82,12 @@ def orbit(num_meshes: int, num_views: int, aspect: float = 1.0, radius: float = 
     )
 
 
+def both_projections(num_meshes: int, num_views: int) -> Cameras:
+    """Orthographic cameras, and behind them perspective ones."""
+    perspective = orbit(num_meshes, num_views)
+    return Cameras.concatenate([Cameras.orthographic(perspective.c2w, 1.4), perspective], dim=1)
+
+
 SMALL = {
     "no face": ([soup(0, 0.1)], orbit(1, 2), 16, 16),
     "meshes of different sizes": ([soup(12, 0.2), soup(5, 0.5, seed=1), sphere(4, 5)], orbit(3, 1), 16, 16),
@@ -91,10 +97,12 @@ SMALL = {
     "tiny": ([soup(200, 0.01)], orbit(1, 1), 24, 24),
     "behind the camera": ([moved(sphere(4, 5), 1.0, (0, 0, 9.0))], orbit(1, 1), 16, 16),
     "degenerate": ([degenerate()], orbit(1, 1), 32, 32),
+    "both projections": ([soup(12, 0.3), sphere(4, 5)], both_projections(2, 1), 16, 20),
 }
 LARGE = {
     **SMALL,
     "sixteen spheres": ([sphere(50, 60, 0.3 + 0.02 * i) for i in range(16)], orbit(16, 4), 128, 128),
+    "spheres in both projections": ([sphere(50, 60, 0.4)], both_projections(1, 2), 128, 128),
     "two hundred thousand": ([soup(200_000, 0.01)], orbit(1, 2), 256, 256),
     "large among tiny": ([soup(2000, 0.8), soup(20_000, 0.02)], orbit(2, 3), 256, 192),
 }

@@ -66,7 +66,7 @@ class NvdiffrastRasterizer:
         self.uvs = mesh.uvs[None].contiguous()
 
     def __call__(self, vertices: Tensor, texture: Tensor, matrices: Tensor, size: int) -> Tensor:
-        X, Y, z = project(matrices[:, None], vertices)  # [C, V]
+        X, Y, _, z = project(matrices[:, None], vertices)  # [C, V], of perspective cameras
         # Clip space with row 0 on top, as nvdiffrast's images have y = -1 in row 0.
         depth = ((_FAR + NEAR) * z - 2 * _FAR * NEAR) / (_FAR - NEAR)
         clip = torch.stack([2 * X / size - z, 2 * Y / size - z, depth, z], -1).contiguous()

@@ -40,6 +40,7 @@ class DiffusionViews:
     background: cuts the object out of each generated view. prompt_border: around the object of a prompt's
         image, as a fraction of the side.
     guidance_scale, num_steps, negative_prompt, elevation_deg, size: of `MultiViewPipeline`.
+    sample_posterior: of `MultiViewPipeline`.
     dtype: of the weights on an accelerator; a CPU computes in float32.
     accelerator: Lightning's name of what computes: "cpu", or "gpu" or "auto" for an accelerator where there
         is one.
@@ -66,6 +67,7 @@ class DiffusionViews:
         revision: str = "main",
         licence: str = "",
         sha256: Mapping[str, str] | None = None,
+        sample_posterior: bool = False,
     ) -> None:
         if dtype not in _DTYPES:
             raise ValueError(f"multiview.dtype={dtype} is not one of {', '.join(_DTYPES)}")
@@ -82,6 +84,10 @@ class DiffusionViews:
             "elevation_deg": elevation_deg,
             "size": size,
         }
+        if sample_posterior:
+            if not takes_image:
+                raise ValueError("multiview.sample_posterior=true has no effect where text is the prompt")
+            self.options["sample_posterior"] = True
         self.offload, self.speed = offload, speed or "fast"
         if self.speed not in SPEEDS:
             raise ValueError(f"multiview.speed={speed} is not one of {', '.join(SPEEDS)}")

@@ -64,12 +64,14 @@ class MultiViewPipeline:
         num_views: int = 4,
         size: int = 256,
         on_step: StepCallback | None = None,
+        sample_posterior: bool = False,
     ) -> Float[Tensor, "B V 3 size size"]:
         """Images of B objects in 0..1, float32, from azimuths 0, 90, … of the generator's own frame.
 
         prompts: one per object; may be empty beside an image. seeds: one per object; each object's noise
             comes from its own seed, on the CPU: neither the batch nor the device changes what is made.
         images: in 0..1 over white, for a network that takes one.
+        sample_posterior: condition on a sample of the image's latents, as the original does; else their mean.
         elevation_deg: of all views, positive above. size: of the results, a multiple of the VAE's factor.
 
         Raises ValueError where images are missing or of no use, and for prompts that say nothing.
@@ -83,12 +85,14 @@ class MultiViewPipeline:
         factor = 2 ** (len(self.components.vae.config.block_out_channels) - 1)
         if size % factor:
             raise ValueError(f"size={size} is not a multiple of {factor}, by which the VAE shrinks images")
-        conditions = self._conditions(prompts, negative_prompt, images, elevation_deg, num_views, size)
         views = num_views + takes_image
         shape = (views, self.components.unet.in_channels, size // factor, size // factor)
-        noise = torch.stack(
-            [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        ).to(self.device, self.dtype)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = self._drawn(shape, generators)
+        of_image = self._drawn(shape[1:], generators) if takes_image and sample_posterior else None
+        conditions = self._conditions(
+            prompts, negative_prompt, images, elevation_deg, num_views, size, of_image
+        )
         with self._loaded(self.components.unet) as unet:
             scheduler = self.components.scheduler
             steps = denoise(unet, scheduler, noise, conditions, guidance_scale, num_steps, self._predict)
@@ -106,6 +110,11 @@ class MultiViewPipeline:
             images = vae.decode(flat).sample.float()
         return rearrange((images / 2 + 0.5).clamp(0, 1), "(b v) c h w -> b v c h w", b=len(latents))
 
+    def _drawn(self, shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
+        """Normal noise of that shape for each object, by its own generator."""
+        drawn = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        return drawn.to(self.device, self.dtype)
+
     def _conditions(
         self,
         prompts: Sequence[str],
@@ -114,7 +123,9 @@ class MultiViewPipeline:
         elevation_deg: float,
         num_views: int,
         size: int,
+        noise: Tensor | None,
     ) -> Conditions:
+        """noise: of the sample of the image's latents; None takes their mean."""
         takes_image = images is not None
         cameras = camera_numbers(elevation_deg, num_views, extra_view=takes_image)
         with self._loaded(self.components.text_encoder) as encoder:
@@ -128,9 +139,10 @@ class MultiViewPipeline:
                 tokens = self._encode_image(encoder, images)
             with self._loaded(self.components.vae) as vae:
                 scaled = 2 * F.interpolate(images, (size, size), mode="bilinear", align_corners=False) - 1
-                # The mean, not a sample, of the posterior: the same seed gives the same images.
                 posterior = vae.encode(scaled.to(self.device, self.dtype)).latent_dist
-                latents = posterior.mode() * vae.config.scaling_factor
+                # The original draws a sample, in which two images of one seed differ by the VAE's noise.
+                latents = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
+                latents = latents * vae.config.scaling_factor
         return Conditions(prompt, negative, cameras.to(self.device, self.dtype), tokens, latents)
 
     def _encode_text(self, encoder: nn.Module, texts: list[str]) -> Float[Tensor, "B T D"]:

@@ -53,6 +53,8 @@ BASES = [
     ("evaluate", ["ckpt=x", "callbacks=[evaluate,turntable,views]"]),
     ("evaluate", ["ckpt=x", "data=images", "data.path=x", "data/background=white"]),
     ("evaluate", ["ckpt=x", "data=prompts", "data.prompts=[x]", "multiview=mvdream"]),
+    ("evaluate", ["ckpt=x", "data=images", "data.path=x", "multiview=imagedream"]),
+    ("evaluate", ["ckpt=x", "data=prompts", "data.prompts=[x]", "multiview=mesh_views"]),
     ("app", ["ckpt=x"]),
 ]
 # Of Hydra, pip, ruff, PyTorch's and Slurm's launchers, and the original program, which one page translates.

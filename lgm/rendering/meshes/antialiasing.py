@@ -56,7 +56,7 @@ def antialias(
     depths: Float[Tensor, "I H W"],
     vertices: Float[Tensor, "A 3"],
     faces: Int[Tensor, "F 3"],
-    matrices: Float[Tensor, "I 3 4"],
+    matrices: Float[Tensor, "I R 4"],
     adjacent: Int[Tensor, "F 3"],
 ) -> Float[Tensor, "I H W C"]:
     """Colours whose silhouettes are antialiased; differentiable in colours and vertices.
@@ -134,9 +134,9 @@ def _silhouettes(
 def _offsets(pairs: _Pairs, corners: Int[Tensor, "P K"], vertices: Tensor, matrices: Tensor) -> tuple:
     """Vertices [P, K] as seen from the near centre: towards the far one, across that direction, and as points
     [P, K, 2]; and whether all of a face lie before the camera."""
-    X, Y, z = project(matrices[pairs.image][:, None], vertices[corners])
+    X, Y, w, z = project(matrices[pairs.image][:, None], vertices[corners])
     before = z > NEAR
-    safe = torch.where(before, z, 1.0)
+    safe = torch.where(before, w, 1.0)
     points = torch.stack([X / safe, Y / safe], -1) - pairs.center[:, None]
     is_upright = (pairs.axis == 1)[:, None]
     along = torch.where(is_upright, points[..., 1], points[..., 0])

@@ -230,12 +230,12 @@ def _uv_steps(
     covered: Covered, meshes: MeshBatch, matrices: Tensor, uvs: Float[Tensor, "P 2"]
 ) -> Float[Tensor, " P"]:
     """How far texture coordinates move from a sample to the next, to the right or downwards."""
-    X, Y, z = project(matrices[covered.image][:, None], meshes.vertices[meshes.faces[covered.faces]])
+    X, Y, w, _ = project(matrices[covered.image][:, None], meshes.vertices[meshes.faces[covered.faces]])
     corners = meshes.uvs[meshes.uv_faces[covered.faces]]
     column, row = covered.column + 0.5, covered.row + 0.5
     lengths = []
     for right, down in ((1.0, 0.0), (0.0, 1.0)):
-        weights = edge_functions(X, Y, z, column + right, row + down)
+        weights = edge_functions(X, Y, w, column + right, row + down)
         beside = (weights[..., None] * corners).sum(1) / weights.sum(-1, keepdim=True)
         lengths.append((beside - uvs).square().sum(-1))
     return torch.maximum(*lengths).sqrt()

@@ -84,7 +84,7 @@ class MeshRenderer(ABC):
         return MeshRenderOutput(*(x.unflatten(0, cameras.shape) for x in outputs))
 
     def nearest_faces(
-        self, meshes: MeshBatch, matrices: Float[Tensor, "I 3 4"], height: int, width: int
+        self, meshes: MeshBatch, matrices: Float[Tensor, "I R 4"], height: int, width: int
     ) -> Int[Tensor, "I H W"]:
         """Keys of all images, as of `visibility.nearest_faces`; matrices: as of `pixel_matrices`."""
         with torch.no_grad(), current(meshes.device):

@@ -40,14 +40,14 @@ class Covered:
 def locate(
     vertices: Float[Tensor, "A 3"],
     faces: Int[Tensor, "F 3"],
-    matrices: Float[Tensor, "I 3 4"],
+    matrices: Float[Tensor, "I R 4"],
     face_ids: Int[Tensor, "I H W"],
 ) -> Covered:
     """Where on its face each covered sample lies; differentiable in the vertices."""
     image, row, column = (face_ids >= 0).nonzero(as_tuple=True)
     ids = face_ids[image, row, column]
-    X, Y, z = project(matrices[image][:, None], vertices[faces[ids]])  # [P, 3]
-    weights = edge_functions(X, Y, z, column + 0.5, row + 0.5)
+    X, Y, w, z = project(matrices[image][:, None], vertices[faces[ids]])  # [P, 3]
+    weights = edge_functions(X, Y, w, column + 0.5, row + 0.5)
     total = weights.sum(-1, keepdim=True)
     barycentrics = weights / total
     depths = (barycentrics * z).sum(-1)
@@ -90,7 +90,7 @@ def face_normals(
 
 def shade(
     meshes: MeshBatch,
-    matrices: Float[Tensor, "I 3 4"],
+    matrices: Float[Tensor, "I R 4"],
     background: Float[Tensor, "*images 3"],
     face_ids: Int[Tensor, "I H W"],
 ) -> Float[Tensor, "I H W 8"]:

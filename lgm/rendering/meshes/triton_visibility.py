@@ -19,7 +19,7 @@ _SHADE_BLOCK = 128
 
 
 def nearest_faces(
-    meshes: MeshBatch, matrices: Float[Tensor, "I 3 4"], height: int, width: int
+    meshes: MeshBatch, matrices: Float[Tensor, "I R 4"], height: int, width: int
 ) -> Int[Tensor, "I H W"]:
     """As of `lgm.rendering.meshes.visibility.nearest_faces`, without waiting for the device."""
     from lgm.rendering.meshes.triton_kernels.rasterization import cover_kernel, cover_large_kernel
@@ -35,18 +35,23 @@ def nearest_faces(
         matrices.contiguous(), keys, queue, length, num_faces, num_views, height, width, NEAR, BOX_MARGIN,
     )  # fmt: skip
     cover_kernel[(-(-num_faces // _COVER_BLOCK), num_views)](
-        *inputs, MAX_SAMPLES=_MAX_SAMPLES, BLOCK=_COVER_BLOCK, num_warps=1, enable_fp_fusion=False
+        *inputs,
+        ROWS=matrices.shape[1],
+        MAX_SAMPLES=_MAX_SAMPLES,
+        BLOCK=_COVER_BLOCK,
+        num_warps=1,
+        enable_fp_fusion=False,
     )
     programs = min(_LARGE_PROGRAMS, num_views * num_faces * _SLICES)
     cover_large_kernel[(programs,)](
-        *inputs, SLICES=_SLICES, ROWS=4, COLUMNS=32, num_warps=4, enable_fp_fusion=False
+        *inputs, ROWS=matrices.shape[1], SLICES=_SLICES, HIGH=4, WIDE=32, num_warps=4, enable_fp_fusion=False
     )
     return keys
 
 
 def shade(
     meshes: MeshBatch,
-    matrices: Float[Tensor, "I 3 4"],
+    matrices: Float[Tensor, "I R 4"],
     background: Tensor,
     keys: Int[Tensor, "I h w"],
     samples: int,
@@ -69,7 +74,7 @@ def shade(
         meshes.uv_faces.contiguous(), meshes.textures.detach().contiguous(), matrices.contiguous(),
         background.contiguous(), keys, *outputs, face_ids,
         0 if background.ndim == 1 else 3, num_images // meshes.num_meshes, height, width,
-        *meshes.textures.shape[1:3], SAMPLES=samples, BLOCK=_SHADE_BLOCK, num_warps=4,
+        *meshes.textures.shape[1:3], ROWS=matrices.shape[1], SAMPLES=samples, BLOCK=_SHADE_BLOCK, num_warps=4,
     )  # fmt: skip
     return *outputs, face_ids
 

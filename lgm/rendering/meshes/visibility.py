@@ -18,7 +18,7 @@ FACE_BITS = 32
 
 
 def nearest_faces(
-    meshes: MeshBatch, matrices: Float[Tensor, "I 3 4"], height: int, width: int
+    meshes: MeshBatch, matrices: Float[Tensor, "I R 4"], height: int, width: int
 ) -> Int[Tensor, "I H W"]:
     """Keys, depth bits above face indices into the batch, of images mesh by mesh; `FARTHEST` for none."""
     num_views = len(matrices) // meshes.num_meshes
@@ -38,8 +38,8 @@ def face_ids_of(keys: Int[Tensor, "*image"]) -> Int[Tensor, "*image"]:
 
 
 def _draw(corners: tuple[Tensor, ...], first: int, buffer: Tensor, height: int, width: int) -> None:
-    X, Y, z = corners  # each [F, 3]
-    left, top, columns, rows = _boxes(X, Y, z, height, width)
+    X, Y, w, z = corners  # each [F, 3]
+    left, top, columns, rows = _boxes(X, Y, w, z, height, width)
     num_samples = columns * rows
     kept = num_samples.nonzero()[:, 0]
     for some in _chunks(kept, num_samples[kept]):
@@ -49,7 +49,7 @@ def _draw(corners: tuple[Tensor, ...], first: int, buffer: Tensor, height: int, 
         index = torch.arange(len(face), device=face.device) - start
         row = top[face] + index // columns[face]
         column = left[face] + index % columns[face]
-        weights = edge_functions(X[face], Y[face], z[face], column + 0.5, row + 0.5)
+        weights = edge_functions(X[face], Y[face], w[face], column + 0.5, row + 0.5)
         total = weights[:, 0] + weights[:, 1] + weights[:, 2]
         # Both sides are drawn: all three have the sign of their sum.
         inside = ((weights >= 0).all(-1) & (total > 0)) | ((weights <= 0).all(-1) & (total < 0))
@@ -61,13 +61,13 @@ def _draw(corners: tuple[Tensor, ...], first: int, buffer: Tensor, height: int, 
         buffer.scatter_reduce_(0, (row * width + column)[inside], key, "amin")
 
 
-def _boxes(X: Tensor, Y: Tensor, z: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
+def _boxes(X: Tensor, Y: Tensor, w: Tensor, z: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """Left, top, columns and rows of the samples that each face may cover.
 
     Faces behind the camera, not finite or of no area have none; those across its plane may cover all samples.
     """
     nearest, farthest = z.amin(-1), z.amax(-1)
-    x, y = X / z, Y / z
+    x, y = X / w, Y / w
     low = torch.stack([x.amin(-1), y.amin(-1)]) - BOX_MARGIN
     high = torch.stack([x.amax(-1), y.amax(-1)]) + BOX_MARGIN
     size = torch.tensor([[width], [height]], device=X.device)

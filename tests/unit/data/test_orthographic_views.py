@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lgm.callbacks.evaluation.turntable import Turntable
 from lgm.cameras import Cameras
 from lgm.data.captures import transforms_json
 from lgm.data.captures.photos import open_image
@@ -67,6 +68,14 @@ def test_the_network_sees_them_as_its_own_cameras_would(views):
     # The farthest that is seen has the size of training's objects.
     seen = expected.alphas.amax(dim=(0, 1, 2)) > 0.5
     assert 0.85 < seen.nonzero().float().sub(47.5).norm(dim=-1).max() * 2 / 96 < 1.05
+
+
+def test_a_turntable_goes_around_through_their_lens(views):
+    item = make_item(views, OwnViews(4), np.random.default_rng(0))
+    batch = Preparation(32, 32)(collate([item]))
+    cameras = Turntable(frames=4, size=16, gif=False).cameras(batch, 0)
+    assert cameras.is_orthographic.all()
+    torch.testing.assert_close(cameras.K_norm, batch.input.cameras.K_norm[0, :1].expand(4, 3, 3))
 
 
 def test_ring_samplers_ask_no_field_of_view(views):

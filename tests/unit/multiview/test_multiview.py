@@ -59,6 +59,14 @@ def test_image_to_views(image):
     assert not torch.equal(views, image([""], [0], 1 - prompt, **STEPS))
 
 
+def test_a_sample_of_the_posterior_is_of_its_seed(image):
+    prompt = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    mean, sample, again = (
+        image([""], [0], prompt, sample_posterior=sampled, **STEPS) for sampled in (False, True, True)
+    )
+    assert torch.equal(sample, again) and not torch.equal(sample, mean)
+
+
 def test_a_batch_makes_what_each_alone_makes(text, image):
     prompts = torch.rand(2, 3, 64, 64)
     for pipeline, images in ((text, None), (image, prompts)):

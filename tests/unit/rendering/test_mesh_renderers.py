@@ -35,8 +35,8 @@ def test_the_scenes_have_faces_for_both_of_triton_s_kernels():
     areas = []
     for meshes, cameras, height, width in SMALL.values():
         batch = MeshBatch.pack(meshes)
-        X, Y, z = project(pixel_matrices(cameras, height, width)[:1, None], batch.vertices[batch.faces])
-        columns, rows = _boxes(X, Y, z, height, width)[2:]
+        X, Y, w, z = project(pixel_matrices(cameras, height, width)[:1, None], batch.vertices[batch.faces])
+        columns, rows = _boxes(X, Y, w, z, height, width)[2:]
         areas.append(columns * rows)
     areas = torch.cat(areas)
     assert (areas > 2 * _MAX_SAMPLES).any() and ((areas > 64) & (areas <= _MAX_SAMPLES)).any()
@@ -132,6 +132,51 @@ def test_antialiased_coverage_and_its_gradient_are_those_of_the_outline(radius):
     assert area.item() == pytest.approx(math.pi * outline**2, rel=0.01)
     slope = focal * (1 / 1.5) / (1 - (radius / 1.5) ** 2) ** 1.5  # of the outline, by the radius
     assert float(grad) == pytest.approx(2 * math.pi * outline * slope * 0.5, rel=0.1)
+
+
+def test_a_sphere_from_orthographic_cameras():
+    """As large wherever it stands, at its true depth; its antialiased area, and the derivative by the
+    sphere's size, in closed form."""
+    size, radius, height = 64, 0.4, 1.6
+    c2w = orbit(1, 2).c2w
+    mesh = sphere(16, 32, 0.5)
+    areas, grads = [], []
+    for distance in (0.0, 0.5):
+        shift = (distance * c2w[0, 0, :3, 2]).tolist()
+        scale = torch.tensor(radius / 0.5, requires_grad=True)
+        vertices = mesh.vertices * scale + torch.tensor(shift)
+        cameras = Cameras.orthographic(c2w[:, :1], height)
+        output = TorchMeshRenderer()(
+            MeshBatch.pack([replace(mesh, vertices=vertices)]), cameras, size, size, antialias=True
+        )
+        middle = output.depths[0, 0, 0, 31:33, 31:33]
+        torch.testing.assert_close(
+            middle, torch.full_like(middle, 1.5 + distance - radius), rtol=0, atol=6e-3
+        )
+        area = output.alphas.sum()
+        areas.append(area.item())
+        grads.append(float(torch.autograd.grad(area, scale)[0]))
+    pixels = radius * size / height
+    assert areas == pytest.approx([math.pi * pixels**2] * 2, rel=0.01)
+    # By the scale, of which radius is half.
+    assert grads == pytest.approx([2 * math.pi * pixels * 0.5 * size / height] * 2, rel=0.1)
+
+
+def test_a_mesh_from_a_narrow_camera_far_away():
+    c2w = orbit(1, 3).c2w.double()
+    u, _, v = torch.linalg.svd(c2w[..., :3, :3])
+    c2w[..., :3, :3] = u @ v  # to the last digit: its error is multiplied
+    away = c2w.clone()
+    away[..., :3, 3] -= 2000 * c2w[..., :3, 2]
+    fov = math.degrees(2 * math.atan(0.7 / 2001.5))
+    batch = MeshBatch.pack([soup(30, 0.2)])
+    ours, far = (
+        TorchMeshRenderer()(batch, cameras.to(torch.float32), 48, 48, supersampling=2)
+        for cameras in (Cameras.orthographic(c2w, 1.4), Cameras.from_fov(away, fov))
+    )
+    error = (ours.images - far.images).abs().amax(2)
+    assert (error > 0.02).float().mean() < 0.01  # samples on edges
+    assert (ours.face_ids != far.face_ids).float().mean() < 0.01
 
 
 def test_antialiasing_leaves_the_inside_of_a_surface():

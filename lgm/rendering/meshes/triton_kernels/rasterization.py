@@ -18,33 +18,38 @@ def _position(vertices, faces, face, k: tl.constexpr, mask):
 
 
 @triton.jit
-def _project(matrices, image, x, y, z, mask):
-    """X, Y, z: X / z and Y / z are in pixels."""
-    m = matrices + image * 12
+def _project(matrices, image, x, y, z, mask, ROWS: tl.constexpr):
+    """X, Y, w and z: X / w and Y / w are in pixels; ROWS of a matrix: 3, where w is z, or 4."""
+    m = matrices + image * (4 * ROWS)
     X = tl.load(m, mask, 0.0) * x + tl.load(m + 1, mask, 0.0) * y + tl.load(m + 2, mask, 0.0) * z
     Y = tl.load(m + 4, mask, 0.0) * x + tl.load(m + 5, mask, 0.0) * y + tl.load(m + 6, mask, 0.0) * z
-    Z = tl.load(m + 8, mask, 0.0) * x + tl.load(m + 9, mask, 0.0) * y + tl.load(m + 10, mask, 0.0) * z
-    return X + tl.load(m + 3, mask, 0.0), Y + tl.load(m + 7, mask, 0.0), Z + tl.load(m + 11, mask, 0.0)
+    W = tl.load(m + 8, mask, 0.0) * x + tl.load(m + 9, mask, 0.0) * y + tl.load(m + 10, mask, 0.0) * z
+    X, Y, W = X + tl.load(m + 3, mask, 0.0), Y + tl.load(m + 7, mask, 0.0), W + tl.load(m + 11, mask, 0.0)
+    Z = W
+    if ROWS == 4:
+        Z = tl.load(m + 12, mask, 0.0) * x + tl.load(m + 13, mask, 0.0) * y + tl.load(m + 14, mask, 0.0) * z
+        Z += tl.load(m + 15, mask, 0.0)
+    return X, Y, W, Z
 
 
 @triton.jit
-def _corners(vertices, faces, matrices, face, image, mask):
+def _corners(vertices, faces, matrices, face, image, mask, ROWS: tl.constexpr):
     """The projections of each face's three vertices."""
     x, y, z = _position(vertices, faces, face, 0, mask)
-    X0, Y0, Z0 = _project(matrices, image, x, y, z, mask)
+    X0, Y0, W0, Z0 = _project(matrices, image, x, y, z, mask, ROWS)
     x, y, z = _position(vertices, faces, face, 1, mask)
-    X1, Y1, Z1 = _project(matrices, image, x, y, z, mask)
+    X1, Y1, W1, Z1 = _project(matrices, image, x, y, z, mask, ROWS)
     x, y, z = _position(vertices, faces, face, 2, mask)
-    X2, Y2, Z2 = _project(matrices, image, x, y, z, mask)
-    return X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2
+    X2, Y2, W2, Z2 = _project(matrices, image, x, y, z, mask, ROWS)
+    return X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2
 
 
 @triton.jit
-def _edge_functions(X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, at_x, at_y):
+def _edge_functions(X0, Y0, W0, X1, Y1, W1, X2, Y2, W2, at_x, at_y):
     """As of `lgm.rendering.meshes.projection.edge_functions`."""
-    u0, v0 = X0 - at_x * Z0, Y0 - at_y * Z0
-    u1, v1 = X1 - at_x * Z1, Y1 - at_y * Z1
-    u2, v2 = X2 - at_x * Z2, Y2 - at_y * Z2
+    u0, v0 = X0 - at_x * W0, Y0 - at_y * W0
+    u1, v1 = X1 - at_x * W1, Y1 - at_y * W1
+    u2, v2 = X2 - at_x * W2, Y2 - at_y * W2
     return u1 * v2 - u2 * v1, u2 * v0 - u0 * v2, u0 * v1 - u1 * v0
 
 
@@ -60,14 +65,14 @@ def _range(a, b, c, margin, size):
 
 
 @triton.jit
-def _box(X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, mask, height, width, near, margin):
+def _box(X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, mask, height, width, near, margin):
     """Left, top, columns and rows of the samples that each face may cover; as of `visibility._boxes`."""
     nearest = tl.minimum(tl.minimum(Z0, Z1), Z2)
     farthest = tl.maximum(tl.maximum(Z0, Z1), Z2)
     total = (X0 + Y0 + Z0) + (X1 + Y1 + Z1) + (X2 + Y2 + Z2)
     seen = mask & (farthest > near) & (tl.abs(total) < float("inf"))  # NaN compares as false
     across = nearest <= near
-    d0, d1, d2 = tl.where(across, 1.0, Z0), tl.where(across, 1.0, Z1), tl.where(across, 1.0, Z2)
+    d0, d1, d2 = tl.where(across, 1.0, W0), tl.where(across, 1.0, W1), tl.where(across, 1.0, W2)
     left, columns = _range(X0 / d0, X1 / d1, X2 / d2, margin, width)
     top, rows = _range(Y0 / d0, Y1 / d1, Y2 / d2, margin, height)
     left, columns = tl.where(across, 0, left), tl.where(across, width, columns)
@@ -76,10 +81,10 @@ def _box(X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, mask, height, width, near, margin):
 
 
 @triton.jit
-def _test(X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, column, row, face, image_keys, width, near, mask):
+def _test(X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, column, row, face, image_keys, width, near, mask):
     """Lower the keys of samples where a face is nearer than what is there."""
     w0, w1, w2 = _edge_functions(
-        X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, column.to(tl.float32) + 0.5, row.to(tl.float32) + 0.5
+        X0, Y0, W0, X1, Y1, W1, X2, Y2, W2, column.to(tl.float32) + 0.5, row.to(tl.float32) + 0.5
     )
     total = w0 + w1 + w2
     positive = (w0 >= 0) & (w1 >= 0) & (w2 >= 0) & (total > 0)
@@ -98,16 +103,18 @@ def cover_kernel(
     queue,  # [V × F] int64: pairs view × F + face of large faces, in any order
     queue_length,  # [1] int32
     num_faces, num_views, height, width, near, margin,
-    MAX_SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, MAX_SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A lane per face and view walks the samples of its box; faces with larger boxes are queued."""
     face = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = face < num_faces
     view = tl.program_id(1)
     image = tl.load(mesh_ids + face, mask, 0) * num_views + view
-    X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2 = _corners(vertices, faces, matrices, face, image, mask)
+    X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2 = _corners(
+        vertices, faces, matrices, face, image, mask, ROWS
+    )
     left, top, columns, rows = _box(
-        X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, mask, height, width, near, margin
+        X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, mask, height, width, near, margin
     )  # fmt: skip
     count = columns * rows
     large = count > MAX_SAMPLES
@@ -120,7 +127,8 @@ def cover_kernel(
     column, row = left, top
     for i in range(tl.max(count, 0)):
         _test(
-            X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, column, row, face, image_keys, width, near, i < count
+            X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, column, row, face,
+            image_keys, width, near, i < count,
         )  # fmt: skip
         column += 1
         ended = column >= left + columns
@@ -132,7 +140,7 @@ def cover_kernel(
 def cover_large_kernel(
     vertices, faces, mesh_ids, matrices, keys, queue, queue_length,
     num_faces, num_views, height, width, near, margin,
-    SLICES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, SLICES: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Programs share the queue, whose length only the device knows; `SLICES` of them share a face."""
     units = tl.load(queue_length) * SLICES
@@ -141,18 +149,20 @@ def cover_large_kernel(
         pair = tl.load(queue + unit // SLICES)
         face, view = (pair % num_faces).to(tl.int32), (pair // num_faces).to(tl.int32)
         image = tl.load(mesh_ids + face) * num_views + view
-        X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2 = _corners(vertices, faces, matrices, face, image, mask)
+        X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2 = _corners(
+            vertices, faces, matrices, face, image, mask, ROWS
+        )
         left, top, columns, rows = _box(
-            X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, mask, height, width, near, margin
+            X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, mask, height, width, near, margin
         )  # fmt: skip
         image_keys = keys + image.to(tl.int64) * height * width
-        for i in range((unit % SLICES) * ROWS, rows, SLICES * ROWS):
-            row = i + tl.arange(0, ROWS)[:, None]
-            for j in range(0, columns, COLUMNS):
-                column = j + tl.arange(0, COLUMNS)[None, :]
+        for i in range((unit % SLICES) * HIGH, rows, SLICES * HIGH):
+            row = i + tl.arange(0, HIGH)[:, None]
+            for j in range(0, columns, WIDE):
+                column = j + tl.arange(0, WIDE)[None, :]
                 inside = (row < rows) & (column < columns)
                 _test(
-                    X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, left + column, top + row, face,
+                    X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, left + column, top + row, face,
                     image_keys, width, near, inside,
                 )  # fmt: skip
 
@@ -204,7 +214,7 @@ def shade_kernel(
     keys,  # [I, height × SAMPLES, width × SAMPLES]
     images, alphas, depths, normals, face_ids,  # [I, 3 or 1, height, width]
     background_stride, num_views, height, width, texture_height, texture_width,
-    SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Colours, alphas, depths and normals, means of SAMPLES² samples; the face of the nearest of them."""
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -226,9 +236,11 @@ def shade_kernel(
         covered = key != FARTHEST
         face = (key & 0x7FFFFFFF).to(tl.int32)
         face = tl.where(covered, face, 0)
-        X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2 = _corners(vertices, faces, matrices, face, image_of_lane, covered)
+        X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2 = _corners(
+            vertices, faces, matrices, face, image_of_lane, covered, ROWS
+        )
         w0, w1, w2 = _edge_functions(
-            X0, Y0, Z0, X1, Y1, Z1, X2, Y2, Z2, x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5
+            X0, Y0, W0, X1, Y1, W1, X2, Y2, W2, x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5
         )
         total = w0 + w1 + w2
         scale = 1.0 / tl.where(covered, total, 1.0)
