@@ -23,6 +23,8 @@ from lgm.gaussians.similarity import moved
 from lgm.models import LGM, Network
 from lgm.models.pretrained import read_weights
 from lgm.preparation.prepare import Preparation
+from lgm.rendering import Renderer, make_renderer
+from lgm.training.refinement import Refinement
 
 
 @torch.inference_mode()
@@ -34,6 +36,8 @@ def reconstruct(
     recenter: Recenter = "auto",
     num_input_views: int | None = None,
     scene: dict[str, Any] | None = None,
+    refinement: Refinement | None = None,
+    renderer: Renderer | None = None,
 ) -> dict[str, Gaussians]:
     """The Gaussians of each object of a folder of images, in the frame of its cameras.
 
@@ -45,6 +49,8 @@ def reconstruct(
     recenter: as in `ImagesSource`.
     num_input_views: how many images the network is given; None is what it was trained with.
     scene: `radius`, `fov_y_deg` and `background` that a network was trained with, where that is no LGM.
+    refinement: fits the Gaussians to the images, e.g. `Refinement(steps=25)`, by a renderer (None: the best
+        for the device).
 
     Returns Gaussians [1, N, …] by the objects' names, on the CPU. Raises ValueError or FileNotFoundError in
     one line.
@@ -76,5 +82,9 @@ def reconstruct(
         item = make_item(source.load(0, ordinal), views, np.random.default_rng(0))
         batch = preparation(collate([item], with_to_user=True).to(on))
         gaussians = net(batch.input.images, batch.input.cameras, batch.input.alphas)
+        if refinement is not None:
+            gaussians = refinement(
+                gaussians, batch.input, batch.input_background, renderer or make_renderer()
+            )
         objects[item.uid] = moved(gaussians, batch.to_user[0]).to("cpu")
     return objects

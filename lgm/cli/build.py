@@ -24,6 +24,7 @@ from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
+from lgm.training.refinement import Refinement
 from lgm.training.skipped_steps import SkippedSteps
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,13 @@ def build_module(config: Config, net: Network, batch_size: int | None) -> LGMMod
     renderer, eval_preparation = made(config["renderer"]), build_eval_preparation(config, net)
     at_once = config["data"]["eval_views_per_call"]
     if batch_size is None:
-        return LGMModule(net, renderer, eval_preparation, eval_views_per_call=at_once)
+        return LGMModule(
+            net,
+            renderer,
+            eval_preparation,
+            eval_views_per_call=at_once,
+            refinement=Refinement(**config["refine"]),
+        )
     preparation = Preparation(
         input_size=net.input_size,
         target_size=config["resolution"]["target_size"],

@@ -47,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add("--out", help="folder for the results (default: lgm-<name>)")
     add("--multiview", choices=("imagedream",), help="generate the other views of each image")
+    add(
+        "--refine",
+        type=int,
+        metavar="STEPS",
+        help="fit the Gaussians to the images by so many steps of Adam (25: nearer to sharp images with "
+        "exact cameras)",
+    )
     add("--no-video", action="store_true", help="no turntable")
     add("--mesh", action="store_true", help="a textured mesh too (mesh.glb)")
     options = parser.parse_intermixed_args(arguments)  # key=value behind a flag, too
@@ -89,6 +96,8 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
     }
     if options.multiview:
         own["multiview"] = options.multiview
+    if options.refine is not None:
+        own["refine.steps"] = str(options.refine)
     typed = [text for text in options.images if _is_option(text)]
     for text in typed:
         own.pop(text.partition("=")[0], None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lgm.cli.adopt import adopt, infer, set_backends
 from lgm.cli.networks import check_recordable, chosen_network
@@ -97,6 +97,9 @@ def plan_evaluation(cfg: DictConfig) -> EvaluationPlan:
     elif cfg.model is None:
         infer(cfg, weights)
     set_backends(cfg, network)
+    if cfg.refine.steps:  # part of what is measured, and so of the protocol's hash
+        with open_dict(cfg):
+            cfg.protocol.refine = cfg.refine
     return EvaluationPlan(**_common(cfg, network), weights=weights, provenance=provenance(cfg, weights))
 
 

@@ -23,6 +23,7 @@ from lgm.preparation.prepare import Preparation
 from lgm.rendering.base import Renderer
 from lgm.training.collapse import Collapse, is_collapsed
 from lgm.training.drawing import draw
+from lgm.training.refinement import Refinement
 from lgm.training.resume import check_counts, option_values, realign_loops, restore_options
 from lgm.training.skipped_steps import WINDOW, SkippedSteps
 from lgm.training.step_log import StepLog
@@ -48,6 +49,7 @@ class LGMModule(L.LightningModule):
     clip_grad_norm: gradients are scaled down to this global norm; None leaves them.
     config: plain containers, stored in every checkpoint.
     skipped_steps: what becomes of steps whose loss or gradient is not finite.
+    refinement: what is done in test to the Gaussians before they are drawn.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class LGMModule(L.LightningModule):
         config: dict[str, Any] | None = None,
         eval_preparation: Preparation | None = None,
         skipped_steps: SkippedSteps | None = None,
+        refinement: Refinement | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -74,6 +77,7 @@ class LGMModule(L.LightningModule):
         self.make_scheduler = scheduler
         self.clip_grad_norm = clip_grad_norm
         self.eval_views_per_call = eval_views_per_call
+        self.refinement = refinement or Refinement()
         self.config = config or {}
         # NaN stays NaN: by default torchmetrics leaves it out of the mean.
         self.val_psnr = MeanMetric(nan_strategy=float("nan"))
@@ -90,14 +94,20 @@ class LGMModule(L.LightningModule):
         """Gaussians of a prepared batch."""
         return self.net(batch.input.images, batch.input.cameras, batch.input.alphas)
 
-    def predict(self, batch: Batch, net: nn.Module | None = None) -> Prediction:
+    def predict(self, batch: Batch, net: nn.Module | None = None, refined: bool = False) -> Prediction:
         """Gaussians of a prepared batch and their images from its target views.
 
         net: another network than this module's own, e.g. an untrained one to compare with.
+        refined: whether the Gaussians are fitted to the inputs first, as `refinement` says.
         """
         network = self.net if net is None else net
         gaussians = network(batch.input.images, batch.input.cameras, batch.input.alphas)
         self.stopwatch.mark("network")
+        if refined and self.refinement.steps:
+            gaussians = self.refinement(
+                gaussians, batch.input, batch.input_background, self.renderer, self.eval_views_per_call
+            )
+            self.stopwatch.mark("refine")
         render = draw(
             self.renderer,
             gaussians,
@@ -201,7 +211,7 @@ class LGMModule(L.LightningModule):
             )
 
     def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        return self.predict(batch)
+        return self.predict(batch, refined=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.make_optimizer(self.net)

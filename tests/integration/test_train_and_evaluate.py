@@ -97,6 +97,26 @@ def test_evaluation_of_the_first_objects_alone(trained, dataset, tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["num_objects"] == 3
 
 
+def test_refinement_at_test_time_is_another_measurement(trained, dataset, tmp_path):
+    """The number, the .ply and the protocol's hash change, and metrics.json says by what."""
+    checkpoint, only = trained[0] / "checkpoints" / "last.ckpt", ("data.split=val", "data.max_test_objects=1")
+    run_evaluate(dataset, tmp_path / "as_it_is", checkpoint, *only)
+    run_evaluate(dataset, tmp_path / "refined", checkpoint, *only, "refine.steps=2", "refine.quats=0")
+    plain, refined = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("as_it_is", "refined")
+    )
+    assert "refine" not in plain["protocol_content"]
+    content = refined["protocol_content"].pop("refine")
+    assert content["steps"] == 2 and content["quats"] == 0
+    assert refined["protocol_content"] == plain["protocol_content"]
+    assert refined["protocol_hash"] != plain["protocol_hash"]
+    assert refined["psnr"] != plain["psnr"]
+    plies = [next((tmp_path / name).rglob("gaussians.ply")) for name in ("as_it_is", "refined")]
+    assert plies[0].read_bytes() != plies[1].read_bytes()
+    with pytest.raises(ValueError, match=r"refine\.steps=-1 must be a whole number"):
+        run_evaluate(dataset, tmp_path / "wrong", checkpoint, *only, "refine.steps=-1")
+
+
 def test_validation_during_training_and_evaluation_agree(trained, dataset, tmp_path):
     """Both saw the same two objects of the validation split."""
     value = run_evaluate(dataset, tmp_path, trained[0] / "checkpoints" / "last.ckpt", "data.split=val")

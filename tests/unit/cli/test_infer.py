@@ -73,6 +73,11 @@ def test_flags_choose_what_is_written(flags, callbacks, images, given):
     assert f"callbacks={callbacks}" in given("chair", *flags)
 
 
+def test_refinement_is_chosen_by_its_steps(images, given):
+    assert "refine.steps=25" in given("chair", "--refine", "25")
+    assert not any(text.startswith("refine") for text in given("chair"))
+
+
 def test_one_image_needs_generated_views(images, given, capsys):
     assert {"multiview=imagedream", f"data.path={images[0]}"} <= set(
         given(images[0], "--multiview", "imagedream")
@@ -95,7 +100,7 @@ def test_one_image_needs_generated_views(images, given, capsys):
 def test_mistakes_are_one_line(arguments, said, images, tmp_path):
     (tmp_path / "notes.txt").touch()
     options = argparse.Namespace(
-        images=arguments, ckpt="mini", out=None, multiview=None, no_video=False, mesh=False
+        images=arguments, ckpt="mini", out=None, multiview=None, refine=None, no_video=False, mesh=False
     )
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         infer.overrides_of(options)
