@@ -120,6 +120,9 @@ def fit(plan: TrainingPlan, training: Training) -> float | None:
         config["train"]["max_steps"],
         plan.run_dir,
     )
+    samples = config["train"]["max_steps"] * batches.global_batch
+    distinct, uses = training.datamodule.uses_per_object(samples)
+    log.info("data: %d samples of %d distinct objects, each used %.1f times", samples, distinct, uses)
     with exclusive(plan.run_dir) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             save_config(config, plan.run_dir)

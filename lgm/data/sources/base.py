@@ -131,6 +131,10 @@ class Source(ABC):
     def num_objects(self) -> int:
         return sum(self.shard_sizes)
 
+    def num_distinct(self, num_samples: int) -> int:
+        """How many objects stand in the first so many samples of training."""
+        return min(num_samples, self.num_objects)
+
     @property
     def content_hash(self) -> str:
         """16 digits that are the same for the same objects in the same order, as far as shards tell."""

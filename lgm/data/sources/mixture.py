@@ -40,6 +40,10 @@ class Mixture(Source):
     def content_hash(self) -> str:
         return hash_of(self.shares, *(source.content_hash for source in self.sources))
 
+    def num_distinct(self, num_samples: int) -> int:
+        counts = (round(share * num_samples) for share in self.shares)
+        return sum(source.num_distinct(n) for source, n in zip(self.sources, counts, strict=True))
+
     def load(self, shard: int, ordinal: int) -> PosedObject:
         index = self._set_of(shard)
         return self.sources[index].load(shard - self._offsets[index], ordinal)

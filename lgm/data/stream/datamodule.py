@@ -139,6 +139,11 @@ class ObjectDataModule(L.LightningDataModule):
         whole = self._source(self.split).num_objects
         return whole if self.max_test_objects is None else min(whole, self.max_test_objects)
 
+    def uses_per_object(self, num_samples: int) -> tuple[int, float]:
+        """The distinct objects among so many training samples, and how often each is used on average."""
+        distinct = self._train_source().num_distinct(num_samples)
+        return distinct, num_samples / max(1, distinct)
+
     def contents(self, stage: str) -> dict[str, str]:
         """By split, its objects' number and content hash; stage as in `check`."""
         sources = {split or "(all)": self._source(split) for split in self._splits(stage)}

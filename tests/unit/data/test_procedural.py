@@ -167,6 +167,13 @@ def test_each_object_is_used_as_often_as_asked_for_and_then_no_more():
     assert resumed == slots[333:353]
 
 
+def test_uses_per_object_are_counted():
+    assert source(reuse=4).num_distinct(80) == 20
+    assert source(reuse=4).num_distinct(8000) == 200
+    both = Mixture([source(reuse=4), SyntheticSource("train", num_objects=8)], [1, 3])
+    assert both.num_distinct(400) == 25 + 8
+
+
 def batches(read: ProceduralSource, count: int, start: int = 0) -> list:
     return list(islice(TrainStream(read, VIEWS, 2, seed=SEED, start_batch=start), count))
 
@@ -253,3 +260,12 @@ def test_real_and_procedural_objects_are_mixed_in_a_ratio(dataset):
 def test_a_ratio_that_cannot_be_is_refused(dataset, ratio):
     with pytest.raises(ValueError, match=r"data\.ratio=\["):
         real_and_procedural({"path": dataset}, MIXED, ratio, "train")
+
+
+@pytest.mark.parametrize("form", [*shapes.COMPACT, *shapes.HOLLOW])
+def test_no_side_shows_its_texture_mirrored(form):
+    solid = {**shapes.COMPACT, **shapes.HOLLOW}[form](np.random.default_rng(SEED))
+    a, b, c = (solid.uvs[solid.faces[:, k]] for k in range(3))
+    ab, ac = b - a, c - a
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]  # v runs down: negative for counter-clockwise faces
+    assert -area[area < 0].sum() > 0.97 * np.abs(area).sum()

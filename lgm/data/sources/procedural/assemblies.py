@@ -11,11 +11,11 @@ from numpy.random import Generator
 from lgm.data.sources.procedural import deformations, shapes, tubes
 from lgm.data.sources.procedural.booleans import Surface, combined
 from lgm.data.sources.procedural.colors import palette
+from lgm.data.sources.procedural.draws import log_uniform, rotation, turn_y
 from lgm.data.sources.procedural.forms import box, rounded_box
 from lgm.data.sources.procedural.painting import style
 from lgm.data.sources.procedural.patterns import Pattern
 from lgm.data.sources.procedural.profiles import smooth_curve
-from lgm.data.sources.procedural.rotations import rotation, turn_y
 from lgm.data.sources.procedural.solids import Solid
 
 _MOST_SKINS = 10
@@ -85,8 +85,8 @@ def stack(design: Design) -> None:
     height = 0.0
     for _ in range(int(rng.integers(2, 7))):
         solid = shapes.compact(rng) if rng.random() < 0.7 else shapes.any_shape(rng)
-        tall = np.exp(rng.uniform(np.log(0.08), np.log(1.2)))
-        width = np.exp(rng.uniform(np.log(0.15), np.log(1.0)))
+        tall = log_uniform(rng, 0.08, 1.2)
+        width = log_uniform(rng, 0.15, 1.0)
         depth = width if rng.random() < 0.6 else width * rng.uniform(0.5, 1.0)
         solid = solid.fitted([width, tall, depth], [0, height + tall / 2, 0])
         design.add(solid if rng.random() < 0.7 else solid.moved(turn_y(rng.uniform(0, 6.28))))
@@ -194,7 +194,7 @@ def scaffold(design: Design) -> None:
     nodes, edges = tubes.polyhedron(rng) if rng.random() < 0.5 else tubes.lattice(rng)
     stretched = nodes * rng.uniform(0.5, 1.0, 3)
     spacing = np.linalg.norm(stretched[edges[:, 0]] - stretched[edges[:, 1]], axis=1).min()
-    radius = spacing * np.exp(rng.uniform(np.log(0.02), np.log(0.1)))
+    radius = spacing * log_uniform(rng, 0.02, 0.1)
     solid = tubes.frame(stretched, edges, radius, int(rng.choice([4, 6, 8])), rng.choice([1.0, 1.6, 2.6]))
     design.add(solid)
     if rng.random() < 0.6:

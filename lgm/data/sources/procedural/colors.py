@@ -38,6 +38,10 @@ def color(rng: Generator, kind: str | None = None) -> Float[np.ndarray, 3]:
 
 def palette(rng: Generator) -> Float[np.ndarray, "k 3"]:
     """Two to five colours that an object is painted with."""
+    return _palette(rng).astype(np.float32)
+
+
+def _palette(rng: Generator) -> np.ndarray:
     count = int(rng.integers(2, 6))
     kind = rng.integers(5)
     if kind == 0:  # black and white, and perhaps one colour

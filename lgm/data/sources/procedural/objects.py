@@ -11,8 +11,8 @@ from lgm.cameras.canonical import OBJECT_RADIUS
 from lgm.data.sources.procedural import deformations
 from lgm.data.sources.procedural.assemblies import ASSEMBLIES, Design, cut
 from lgm.data.sources.procedural.booleans import Surface, require_manifold
+from lgm.data.sources.procedural.draws import turn_y
 from lgm.data.sources.procedural.painting import paint
-from lgm.data.sources.procedural.rotations import turn_y
 
 # Changes whenever what (seed, index) stands for does.
 VERSION = 1

@@ -41,15 +41,16 @@ def paint(solid: Solid, pattern: Pattern, size: int) -> UInt8[np.ndarray, "size 
         blocks.append((block, len(some.points)))
         texels.append(some)
     # Patterns are drawn for shapes of -1 to 1 along their longest side.
-    points = np.concatenate([some.points for some in texels])
-    low, high = points.min(0), points.max(0)
+    corners = np.concatenate([chart.grid.reshape(-1, 3) for chart in solid.charts])
+    low, high = (x.astype(np.float32) for x in (corners.min(0), corners.max(0)))
     scale = 2 / max(float((high - low).max()), 1e-9)
+    points = np.concatenate([some.points for some in texels])
     st = np.concatenate([some.st for some in texels])
     width = float(np.median([some.width for some in texels]))
     every = Texels((points - (low + high) / 2) * scale, st * scale, width * scale)
     colors = np.clip(pattern(every) * 255 + 0.5, 0, 255).astype(np.uint8)
     texture = np.empty((size, size, 3), np.uint8)
-    texture[:] = colors.mean(0).astype(np.uint8)  # where there is no chart; far levels of a pyramid see it
+    texture[:] = colors[::61].mean(0).astype(np.uint8)  # where no chart is; far levels of a pyramid see it
     first = 0
     for (rows, columns), count in blocks:
         shape = (rows.stop - rows.start, columns.stop - columns.start, 3)
@@ -62,26 +63,22 @@ def _texels(chart: Chart, size: int) -> tuple[tuple[slice, slice], Texels]:
     """Rows and columns of a chart in a texture, and its texels; those of the gutter go on as the border."""
     u0, v0, u1, v1 = chart.rect
     columns, rows = (slice(round(a * size), round(b * size)) for a, b in ((u0, u1), (v0, v1)))
-    across, s = _along(columns, u0, u1, size, chart.us)
-    down, t = _along(rows, v0, v1, size, chart.vs)
-    points = np.einsum("hm,mnc->hnc", down, chart.grid)
-    points = np.einsum("wn,hnc->hwc", across, points)
-    st = np.stack(np.meshgrid(s * chart.size[0], t * chart.size[1]), -1)
+    s, left, across = _along(columns, u0, u1, size, chart.us)
+    t, top, down = _along(rows, v0, v1, size, chart.vs)
+    grid = chart.grid.astype(np.float32)
+    lines = grid[top] + (grid[top + 1] - grid[top]) * down[:, None, None]  # [h, n, 3]
+    points = lines[:, left] + (lines[:, left + 1] - lines[:, left]) * across[:, None]
+    st = np.stack(np.meshgrid(s * np.float32(chart.size[0]), t * np.float32(chart.size[1])), -1)
     width = max(chart.size[0] / len(s), chart.size[1] / len(t))
     return (rows, columns), Texels(points.reshape(-1, 3), st.reshape(-1, 2), width)
 
 
 def _along(
     texels: slice, low: float, high: float, size: int, knots: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [texels, knots] of a grid's columns at texels, and where these lie, 0 to 1."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where texels lie on a chart, 0 to 1; each one's column of the grid, and how far behind it it is."""
     centers = (np.arange(texels.start, texels.stop) + 0.5) / size
     at = np.clip((centers - low - GUTTER) / (high - low - 2 * GUTTER), 0, 1)
     index = np.interp(at, knots, np.arange(len(knots)))
     left = np.minimum(index.astype(int), len(knots) - 2)
-    fraction = index - left
-    weights = np.zeros((len(at), len(knots)))
-    rows = np.arange(len(at))
-    weights[rows, left] = 1 - fraction
-    weights[rows, left + 1] += fraction
-    return weights, at
+    return at.astype(np.float32), left, (index - left).astype(np.float32)

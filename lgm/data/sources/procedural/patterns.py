@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.random import Generator
 
+from lgm.data.sources.procedural.draws import log_uniform
 from lgm.data.sources.procedural.lettering import CHARACTERS, ink, word
 from lgm.data.sources.procedural.noise import Noise, cells
 
@@ -58,14 +59,18 @@ def gradient(rng: Generator, palette: np.ndarray) -> Pattern:
 def stripes(rng: Generator, palette: np.ndarray) -> Pattern:
     """Bands of two to four colours, straight or warped: cloth, marble, wood."""
     bands = _several(rng, palette, int(rng.integers(2, 5)))
-    period, direction = np.exp(rng.uniform(np.log(0.25), np.log(1.2))), _direction(rng)
+    period, direction = log_uniform(rng, 0.25, 1.2), _direction(rng)
     on_chart, angle = rng.random() < 0.35, rng.choice([0, np.pi / 2, np.pi / 4, rng.uniform(0, np.pi)])
-    warp = rng.choice([0.0, 0.0, rng.uniform(0.1, 0.5)])
-    ends = np.sort(rng.uniform(0.1, 0.9, len(bands) - 1))
+    warp = float(rng.choice([0.0, 0.0, rng.uniform(0.1, 0.5)]))
+    ends = np.sort(rng.uniform(0.1, 0.9, len(bands) - 1)).tolist()
     noise = Noise(rng)
 
     def paint(texels: Texels) -> Colors:
-        along = texels.st @ [np.cos(angle), np.sin(angle)] if on_chart else texels.points @ direction
+        along = (
+            texels.st @ np.array([np.cos(angle), np.sin(angle)], np.float32)
+            if on_chart
+            else texels.points @ direction
+        )
         if warp:
             along = along + warp * period * 2 * noise.fractal(texels.points * 1.7, 2)
         phase = (along / period) % 1.0
@@ -81,7 +86,7 @@ def stripes(rng: Generator, palette: np.ndarray) -> Pattern:
 def checks(rng: Generator, palette: np.ndarray) -> Pattern:
     """Squares, tiles with joints, bricks, dots or a plaid."""
     first, second = _several(rng, palette, 2)
-    kind, side = rng.integers(5), np.exp(rng.uniform(np.log(0.12), np.log(0.6)))
+    kind, side = rng.integers(5), log_uniform(rng, 0.12, 0.6)
     joint, radius = rng.uniform(0.04, 0.15), rng.uniform(0.2, 0.42)
     in_space = kind == 0 and rng.random() < 0.5
 
@@ -111,7 +116,7 @@ def checks(rng: Generator, palette: np.ndarray) -> Pattern:
 def clouds(rng: Generator, palette: np.ndarray) -> Pattern:
     """Fractal noise between colours; cut off sharply, a hide or a camouflage."""
     stops = _several(rng, palette, int(rng.integers(2, 5)))
-    noise, frequency = Noise(rng), np.exp(rng.uniform(np.log(0.8), np.log(5.0)))
+    noise, frequency = Noise(rng), log_uniform(rng, 0.8, 5.0)
     octaves, contrast = int(rng.integers(1, 4)), rng.uniform(0.6, 1.2)
     is_sharp = rng.random() < 0.4
 
@@ -130,12 +135,12 @@ def clouds(rng: Generator, palette: np.ndarray) -> Pattern:
 
 def mosaic(rng: Generator, palette: np.ndarray) -> Pattern:
     """Cells around random points, of several colours or with borders: a ball, a giraffe, terrazzo."""
-    count = int(np.exp(rng.uniform(np.log(8), np.log(90))))
+    count = int(log_uniform(rng, 8, 90))
     centers = rng.uniform(-1, 1, (count, 3))
     if rng.random() < 0.5:
         centers /= np.linalg.norm(centers, axis=1, keepdims=True)
     colors = _several(rng, palette, min(len(palette), 4))[rng.integers(min(len(palette), 4), size=count)]
-    border = rng.choice([0.0, rng.uniform(0.02, 0.09)])
+    border = float(rng.choice([0.0, rng.uniform(0.02, 0.09)]))
     border_color = _one(rng, palette)
     if border and rng.random() < 0.4:
         colors = np.broadcast_to(_one(rng, palette), colors.shape)
@@ -154,7 +159,7 @@ def letters(rng: Generator, palette: np.ndarray) -> Pattern:
     """Lines of writing."""
     paper, pen = _several(rng, palette, 2)
     dots = word("".join(rng.choice(list(CHARACTERS), int(rng.integers(2, 9)))))
-    height = np.exp(rng.uniform(np.log(0.2), np.log(0.9)))
+    height = log_uniform(rng, 0.2, 0.9)
     line, start = height * rng.uniform(1.0, 1.6), rng.uniform(0, 1, 2)
     width = height * dots.shape[1] / dots.shape[0]
     is_upright = rng.random() < 0.8
@@ -183,7 +188,7 @@ def decals(rng: Generator, palette: np.ndarray, base: Pattern) -> Pattern:
 
 def weathered(rng: Generator, base: Pattern) -> Pattern:
     """Lighter and darker by fine noise, as hardly any real surface is even."""
-    noise, strength, frequency = Noise(rng), rng.uniform(0.04, 0.22), np.exp(rng.uniform(0.5, 2.6))
+    noise, strength, frequency = Noise(rng), rng.uniform(0.04, 0.22), log_uniform(rng, 1.6, 13.0)
 
     def paint(texels: Texels) -> Colors:
         return base(texels) * (1 + strength * noise.fractal(texels.points * frequency, 2)[:, None])
@@ -194,7 +199,7 @@ def weathered(rng: Generator, base: Pattern) -> Pattern:
 def _mark(rng: Generator, palette: np.ndarray) -> Callable[[Texels, np.ndarray, Colors], Colors]:
     kind, color, at = rng.integers(5), _one(rng, palette), rng.uniform(0.1, 0.9, 2)
     size, turn, tips = (
-        np.exp(rng.uniform(np.log(0.12), np.log(0.5))),
+        log_uniform(rng, 0.12, 0.5),
         rng.uniform(0, 6.28),
         rng.integers(4, 8),
     )
@@ -233,9 +238,9 @@ def _several(rng: Generator, palette: np.ndarray, count: int) -> np.ndarray:
 def _direction(rng: Generator) -> np.ndarray:
     """Along an axis more often than not."""
     if rng.random() < 0.6:
-        return np.eye(3)[rng.integers(3)]
+        return np.eye(3, dtype=np.float32)[rng.integers(3)]
     direction = rng.normal(size=3)
-    return direction / np.linalg.norm(direction)
+    return (direction / np.linalg.norm(direction)).astype(np.float32)
 
 
 def _mix(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> Colors:

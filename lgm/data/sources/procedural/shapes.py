@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from lgm.data.sources.procedural import deformations, profiles, tubes
+from lgm.data.sources.procedural.draws import log_uniform
 from lgm.data.sources.procedural.forms import (
     blob,
     box,
@@ -61,7 +62,7 @@ def _ring(rng: Generator) -> Solid:
 def _extrusion(rng: Generator) -> Solid:
     outline, is_smooth = profiles.outline(rng)
     rows = 12
-    heights = np.linspace(-1, 1, rows) * np.exp(rng.uniform(-1.6, 0.6))
+    heights = np.linspace(-1, 1, rows) * log_uniform(rng, 0.2, 1.8)
     scales, turns = np.ones(rows), np.zeros(rows)
     if rng.random() < 0.35:
         scales = np.interp(np.linspace(0, 1, rows), [0, 0.5, 1], rng.uniform(0.4, 1.0, 3))
@@ -71,12 +72,12 @@ def _extrusion(rng: Generator) -> Solid:
 
 
 def _height_field(rng: Generator) -> Solid:
-    return height_field(rng, rng.uniform(0.1, 0.4), np.exp(rng.uniform(np.log(0.04), np.log(0.5))))
+    return height_field(rng, rng.uniform(0.1, 0.4), log_uniform(rng, 0.04, 0.5))
 
 
 def _tube(rng: Generator) -> Solid:
     curve, closed = profiles.path(rng)
-    thickness = np.exp(rng.uniform(np.log(0.05), np.log(0.25)))
+    thickness = log_uniform(rng, 0.05, 0.25)
     radii = np.full(len(curve), thickness)
     if not closed and rng.random() < 0.5:
         radii = thickness * np.linspace(1, rng.uniform(0.2, 1), len(curve))
@@ -86,7 +87,7 @@ def _tube(rng: Generator) -> Solid:
 def _wire_frame(rng: Generator) -> Solid:
     nodes, edges = tubes.polyhedron(rng) if rng.random() < 0.6 else tubes.lattice(rng)
     spacing = np.linalg.norm(nodes[edges[:, 0]] - nodes[edges[:, 1]], axis=1).min()
-    radius = spacing * np.exp(rng.uniform(np.log(0.025), np.log(0.12)))
+    radius = spacing * log_uniform(rng, 0.025, 0.12)
     return tubes.frame(nodes, edges, radius, int(rng.choice([4, 6, 8])), rng.choice([1.0, 1.5, 2.5]))
 
 

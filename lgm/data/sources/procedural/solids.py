@@ -138,7 +138,11 @@ def planar(
 
 
 def joined(solids: Sequence[Solid], smooth: bool = False) -> Solid:
-    """Patches as one closed surface whose faces look outwards; `smooth`: across the patches' borders too."""
+    """Patches as one closed surface whose faces look outwards and whose textures no side mirrors; `smooth`:
+    across the patches' borders too."""
+    if sum(solid.volume for solid in solids) < 0:
+        solids = [replace(solid, faces=solid.faces[:, ::-1]) for solid in solids]
+    solids = [_readable(solid) for solid in solids]
     first = np.cumsum([0, *(len(solid.vertices) for solid in solids)])
     welds, faces, above = [], [], 0
     for solid, start in zip(solids, first, strict=False):
@@ -149,14 +153,26 @@ def joined(solids: Sequence[Solid], smooth: bool = False) -> Solid:
     if smooth:
         _, weld = np.unique(np.round(vertices, 6), axis=0, return_inverse=True)
         welds = [weld.reshape(-1)]
-    whole = Solid(
+    return Solid(
         vertices,
         np.concatenate(faces),
         np.concatenate([solid.uvs for solid in solids]),
         np.concatenate(welds),
         tuple(chart for solid in solids for chart in solid.charts),
     )
-    return replace(whole, faces=whole.faces[:, ::-1]) if whole.volume < 0 else whole
+
+
+def _readable(solid: Solid) -> Solid:
+    """A patch, its chart turned over where its faces, seen from outside, would show the texture mirrored."""
+    a, b, c = (solid.uvs[solid.faces[:, k]] for k in range(3))
+    ab, ac = b - a, c - a
+    # Faces run counter-clockwise, and texture coordinates downwards: on the texture faces run clockwise.
+    if (ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]).sum() <= 0 or len(solid.charts) != 1:
+        return solid
+    (chart,) = solid.charts
+    ends = chart.rect[0] + chart.rect[2]
+    turned = replace(chart, grid=chart.grid[:, ::-1], us=1 - chart.us[::-1])
+    return replace(solid, uvs=solid.uvs * [-1, 1] + [ends, 0], charts=(turned,))
 
 
 def copies(solid: Solid, linears: np.ndarray, offsets: np.ndarray) -> Solid:

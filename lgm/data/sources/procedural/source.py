@@ -133,6 +133,9 @@ class ProceduralSource(Source):
     def content_hash(self) -> str:
         return hash_of("procedural", VERSION, self.seed, self._booleans, self._first, self.num_objects)
 
+    def num_distinct(self, num_samples: int) -> int:
+        return min(-(-num_samples // self.reuse), self.num_objects)
+
     def load(self, shard: int, ordinal: int) -> PosedObject:
         index = self._first + self.first(shard) + ordinal
         if index not in self._made:

@@ -1,4 +1,4 @@
-"""Rotations as matrices [3, 3]."""
+"""Draws that several kinds of objects share: rotations as matrices [3, 3], and sizes."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def rotation(rng: Generator, chance: float) -> np.ndarray:
 def turn_y(angle: float) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def log_uniform(rng: Generator, low: float, high: float) -> float:
+    """As often between 1 and 2 as between 2 and 4."""
+    # A plain number: numpy's own would make arrays of single precision double.
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
