@@ -47,6 +47,8 @@ function unpackGaussians(buffer) {
   return { count, means, covariances, colors };
 }
 
+const ROUGH_MS = 200; // after a move: the CPU's images may be rough until then
+
 function turnGaussians(canvas, buffer, options = {}) {
   const scene = unpackGaussians(buffer);
   const drawn = (canvas.dataset.drawn = options.drawn ?? (isWithoutGpu() ? "cpu" : "gpu"));
@@ -59,14 +61,17 @@ function turnGaussians(canvas, buffer, options = {}) {
   const focal = 1 / Math.tan(((options.fovYDeg ?? 49.1) * Math.PI) / 360); // of half the height
   const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let turning = options.turning ?? !isStill;
-  let frame = 0, before = null, isStale = true, shown = 0, asked = start, scale = options.scale ?? 1;
+  let frame = 0, before = null, isStale = true, shown = 0, asked = start, changed = 0, isRough = false;
+  let scale = options.scale ?? 1;
 
   function invalidate() {
     isStale = true;
+    changed = performance.now();
     canvas.dataset.still = "false";
   }
   function onFrame() {
     canvas.dataset.frames = ++shown;
+    if (isRough) isStale = true; // until nothing has moved for a while
     canvas.dataset.still = String(!isStale && !turning);
     options.onFrame?.(asked);
   }
@@ -89,9 +94,11 @@ function turnGaussians(canvas, buffer, options = {}) {
     }
     before = now;
     if (!isStale) return;
-    const current = asked;
-    [isStale, asked] = [false, { ...camera }]; // before onFrame, which reads them
-    if (!draw(camera, focal, scale)) [isStale, asked] = [true, current];
+    const current = [asked, isRough];
+    isStale = false; // this and the next two before onFrame, which reads them
+    asked = { ...camera };
+    isRough = drawn === "cpu" && shown > 0 && now - changed < ROUGH_MS;
+    if (!draw(camera, focal, scale, isRough)) [isStale, asked, isRough] = [true, ...current];
   }
   frame = requestAnimationFrame(step);
 
