@@ -8,6 +8,7 @@ from typing import Any
 
 from lgm.metrics.comparison import Comparison, Evaluation
 from lgm.reports.columns import columns_of
+from lgm.reports.compared_objects import compared_objects
 from lgm.reports.pages import render
 
 _SHOWN_OBJECTS = 10
@@ -19,6 +20,7 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
     return render(
         "comparison.html",
         columns=columns_of(first.summary),
+        compared=compared_objects(comparison),
         first=first,
         evaluations=[_evaluation(evaluation, folder) for evaluation in comparison.evaluations],
         others=[

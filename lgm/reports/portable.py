@@ -32,5 +32,7 @@ def _cut(path: str) -> str:
         return kind(path).relative_to(Path.cwd()).as_posix()
     except (ValueError, TypeError, OSError):
         pass
+    if kind is Path and Path(path) == Path.home():  # its last name is a person's
+        return "~"
     name = kind(path).name
     return f"…/{name}" if name else path if path == "/" else "…"

@@ -97,8 +97,8 @@ class ViewImages:
 class ObjectImages:
     """An object's section of a page.
 
-    files: what lies beside the page, by its label. turntable: where a video does. mesh: its six sides, and
-        mesh_numbers: as of `lgm.callbacks.evaluation.mesh.MeshNumbers`.
+    files: what lies beside the page, by its label. turntable: where a video does, or its data URI.
+    mesh: its six sides. mesh_numbers: as of `lgm.callbacks.evaluation.mesh.MeshNumbers`.
     """
 
     uid: str

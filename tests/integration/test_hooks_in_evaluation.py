@@ -43,11 +43,12 @@ def test_hooks_of_several_files(dataset, checkpoint, tmp_path):
     page = (tmp_path / "report.html").read_text()
     for folder in folders:
         assert len(imageio.mimread(folder / "turntable.mp4")) == 4
-        assert f'<video src="objects/{folder.name}/turntable.mp4"' in page
+        assert f'<a href="objects/{folder.name}/turntable.mp4"' in page
         names = {path.name for path in folder.iterdir()}
         assert {"view_004_prediction.png", "view_009_prediction.png", "input_3.png"} <= names
         assert load_ply(folder / "gaussians.ply", up="-y").num_gaussians == 4 * 8**2
     assert len(folders) == 2
+    assert page.count('<video src="data:video/mp4;base64,') == 2
 
 
 def test_files_of_callbacks_go_together():

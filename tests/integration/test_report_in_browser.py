@@ -11,15 +11,17 @@ from PIL import Image
 
 from lgm.cameras import Cameras
 from lgm.cli.evaluate import evaluate
-from lgm.gaussians.ply import load_ply
+from lgm.gaussians.ply import load_ply, save_ply
 from lgm.metrics.protocol import Protocol
 from lgm.metrics.summary import summarise
 from lgm.metrics.table import VIEW_ID, ViewTable
 from lgm.rendering import TorchRenderer
+from lgm.reports.comparison import compare_folders, write_comparison
 from lgm.reports.evaluation_page import page
 from lgm.reports.images import to_bytes
 from lgm.reports.shown_object import ObjectImages, Orbit, Thumbnail, ViewImages
 from tests.integration.running import composed
+from tests.integration.test_comparison import write_evaluation
 from tests.unit.metrics.test_hostile_names import NAMES
 from tests.unit.reports.test_splats import scene
 
@@ -120,6 +122,27 @@ def test_it_fits_a_phone_and_the_night(browser, run_dir, dark):
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
     background = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(x) for x in background[4:-1].split(",")) < 150) == dark
+    tab.check()
+
+
+def test_evaluations_of_an_object_turn_together(browser, tmp_path):
+    folders = []
+    for name in "ab":
+        folder = write_evaluation(tmp_path / name, objects=2, gain=float(name == "b"))
+        for uid in ("object-00", "object-01"):
+            save_ply(scene(500), folder / "objects" / uid / "gaussians.ply")
+        folders.append(folder)
+    tab = browser.open(write_comparison(compare_folders(folders), tmp_path / "out"), width=390)
+    pair = tab.page.locator("section").nth(1)
+    pair.scroll_into_view_if_needed()
+    pair.locator(STILL).nth(1).wait_for()
+    azimuths = "[...document.querySelectorAll('.orbit')].map((element) => element.orbit?.camera.azimuthDeg)"
+    before = tab.page.evaluate(azimuths)
+    pair.locator("canvas").first.focus()
+    tab.page.keyboard.press("ArrowRight")
+    after = tab.page.evaluate(azimuths)
+    assert after[2] == after[3] == before[2] + 5 and after[:2] == before[:2]
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
     tab.check()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import math
@@ -29,6 +30,7 @@ from lgm.types import Prediction
 
 log = logging.getLogger(__name__)
 
+_VIDEO_BYTES = 3 << 20  # of all videos inside a page; others are shown from beside it
 _MESH_WIDTH = 1100  # pixels of the image of a mesh's six sides
 # What other callbacks write of an object, and what a page calls it.
 _FILES = {
@@ -156,7 +158,8 @@ class Report(Callback):
                     entry = by_uid[uid] if index < self.max_orbits else replace(by_uid[uid], orbit=None)
                     written.append(entry.write(run_dir, self.thumbnail_size))
         objects = {entry.uid: entry for entry in gather_items(written)}
-        return [_with_files(objects[uid], run_dir, self._started) for uid in chosen if uid in objects]
+        entries = [_with_files(objects[uid], run_dir, self._started) for uid in chosen if uid in objects]
+        return _with_videos(entries, run_dir)
 
     def _made_by(self) -> dict[str, str]:
         now = datetime.now(timezone.utc)
@@ -192,6 +195,18 @@ def _with_files(entry: ObjectImages, run_dir: Path, since: float) -> ObjectImage
     mesh_numbers = None if numbers is None else json.loads(paths["numbers"].read_text(encoding="utf-8"))
     video = files.get("turntable.mp4")
     return replace(entry, turntable=video, mesh=mesh, mesh_numbers=mesh_numbers, files=files)
+
+
+def _with_videos(entries: list[ObjectImages], run_dir: Path) -> list[ObjectImages]:
+    """The same with videos inside the page, of as many objects as there is room for."""
+    left, result = _VIDEO_BYTES, []
+    for entry in entries:
+        if entry.turntable is not None and (size := (run_dir / entry.turntable).stat().st_size) <= left:
+            left -= size
+            content = base64.b64encode((run_dir / entry.turntable).read_bytes()).decode("ascii")
+            entry = replace(entry, turntable=f"data:video/mp4;base64,{content}")
+        result.append(entry)
+    return result
 
 
 def _measure_of(trainer: Trainer) -> Measure:

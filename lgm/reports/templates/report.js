@@ -101,7 +101,8 @@
         const buffer = await this.buffer;
         if (!this.isNear || this.view) return;
         const canvas = this.element.querySelector("canvas");
-        this.view = turnGaussians(canvas, buffer, { ...this.options, turning: false, pageScrolls: true });
+        const onTurn = (camera) => orbits.filter((other) => this.leads(other)).forEach((other) => other.follow(camera));
+        this.view = turnGaussians(canvas, buffer, { ...this.options, turning: false, pageScrolls: true, onTurn });
         if (this.camera) this.view.look(this.camera);
         this.element.orbit = this.view;
       } catch (error) {
@@ -110,6 +111,17 @@
         line.hidden = false;
       }
     }
+
+    // Orbits of one group turn together, also one that is not drawn now.
+    leads(other) {
+      const { group } = this.element.dataset;
+      return group !== "" && other !== this && other.element.dataset.group === group;
+    }
+
+    follow(camera) {
+      this.camera = { ...camera };
+      this.view?.look(camera);
+    }
   }
-  for (const element of document.querySelectorAll(".orbit")) new Orbit(element);
+  const orbits = [...document.querySelectorAll(".orbit")].map((element) => new Orbit(element));
 })();
