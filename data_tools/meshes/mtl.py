@@ -10,12 +10,17 @@ from PIL import Image
 
 from data_tools.meshes.beside import decode_lines, open_texture
 from data_tools.meshes.images import to_rgba
-from data_tools.meshes.surfaces import Material, Sampler, image_alpha_mode
+from data_tools.meshes.surfaces import UNCOLORED, Material, Sampler, image_alpha_mode
 from data_tools.shared.colors import srgb_to_linear
 
 # Options before a map's file name and how many words follow at most; of numbers there may be fewer.
 _NUMBER_OPTIONS = {"-o": 3, "-s": 3, "-t": 3, "-mm": 2, "-bm": 1, "-boost": 1, "-texres": 2}
 _WORD_OPTIONS = ("-blendu", "-blendv", "-cc", "-clamp", "-imfchan", "-type", "-colorspace")
+# Maps that are not drawn, by what they are.
+_OTHER_MAPS = {"bump": "normal map", "map_bump": "normal map", "norm": "normal map", "map_kn": "normal map",
+               "map_tr": "transparency map", "map_opacity": "transparency map"}  # fmt: skip
+# Of Kd; what is brighter is written as 0 to 255.
+_BRIGHTEST = 4.0
 _NO_FILE = ("", "none", "null")
 
 
@@ -129,7 +134,7 @@ class _Reader:
         image = None if base is None else self._open(base)
         # The image replaces Kd, though the format says that they multiply: exporters write whatever colour
         # the image covers, often a grey of 0.64 or black.
-        color = (1.0, 1.0, 1.0) if image is not None else self._color("kd", (0.6, 0.6, 0.6))
+        color = (1.0, 1.0, 1.0) if image is not None else self._color("kd", UNCOLORED[:3])
         alpha_mode = "opaque" if image is None else self._alpha_mode(image)
         opacity_map = self._map("map_d")
         if opacity_map is not None and (mask := self._mask(opacity_map, base, image)) is not None:
@@ -141,6 +146,9 @@ class _Reader:
                 self._notes.append("a material has d 0 and map_d; map_d alone is its opacity")
         if opacity < 0.999:
             alpha_mode = "blend"
+        others = {kind for key, kind in _OTHER_MAPS.items() if self._values.get(key)}
+        if others:
+            self._notes.append("drawn without: " + ", ".join(f"{kind} (1)" for kind in sorted(others)))
         emission, glow = self._color("ke", (0.0, 0.0, 0.0)), None
         emission_map = self._map("map_ke")
         if emission_map is not None and (glow := self._open(emission_map)) is not None:
@@ -187,12 +195,15 @@ class _Reader:
         return np.asarray(rgba.convert("L"))
 
     def _color(self, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Linear light; the file's is sRGB."""
+        """Linear light, as `default` is; the file's is sRGB."""
         text = self._values.get(key)
         numbers = None if text is None else _numbers(text, len(default))
         if text is not None and numbers is None:
             self._notes.append(f"{key.capitalize()} {text[:40]!r} is no colour")
-        return tuple(float(x) for x in srgb_to_linear(np.array(numbers or default)))
+        if key == "kd" and numbers is not None and _BRIGHTEST < max(numbers) <= 255:
+            self._notes.append(f"Kd {text[:40]!r} is read as a colour of 0 to 255")
+            numbers = tuple(number / 255 for number in numbers)
+        return default if numbers is None else tuple(float(x) for x in srgb_to_linear(np.array(numbers)))
 
     def _opacity(self) -> float:
         if "d" in self._values:

@@ -22,7 +22,7 @@ from data_tools.meshes.beside import (
 )
 from data_tools.meshes.mtl import texture_names
 
-_MTLLIB = re.compile(rb"^[ \t]*mtllib[ \t]+(.+?)[ \t]*\r?$", re.MULTILINE)
+_MTLLIB = re.compile(rb"^[ \t]*mtllib[ \t]+(.+?)[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
 _LIBRARY = re.compile(r"\S.*?\.mtl(?=\s|$)", re.IGNORECASE)
 _PLY_HEADER_BYTES = 1 << 16
 # What a mesh that names none would take, by its own name.

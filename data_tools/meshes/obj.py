@@ -42,7 +42,7 @@ def read_obj(path: Path, max_triangles: int) -> Mesh:
         raise UnrenderableMesh(f"unreadable OBJ: {error}") from error
     if file.has_free_forms:
         notes.append("has curves or surfaces that are no polygons; they are not drawn")
-    colors = _vertex_colors(file.colors)
+    colors = _vertex_colors(file.colors if file.colors is not None else _painted_rows(file))
     materials = _chosen_materials(path, file, colors is not None, notes)
     group = file.group[polygon]
     surfaces = []
@@ -73,6 +73,16 @@ def _triangles(file: ObjFile) -> tuple[np.ndarray, np.ndarray]:
     ends = np.cumsum(file.sizes)
     polygon = np.searchsorted(ends, place[:, 0], side="right")
     return file.corners[place], polygon
+
+
+def _painted_rows(file: ObjFile) -> np.ndarray | None:
+    """ZBrush's colours as rows [V, 4] of `r g b a`."""
+    if file.painted is None:
+        return None
+    rows = np.full((len(file.vertices), 4), np.nan)
+    painted = file.painted[: len(rows), 1:] / 255.0
+    rows[: len(painted), :3] = painted
+    return rows
 
 
 def _vertex_colors(rows: np.ndarray | None) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from data_tools.meshes.beside import decode_name, to_utf8
 from data_tools.meshes.surfaces import UnrenderableMesh
 
 NONE = -1
+_KEYS = frozenset((b"v", b"vt", b"vn", b"f", b"fo", b"usemtl", b"mtllib", b"surf", b"curv", b"#MRGB"))
 _BLOCK_BYTES = 1 << 23
 
 
@@ -26,12 +27,14 @@ class ObjFile:
     texture: [T, 2]. normals: [N, 3].
     corners: [C, 3] int32, the vertex, texture and normal of each corner of each face, from 0, or NONE.
     sizes, group: [P] how many corners each face has, and which of `groups`, names of materials, it is of.
+    painted: [P, 4] uint8, ZBrush's mask and colours of the first P vertices; None without any.
     libraries: what stands after `mtllib`, line by line.
     has_free_forms: whether it has curves or surfaces that are no polygons.
     """
 
     vertices: np.ndarray
     colors: np.ndarray | None
+    painted: np.ndarray | None
     texture: np.ndarray
     normals: np.ndarray
     corners: np.ndarray
@@ -54,6 +57,7 @@ class _Parsed:
     group: list[np.ndarray] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     libraries: list[str] = field(default_factory=list)
+    painted: list[bytes] = field(default_factory=list)
     has_free_forms: bool = False
     counts: list[int] = field(default_factory=lambda: [0, 0, 0])
     current: str = ""
@@ -72,6 +76,7 @@ def read_lines(path: Path, max_triangles: int) -> ObjFile:
     return ObjFile(
         vertices=np.ascontiguousarray(rows[:, :3]),
         colors=rows[:, 3:] if has_colors.any() else None,
+        painted=_painted(parsed.painted),
         texture=_joined(parsed.texture, 2),
         normals=_joined(parsed.normals, 3),
         corners=_joined(parsed.corners, 3, np.int32),
@@ -81,6 +86,15 @@ def read_lines(path: Path, max_triangles: int) -> ObjFile:
         libraries=parsed.libraries,
         has_free_forms=parsed.has_free_forms,
     )
+
+
+def _painted(lines: list[bytes]) -> np.ndarray | None:
+    """ZBrush writes colours as comments of eight hexadecimal digits a vertex: mask, red, green, blue."""
+    try:
+        values = np.frombuffer(bytes.fromhex(b"".join(lines).decode("ascii")), np.uint8)
+    except ValueError:
+        return None
+    return values.reshape(-1, 4) if len(values) and len(values) % 4 == 0 else None
 
 
 def _joined(pieces: list[np.ndarray], width: int | None, dtype: type = np.float64) -> np.ndarray:
@@ -115,6 +129,8 @@ def _read_block(lines: list[bytes], parsed: _Parsed) -> None:
     is_new = True
     for line in lines:
         key, _, rest = (line if line[:1] != b" " else line.lstrip()).partition(b" ")
+        if key not in _KEYS:
+            key = key.lower()
         if key in numbers:
             numbers[key].append(rest)
         elif key == b"f" or key == b"fo":
@@ -130,6 +146,8 @@ def _read_block(lines: list[bytes], parsed: _Parsed) -> None:
             parsed.current, is_new = decode_name(rest.strip()), True
         elif key == b"mtllib":
             parsed.libraries.append(decode_name(rest.strip()))
+        elif key == b"#MRGB":
+            parsed.painted.append(rest.strip())
         elif key == b"surf" or key == b"curv":
             parsed.has_free_forms = True
     parsed.vertices.append(_table(vertices, 7))

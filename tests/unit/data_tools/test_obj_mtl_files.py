@@ -293,3 +293,35 @@ def test_nan_as_windows_writes_it_is_nan(tmp_path, bad):
 def test_free_form_surfaces_are_noted(tmp_path):
     mesh = read(tmp_path, SQUARE + "f 1 2 3\ndeg 3 3\ncstype bspline\nsurf 0 1 0 1 1 2 3 4\nend\n")
     assert mesh.notes == ["has curves or surfaces that are no polygons; they are not drawn"]
+
+
+def test_keywords_may_be_upper_case(tmp_path):
+    obj = "MTLLIB A.MTL\n" + SQUARE.upper() + "USEMTL m\nF 1 2 3 4\n"
+    mesh = read(tmp_path, obj, a_mtl="newmtl m\nKd 1 0 0\n")
+    assert mesh.num_triangles == 2 and not mesh.notes
+    assert mesh.surfaces[0].material.base_color == (1.0, 0.0, 0.0, 1.0)
+
+
+def test_polypaint_is_the_colours_of_vertices(tmp_path):
+    """ZBrush writes `#MRGB` and eight hexadecimal digits for each: mask, red, green, blue."""
+    obj = SQUARE + "#MRGB ffff0000ff00ff00\n#MRGB ff0000ff\nf 1 2 3 4\n"
+    (surface,) = read(tmp_path, obj).surfaces
+    corners, colors = surface.positions.reshape(-1, 3), surface.colors.reshape(-1, 4)
+    by_place = {tuple(at): tuple(color) for at, color in zip(corners, colors, strict=True)}
+    assert by_place[0, 0, 0] == (1, 0, 0, 1) and by_place[1, 0, 0] == (0, 1, 0, 1)
+    assert by_place[1, 1, 0] == (0, 0, 1, 1) and by_place[0, 1, 0] == UNCOLORED
+    for broken in ("#MRGB ffff00zz", "#MRGB ffff00", "#MRGB"):
+        assert read(tmp_path, SQUARE + broken + "\nf 1 2 3 4\n").surfaces[0].colors is None
+
+
+def test_kd_of_0_to_255_is_read_as_such_with_a_note(tmp_path):
+    drawn, notes = material(tmp_path, "Kd 128 0 255")
+    np.testing.assert_allclose(drawn.material.base_color[:3], srgb_to_linear(np.array([128 / 255, 0, 1])))
+    assert notes == ["Kd '128 0 255' is read as a colour of 0 to 255"]
+
+
+@pytest.mark.parametrize("line", ["bump x.png", "map_Bump -bm 0.3 x.png", "norm x.png", "map_Tr x.png"])
+def test_maps_that_are_not_drawn_are_noted(tmp_path, line):
+    _, notes = material(tmp_path, "Kd 1 0 0\n" + line)
+    kind = "transparency map" if "Tr" in line else "normal map"
+    assert notes == [f"drawn without: {kind} (1)"]

@@ -40,6 +40,9 @@ def frame_of_ring(
     # Of images that are all object, as without a background to remove, nothing tells where it is.
     filled = all(_fills(lens, box) for lens, box in zip(lenses, boxes, strict=True))
     if recenter is None or (recenter == "auto" and filled):
+        why = "data.recenter=null" if recenter is None else "it is all object"
+        for photo in capture.photos:
+            log.info("%s: stays as it is (%s)", photo.image.path, why)
         _warn_of_lost_sides(capture, outlines)
     elif recenter == "auto" and fit:
         for photo in capture.photos:
