@@ -23,8 +23,8 @@ from lgm.gaussians.similarity import moved
 from lgm.models import LGM, Network
 from lgm.models.pretrained import read_weights
 from lgm.preparation.prepare import Preparation
+from lgm.refinement import Refinement
 from lgm.rendering import Renderer, make_renderer
-from lgm.training.refinement import Refinement
 
 
 @torch.inference_mode()

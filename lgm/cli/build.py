@@ -20,11 +20,11 @@ from lgm.loggers.guarded import guarded
 from lgm.losses import CompositeLoss
 from lgm.models import Network
 from lgm.preparation.prepare import Preparation
+from lgm.refinement import Refinement
 from lgm.training.checkpoint_io import AtomicCheckpointIO
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
-from lgm.training.refinement import Refinement
 from lgm.training.skipped_steps import SkippedSteps
 
 log = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ from lgm.metrics import psnr
 from lgm.metrics.validation import validation_psnr
 from lgm.models.checkpoint import SCHEMA_VERSION
 from lgm.preparation.prepare import Preparation
+from lgm.refinement import Refinement
 from lgm.rendering.base import Renderer
+from lgm.rendering.drawing import draw
 from lgm.training.collapse import Collapse, is_collapsed
-from lgm.training.drawing import draw
-from lgm.training.refinement import Refinement
 from lgm.training.resume import check_counts, option_values, realign_loops, restore_options
 from lgm.training.skipped_steps import WINDOW, SkippedSteps
 from lgm.training.step_log import StepLog

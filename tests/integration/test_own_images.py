@@ -16,8 +16,8 @@ from lgm.gaussians.similarity import moved
 from lgm.inference import reconstruct
 from lgm.metrics import psnr
 from lgm.models import LGM
+from lgm.refinement import Refinement
 from lgm.rendering import TorchRenderer
-from lgm.training.refinement import Refinement
 from tests.integration.running import composed, run_evaluate, run_script, run_train
 from tests.own_images import Shoot, over_white, some_similarity
 

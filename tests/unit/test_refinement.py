@@ -7,9 +7,9 @@ import torch
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
+from lgm.refinement import Refinement
 from lgm.rendering import TorchRenderer
-from lgm.training.drawing import draw
-from lgm.training.refinement import Refinement
+from lgm.rendering.drawing import draw
 from lgm.types import Views
 
 SIZE = 12

@@ -6,7 +6,7 @@ import torch
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering import TorchRenderer
-from lgm.training.drawing import draw
+from lgm.rendering.drawing import draw
 from lgm.types import RenderOutput, Views
 
 

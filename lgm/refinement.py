@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lgm.gaussians import Gaussians
 from lgm.rendering.base import Renderer
-from lgm.training.drawing import draw
+from lgm.rendering.drawing import draw
 from lgm.types import Views
 
 _EDGE = 1e-4  # opacities are kept so far from 0 and 1, where their logits are infinite
