@@ -152,6 +152,15 @@ class Cameras:
         return torch.where(self.is_orthographic, 0.0, fov_y_deg)
 
     @property
+    def viewing_fov_y_deg(self) -> Float[Tensor, "*batch"]:
+        """Vertical field of view of perspective cameras that stand there and show as much where the world's
+        origin lies, for turntables and pages: `fov_y_deg` of those that are perspective."""
+        if self.is_orthographic is None:
+            return self.fov_y_deg
+        slope = 0.5 / (self.K_norm[..., 1, 1] * self.centers.norm(dim=-1).clamp_min(1e-12))
+        return torch.where(self.is_orthographic, torch.rad2deg(2 * torch.atan(slope)), self.fov_y_deg)
+
+    @property
     def elevation_deg(self) -> Float[Tensor, "*batch"]:
         """Angle of the camera above the horizon of the world's origin."""
         return sphere_angles(self.centers)[0]
@@ -182,16 +191,18 @@ class Cameras:
     ) -> Cameras:
         """Cameras [*scenes, V] in the frame that `canonicalise` moves the world to. What an orthographic
         camera sees has a size in the world's unit, which changes with all distances."""
-        c2w = canonicalise(self.c2w, reference, radius)
-        if self.is_orthographic is None:
-            return replace(self, c2w=c2w)
-        scale = (radius / reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6))[..., None]
-        return replace(self, c2w=c2w)._shrunk(torch.where(self.is_orthographic, scale, 1.0))
+        moved = replace(self, c2w=canonicalise(self.c2w, reference, radius))
+        scale = radius / reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6)
+        return moved.for_scaled_world(scale[..., None])
 
-    def _shrunk(self, scale: Float[Tensor, "*batch"]) -> Cameras:
-        """With focal lengths (and skew) divided by a factor."""
+    def for_scaled_world(self, scale: float | Float[Tensor, "*#batch"]) -> Cameras:
+        """Intrinsics that see the same in a world whose distances are `scale` times as large; poses stay. Of
+        perspective cameras they are the same."""
+        if self.is_orthographic is None:
+            return self
+        scale = torch.as_tensor(scale, dtype=self.K_norm.dtype, device=self.device)
         divisor = torch.ones_like(self.K_norm)
-        divisor[..., :2, :2] = scale[..., None, None]
+        divisor[..., :2, :2] = torch.where(self.is_orthographic, scale, 1.0)[..., None, None]
         return replace(self, K_norm=self.K_norm / divisor)
 
     def __getitem__(self, index: Any) -> Cameras:

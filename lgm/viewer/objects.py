@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -105,4 +105,4 @@ def moved_cameras(cameras: Cameras, similarity: Float[Tensor, "4 4"]) -> Cameras
     c2w = similarity.double() @ cameras.c2w.double()
     scale = torch.linalg.det(similarity[:3, :3].double()) ** (1 / 3)
     c2w[..., :3, :3] /= scale
-    return Cameras(c2w=c2w.to(cameras.c2w), K_norm=cameras.K_norm)
+    return replace(cameras, c2w=c2w.to(cameras.c2w)).for_scaled_world(float(scale))

@@ -125,7 +125,7 @@ def _new_views(prediction: Prediction, scene: int, renderer: Renderer) -> list[S
     batch, gaussians = prediction.batch, prediction.gaussians.scene(scene)
     first = batch.input.cameras[scene, 0]
     up = None if batch.up is None else batch.up[scene].cpu()
-    cameras = upright_orbit(*_NEW_VIEWS, float(first.centers.norm()), float(first.fov_y_deg), up)
+    cameras = upright_orbit(*_NEW_VIEWS, float(first.centers.norm()), float(first.viewing_fov_y_deg), up)
     cameras = cameras.to(gaussians.means.device)[None]
     background = (1.0, 1.0, 1.0) if batch.background is None else batch.background[scene].tolist()
     size = max(batch.target.images.shape[-2:])
@@ -149,5 +149,5 @@ def _orbit(prediction: Prediction, scene: int) -> Orbit:
         prediction.gaussians.scene(scene),
         None if batch.up is None else batch.up[scene].cpu(),
         float(first.centers.norm()),
-        float(first.fov_y_deg),
+        float(first.viewing_fov_y_deg),
     )

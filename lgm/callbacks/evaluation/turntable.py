@@ -96,10 +96,7 @@ class Turntable(ObjectHook):
         """Cameras [F] around one object of a batch, as far from it as its first input, through its lens."""
         first = batch.input.cameras[scene, 0]
         up = None if batch.up is None else batch.up[scene].cpu()
-        radius = float(first.centers.norm())
-        if not first.flags.any():
-            return self.orbit(radius, float(first.fov_y_deg), up)
-        return Cameras.orthographic(self.orbit(radius, up=up).c2w, 1 / float(first.K_norm[1, 1]))
+        return self.orbit(float(first.centers.norm()), float(first.viewing_fov_y_deg), up)
 
     def orbit(
         self, radius: float = RADIUS, fov_y_deg: float = FOV_Y_DEG, up: Float[Tensor, " 3"] | None = None

@@ -95,3 +95,16 @@ def test_what_is_no_camera_is_one_line(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_a_scaled_world_is_seen_the_same_and_a_page_shows_as_much():
+    both = Cameras.concatenate([Cameras.from_fov(POSES, 49.1), Cameras.orthographic(POSES, HEIGHT)], dim=0)
+    c2w = both.c2w.clone()
+    c2w[..., :3, 3] *= 5
+    larger = Cameras(c2w, both.K_norm, both.is_orthographic).for_scaled_world(5.0)
+    point = torch.tensor([0.3, 0.2, -0.1, 1.0])
+    seen, again = both.projections @ point, larger.projections @ (point * torch.tensor([5.0, 5, 5, 1]))
+    torch.testing.assert_close(seen[:, :2] / seen[:, 2:], again[:, :2] / again[:, 2:])
+    fov = torch.deg2rad(both.viewing_fov_y_deg / 2)
+    torch.testing.assert_close(3.0 * fov[3:].tan(), torch.full((3,), HEIGHT))  # at a distance of 1.5
+    torch.testing.assert_close(both.viewing_fov_y_deg[:3], torch.full((3,), 49.1))
