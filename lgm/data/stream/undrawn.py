@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from lgm.data.sources.drawing import Sketches
@@ -19,47 +20,48 @@ from lgm.types import Batch
 class Undrawn:
     """What a loader process makes of objects of which some are sketches; `to` makes it a `Batch`.
 
-    items: without their sketches. drawn: which of them had one.
+    items: without images; their rows are those of all sketches' views and of the decoded images behind them.
+    decoded: of the other objects. In one tensor: each one that passes between processes is an open file.
     """
 
     items: tuple[Item, ...]
     sketches: Sketches
-    drawn: tuple[int, ...]
+    decoded: UInt8[Tensor, "P H W 4"]
     with_to_user: bool
 
     @classmethod
     def of(cls, items: Sequence[Item], with_to_user: bool) -> Undrawn:
-        drawn = tuple(k for k, item in enumerate(items) if isinstance(item.rgba, Sketch))
-        bare = tuple(replace(item, rgba=None) if k in drawn else item for k, item in enumerate(items))
-        return cls(bare, Sketches.of([items[k].rgba for k in drawn]), drawn, with_to_user)
-
-    def pin_memory(self) -> Undrawn:
-        return replace(self, sketches=self.sketches.pin_memory())
-
-    def to(self, device: torch.device | str, **options: Any) -> Batch:
-        """Drawn there, and collated with decoded images; raises ValueError where sizes differ."""
-        device = torch.device(device)
-        images = self.sketches.draw(device)  # [M, V, H, W, 4]
-        pools: list[Tensor] = [images.flatten(0, 1)]
-        first = {k: number * images.shape[1] for number, k in enumerate(self.drawn)}
-        end = len(pools[0])
-        for k, item in enumerate(self.items):
-            if k in first:
-                continue
-            if item.rgba.shape[1:] != images.shape[2:]:
+        """Raises ValueError in one line where images would differ in size."""
+        sketches = Sketches.of([item.rgba for item in items if isinstance(item.rgba, Sketch)])
+        size, num_views = sketches.size, sketches.cameras.shape[1]
+        bare, decoded, drawn_end, end = [], [], 0, sketches.cameras.shape.numel()
+        for item in items:
+            if isinstance(item.rgba, Sketch):
+                first, drawn_end = drawn_end, drawn_end + num_views
+            elif tuple(item.rgba.shape[1:3]) != (size, size):
                 raise ValueError(
                     f"object {item.uid!r} has images of {tuple(item.rgba.shape[1:3])} and others of its "
-                    f"batch are drawn at {self.sketches.size}; give data.resolution={item.rgba.shape[1]}"
+                    f"batch are drawn at {size}; give data.resolution={item.rgba.shape[1]}"
                 )
-            pools.append(item.rgba.to(device, non_blocking=True))
-            first[k] = end
-            end += len(item.rgba)
-        pool = torch.cat(pools)
-        items = [
-            replace(item, rgba=pool, rows=[first[k] + row for row in item.rows])
-            for k, item in enumerate(self.items)
-        ]
-        return collate(items, self.with_to_user).to(device, **options)
+            else:
+                decoded.append(item.rgba[item.rows])
+                item = replace(item, rows=list(range(len(item.rows))))
+                first, end = end, end + len(item.rows)
+            bare.append(replace(item, rgba=None, rows=[first + row for row in item.rows]))
+        none = torch.empty(0, size, size, 4, dtype=torch.uint8)
+        return cls(tuple(bare), sketches, torch.cat(decoded) if decoded else none, with_to_user)
+
+    def pin_memory(self) -> Undrawn:
+        return replace(self, sketches=self.sketches.pin_memory(), decoded=self.decoded.pin_memory())
+
+    def to(self, device: torch.device | str, **options: Any) -> Batch:
+        """Drawn there, and collated with the images that were decoded."""
+        device = torch.device(device)
+        drawn = self.sketches.draw(device).flatten(0, 1)
+        images = torch.cat([drawn, self.decoded.to(device, non_blocking=True)])
+        return collate([replace(item, rgba=images) for item in self.items], self.with_to_user).to(
+            device, **options
+        )
 
 
 def collated(items: Sequence[Item], with_to_user: bool = False) -> Batch | Undrawn:
