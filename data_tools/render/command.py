@@ -41,7 +41,7 @@ from data_tools.shared.renders import (
     remove_abandoned,
     update_metadata,
 )
-from data_tools.shared.sources import find_meshes, other_kinds
+from data_tools.shared.sources import MESH_SUFFIXES, find_meshes, other_kinds
 from data_tools.shared.variants import is_variant, part_uids, variants_of
 from data_tools.shared.worker_pool import Lost, run_tasks
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
@@ -157,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{_summary(counts)} in {shown - start:.0f} s", flush=True)
     if others:
         print(other_kinds(others))
+    if not counts and part.total == 1:
+        print(f"no mesh in {', '.join(map(str, options.inputs))}: {', '.join(MESH_SUFFIXES)} files are read")
     print(f"{_summary(counts)} in {time.monotonic() - start:.0f} s{report.noted()}; {options.out}")
     nothing_to_do = part.total > 1 and not counts["failed"]
     return 0 if counts["rendered"] + counts["complete before"] or nothing_to_do else 1

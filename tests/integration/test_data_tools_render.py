@@ -279,6 +279,14 @@ def test_nothing_rendered_is_a_failure(engine, tmp_path, capsys):
     assert "0 rendered, 0 complete before, 1 failed" in capsys.readouterr().out
 
 
+def test_a_folder_without_meshes_is_named(engine, tmp_path, capsys):
+    (tmp_path / "meshes").mkdir()
+    (tmp_path / "meshes" / "a.fbx").write_text("")
+    assert run(tmp_path) == 1
+    output = capsys.readouterr().out
+    assert f"no mesh in {tmp_path / 'meshes'}: .obj, " in output and ".fbx 1" in output
+
+
 def test_parts_share_the_work(engine, tmp_path, capsys):
     (tmp_path / "meshes").mkdir()
     for i in range(6):

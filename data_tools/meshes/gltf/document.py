@@ -42,6 +42,9 @@ class Document:
         version = str(self.header.get("asset", {}).get("version", "2.0"))
         if not version.startswith("2."):
             raise UnrenderableMesh(f"glTF {version} is not read, glTF 2.0 is; convert the file first")
+        needed = str(self.header.get("asset", {}).get("minVersion", "2.0"))
+        if needed != "2.0":
+            raise UnrenderableMesh(f"it needs a reader of glTF {needed}, and glTF 2.0 is read")
         self._entries: dict[str, list[dict[str, Any]]] = {}
         self._buffers: dict[int, np.ndarray] = {}
         self._views: dict[int, np.ndarray] = {}

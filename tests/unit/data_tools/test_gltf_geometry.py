@@ -417,6 +417,7 @@ def change(path: list, value):
     ("apply", "reason"),
     [
         (change(["asset", "version"], "1.0"), "glTF 1.0 is not read"),
+        (change(["asset", "minVersion"], "2.1"), "needs a reader of glTF 2.1"),
         (change(["nodes", 0, "mesh"], 7), r"it names meshes\[7\] of 1"),
         (change(["nodes", 0, "mesh"], -1), r"it names meshes\[-1\] of 1"),
         (change(["nodes", 0, "children"], [0]), r"nodes\[0\] stands below itself"),
