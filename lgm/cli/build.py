@@ -21,7 +21,7 @@ from lgm.losses import CompositeLoss
 from lgm.models import Network
 from lgm.preparation.prepare import Preparation
 from lgm.refinement import Refinement
-from lgm.training.checkpoint_io import AtomicCheckpointIO
+from lgm.training.checkpoint_io import AsyncCheckpointIO
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
@@ -158,7 +158,7 @@ def _finished(entry: Config, given: Given) -> L.Callback:
 
 def build_trainer(config: Config, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
     """derived: what follows from other keys, e.g. accumulation."""
-    plugins: list[Any] = [AtomicCheckpointIO()]
+    plugins: list[Any] = [AsyncCheckpointIO()]
     if config["trainer"]["precision"] in HALVES:
         plugins.append(HalfWeights(config["trainer"]["precision"]))
         derived["precision"] = None

@@ -58,32 +58,36 @@ def resume_path(resume: str | None, run_dir: Path, network: MakeNetwork | None =
 
 
 def _latest(folder: Path, network: MakeNetwork | None) -> Path | None:
-    """`last.ckpt`; where that is damaged, `best.ckpt`; raises ValueError where both are."""
+    """`last.ckpt`; where that is damaged, the newest of `previous*.ckpt` and `best.ckpt` that is not; raises
+    ValueError where all are."""
     last, best = folder / "last.ckpt", folder / "best.ckpt"
-    if not last.is_file():
+    previous = sorted(folder.glob("previous*.ckpt"))
+    if not last.is_file() and not previous:
         if best.is_file():
             log.warning("%s is missing: starting anew; resume=%s goes on from the best", last, best)
         return None
-    try:
-        _read_whole(last, network)
-    except (ValueError, OSError) as fault:
-        anew = "resume=none starts anew"
-        if not best.is_file():
-            raise ValueError(f"resume=auto: {first_line(fault)}; there is no {best}; {anew}") from fault
+    others = [path for path in (*previous, best) if path.is_file()]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)  # stable: equal ones as listed
+    faults = [] if last.is_file() else [f"{last} is missing"]
+    for path in ([last] if last.is_file() else []) + others:
         try:
-            step = _read_whole(best, network)
-        except (ValueError, OSError) as second:
-            raise ValueError(f"resume=auto: {first_line(fault)}; {first_line(second)}; {anew}") from second
-        log.warning(
-            "resume=auto: %s; resuming from %s of step %d: what came after it is trained again (%s)",
-            first_line(fault),
-            best,
-            step,
-            anew,
-        )
-        return best
-    log.info("resuming from %s (resume=none starts anew)", last)
-    return last
+            step = _read_whole(path, network)
+        except (ValueError, OSError) as fault:
+            faults.append(first_line(fault))
+            continue
+        if faults:
+            log.warning(
+                "resume=auto: %s; resuming from %s of step %d: what came after it is trained again "
+                "(resume=none starts anew)",
+                "; ".join(faults),
+                path,
+                step,
+            )
+        else:
+            log.info("resuming from %s (resume=none starts anew)", last)
+        return path
+    missing = "" if others else f"; there is no {folder / 'previous.ckpt'}, no {best}"
+    raise ValueError(f"resume=auto: {'; '.join(faults)}{missing}; resume=none starts anew")
 
 
 def _read_whole(path: Path, network: MakeNetwork | None) -> int:

@@ -110,6 +110,9 @@ def check_training(cfg: DictConfig) -> BatchPlan:
         )
     if cfg.train.clip_grad_norm is not None and cfg.train.clip_grad_norm <= 0:
         raise ValueError(f"train.clip_grad_norm={cfg.train.clip_grad_norm} must be above 0, or null for none")
+    minutes = cfg.train.checkpoint_every_minutes
+    if minutes is not None and (not isinstance(minutes, int | float) or not minutes > 0):
+        raise ValueError(f"train.checkpoint_every_minutes={minutes} must be above 0, or null for none")
     fraction = cfg.train.max_skipped_fraction
     if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
         raise ValueError(f"train.max_skipped_fraction={fraction} must lie between 0 and 1")

@@ -18,6 +18,7 @@ from lgm.stopping.requests import (
     is_handled,
     received,
     waiting_for_data,
+    writing,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "starting_workers",
     "tell_launcher",
     "waiting_for_data",
+    "writing",
 ]

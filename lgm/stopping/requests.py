@@ -44,6 +44,7 @@ class _Requests:
         self.received_at = 0.0
         self.deferring = False
         self.holds = 0
+        self.writes = 0  # of other threads than the main one
         self.has_raised = False
         self.waits_for_data = False
         self.previous: dict[int, Any] = {}
@@ -78,6 +79,7 @@ class _Requests:
 
 
 _requests = _Requests()
+_guard = threading.Lock()  # of its `writes`
 
 
 @contextmanager
@@ -126,6 +128,19 @@ def held() -> Iterator[None]:
     finally:
         _requests.holds -= 1
     check()
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A write by another thread than the main one, which waits for it before the program ends: a stop need
+    not be held for that, and the last resort waits as well."""
+    with _guard:
+        _requests.writes += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _requests.writes -= 1
 
 
 @contextmanager
@@ -210,7 +225,7 @@ def _watch(reader: int, ended: threading.Event) -> None:
         if (_requests.deferring and not is_second) or number not in _requests.previous:
             continue
         deadline = now + _PATIENCE_S
-        while time.monotonic() < deadline or _requests.holds:
+        while time.monotonic() < deadline or _requests.holds or _requests.writes:
             if ended.wait(0.1):
                 return
         os.write(2, f"stopped by {signal.Signals(number).name}; it had not ended by itself\n".encode())

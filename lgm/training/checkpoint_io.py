@@ -1,7 +1,16 @@
-"""Writing checkpoints so that a kill at any moment leaves a whole one."""
+"""Writing checkpoints beside training, so that a kill at any moment leaves a complete one."""
 
 from __future__ import annotations
 
+import itertools
+import logging
+import os
+import re
+import shutil
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +19,22 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lgm import stopping
 from lgm.errors import first_line
-from lgm.files import atomic
+from lgm.files import PARTIAL_SUFFIX, atomic
+from lgm.training.host_state import HostState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is kept of a file that is overwritten.
+
+    previous: how many of its predecessors, as `previous.ckpt`, `previous_2.ckpt`, …
+    every_n_steps: keeps the first at or after each multiple, as `step_00001000.ckpt`; None keeps none.
+    """
+
+    previous: int = 0
+    every_n_steps: int | None = None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -21,6 +45,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     that is asked for meanwhile waits for the write.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._retention: dict[Path, Retention] = {}
+
+    def retain(self, path: str | Path, previous: int = 0, every_n_steps: int | None = None) -> None:
+        """From now on keep these of what is written to `path` (`Retention`)."""
+        self._retention[Path(path)] = Retention(previous, every_n_steps)
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
@@ -28,16 +60,119 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        retention = self._retention.get(path, Retention())
+        predecessor = path.with_name(f"previous.ckpt{PARTIAL_SUFFIX}")
+        is_main = threading.current_thread() is threading.main_thread()
         try:
-            with (
-                stopping.held(),
-                atomic(path, sync=True, alone=True) as partial,
-                partial.open("wb") as file,
-            ):
-                torch.save(checkpoint, file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with stopping.held() if is_main else stopping.writing():
+                if retention.previous and path.is_file():
+                    _link(path, predecessor)
+                with atomic(path, sync=True, alone=True) as partial, partial.open("wb") as file:
+                    torch.save(checkpoint, file)
+                if retention.previous and predecessor.is_file():
+                    _shift(predecessor, retention.previous)
+                if retention.every_n_steps is not None:
+                    _keep(path, int(checkpoint["global_step"]), retention.every_n_steps)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise ValueError(
                 f"{path} cannot be written ({first_line(error)}); what was there before is whole: "
                 "make room, and the same command goes on"
             ) from error
+        finally:
+            if retention.previous:
+                with suppress(OSError):
+                    predecessor.unlink(missing_ok=True)
+
+
+class AsyncCheckpointIO(AtomicCheckpointIO):
+    """Copies the state to host memory, on a GPU behind the step that is under way, and writes it in a thread.
+
+    The host memory is that of the state once, kept from one save to the next; a save of another step waits
+    until the one before is written. An error of the thread is raised by the next call of any method.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._host = HostState()
+        self._step: int | None = None
+        self._writer: ThreadPoolExecutor | None = None
+        self._pending: list[Future[None]] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a write is under way."""
+        return any(not write.done() for write in self._pending)
+
+    def prepare(self, checkpoint: dict[str, Any]) -> None:
+        """Make the host memory for checkpoints of this form now, so that no save does."""
+        self.wait()
+        self._host.copy(checkpoint, None, with_values=False)
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        step = checkpoint.get("global_step")
+        if step is None or step != self._step:
+            self.wait()  # the host memory is being written
+        self.check()
+        copied, event = self._host.copy(checkpoint, step)
+        self._step = step
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
+        self._pending.append(self._writer.submit(self._write, copied, path, event, storage_options))
+
+    def check(self) -> None:
+        """Raise the ValueError of a write that has failed."""
+        for write in [write for write in self._pending if write.done()]:
+            self._pending.remove(write)
+            write.result()
+
+    def wait(self) -> None:
+        """Until all is written; raises as `check`."""
+        while self._pending:
+            self._pending[0].exception()
+            self.check()
+
+    def teardown(self) -> None:
+        """By Lightning at the end of a run, however it ends."""
+        try:
+            self.wait()
+        except Exception as error:
+            log.error("%s", first_line(error))
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+                self._writer = None
+            self._host.clear()
+
+    def _write(self, copied: Any, path: str | Path, event: torch.Event | None, storage_options: Any) -> None:
+        if event is not None:
+            event.synchronize()
+        super().save_checkpoint(copied, path, storage_options)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name of the file; a copy where the file system has no hard links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _shift(newest: Path, count: int) -> None:
+    """`newest` becomes previous.ckpt, that one previous_2.ckpt, and so on to `count` of them."""
+    names = [newest, newest.with_name("previous.ckpt")]
+    names += [newest.with_name(f"previous_{number}.ckpt") for number in range(2, count + 1)]
+    for source, target in reversed(list(itertools.pairwise(names))):
+        if source.is_file():
+            source.replace(target)
+
+
+def _keep(path: Path, step: int, every_n_steps: int) -> None:
+    kept = [int(m[1]) for f in path.parent.glob("step_*.ckpt") if (m := re.fullmatch(r"step_(\d+)", f.stem))]
+    if step // every_n_steps > max((number for number in kept if number <= step), default=0) // every_n_steps:
+        partial = path.with_name(f"step_{step:08d}.ckpt{PARTIAL_SUFFIX}")
+        _link(path, partial)
+        partial.replace(path.with_name(f"step_{step:08d}.ckpt"))

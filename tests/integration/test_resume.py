@@ -15,6 +15,7 @@ from lgm.callbacks import RunStopped
 from lgm.cli.lock import exclusive
 from lgm.cli.resume import resume_path
 from lgm.models.checkpoint import network_weights, read_checkpoint
+from lgm.training.checkpoint_io import AsyncCheckpointIO
 from lgm.training.module import LGMModule
 from tests.clock import GIVE_UP_S, wait_until
 from tests.integration.running import MICRO, ROOT, SHORT, run_train, signals_at
@@ -287,18 +288,61 @@ def empty(path):
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, lose_a_part, empty])
-def test_a_damaged_last_checkpoint_falls_back_to_the_best(tmp_path, caplog, damaged_run, damage):
+def test_a_damaged_last_checkpoint_falls_back_to_those_before(tmp_path, caplog, damaged_run, damage):
     shutil.copytree(damaged_run, tmp_path / "checkpoints")
-    last, best = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    last, previous, best = (
+        tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous", "best")
+    )
     damage(last)
+    assert resume_path("auto", tmp_path) == previous
+    assert f"{last} cannot be read" in caplog.text and f"resuming from {previous} of step 2" in caplog.text
+    damage(previous)
+    os.utime(previous)  # whichever is newer
     assert resume_path("auto", tmp_path) == best
-    assert f"{last} cannot be read" in caplog.text and f"resuming from {best} of step 2" in caplog.text
+    assert f"{previous} cannot be read" in caplog.text and f"resuming from {best} of step 2" in caplog.text
     damage(best)
-    with pytest.raises(ValueError, match=r"resume=auto: .*last.ckpt .*best.ckpt .*resume=none starts anew"):
+    with pytest.raises(
+        ValueError, match=r"auto: .*last.ckpt .*best.ckpt .*previous.ckpt .*resume=none starts"
+    ):
         resume_path("auto", tmp_path)
-    best.unlink()
+    best.unlink(), previous.unlink()
     with pytest.raises(ValueError, match=r"last.ckpt cannot be read.*there is no .*resume=none starts anew"):
         resume_path("auto", tmp_path)
+
+
+def test_a_missing_last_checkpoint_is_taken_for_a_damaged_one(tmp_path, caplog, damaged_run):
+    shutil.copytree(damaged_run, tmp_path / "checkpoints")
+    last, best = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    last.unlink()
+    assert resume_path("auto", tmp_path) == tmp_path / "checkpoints" / "previous.ckpt"
+    assert f"{last} is missing; resuming from" in caplog.text
+    (tmp_path / "checkpoints" / "previous.ckpt").unlink()
+    assert resume_path("auto", tmp_path) is None  # a best alone: somebody took the training state away
+    assert f"resume={best} goes on from the best" in caplog.text
+
+
+def test_checkpoints_by_the_clock(dataset, tmp_path, monkeypatch):
+    """A kill loses what was trained since the last of them, however many steps a step-wise one takes."""
+    options = ["train.max_steps=4", "train.val_every_steps=100", "train.checkpoint_every_steps=100"]
+    monkeypatch.setattr(AsyncCheckpointIO, "is_busy", False)  # else one that is due may come a step later
+    original = LGMModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == 3:
+            raise KilledError
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(LGMModule, "training_step", training_step)
+    for minutes, expected in (("null", None), ("1e-9", 3)):
+        with pytest.raises(KilledError):
+            run_train(dataset, tmp_path / minutes, *options, f"train.checkpoint_every_minutes={minutes}")
+        path = tmp_path / minutes / "checkpoints" / "last.ckpt"
+        assert (read_checkpoint(path)["global_step"] if path.exists() else None) == expected
+    assert read_checkpoint(path.with_name("previous.ckpt"))["global_step"] == 2
+
+
+class KilledError(BaseException):
+    """As SIGKILL: no handler of errors saves anything."""
 
 
 @pytest.fixture(scope="session")
@@ -312,6 +356,7 @@ def damaged_run(dataset, tmp_path_factory):
 def test_a_run_goes_on_from_its_best_where_the_last_is_damaged(dataset, tmp_path, damaged_run):
     shutil.copytree(damaged_run, tmp_path / "checkpoints")
     cut(tmp_path / "checkpoints" / "last.ckpt")
+    cut(tmp_path / "checkpoints" / "previous.ckpt")
     run_train(dataset, tmp_path, "train.max_steps=4", "train.val_every_steps=2")
     assert last(tmp_path)["global_step"] == 4
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lgm.callbacks.order import Stage
+from lgm.callbacks.training.background import SaveTimer, background_writer, wait_for_writes
 from lgm.callbacks.training.ema import EMA
 from lgm.errors import RunStopped, first_line, reading
 from lgm.lightning_internals import batches_done, dumped_checkpoint
@@ -24,16 +25,34 @@ _ANEW = "start anew: resume=none init_from=<the checkpoint>"
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Overwrites one file every `every_n_train_steps` optimizer steps, at the end, and where the run is
-    stopped: Lightning's own leaves out the steps after the last multiple.
+    """Overwrites one file every `every_n_train_steps` optimizer steps, `every_n_minutes` after the last time,
+    at the end, and where the run is stopped: Lightning's own leaves out the steps after the last multiple.
 
     Where a validation follows the step, it is written after that: it then knows the best score so
     far, and a run that goes on from it repeats no validation.
+
+    every_n_minutes: by the first rank's clock; None counts steps alone. One that is due while the one before
+        is being written waits for that.
+    keep_previous: how many of those before are kept, as previous.ckpt, previous_2.ckpt, …
+    keep_every_n_steps: keeps one at or after each multiple for ever, as step_00001000.ckpt; None keeps none.
     """
 
     stage = Stage.LAST_CHECKPOINT
 
-    def __init__(self, dirpath: str, every_n_train_steps: int, filename: str = "last") -> None:
+    def __init__(
+        self,
+        dirpath: str,
+        every_n_train_steps: int,
+        filename: str = "last",
+        every_n_minutes: float | None = None,
+        keep_previous: int = 1,
+        keep_every_n_steps: int | None = None,
+    ) -> None:
+        if keep_previous < 0 or (keep_every_n_steps is not None and keep_every_n_steps < 1):
+            raise ValueError(
+                f"callbacks.checkpoint_last.keep_previous={keep_previous} must be at least 0, and "
+                f"keep_every_n_steps={keep_every_n_steps} at least 1, or null"
+            )
         super().__init__(
             dirpath=dirpath,
             filename=filename,
@@ -47,6 +66,16 @@ class LastCheckpoint(ModelCheckpoint):
         self._validated_at = -1
         self._stepping_from = -1
         self._has_started = False
+        self._timer = SaveTimer(every_n_minutes)
+        self._retention = {"previous": keep_previous, "every_n_steps": keep_every_n_steps}
+        self._is_late = False  # by the clock, since the last step
+        self._step = -1
+        self._is_prepared = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if (writer := background_writer(trainer)) is not None:
+            writer.retain(self._path, **self._retention)
 
     @property
     def state_key(self) -> str:
@@ -61,6 +90,8 @@ class LastCheckpoint(ModelCheckpoint):
         # accumulation, and the next resume would start from half a step.
         self._last_global_step_saved = trainer.global_step
         self._stepping_from, self._has_started = -1, True
+        self._step, self._is_late, self._is_prepared = trainer.global_step, False, False
+        self._timer.restart()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -70,18 +101,30 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._is_due(trainer) and not _validation_follows(trainer):
+        writer = background_writer(trainer)
+        if writer is not None:
+            writer.check()
+        if trainer.global_step == self._step:  # in the middle of an accumulation
+            return
+        self._step = trainer.global_step
+        if writer is not None and not self._is_prepared:
+            self._is_prepared = True
+            if pl_module.device.type != "cpu" and not isinstance(trainer.strategy, FSDPStrategy):
+                writer.prepare(dumped_checkpoint(trainer))
+        self._is_late = self._timer.is_due(trainer, is_busy=writer is not None and writer.is_busy)
+        if (self._is_due(trainer) or self._is_late) and not _validation_follows(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
         self._validated_at = trainer.global_step
-        if self._is_due(trainer):
+        if self._is_due(trainer) or self._is_late:
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)  # a run that its time limit or an early stop has ended
+        wait_for_writes(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, RunStopped):
@@ -93,6 +136,7 @@ class LastCheckpoint(ModelCheckpoint):
             if not trainer.strategy.broadcast(self._path.is_file()):  # resumed from another folder's
                 self._last_global_step_saved = 0
             self._save(trainer)
+            wait_for_writes(trainer)
             exception.saved = trainer.global_step > 0
         elif isinstance(exception, Exception):
             self._rescue(trainer, pl_module)
@@ -122,6 +166,7 @@ class LastCheckpoint(ModelCheckpoint):
             is_left_out = trainer.enable_validation and batches % trainer.val_check_batch == 0
             self._validation_due = bool(is_left_out and self._validated_at != step)
             trainer.strategy.save_checkpoint(dumped_checkpoint(trainer), str(path))
+            wait_for_writes(trainer)
         except Exception as error:  # what has ended the run is what is to be said
             log.warning("no checkpoint of step %d: %s", step, first_line(error))
         else:
@@ -131,6 +176,8 @@ class LastCheckpoint(ModelCheckpoint):
     def _save(self, trainer: Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._timer.restart()
+            self._is_late = False
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -115,7 +115,13 @@ def test_a_whole_run_with_the_configured_callbacks(tmp_path):
     callbacks = configured(
         "train.yaml",
         run_dir=str(tmp_path),
-        train={"max_steps": 5, "checkpoint_every_steps": 2, "val_every_steps": 2, "log_every_steps": 1},
+        train={
+            "max_steps": 5,
+            "checkpoint_every_steps": 2,
+            "checkpoint_every_minutes": None,
+            "val_every_steps": 2,
+            "log_every_steps": 1,
+        },
         protocol={"name": "p"},
         evaluate_every=None,
     )

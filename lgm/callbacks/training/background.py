@@ -1,0 +1,73 @@
+"""Checkpoints by the clock, and the thread that writes them, as callbacks know it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch import Trainer
+
+from lgm.metrics import Late
+
+
+@runtime_checkable
+class BackgroundWriter(Protocol):
+    """Of `lgm.training.checkpoint_io.AsyncCheckpointIO`."""
+
+    is_busy: bool
+
+    def retain(self, path: Path, previous: int = 0, every_n_steps: int | None = None) -> None: ...
+
+    def prepare(self, checkpoint: dict[str, Any]) -> None: ...
+
+    def check(self) -> None: ...
+
+    def wait(self) -> None: ...
+
+
+def background_writer(trainer: Trainer) -> BackgroundWriter | None:
+    """The trainer's, on the rank that writes; None on others and where checkpoints are written at once."""
+    writer = trainer.strategy.checkpoint_io
+    return writer if trainer.is_global_zero and isinstance(writer, BackgroundWriter) else None
+
+
+def wait_for_writes(trainer: Trainer) -> None:
+    """Until all checkpoints are on the disk; raises ValueError where one could not be written."""
+    if (writer := background_writer(trainer)) is not None:
+        writer.wait()
+
+
+class SaveTimer:
+    """Whether a save is due by the first rank's clock; all ranks decide the same at the same step.
+
+    every_n_minutes: since `restart`; None is never.
+    """
+
+    def __init__(self, every_n_minutes: float | None) -> None:
+        self.every_n_minutes = every_n_minutes
+        self._since = time.monotonic()
+        self._asked: Late | None = None
+
+    def restart(self) -> None:
+        """After a save; all ranks have to call it together."""
+        self._since, self._asked = time.monotonic(), None
+
+    def is_due(self, trainer: Trainer, is_busy: bool) -> bool:
+        """After each step; all ranks have to call it together.
+
+        is_busy: of the first rank: the save before is still being written.
+        """
+        if self.every_n_minutes is None:
+            return False
+        is_due = time.monotonic() - self._since >= 60 * self.every_n_minutes and not is_busy
+        if trainer.world_size == 1:
+            return is_due
+        # Of the step before: by now it is known, and reading it waits for no device.
+        before = self._asked
+        asked = torch.tensor(float(is_due and trainer.is_global_zero))
+        asked = asked.to(trainer.strategy.root_device, non_blocking=True)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        self._asked = Late(asked)
+        return before is not None and bool(before.read())
