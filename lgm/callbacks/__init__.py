@@ -26,6 +26,7 @@ from lgm.callbacks.training.evaluate_every import EvaluateEvery
 from lgm.callbacks.training.image_grid import ImageGrid
 from lgm.callbacks.training.stop import StopOnSignal
 from lgm.callbacks.training.throughput import Throughput
+from lgm.callbacks.training.watchdog import Watchdog
 from lgm.errors import RunStopped
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Throughput",
     "TrainingCost",
     "Turntable",
+    "Watchdog",
     "WriteMesh",
     "WriteViews",
 ]

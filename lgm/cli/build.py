@@ -169,13 +169,25 @@ def build_trainer(config: Config, callbacks: dict[str, L.Callback], **derived: A
     ]
     watch_peers()
     trainer = made(
-        config["trainer"],
+        {**config["trainer"], "strategy": _patient(config["trainer"]["strategy"], config)},
         callbacks=ordered(callbacks.values()),
         logger=loggers or False,
         plugins=plugins,
         **derived,
     )
     return take_over(trainer)
+
+
+def _patient(strategy: Any, config: Config) -> Any:
+    """A strategy whose collectives give up after the watchdog has: on their own, NCCL's after ten minutes and
+    gloo's after thirty, they name no rank."""
+    minutes = (config.get("train") or {}).get("watchdog_minutes")
+    is_known = isinstance(strategy, Mapping) and str(strategy["_target_"]).endswith(
+        ("DDPStrategy", "FSDPStrategy")
+    )
+    if not is_known or minutes is None or "timeout" in strategy:
+        return strategy
+    return {**strategy, "timeout": {"_target_": "datetime.timedelta", "minutes": max(30.0, minutes + 10)}}
 
 
 def save_config(config: Config, run_dir: Path) -> None:

@@ -11,6 +11,7 @@ from lgm.callbacks.training.agreement import check_agreement
 from lgm.cli.resume import resume_fact
 from lgm.data.stream.batches import EvalStream
 from lgm.models.checkpoint import file_digest, read_checkpoint
+from lgm.training.module import LGMModule
 from tests.clock import wait_until
 from tests.datasets import write_dataset
 from tests.forked import Forked
@@ -135,3 +136,32 @@ def test_every_fact_in_which_ranks_differ_is_named_once():
         check_agreement([("one", facts), ("one", facts), ("two", other)])
     with pytest.raises(ValueError, match="differ in e: None and 5"):
         check_agreement([("one", facts), ("one", {**facts, "e": 5})])
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_is_named_and_the_run_ends(dataset, tmp_path):
+    def host(*own):
+        import threading
+
+        original = LGMModule.training_step
+
+        def training_step(self, batch, batch_idx):
+            if self.global_step == 2 and os.environ["NODE_RANK"] == "1":
+                threading.Event().wait()
+            return original(self, batch, batch_idx)
+
+        LGMModule.training_step = training_step
+        train(*own)
+
+    own = (
+        f"data.path={dataset}",
+        f"run_dir={tmp_path}",
+        "train.max_steps=5",
+        "train.checkpoint_every_steps=1",
+    )
+    hosts = run_on_two_hosts(host, (*own, "train.watchdog_minutes=0.3"), (*own, "train.watchdog_minutes=0.3"))
+    assert {host.returncode for host in hosts} <= {2, 3} and hosts[1].returncode == 3
+    lines = [line for host in hosts for line in host.stderr.splitlines() if "nothing has moved" in line]
+    assert len(lines) == 1 and "rank 1 stands still in step 3" in lines[0]
+    assert "training_step" in (tmp_path / "stalled_rank1.txt").read_text()
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2

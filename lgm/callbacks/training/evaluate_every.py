@@ -16,6 +16,7 @@ from torch import nn
 from lgm import stopping
 from lgm.callbacks.order import Stage
 from lgm.callbacks.training.ema import EMA
+from lgm.callbacks.training.watchdog import beat
 from lgm.errors import RunStopped
 from lgm.files import write_text
 from lgm.losses.perceptual import LPIPS
@@ -106,6 +107,7 @@ class EvaluateEvery(Callback):
                 with trainer.precision_plugin.forward_context():
                     prediction = pl_module.predict(batch, net=net)
                 measurement.add(prediction)
+                beat("evaluate_every", step)
         pl_module.train()
         table, reasons = measurement.table(), measurement.reasons()
         if not table:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lgm import stopping
 from lgm.callbacks.order import Stage
+from lgm.callbacks.training.watchdog import beat
 from lgm.errors import RunStopped
 from lgm.metrics import Late
 
@@ -69,6 +70,8 @@ class StopOnSignal(Callback):
 
         All ranks have to call it together."""
         received, all_done = stopping.received(), is_done
+        if is_done:
+            beat("a validation that other ranks have not finished")
         if trainer.world_size > 1:
             # What was asked the time before: by now it is known, and reading it waits for no device.
             asked = torch.tensor([received, not is_done]).to(trainer.strategy.root_device, non_blocking=True)

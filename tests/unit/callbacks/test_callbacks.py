@@ -119,6 +119,7 @@ def test_a_whole_run_with_the_configured_callbacks(tmp_path):
             "max_steps": 5,
             "checkpoint_every_steps": 2,
             "checkpoint_every_minutes": None,
+            "watchdog_minutes": 15,
             "val_every_steps": 2,
             "log_every_steps": 1,
         },
