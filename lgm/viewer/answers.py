@@ -17,7 +17,7 @@ from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.reports.splats.packing import packed
 from lgm.reports.splats.page import script
 from lgm.viewer.framing import framed
-from lgm.viewer.objects import ObjectSet, ViewedObject
+from lgm.viewer.objects import InputViews, ObjectSet, ViewedObject
 from lgm.viewer.video import frames_to_mp4
 
 _FILES = {
@@ -99,21 +99,16 @@ class Answers:
         if gaussians:
             return Answer(200, "application/octet-stream", packed(viewed.gaussians))
         if image is not None:
-            if inputs is None or int(image) >= len(inputs.images):
+            if inputs is None or inputs.images is None or int(image) >= len(inputs.images):
                 raise NotThere(f"no input {image}")
             with io.BytesIO() as file:
                 Image.fromarray(inputs.images[int(image)]).save(file, format="PNG")
                 return Answer(200, "image/png", file.getvalue())
-        cameras = (
-            []
-            if inputs is None
-            else zip(inputs.cameras.c2w.tolist(), inputs.cameras.K_norm.tolist(), strict=True)
-        )
         return _json(
             {
                 "gaussians": viewed.gaussians.num_gaussians,
                 "notes": viewed.notes,
-                "inputs": [{"c2w": c2w, "kNorm": K_norm} for c2w, K_norm in cameras],
+                "inputs": [] if inputs is None else _inputs(inputs),
             }
         )
 
@@ -131,6 +126,19 @@ class Answers:
                 while len(self._objects) > _KEPT:
                     self._objects.popitem(last=False)
             return self._objects[key]
+
+
+def _inputs(inputs: InputViews) -> list[dict]:
+    c2w, K_norm, flags = inputs.cameras.c2w, inputs.cameras.K_norm, inputs.cameras.is_orthographic
+    return [
+        {
+            "c2w": c2w[view].tolist(),
+            "kNorm": K_norm[view].tolist(),
+            "isOrthographic": flags is not None and bool(flags[view]),
+            "hasImage": inputs.images is not None,
+        }
+        for view in range(len(c2w))
+    ]
 
 
 def _json(value: object) -> Answer:

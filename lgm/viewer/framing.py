@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lgm.cameras.canonical import OBJECT_RADIUS
+from lgm.cameras.similarity import moved as cameras_moved
 from lgm.gaussians import Gaussians
 from lgm.gaussians.similarity import moved
-from lgm.viewer.objects import InputViews, ViewedObject, moved_cameras
+from lgm.viewer.objects import InputViews, ViewedObject
 
 MAX_GAUSSIANS = 1_000_000
 # Objects of the canonical frame are shown where they are: their place and size are results, too.
@@ -35,7 +36,7 @@ def framed(viewed: ViewedObject, max_gaussians: int = MAX_GAUSSIANS) -> ViewedOb
         similarity[:3, 3] = -center * OBJECT_RADIUS / radius
         gaussians = moved(gaussians, similarity)
         if inputs is not None:
-            inputs = InputViews(moved_cameras(inputs.cameras, similarity), inputs.images)
+            inputs = InputViews(cameras_moved(inputs.cameras, similarity), inputs.images)
         where = ", ".join(f"{x:.3g}" for x in center.tolist())
         notes.append(
             f"centre={where} and radius={radius:.3g} of the file are shown as 0, 0, 0 and {OBJECT_RADIUS}"

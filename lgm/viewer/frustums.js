@@ -4,19 +4,21 @@
 
 const FRUSTUM_DEPTH = 0.3, NEAR = 0.05;
 
-// layers: { behind, before }, elements as large as the canvas. inputs: [{ c2w, kNorm, image }], OpenCV axes.
-// Returns show(camera, focal), the camera of viewer.js; focal in pixels of half the shorter side.
+// layers: { behind, before }, elements as large as the canvas. inputs: [{ c2w, kNorm, isOrthographic, image }], OpenCV
+// axes; image may be null. Returns show(camera, focal), the camera of viewer.js; focal in pixels of half the shorter
+// side.
 function makeFrustums(layers, inputs) {
-  const frustums = inputs.map(({ c2w, kNorm, image }) => {
-    const corner = (x, y) => {
-      // A corner of the image (0 or 1 each) on the plane at FRUSTUM_DEPTH.
-      const local = [((x - kNorm[0][2]) / kNorm[0][0]) * FRUSTUM_DEPTH, ((y - kNorm[1][2]) / kNorm[1][1]) * FRUSTUM_DEPTH, FRUSTUM_DEPTH];
-      return [0, 1, 2].map((k) => c2w[k][0] * local[0] + c2w[k][1] * local[1] + c2w[k][2] * local[2] + c2w[k][3]);
+  const frustums = inputs.map(({ c2w, kNorm, isOrthographic, image }) => {
+    const world = (local) => [0, 1, 2].map((k) => c2w[k][0] * local[0] + c2w[k][1] * local[1] + c2w[k][2] * local[2] + c2w[k][3]);
+    // A corner of the image (0 or 1 each) at a depth.
+    const corner = ([x, y], depth) => {
+      const wide = isOrthographic ? 1 : depth;
+      return world([((x - kNorm[0][2]) / kNorm[0][0]) * wide, ((y - kNorm[1][2]) / kNorm[1][1]) * wide, depth]);
     };
-    const points = [c2w.slice(0, 3).map((row) => row[3]), corner(0, 0), corner(1, 0), corner(1, 1), corner(0, 1)];
-    const element = document.createElement("img");
-    element.src = image;
-    element.alt = "";
+    const corners = [[0, 0], [1, 0], [1, 1], [0, 1]];
+    const points = [0, FRUSTUM_DEPTH].flatMap((depth) => corners.map((at) => corner(at, depth)));
+    const element = document.createElement(image === null ? "span" : "img");
+    if (image !== null) Object.assign(element, { src: image, alt: "" });
     const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     return { points, element, path };
   });
@@ -46,8 +48,9 @@ function makeFrustums(layers, inputs) {
       if (path.parentNode !== sheet.svg) sheet.svg.append(path);
       if (!isSeen) continue;
       const at = (k) => `${seen[k].x.toFixed(1)} ${seen[k].y.toFixed(1)}`;
-      path.setAttribute("d", `M${at(1)}L${at(2)}L${at(3)}L${at(4)}Z` + [1, 2, 3, 4].map((k) => `M${at(0)}L${at(k)}`).join(""));
-      element.style.transform = matrixOnto(seen.slice(1));
+      const edges = [0, 1, 2, 3].map((k) => `M${at(k)}L${at(k + 4)}`);
+      path.setAttribute("d", `M${at(0)}L${at(1)}L${at(2)}L${at(3)}Z M${at(4)}L${at(5)}L${at(6)}L${at(7)}Z${edges.join("")}`);
+      element.style.transform = matrixOnto(seen.slice(4));
     }
   };
 }

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
+from PIL import Image
 from torch import Tensor
 
 from lgm.cameras import Cameras
+from lgm.cameras.similarity import moved
+from lgm.errors import first_line, reading
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import load_ply
+from lgm.reports import input_cameras
 from lgm.reports.images import to_bytes
 from lgm.types import Batch
+
+OF_RUN = "gaussians.ply"  # of each object of an evaluation
 
 
 @dataclass(frozen=True)
 class InputViews:
-    """Views that a network was given: cameras [V] in the frame of its Gaussians, and images."""
+    """Views that a network was given: cameras [V] in the frame of its Gaussians, and images, of which there
+    may be none."""
 
     cameras: Cameras
-    images: UInt8[ndarray, "V H W 3"]
+    images: UInt8[ndarray, "V H W 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,24 @@ class PlyFiles(ObjectSet):
         return list(self._paths)
 
     def load(self, name: str) -> ViewedObject:
-        return ViewedObject(load_ply(self._paths[name], self._up))
+        path = self._paths[name]
+        gaussians, cameras_path = load_ply(path, self._up), path.with_name(input_cameras.FILE_NAME)
+        if path.name != OF_RUN or not cameras_path.is_file():
+            return ViewedObject(gaussians)
+        try:
+            cameras = input_cameras.read(cameras_path)
+            images = [path.with_name(f"input_{i}.png") for i in range(len(cameras.c2w))]
+            return ViewedObject(gaussians, InputViews(cameras, _images(images)))
+        except ValueError as error:
+            return ViewedObject(gaussians, notes=(first_line(error),))
+
+
+def _images(paths: list[Path]) -> UInt8[ndarray, "V H W 3"] | None:
+    """Images of one size; None where the report of the evaluation wrote none of this object."""
+    if not all(path.is_file() for path in paths):
+        return None
+    with reading(paths[0].parent, "evaluate again"):
+        return np.stack([np.asarray(Image.open(path, formats=["PNG"]).convert("RGB")) for path in paths])
 
 
 class Predictions(ObjectSet):
@@ -96,13 +120,5 @@ def inputs_of(batch: Batch, scene: int, similarity: Float[Tensor, "4 4"] | None 
     """What the network was given of an object of a prepared batch, in another frame where one is given."""
     cameras = batch.input.cameras[scene].to("cpu")
     if similarity is not None:
-        cameras = moved_cameras(cameras, similarity.to("cpu"))
+        cameras = moved(cameras, similarity.to("cpu"))
     return InputViews(cameras, to_bytes(batch.input.images[scene]))
-
-
-def moved_cameras(cameras: Cameras, similarity: Float[Tensor, "4 4"]) -> Cameras:
-    """The same cameras in another frame: poses stay rigid, and distances change by the similarity's scale."""
-    c2w = similarity.double() @ cameras.c2w.double()
-    scale = torch.linalg.det(similarity[:3, :3].double()) ** (1 / 3)
-    c2w[..., :3, :3] /= scale
-    return replace(cameras, c2w=c2w.to(cameras.c2w)).for_scaled_world(float(scale))

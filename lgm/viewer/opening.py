@@ -8,9 +8,7 @@ from pathlib import Path
 from lgm.errors import first_line
 from lgm.gaussians.ply import load_ply
 from lgm.models.pretrained import find_weights
-from lgm.viewer.objects import ObjectSet, PlyFiles
-
-_PLY = "gaussians.ply"
+from lgm.viewer.objects import OF_RUN, ObjectSet, PlyFiles
 
 
 def open_objects(text: str, up: str = "y", max_objects: int = 64, overrides: Sequence[str] = ()) -> ObjectSet:
@@ -46,7 +44,7 @@ def open_objects(text: str, up: str = "y", max_objects: int = 64, overrides: Seq
 
 def _ply_files(folder: Path) -> dict[str, Path]:
     """By object: `objects/<uid>/gaussians.ply` of an evaluation, else the .ply files of the folder itself."""
-    of_run = {path.parent.name: path for path in sorted(folder.glob(f"objects/*/{_PLY}"))}
+    of_run = {path.parent.name: path for path in sorted(folder.glob(f"objects/*/{OF_RUN}"))}
     return of_run or {path.stem: path for path in sorted(folder.glob("*.ply"))}
 
 

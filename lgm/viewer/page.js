@@ -54,7 +54,7 @@ class Pane {
     options.onFrame = (camera) => this.drawn(camera);
     this.view = turnGaussians(canvas, buffer, options);
     if (pose !== null) this.view.look(pose);
-    this.inputs = about.inputs.map((input, k) => ({ ...input, image: `${path}/inputs/${k}.png?version=${state.version}` }));
+    this.inputs = about.inputs.map((input, k) => ({ ...input, image: input.hasImage ? `${path}/inputs/${k}.png?version=${state.version}` : null }));
     this.frustums = makeFrustums(this.layers, this.inputs);
   }
 
@@ -122,7 +122,7 @@ function showInputs() {
   $("inputs").replaceChildren(...inputs.map(({ image, c2w }, k) => {
     const button = document.createElement("button");
     button.title = `Look from input ${k}`;
-    button.append(Object.assign(document.createElement("img"), { src: image, alt: button.title }));
+    button.append(image === null ? String(k) : Object.assign(document.createElement("img"), { src: image, alt: button.title }));
     button.onclick = () => {
       const [x, y, z] = c2w.slice(0, 3).map((row) => row[3]), radius = Math.hypot(x, y, z);
       look({ azimuthDeg: (Math.atan2(x, z) * 180) / Math.PI, elevationDeg: (Math.asin(y / radius) * 180) / Math.PI, radius });

@@ -8,14 +8,17 @@ from lightning.pytorch import LightningModule
 
 from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.cameras.conventions import turn_from_y_up
-from lgm.files import atomic
+from lgm.cameras.similarity import moved
+from lgm.files import atomic, write_text
 from lgm.gaussians.compressed_ply import packer, save_compressed_ply
 from lgm.gaussians.ply import rest_fields, save_ply
+from lgm.reports import input_cameras
 from lgm.types import FRAMES, Prediction
 
 
 class ExportPly(ObjectHook):
-    """Writes `<run_dir>/objects/<uid>/gaussians.ply` for each object that is tested.
+    """Writes `<run_dir>/objects/<uid>/gaussians.ply` for each object that is tested, and where its inputs
+    stand about it, `input_cameras.json`, which the viewer draws.
 
     frame: "user", where the data's cameras are and as large as that makes the object; or "network", where
         the first input camera stands at (0, 0, radius). `up` turns either.
@@ -56,6 +59,10 @@ class ExportPly(ObjectHook):
         gaussians = prediction.in_frame(self.frame, scene)
         with atomic(folder / "gaussians.ply") as path:
             save_ply(gaussians, path, self.min_opacity, self.up, self.sh_degree, self.normals)
+        inputs, to_user = prediction.batch.input.cameras[scene].to("cpu"), prediction.batch.to_user
+        if self.frame == "user" and to_user is not None:
+            inputs = moved(inputs, to_user[scene].to("cpu"))
+        write_text(folder / input_cameras.FILE_NAME, input_cameras.to_text(inputs))
         if self.compressed:
             with atomic(folder / "gaussians.compressed.ply") as path:
                 save_compressed_ply(gaussians, path, self.min_opacity, self.up)

@@ -140,7 +140,14 @@ def test_all_hooks_in_a_run(tmp_path):
     inputs = [f"input_{i}.png" for i in range(4)]
     for uid in "abc":
         names = {path.name for path in (tmp_path / "objects" / uid).iterdir()}
-        assert names == {"gaussians.ply", "turntable.mp4", "turntable.gif", *views, *inputs}
+        assert names == {
+            "gaussians.ply",
+            "input_cameras.json",
+            "turntable.mp4",
+            "turntable.gif",
+            *views,
+            *inputs,
+        }
     folder = tmp_path / "objects" / "c"
     values = {
         name: np.asarray(Image.open(folder / f"{name}.png")).mean()
@@ -158,7 +165,7 @@ def test_only_some_objects_and_only_predictions(tmp_path):
         DrawingModule(), loader(make_batch("a"), make_batch("b", "c"), make_batch("d")), verbose=False
     )
     count = {uid: len(list((tmp_path / "objects" / uid).iterdir())) for uid in "abcd"}
-    assert count == {"a": 6, "b": 6, "c": 1, "d": 1}
+    assert count == {"a": 7, "b": 7, "c": 2, "d": 2}
 
 
 @pytest.fixture

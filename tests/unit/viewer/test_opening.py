@@ -4,12 +4,14 @@ import logging
 
 import pytest
 import torch
+from PIL import Image
 
 from lgm.gaussians.ply import load_ply, save_ply
+from lgm.reports import input_cameras
 from lgm.viewer.__main__ import main
 from lgm.viewer.opening import open_objects
 from tests.conftest import GOLDEN
-from tests.unit.viewer.scenes import cloud
+from tests.unit.viewer.scenes import cloud, inputs
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,21 @@ def test_what_cannot_be_shown_is_one_line(arguments, line, tmp_path, monkeypatch
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert line in record.getMessage()
     assert "\n" not in record.getMessage()
+
+
+def test_an_evaluation_shows_its_inputs_where_they_stood(tmp_path):
+    folder = tmp_path / "objects" / "chair"
+    save_ply(cloud(3), folder / "gaussians.ply")
+    given = inputs()
+    (folder / "input_cameras.json").write_text(input_cameras.to_text(given.cameras))
+    shown = open_objects(str(tmp_path))
+    assert shown.load("chair").inputs.images is None
+    for view, image in enumerate(given.images):
+        Image.fromarray(image).save(folder / f"input_{view}.png")
+    read = shown.load("chair").inputs
+    assert torch.equal(read.cameras.c2w, given.cameras.c2w)
+    assert (read.images == given.images).all()
+    (folder / "input_cameras.json").write_text('{"c2w": 7}')
+    broken = shown.load("chair")
+    assert broken.inputs is None
+    assert "input_cameras.json cannot be read" in broken.notes[0]
