@@ -53,12 +53,12 @@ SMALL = {
     "camera inside the cloud": (cloud(1, 100, 0.05, spread=1.0), orbit(1, 2, radius=0.3), 24, 24),
     "all culled": (cloud(1, 20, 0.01, opacity=(0.0, 1 / 300)), orbit(1, 2), 16, 16),
     "opaque": (cloud(1, 40, 0.2, opacity=(0.97, 1.0)), orbit(1, 1), 16, 32),
-    "orthographic": (cloud(2, 24, 0.06), parallel(2, 2, aspect=40 / 24), 24, 40),
-    "both projections": (cloud(1, 24, 0.06), of_both_projections(1, 1), 16, 24),
+    "both projections": (cloud(1, 16, 0.06), of_both_projections(1, 1), 16, 20),
 }
 LARGE = {
     **SMALL,
     "tens of thousands": (cloud(2, 20_000, 0.01), orbit(2, 4), 128, 128),
+    "orthographic": (cloud(2, 24, 0.06), parallel(2, 2, aspect=40 / 24), 24, 40),
     "tens of thousands, both projections": (cloud(2, 20_000, 0.01), of_both_projections(2, 2), 128, 128),
     "two hundred thousand": (cloud(1, 200_000, 0.004), orbit(1, 2), 256, 256),
     "random initialisation": (cloud(1, 16_384, 0.07), orbit(1, 4), 256, 256),

@@ -59,6 +59,7 @@ def test_further_views_are_judged_by_all(num_views):
     check(ours, theirs)
 
 
+@pytest.mark.slow
 def test_orthographic_inputs_and_rays():
     images, cameras = scene(20, [0.0, 20, -10], [0.0, 120, 240])
     parallel = Cameras.orthographic(cameras.c2w, 1.4)

@@ -208,15 +208,15 @@ def _names(inputs: Sequence[str | Path]) -> list[str]:
 
 def _write(folder: Path, views: GeneratedViews, record: dict[str, Any]) -> None:
     """Write a complete folder of views, or none: it is renamed at the end."""
+    flags = views.cameras.flags
+    if flags.any() and not flags.all():
+        raise ValueError("a generator's cameras are perspective or all orthographic, and these are mixed")
     partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     rgba = torch.cat([views.images, views.masks], dim=1).clamp(0, 1)
     for number, view in enumerate((rgba * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()):
         Image.fromarray(view, "RGBA").save(partial / f"view_{number}.png")
-    flags = views.cameras.flags
-    if flags.any() and not flags.all():
-        raise ValueError("a generator's cameras are perspective or all orthographic, and these are mixed")
     cameras: dict[str, Any] = {
         "c2w": views.cameras.c2w.tolist(),
         "K_norm": views.cameras.K_norm.tolist(),
