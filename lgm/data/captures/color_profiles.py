@@ -18,6 +18,7 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _LEVELS = np.linspace(0, 255, 5).astype(np.uint8)
 _PROBE = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), axis=-1).reshape(1, -1, 3)
 _NEARLY = 3
+_BLOCK_PIXELS = 1 << 20
 # Of a PNG's gAMA chunk, whose usual value is 1 / 2.2.
 _GAMMA_TOLERANCE = 0.05
 
@@ -117,7 +118,12 @@ def _converted(image: Image.Image, space: _Space) -> Image.Image:
         linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
     else:
         linear = levels**space.gamma
-    matrix = np.linalg.solve(_SRGB.to_xyz(), space.to_xyz())
-    colors = np.clip(linear.astype(np.float32)[pixels] @ matrix.T.astype(np.float32), 0, 1)
-    encoded = np.where(colors <= 0.0031308, 12.92 * colors, 1.055 * colors ** (1 / 2.4) - 0.055)
-    return Image.fromarray(np.round(255 * encoded).astype(np.uint8))
+    linear = linear.astype(np.float32)
+    matrix = np.linalg.solve(_SRGB.to_xyz(), space.to_xyz()).astype(np.float32)
+    converted = np.empty_like(pixels)
+    rows = max(1, _BLOCK_PIXELS // image.width)
+    for start in range(0, image.height, rows):  # all of a large photo in float32 is gigabytes
+        colors = np.clip(linear[pixels[start : start + rows]] @ matrix.T, 0, 1)
+        encoded = np.where(colors <= 0.0031308, 12.92 * colors, 1.055 * colors ** (1 / 2.4) - 0.055)
+        converted[start : start + rows] = np.round(255 * encoded)
+    return Image.fromarray(converted)

@@ -40,6 +40,14 @@ def test_a_camera_set_to_adobe_rgb_is_read_as_such(tmp_path, caplog):
     assert not caplog.messages
 
 
+def test_large_images_are_converted_in_blocks(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 255, (11, 7, 3), dtype=np.uint8)
+    whole = color_profiles._converted(Image.fromarray(pixels), color_profiles._DISPLAY_P3)
+    monkeypatch.setattr(color_profiles, "_BLOCK_PIXELS", 14)
+    blocks = color_profiles._converted(Image.fromarray(pixels), color_profiles._DISPLAY_P3)
+    np.testing.assert_array_equal(np.asarray(whole), np.asarray(blocks))
+
+
 def test_heif_numbers_in_place_of_a_profile(caplog):
     path, image = Path("a.heic"), image_of(DISPLAY_P3)
     image.putalpha(77)
