@@ -87,8 +87,16 @@ class HostState:
             return torch.empty_like(tensor, device="cpu", pin_memory=True)
         # PyTorch's own page-locked memory takes the next power of two of each size. Own pages: malloc's
         # blocks share them, and a page is locked once.
-        pages = torch.frombuffer(mmap.mmap(-1, tensor.nbytes), dtype=torch.uint8)
-        buffer = pages.view(tensor.dtype).as_strided(tensor.shape, _strides(tensor))
+        pages = mmap.mmap(-1, tensor.nbytes)
+        if hasattr(
+            mmap, "MADV_DONTFORK"
+        ):  # a fork (a loader's worker) would make this process write elsewhere
+            pages.madvise(mmap.MADV_DONTFORK)
+        buffer = (
+            torch.frombuffer(pages, dtype=torch.uint8)
+            .view(tensor.dtype)
+            .as_strided(tensor.shape, _strides(tensor))
+        )
         status = int(torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, _PORTABLE))
         if status == 0:
             self._locked.add(buffer.data_ptr())
