@@ -35,9 +35,11 @@ _GET = re.compile(
     r"|heartbeat/\w+|file=.+))",
     re.ASCII,
 )
-_POST = re.compile(r"/gradio_api/(?:upload|queue/join|reset|cancel)/?", re.ASCII)
+_POST = re.compile(r"/gradio_api/(?:upload|queue/join|run/predict|reset|cancel)/?", re.ASCII)
 _MAX_JSON = 1 << 18
 _OVERHEAD = 1 << 16  # of a multipart form around its file
+# Of what is refused: a client that still sends would see a closed connection, and no reason.
+_MAX_DISCARDED = 1 << 28
 # 'unsafe-inline' and 'unsafe-eval' are gradio's; all hosts are this one.
 _HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -117,6 +119,7 @@ class Door:
         size = int(length)
         if scope["path"].rstrip("/").endswith("/upload"):
             if size > self._max_bytes + _OVERHEAD:
+                await _read(receive, min(size, _MAX_DISCARDED), keep=False)
                 return 413, f"A file may have {self._max_bytes / (1 << 20):g} MB at most.", receive
             try:
                 self._store.check_room(size)
@@ -160,15 +163,17 @@ def _is_password(header: str, password: str) -> bool:
     return hmac.compare_digest(given.encode(), password.encode())
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """A body to its end; None where it is longer than `most`, or the client went away."""
+async def _read(receive: Receive, most: int, keep: bool = True) -> bytes | None:
+    """A body to its end; None where it is longer than `most`, or the client went away. keep: its bytes."""
     chunks, size = [], 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if keep:
+            chunks.append(chunk)
         if size > most:
             return None
         if not message.get("more_body"):

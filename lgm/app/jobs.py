@@ -119,8 +119,9 @@ class Jobs:
                 job.end()
         self._queue.put(None)
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until nothing runs any more, after `close`."""
+        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:

@@ -15,7 +15,15 @@ from lgm.app.studio import MESH, PLY, VIDEO
 _PREVIEW_SIDE = 128
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.slots { display: grid !important; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); }
+.upload { min-width: 0 !important; }
 .upload .image-frame { padding-top: 1.9rem; box-sizing: border-box; }
+.upload .image-container > .upload-container > button { padding-top: 1.2rem; }
+.views > .styler > .block { padding: .6rem .8rem; }
+[id^="examples-"] table { table-layout: fixed; width: 100%; }
+[id^="examples-"] th { white-space: normal !important; overflow-wrap: anywhere; padding: .2rem !important; }
+[id^="examples-"] td { padding: .2rem !important; }
+[id^="examples-"] td div, [id^="examples-"] td img { max-width: 100%; }
 #status { min-height: 3.2rem; }
 #status progress { width: 100%; height: .6rem; accent-color: var(--color-accent); }
 #status p { margin: .2rem 0; overflow-wrap: anywhere; }

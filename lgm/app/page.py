@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, no_type_check
 
 import gradio as gr
 
 from lgm.app import markup
 from lgm.app.backgrounds import AUTO, CHOICES
-from lgm.app.examples import SENTENCES
+from lgm.app.parts import Examples, GeneratorTab, four_images, generator_tab
 from lgm.app.sessions import OBJECT, Progress, Sessions
 from lgm.app.studio import MESH, PLY, VIDEO
-from lgm.app.uploads import SIDES
 
 TITLE = "LGM: images to 3D"
-_MAX_TEXT, _MAX_SEED = 500, 2**31 - 1
 # Of every event: none is a public API, none waits for another, and how far it is stands in the page.
 _EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+# On a phone what follows is far below the button.
+_SHOW_STATUS = """() => {
+  if (innerWidth < 800) document.getElementById("status").scrollIntoView({ behavior: "smooth" });
+}"""
 
-Examples = Mapping[str, Sequence[Path]]
 Updates = Iterator[dict[Any, Any]]
-
-
-@dataclass(frozen=True)
-class FourViews:
-    """Four images by `SIDES`, and the button that makes an object of them."""
-
-    slots: list[gr.Image]
-    make: gr.Button
-
-
-@dataclass(frozen=True)
-class GeneratorTab:
-    """hint: why it cannot generate here. image: None where a text is all. group: of the views."""
-
-    kind: str
-    hint: gr.Markdown
-    image: gr.Image | None
-    text: gr.Textbox
-    seed: gr.Number
-    generate: gr.Button
-    group: gr.Group
-    views: FourViews
 
 
 class Page:
@@ -63,11 +40,11 @@ class Page:
                 with gr.Column(scale=3, min_width=320):
                     with gr.Tabs():
                         with gr.Tab("Four images"):
-                            self._four = _four_images(examples)
+                            self._four = four_images(examples)
                         with gr.Tab("One image"):
-                            self._from_image = _generator_tab("image", examples)
+                            self._from_image = generator_tab("image", examples)
                         with gr.Tab("Text"):
-                            self._from_text = _generator_tab("text", {})
+                            self._from_text = generator_tab("text", {})
                     self._background = gr.Dropdown(
                         [(text, name) for name, text in CHOICES.items()],
                         value=AUTO,
@@ -105,16 +82,24 @@ class Page:
                 shown,
                 **_EVENT,
             )
-            prompt = [tab.text, tab.seed, self._background, *([tab.image] if tab.image else [])]
+            prompt = [self._object, tab.text, tab.seed, self._background, *([tab.image] if tab.image else [])]
             made = [self._generated, self._status, tab.group, *tab.views.slots, *self._buttons]
             tab.generate.click(_streamed(self._generate(tab)), prompt, made, **_EVENT)
+        for button in (
+            four.make,
+            *(tab.views.make for tab in self._tabs),
+            *(tab.generate for tab in self._tabs),
+        ):
+            button.click(None, js=_SHOW_STATUS, api_visibility="private")
         further = [self._status, self._files, *self._buttons]
         self._film.click(_streamed(self._further(self._sessions.film)), [self._object], further, **_EVENT)
         self._mesh.click(_streamed(self._further(self._sessions.mesh)), [self._object], further, **_EVENT)
-        everything = [*shown, *(part for tab in self._tabs for part in (tab.group, *tab.views.slots))]
+        slots = [part for tab in self._tabs for part in (tab.group, *tab.views.slots)]
+        kept = [self._generated, self._status, *slots, *self._buttons]
         hints = [part for tab in self._tabs for part in (tab.hint, tab.generate)]
         self.blocks.load(self._hints, None, hints, **_EVENT)
-        self.blocks.load(_streamed(self._resume), [self._object, self._generated], everything, **_EVENT)
+        self.blocks.load(_streamed(self._resume_views), [self._object, self._generated], kept, **_EVENT)
+        self.blocks.load(_streamed(self._resume_object), [self._object], shown, **_EVENT)
 
     # -- requests: each yields what changes in the page ------------------------------------------------------
 
@@ -125,10 +110,10 @@ class Page:
             yield self._object_updates(progress)
 
     def _generate(self, tab: GeneratorTab) -> Callable[..., Updates]:
-        def generate(text: Any, seed: Any, background: Any, image: Any = None) -> Updates:
+        def generate(token: Any, text: Any, seed: Any, background: Any, image: Any = None) -> Updates:
             yield self._busy()
             for progress in self._sessions.generate(tab.kind, text, seed, image, background):
-                yield self._views_updates(tab, progress)
+                yield self._views_updates(tab, progress, token)
 
         return generate
 
@@ -140,11 +125,17 @@ class Page:
 
         return further
 
-    def _resume(self, token: Any, generated: Any) -> Updates:
+    def _resume_views(self, token: Any, generated: Any) -> Updates:
         """A page that was loaded again goes on where it was."""
+        yield {self._status: ""}  # of a generator that yields nothing gradio would empty everything
         for progress in self._sessions.resume(generated):
             if tab := next((tab for tab in self._tabs if tab.kind == progress.kind), None):
-                yield self._views_updates(tab, progress)
+                yield self._views_updates(tab, progress, token)
+
+    def _resume_object(self, token: Any) -> Updates:
+        """The same of an object and its further files. Apart from the views: whatever follows an image in one
+        stream takes the button away that removes it."""
+        yield {self._status: ""}
         for progress in self._sessions.resume(token):
             if progress.kind == OBJECT:
                 yield self._object_updates(progress)
@@ -183,12 +174,12 @@ class Page:
                 updates[self._files] = self._offered(progress.token)
         return updates
 
-    def _views_updates(self, tab: GeneratorTab, progress: Progress) -> dict[Any, Any]:
+    def _views_updates(self, tab: GeneratorTab, progress: Progress, token: Any) -> dict[Any, Any]:
         updates: dict[Any, Any] = {self._status: markup.status(progress)}
         if progress.token:
             updates[self._generated] = progress.token
         if progress.is_done:
-            updates |= self._ready(has_object=False)
+            updates |= self._ready(has_object=self._sessions.file(token, PLY) is not None)
             if not progress.error:
                 updates |= {tab.group: gr.update(visible=True)}
                 paths = map(str, progress.result)
@@ -219,73 +210,3 @@ def _streamed(request: Callable[..., Updates]) -> Callable[..., Updates]:
 
 def _enabled(button: gr.Button, is_enabled: bool) -> gr.Button:
     return gr.Button(button.value, interactive=is_enabled)  # without its text it would lose it
-
-
-def _four_images(examples: Examples) -> FourViews:
-    gr.Markdown(
-        "The object seen level from its front, right, back and left, as large in each. Best are square "
-        "images on a transparent background."
-    )
-    views = _views("four")
-    if examples:
-        gr.Examples(
-            [[str(path) for path in paths] for paths in examples.values()],
-            views.slots,
-            label="Examples (CC0)",
-            examples_per_page=3,
-            elem_id="examples-four",
-            api_visibility="private",
-        )
-    return views
-
-
-def _generator_tab(kind: str, examples: Examples) -> GeneratorTab:
-    """A prompt, a seed, a button, and the views, which can be replaced."""
-    hint = gr.Markdown(elem_id=f"hint-{kind}", visible=False)
-    image = _upload("The object from its front", "prompt-image") if kind == "image" else None
-    label = "What it is (may stay empty)" if image else "What is to be made"
-    text = gr.Textbox(label=label, max_length=_MAX_TEXT, elem_id=f"text-{kind}")
-    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=_MAX_SEED, elem_id=f"seed-{kind}")
-    generate = gr.Button("Generate the views", variant="primary", elem_id=f"generate-{kind}")
-    with gr.Group(visible=False, elem_id=f"views-{kind}") as group:
-        gr.Markdown("Each view can be replaced by an image of yours, with the object as large in it.")
-        views = _views(kind)
-    if image:
-        prompts = [[str(paths[0])] for paths in examples.values()]
-    else:
-        prompts = [[sentence] for sentence in SENTENCES]
-    if prompts:
-        gr.Examples(
-            prompts,
-            [image or text],
-            label="Examples (CC0)" if image else "Examples",
-            elem_id=f"examples-{kind}",
-            api_visibility="private",
-        )
-    return GeneratorTab(kind, hint, image, text, seed, generate, group, views)
-
-
-def _upload(label: str, elem_id: str) -> gr.Image:
-    """An image that somebody uploads, as the path of its file."""
-    upload = gr.Image(
-        label=label,
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "clipboard"],
-        buttons=[],
-        height=190,
-        min_width=120,
-        interactive=True,
-        elem_id=elem_id,
-        elem_classes="upload",
-    )
-    # gradio would open the file here, with any of Pillow's readers. (Of a subclass it would write a .pyi.)
-    upload.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
-    return upload
-
-
-def _views(name: str) -> FourViews:
-    with gr.Row():
-        slots = [_upload(f"{side} ({90 * number}°)", f"{side}-{name}") for number, side in enumerate(SIDES)]
-    make = gr.Button("Make the object", variant="primary", elem_id=f"make-{name}")
-    return FourViews(slots, make)

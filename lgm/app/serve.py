@@ -35,6 +35,7 @@ _POSITIVE: dict[str, Any] = {
     "max_upload_mb": int | float,
     "max_megapixels": int | float,
 }
+_MAX_CONNECTIONS = 512  # a page holds two
 _INSTALL = "pip install 'lgm-training[app]'"
 
 
@@ -81,6 +82,7 @@ def server_config(app: Door) -> Any:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=2,
+        limit_concurrency=_MAX_CONNECTIONS,
         h11_max_incomplete_event_size=1 << 16,
     )
 

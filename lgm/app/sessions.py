@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from lgm.app.uploads import SIDES
 
 OBJECT, FILM, MESHING = "object", "turntable", "mesh"  # kinds of jobs, beside those of generators
 _ASK_EVERY_S = 0.1
-_MAX_TEXT = 500  # characters; CLIP reads 77 tokens
-_MAX_SEED = 2**31 - 1
+_TELL_EVERY_S = 2.0
+_END_S = 10.0
+MAX_TEXT = 500  # characters; CLIP reads 77 tokens
+MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Sessions:
     def close(self) -> None:
         """End all jobs and remove all files."""
         self.jobs.close()
+        self.jobs.join(_END_S)  # it would write into folders that are gone
         self.store.clear()
 
     def _new(self, kind: str, work: Callable[[Job], Any]) -> Iterator[Progress]:
@@ -152,7 +156,7 @@ class Sessions:
         yield from self._follow(token, job)
 
     def _follow(self, token: str, job: Job) -> Iterator[Progress]:
-        last = None
+        last, told_at = None, 0.0
         while True:
             is_done = job.done.wait(0.0 if last is None else _ASK_EVERY_S)
             job.watch()
@@ -161,8 +165,10 @@ class Sessions:
                 break
             ahead = self.jobs.ahead_of(job)
             now = Progress(token, job.kind, job.stage, job.fraction, ahead, job.preview)
-            if now != last:
+            # A page that is gone is noticed when it is told something: then nobody watches the job here.
+            if now != last or time.monotonic() - told_at > _TELL_EVERY_S:
                 yield now
+                told_at = time.monotonic()
             last = now
         if job.error:
             yield Progress(token, job.kind, error=job.error, is_done=True)
@@ -178,15 +184,15 @@ class Sessions:
 
 
 def _text(text: object) -> str:
-    if not isinstance(text, str) or len(text) > _MAX_TEXT:
-        raise Refused(f"The text may have {_MAX_TEXT} characters at most.")
+    if not isinstance(text, str) or len(text) > MAX_TEXT:
+        raise Refused(f"The text may have {MAX_TEXT} characters at most.")
     return text
 
 
 def _seed(seed: object) -> int:
     is_whole = isinstance(seed, int | float) and not isinstance(seed, bool) and seed == seed // 1
-    if not is_whole or not 0 <= seed <= _MAX_SEED:  # type: ignore[operator]
-        raise Refused(f"The seed must be a whole number from 0 to {_MAX_SEED}.")
+    if not is_whole or not 0 <= seed <= MAX_SEED:  # type: ignore[operator]
+        raise Refused(f"The seed must be a whole number from 0 to {MAX_SEED}.")
     return int(seed)  # type: ignore[call-overload]
 
 

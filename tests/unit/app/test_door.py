@@ -82,7 +82,7 @@ def test_what_the_page_needs_is_open(ask, path):
         ("GET", "/assets/../config.yaml?"),
         ("GET", f"/objects/{TOKEN}/../{TOKEN}/object.ply"),
         ("POST", "/login"),
-        ("POST", "/gradio_api/run/predict"),
+        ("POST", "/gradio_api/run/other"),
         ("POST", "/gradio_api/call/predict"),
         ("POST", "/gradio_api/component_server"),
         ("POST", "/gradio_api/stream/abc"),

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from lgm.data.sources.images.background import Keep
 from lgm.multiview.components import load_components
+from lgm.multiview.generator import DiffusionViews
 from lgm.multiview.pipeline import MultiViewPipeline
 from lgm.multiview.prompt_image import centred_over_white
+from lgm.types import ViewPrompt
 
 pytest.importorskip("diffusers", reason="pipelines need diffusers, which is not installed")
 pytest.importorskip("transformers", reason="pipelines need transformers, which is not installed")
@@ -90,6 +93,13 @@ def test_steps_are_reported_previewed_and_cancelled(text):
     with pytest.raises(Cancelled):
         text(["a teapot"], [0], num_steps=5, size=64, on_step=on_step)
     assert seen == [(1, 5, (1, 4, 3, 64, 64)), (2, 5, (1, 4, 3, 64, 64))]
+
+
+def test_previews_are_in_the_order_of_the_views(folders):
+    previews = []
+    generator = DiffusionViews(folders["text"], Keep(), 7.5, num_steps=2, size=64, accelerator="cpu")
+    (views,) = generator([ViewPrompt("a teapot")], lambda number, total, preview: previews.append(preview()))
+    assert torch.allclose(previews[-1][0], views.images, atol=1 / 255)
 
 
 def test_offload_and_half_precision(folders):
