@@ -61,9 +61,11 @@ def test_four_images_are_exported_with_nothing_to_measure(ckpt, tmp_path):
     assert metrics["protocol"] == "own_images"
     rows = list(csv.DictReader((tmp_path / "out" / "per_object.csv").open()))
     assert [(row["uid"], row["psnr"]) for row in rows] == [("cup", ""), ("hat", "")]
-    assert "inputs.png" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "inputs.png" in page and page.count("New views") == page.count("Drag to turn") == 2
+    assert str(tmp_path) not in page
     for name in ("cup", "hat"):
-        for file in ("gaussians.ply", "inputs.png"):
+        for file in ("gaussians.ply", "inputs.png", "new_5_prediction.png"):
             assert (tmp_path / "out" / "objects" / name / file).is_file()
 
 
