@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from lgm.metrics.comparison import Comparison, Evaluation
 from lgm.reports.columns import columns_of
 from lgm.reports.compared_objects import compared_objects
 from lgm.reports.pages import render
+from lgm.reports.portable import portable_argument
 
 _SHOWN_OBJECTS = 10
 
 
 def comparison_page(comparison: Comparison, folder: Path) -> str:
     """folder: where the page will lie; it links to the evaluations' own reports from there."""
+    comparison = replace(comparison, evaluations=[_mailed(e) for e in comparison.evaluations])
     first, *others = comparison.evaluations
     return render(
         "comparison.html",
@@ -35,6 +38,13 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
             )
         ],
     )
+
+
+def _mailed(evaluation: Evaluation) -> Evaluation:
+    """The same under a label without folders of the machine."""
+    if not Path(evaluation.label).is_absolute():
+        return evaluation
+    return replace(evaluation, label=portable_argument(evaluation.label))
 
 
 def _evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Any]:

@@ -81,6 +81,15 @@ def test_table_and_page_carry_the_protocol_and_both_names(tmp_path):
     ]
 
 
+def test_no_folder_of_the_machine_is_on_the_page(tmp_path):
+    folders = [write_evaluation(tmp_path / name) for name in "ab"]
+    (folders[1] / "config.yaml").write_text("ckpt: mini\n")  # so that the other's path is shown whole
+    comparison = compare_folders(folders)
+    assert comparison.evaluations[0].label == "/runs/a/checkpoints/best.ckpt"
+    page = write_comparison(comparison, tmp_path / "out").read_text()
+    assert "/runs" not in page and "…/best.ckpt" in page and str(tmp_path) not in page
+
+
 @pytest.mark.parametrize(
     ("other", "match"),
     [
