@@ -71,7 +71,7 @@ def test_gaussians_turn_as_the_renderer_draws_them(browser, run_dir):
     sections = tab.page.locator("section").all()
     assert len(sections) == 2
     for section in sections:
-        uid = section.locator("h2").inner_text()
+        uid = section.locator("h2").text_content()  # also while it is off screen, where nothing is laid out
         for elevation, azimuth in ((15, 30), (-40, 200)):
             image = drawn(section, radius=1.5, elevationDeg=elevation, azimuthDeg=azimuth)
             ply = run_dir / "objects" / uid / "gaussians.ply"
