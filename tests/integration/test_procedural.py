@@ -35,9 +35,11 @@ def weights(run_dir):
     return network_weights(read_checkpoint(run_dir / "checkpoints" / "last.ckpt"))
 
 
-def test_a_run_without_any_file_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch):
+def test_a_run_without_any_file_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch, caplog):
     options = ["train.max_steps=4", "train.checkpoint_every_steps=100", "train.val_every_steps=4"]
-    run(tmp_path / "whole", *options)
+    with caplog.at_level("INFO"):
+        run(tmp_path / "whole", *options)
+    assert "data: 8 samples of 4 distinct objects, each used 2.0 times" in caplog.messages
     signals_at(monkeypatch, signal.SIGTERM, global_step=1)
     with pytest.raises(RunStopped, match="after step 2"):
         run(tmp_path / "cut", *options)

@@ -14,13 +14,14 @@ import torch
 from lgm.cameras import Cameras
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
 from lgm.data.order import Slot, slots
-from lgm.data.schema.sample import CameraRecord
+from lgm.data.schema.sample import BrokenSample, CameraRecord
 from lgm.data.sources.base import PosedObject, Source, hash_of
 from lgm.data.sources.drawing import Sketches
 from lgm.data.sources.procedural.booleans import require_manifold
 from lgm.data.sources.procedural.objects import VERSION, ProceduralMesh, make_object, uid_of
 from lgm.data.sources.sketch import Sketch
 from lgm.data.sources.trajectory import spiral_record
+from lgm.errors import reading
 from lgm.rendering.meshes import make_mesh_renderer
 from lgm.rendering.meshes.lit import LitMeshes, draw_depths
 
@@ -139,9 +140,13 @@ class ProceduralSource(Source):
     def load(self, shard: int, ordinal: int) -> PosedObject:
         index = self._first + self.first(shard) + ordinal
         if index not in self._made:
+            uid = uid_of(self.seed, index, self._booleans)
+            # A fault of the generator costs an object, which the log names, and not the run.
+            with reading(f"object {uid!r}", kind=BrokenSample, verb="made"):
+                mesh = make_object(self.seed, index, self._booleans)
             self._made[index] = ProceduralObject(
-                uid_of(self.seed, index, self._booleans),
-                make_object(self.seed, index, self._booleans),
+                uid,
+                mesh,
                 self._cameras,
                 self._resolution,
                 self._supersampling,
