@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from lgm.data.sources.procedural.solids import Solid
+from lgm.data.sources.procedural.solids import Solid, unit
 
 _CREASE_DEG = 45.0
 _LEAST_LEFT = 0.15  # of the first one's volume
@@ -70,10 +70,12 @@ def combined(operation: str, solids: Sequence[Solid], skins: Sequence[int]) -> S
     # What was cut away from has its normals as they were before, inwards; versions differ in which they turn.
     planes = np.repeat(np.cross(b - a, c - a), 3, axis=0)
     sums = [np.bincount(faces.ravel(), planes[:, k], len(values)) for k in range(3)]
-    inwards = np.einsum("vk,kv->v", normals, np.stack(sums)) < 0
+    outwards = np.stack(sums, -1)
+    inwards = np.einsum("vk,vk->v", normals, outwards) < 0
+    normals = np.where(inwards[:, None], -normals, normals)
     return Surface(
         positions=values[:, :3].astype(float),
-        normals=np.where(inwards[:, None], -normals, normals),
+        normals=unit(np.where(np.linalg.norm(normals, axis=1, keepdims=True) < 0.5, outwards, normals)),
         uvs=values[:, 3:5].astype(float),
         faces=faces[kept],
         skins=np.repeat(skins_of_runs, np.diff(run_ends))[kept],

@@ -81,10 +81,13 @@ class Solid:
         count = int(self.welds.max()) + 1
         repeated = np.repeat(weighted, 3, axis=0)
         sums = np.stack([np.bincount(corners, repeated[:, k], count) for k in range(3)], axis=-1)
-        length = np.linalg.norm(sums, axis=1, keepdims=True)
-        # Where faces cancel each other out there is no better direction than any.
-        sums = np.where(length < 1e-12, [[0.0, 1.0, 0.0]], sums / np.maximum(length, 1e-12))
-        return sums[self.welds]
+        return unit(sums)[self.welds]
+
+
+def unit(directions: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Of length 1; where faces cancel each other out there is no better direction than any."""
+    length = np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.where(length < 1e-12, [[0.0, 1.0, 0.0]], directions / np.maximum(length, 1e-12))
 
 
 def patch(
