@@ -172,3 +172,22 @@ def test_the_prompt_image_is_centred_over_white():
     assert torch.equal(image[:, 0], torch.ones(3, 100))
     with pytest.raises(ValueError, match="shows no object"):
         centred_over_white(rgba[:5], 100, 0.2)
+
+
+def test_the_elevation_of_generated_views_is_that_of_their_cameras(monkeypatch):
+    """One option places both what the generator is asked for and where the network believes the views."""
+    asked = {}
+
+    def pipeline(texts, seeds, images, on_step, **options):
+        asked.update(options)
+        return torch.arange(4.0).view(1, 4, 1, 1, 1).expand(1, 4, 3, 8, 8) / 3
+
+    views = DiffusionViews("none", Keep(), guidance_scale=7.5, elevation_deg=25.0, accelerator="cpu")
+    monkeypatch.setitem(views.__dict__, "pipeline", pipeline)
+    made = views([ViewPrompt("a cup")])[0]
+    assert asked["elevation_deg"] == 25.0
+    torch.testing.assert_close(made.cameras.elevation_deg, torch.full((4,), 25.0), atol=1e-3, rtol=0)
+    assert made.cameras.azimuth_deg.tolist() == pytest.approx([0, 90, 180, 270], abs=1e-3)
+    order = (made.images[:, 0, 0, 0] * 3).round().int().tolist()
+    assert order == [1, 2, 3, 0]  # of the generator's views, as the original takes them
+    assert not made.posed
