@@ -9,6 +9,7 @@ import torch
 from lgm.gaussians import Gaussians
 from lgm.meshing.bake import bake
 from lgm.meshing.capture import capture, framed, opaque
+from lgm.meshing.density import with_fuzzy_parts
 from lgm.meshing.fusion import fuse
 from lgm.meshing.mesh import Mesh
 from lgm.meshing.packages import check_packages
@@ -65,7 +66,7 @@ def gaussians_to_mesh(
         solid = opaque(scene.gaussians, renderer, size)
         views = capture(solid, renderer, num_views, size, deviations=_FRONTS, on_view=progress)
     with stages("fusion"):
-        field = fuse(views, resolution)
+        field = with_fuzzy_parts(fuse(views, resolution), solid)
     with stages("surface"):
         surface = cleaned(extract(field), faces)
     with stages("unwrap"):

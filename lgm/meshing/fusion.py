@@ -6,8 +6,9 @@ Each view votes on each voxel: in front of the surface that it sees (positive), 
 * distances are measured along the surface's normal, and weigh by the angle between normal and ray, so that
   pixels on depth edges, which mix two surfaces, count little;
 * behind the surface the truncation is short: thin plates seen from both sides do not swell;
-* a hidden voxel is taken for solid with a small weight: one wrong ray does not drill a hole, two views into a
-  cavity open it. So the field is closed everywhere.
+* a voxel that is hidden from views is taken for solid with a small weight, until two views see that it is
+  empty: one wrong ray does not drill a hole, two views into a deep cup open it, however many see only its
+  outside. So the field is closed everywhere.
 """
 
 from __future__ import annotations
@@ -26,16 +27,24 @@ _IN_FRONT, _BEHIND = 4.0, 2.0  # truncation in voxels
 _SOLID_WEIGHT = 0.02
 _NEGATIVE_WEIGHT = 2.0
 _MIN_COSINE = 0.2
+# Views that see a voxel in front of a surface, from which on it counts no more that others do not see it.
+_MIN_FREE = 2.0
+# Voxels by which the surface lies outside the zero of the votes: images of Gaussians end there.
+_OUTWARD = 0.15
 _POINTS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Field:
-    """Signed distances in voxels, positive outside, on a grid whose first sample lies at `origin`."""
+    """Signed distances in voxels, positive outside, on a grid whose first sample lies at `origin`.
+
+    air: how many views see nothing at a sample; None where it is not known.
+    """
 
     values: Float[Tensor, "X Y Z"]
     origin: Float[Tensor, " 3"]
     voxel: float
+    air: Float[Tensor, "X Y Z"] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +70,13 @@ def fuse(capture: Capture, resolution: int) -> Field:
     blocks = (((high - low) / voxel).ceil() / _BLOCK).ceil().long() + 4  # two blocks of air on each side
     origin = (low + high) / 2 - blocks * _BLOCK * voxel / 2
     centers = _grid(blocks, origin + (_BLOCK - 1) / 2 * voxel, _BLOCK * voxel)
-    coarse = _distances(centers, capture, maps, voxel).view(*blocks.tolist())
+    coarse, coarse_air = (x.view(*blocks.tolist()) for x in _distances(centers, capture, maps, voxel))
     band = _near(points, origin, _BLOCK * voxel, blocks) | _sign_changes(coarse)
-    values = coarse.repeat_interleave(_BLOCK, 0).repeat_interleave(_BLOCK, 1).repeat_interleave(_BLOCK, 2)
+    values, air = _spread(coarse), _spread(coarse_air)
     index = _voxels(band)
-    fine = _distances(origin + index * voxel, capture, maps, voxel)
-    values[index.unbind(-1)] = fine
-    return Field(values, origin, voxel)
+    index = index.unbind(-1)
+    values[index], air[index] = _distances(origin + torch.stack(index, -1) * voxel, capture, maps, voxel)
+    return Field(values, origin, voxel, air)
 
 
 def surface_points(capture: Capture, threshold: float) -> Float[Tensor, "P 3"]:
@@ -126,16 +135,26 @@ def _one_sided(depth: Float[Tensor, "C H W"], axis: int) -> Float[Tensor, "C H W
 
 def _distances(
     points: Float[Tensor, "M 3"], capture: Capture, maps: _Maps, voxel: float
-) -> Float[Tensor, " M"]:
-    """Fused signed distances at points, in voxels."""
-    return torch.cat([_fused(some, capture, maps, voxel) for some in points.split(_POINTS_AT_ONCE)])
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
+    """Fused signed distances at points, in voxels, and how many views see nothing there."""
+    parts = [_fused(some, capture, maps, voxel) for some in points.split(_POINTS_AT_ONCE)]
+    distances, air = zip(*parts, strict=True)
+    return torch.cat(distances), torch.cat(air)
 
 
-def _fused(points: Float[Tensor, "M 3"], capture: Capture, maps: _Maps, voxel: float) -> Float[Tensor, " M"]:
+def _spread(coarse: Float[Tensor, "X Y Z"]) -> Tensor:
+    """Each block's value at all of its voxels."""
+    return coarse.repeat_interleave(_BLOCK, 0).repeat_interleave(_BLOCK, 1).repeat_interleave(_BLOCK, 2)
+
+
+def _fused(
+    points: Float[Tensor, "M 3"], capture: Capture, maps: _Maps, voxel: float
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
     w2c = capture.cameras.w2c
     K = capture.cameras.K_norm
     x, y, z = points.unbind(-1)
     total, weights = torch.zeros_like(x), torch.full_like(x, 1e-6)
+    num_free, num_hidden, num_air = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
     for view in range(len(w2c)):
         rows = [
             w2c[view, i, 0] * x + w2c[view, i, 1] * y + w2c[view, i, 2] * z + w2c[view, i, 3]
@@ -148,7 +167,12 @@ def _fused(points: Float[Tensor, "M 3"], capture: Capture, maps: _Maps, voxel: f
         distance, weight = _vote(sampled, rows[2], maps.threshold, voxel)
         total.addcmul_(distance, weight)
         weights += weight
-    return total / weights
+        num_free += torch.where(weight > 0, distance.clamp(0, 1), 0)
+        num_hidden += distance <= -_BEHIND
+        num_air += (1 - sampled[0] / maps.threshold).clamp_min(0)
+    # The weight of hidden votes ends before their number could outvote the few views into a cavity.
+    hidden = _SOLID_WEIGHT * num_hidden * (1 - num_free / _MIN_FREE).clamp_min(0)
+    return (total - _BEHIND * hidden) / (weights + hidden) - _OUTWARD, num_air
 
 
 def _vote(
@@ -160,8 +184,8 @@ def _vote(
     cosine = (cosine * scale).clamp(_MIN_COSINE, 1)
     distance = (depth * scale - z) * cosine / voxel
     weight = cosine**2
-    # Behind the surface the weight falls linearly, to that of what is hidden.
-    behind = _NEGATIVE_WEIGHT * weight * (1 + distance / _BEHIND).clamp_min(0) + _SOLID_WEIGHT
+    # Behind the surface the weight falls linearly; farther behind it the voxel is hidden, see `_fused`.
+    behind = _NEGATIVE_WEIGHT * weight * (1 + distance / _BEHIND).clamp_min(0)
     weight = torch.where(distance < 0, behind, weight)
     distance = distance.clamp(-_BEHIND, _IN_FRONT)
     hit = alpha >= threshold

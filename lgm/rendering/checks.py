@@ -41,7 +41,7 @@ def on_device(
 @contextmanager
 def current(device: torch.device) -> Iterator[None]:
     """Kernels are launched on the current GPU, which need not be the one that the tensors are on."""
-    if device.type == "cpu":
+    if device.type != "cuda":
         yield
         return
     with torch.cuda.device(device):

@@ -6,7 +6,8 @@
 Each file is converted without and with refinement, `--repeats` times after one conversion that nothing is
 measured of; the seconds are those of the fastest, from reading to the written .glb. PSNR is the mean over
 `--views` views over white, elevations -30° to 60°. `--images` has rows of the Gaussians, the mesh and the
-refined mesh.
+refined mesh. Last come medians over the files; `--cold` times the command `python -m lgm.meshing` on the
+first file too, without and with refinement, from its start to its end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,8 +62,21 @@ def mesh_images(mesh: Mesh, views: int, size: int, device: torch.device) -> Tens
     return torch.cat(images).clamp(0, 1)
 
 
+def settled(device: torch.device) -> None:
+    """Wait for the device: a stage's kernels must not run in the next one's seconds."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+class SettledStages(Stages):
+    """Stages whose seconds hold the work that they began on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(lambda stage, fraction: settled(device) if fraction in (0, 1) else None)
+
+
 def convert(path: Path, device: torch.device, options: dict, folder: Path) -> tuple[Mesh, Stages]:
-    stages = Stages()
+    stages = SettledStages(device)
     with stages("read"):
         gaussians = load_ply(path).to(device)
     mesh = gaussians_to_mesh(gaussians, stages=stages, **options)
@@ -105,6 +123,33 @@ def measure(path: Path, arguments: argparse.Namespace, console: Console) -> tupl
     return results, shown
 
 
+def cold(path: Path, refine: bool) -> dict:
+    """Seconds of the whole command in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "lgm.meshing", str(path), "-o", f"{folder}/mesh.glb"]
+        start = time.perf_counter()
+        result = subprocess.run(command + ["--refine"] * refine, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+    if result.returncode:
+        raise SystemExit(f"python -m lgm.meshing {path} failed:\n{result.stderr}")
+    return {"file": str(path), "refined": refine, "cold_seconds": seconds}
+
+
+def medians(results: list[dict]) -> str:
+    """One line: of PSNR the least too, of seconds the most, and each stage's median."""
+    psnrs, seconds = ([result[name] for result in results] for name in ("psnr", "seconds"))
+    stages = ", ".join(
+        f"{stage} {statistics.median(result['stages'][stage] for result in results):.2f}"
+        for stage in results[0]["stages"]
+    )
+    return (
+        f"median of {len(results)} {'refined' if results[0]['refined'] else 'unrefined'}: "
+        f"psnr={statistics.median(psnrs):.2f} (least {min(psnrs):.2f}) watertight="
+        f"{sum(result['watertight'] for result in results)} seconds={statistics.median(seconds):.2f} "
+        f"(most {max(seconds):.2f}; {stages})"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help=".ply of 3D Gaussians")
@@ -115,6 +160,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="of the images that are compared")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="few and small views: to see that it runs")
+    parser.add_argument("--cold", action="store_true", help="time the whole command too")
     parser.add_argument("--images", type=Path, help="a .png of the images")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -123,6 +169,11 @@ def main() -> None:
         some, shown = measure(path, arguments, console)
         results += some
         rows += [torch.cat(list(images[:: max(1, arguments.views // SHOWN)]), -1) for images in shown]
+    for refined in (False, True):
+        console.print(medians([result for result in results if result["refined"] == refined]))
+    for refined in (False, True) if arguments.cold else ():
+        results.append(cold(arguments.files[0], refined))
+        console.print(f"{'refined' if refined else 'unrefined'} command: {results[-1]['cold_seconds']:.1f} s")
     if arguments.images:
         pixels = (torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         Image.fromarray(pixels).save(arguments.images)

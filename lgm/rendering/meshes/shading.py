@@ -46,7 +46,13 @@ def locate(
     """Where on its face each covered sample lies; differentiable in the vertices."""
     image, row, column = (face_ids >= 0).nonzero(as_tuple=True)
     ids = face_ids[image, row, column]
-    X, Y, w, z = project(matrices[image][:, None], vertices[faces[ids]])  # [P, 3]
+    if len(matrices) * len(vertices) <= faces.shape[1] * len(ids):
+        # One mesh in few views: each vertex is projected once, not once for each sample of its faces.
+        projected = torch.stack(project(matrices[:, None], vertices), -1)  # [I, A, 4]
+        corners = faces[ids] + image[:, None] * len(vertices)
+        X, Y, w, z = _rows(projected.flatten(0, 1), corners).unbind(-1)  # [P, 3]
+    else:
+        X, Y, w, z = project(matrices[image][:, None], _rows(vertices, faces[ids]))
     weights = edge_functions(X, Y, w, column + 0.5, row + 0.5)
     total = weights.sum(-1, keepdim=True)
     barycentrics = weights / total
@@ -58,7 +64,7 @@ def interpolate(
     covered: Covered, attributes: Float[Tensor, "T C"], faces: Int[Tensor, "F 3"]
 ) -> Float[Tensor, "P C"]:
     """Attributes of the faces' corners; faces: indices into `attributes`."""
-    return (attributes[faces[covered.faces]] * covered.barycentrics[..., None]).sum(1)
+    return (_rows(attributes, faces[covered.faces]) * covered.barycentrics[..., None]).sum(1)
 
 
 def sample_textures(
@@ -79,11 +85,16 @@ def sample_textures(
     return above * (1 - fy) + below * fy
 
 
+def _rows(values: Float[Tensor, "T C"], index: Int[Tensor, "P K"]) -> Float[Tensor, "P K C"]:
+    """values[index], whose gradients a GPU adds up by atomics; those of `[]` sort all indices first."""
+    return values.index_select(0, index.flatten()).view(*index.shape, values.shape[-1])
+
+
 def face_normals(
     covered: Covered, vertices: Float[Tensor, "A 3"], faces: Int[Tensor, "F 3"]
 ) -> Float[Tensor, "P 3"]:
     """Unit normals in the world, of the side that is seen; 0 for faces of no area."""
-    a, b, c = vertices[faces[covered.faces]].unbind(1)
+    a, b, c = _rows(vertices, faces[covered.faces]).unbind(1)
     normals = normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-30)
     return torch.where(covered.is_front[:, None], normals, -normals)
 

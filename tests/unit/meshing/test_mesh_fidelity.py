@@ -76,20 +76,16 @@ def sheet() -> Surface:
 
 
 OBJECTS = [chair, table, ladder, frame, torus, cup, plate, bottle, planets, sheet]
-# Few views see the inside, and the many from which it is hidden push its wall inward: 0.86 at 512².
-CUP = pytest.param(cup, marks=pytest.mark.xfail(reason="the inside of a deep cup is pushed inward"), id="cup")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "make", [CUP if make is cup else pytest.param(make, id=make.__name__) for make in OBJECTS]
-)
+@pytest.mark.parametrize("make", OBJECTS, ids=lambda make: make.__name__)
 def test_f_score_of_65536_flat_gaussians(make, record_property):
     truth = make()
     mesh = gaussians_to_mesh(flat_gaussians(truth, 65_536))
     distance = surface_distance(mesh.surface, sample_surface(truth))
     record_property("f_score", distance.f_score)
-    assert distance.f_score >= 0.95, distance
+    assert distance.f_score >= 0.96, distance
     assert mesh.num_faces <= 20_000 and is_watertight(mesh.surface)
 
 
@@ -97,7 +93,7 @@ def test_a_small_mesh_is_near_the_truth():
     truth = torus()
     mesh = gaussians_to_mesh(flat_gaussians(truth, 6_000), 3_000, 64, resolution=96, num_views=30, size=160)
     distance = surface_distance(mesh.surface, sample_surface(truth))
-    assert distance.f_score > 0.85 and distance.chamfer < 0.01
+    assert distance.f_score > 0.93 and distance.chamfer < 0.009
 
 
 def test_the_measure_itself():

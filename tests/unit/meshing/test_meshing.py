@@ -43,7 +43,7 @@ def ball():
 def test_a_ball_becomes_a_closed_ball_of_its_size(ball):
     _, mesh = ball
     distance = mesh.vertices.norm(dim=-1)
-    assert (distance - 0.5).abs().max() < 0.04 and (distance - 0.5).abs().mean() < 0.025
+    assert (distance - 0.5).abs().max() < 0.04 and (distance - 0.5).abs().mean() < 0.02
     assert is_watertight(mesh.surface)
     assert signed_volume(mesh.surface) == pytest.approx(4 / 3 * torch.pi * 0.125, rel=0.15)
     assert 1000 < mesh.num_faces <= 2000
@@ -57,9 +57,9 @@ def test_the_mesh_has_the_colours_of_its_gaussians(ball):
     drawn = draw(mesh, cameras, 96, 96, supersampling=2)
     inside = (expected.alphas > 0.95) & (drawn.alphas == 1)
     difference = (drawn.images - expected.images)[inside.expand(-1, -1, 3, -1, -1)]
-    assert difference.abs().mean() < 0.03 and difference.mean().abs() < 0.01
+    assert difference.abs().mean() < 0.024 and difference.mean().abs() < 0.005
     psnr = -10 * (drawn.images - expected.images).square().mean().log10()
-    assert psnr > 26
+    assert psnr > 27
 
 
 def test_the_mesh_stands_where_the_gaussians_do(ball):
@@ -68,7 +68,7 @@ def test_the_mesh_stands_where_the_gaussians_do(ball):
     expected = mesh.vertices.mean(0) * 40 + torch.tensor([300.0, -20.0, 5.0])
     torch.testing.assert_close(far.vertices.mean(0), expected, atol=0.3, rtol=0)
     torch.testing.assert_close(
-        far.vertices.amax(0) - far.vertices.amin(0), torch.full((3,), 40.0), atol=2, rtol=0
+        far.vertices.amax(0) - far.vertices.amin(0), torch.full((3,), 40.0), atol=1.5, rtol=0
     )
 
 

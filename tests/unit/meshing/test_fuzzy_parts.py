@@ -1,0 +1,64 @@
+"""Thin and blurred parts, on which no two depth maps agree, become solid where all views show them."""
+
+import pytest
+import torch
+
+from lgm.gaussians import Gaussians
+from lgm.meshing import gaussians_to_mesh
+from lgm.meshing.density import optical_depth
+from lgm.meshing.topology import is_watertight
+from tests.meshes import flat_gaussians, sphere
+
+pytest.importorskip("skimage")
+pytest.importorskip("fast_simplification")
+
+SMALL = {"faces": 2000, "texture": 64, "resolution": 96, "num_views": 30, "size": 128}
+
+
+def cloud(means: torch.Tensor, scale: float, opacity: float) -> Gaussians:
+    """Round Gaussians of one size."""
+    count = len(means)
+    return Gaussians(
+        means=means[None],
+        quats=torch.tensor([1.0, 0, 0, 0]).expand(1, count, 4),
+        scales=torch.full((1, count, 3), scale),
+        opacities=torch.full((1, count), opacity),
+        colors=torch.full((1, count, 3), 0.3),
+    )
+
+
+def test_a_blurred_bar_beside_a_solid_ball_is_whole():
+    """Of Gaussians that are faint each, as networks make of a fork's tines."""
+    bar = torch.zeros(400, 3)
+    bar[:, 0] = torch.linspace(0.2, 0.6, 400)
+    bar[:, 1:] = 0.012 * torch.randn(400, 2)
+    parts = [flat_gaussians(sphere(0.25, center=(-0.2, 0.0, 0.0)), 3000), cloud(bar, 0.012, 0.12)]
+    mesh = gaussians_to_mesh(Gaussians.from_packed(torch.cat([part.packed() for part in parts], 1)), **SMALL)
+    along = mesh.vertices[mesh.vertices[:, 0] > 0.15]
+    assert torch.histc(along[:, 0], 8, 0.2, 0.58).min() > 0
+    assert along[:, 1:].norm(dim=-1).max() < 0.08 and is_watertight(mesh.surface)
+
+
+def test_optical_depth_is_that_of_the_formula():
+    gaussians = cloud(torch.tensor([[0.1, 0.0, 0.0], [0.0, 0.05, 0.0]]), 0.1, 0.6)
+    origin = torch.tensor([-0.5, -0.5, -0.5])
+    depth, spacing = optical_depth(gaussians, origin, 0.05, (21, 21, 21))
+    index = torch.cartesian_prod(*[torch.arange(21)] * 3)
+    points = origin + index * spacing
+    alpha = 0.6 * (-0.5 * ((points[:, None] - gaussians.means[0]) / 0.1).square().sum(-1)).exp()
+    expected = -torch.log1p(-alpha).sum(-1)
+    near = alpha.amin(-1) > 0.05
+    assert near.sum() > 50 and spacing == 0.05
+    torch.testing.assert_close(depth.flatten()[near], expected[near], rtol=1e-4, atol=1e-5)
+
+
+def test_flat_gaussians_make_no_cloud():
+    depth, _ = optical_depth(flat_gaussians(sphere(0.5), 2000), torch.full((3,), -0.6), 0.02, (61, 61, 61))
+    assert depth.max() == 0
+
+
+def test_a_scene_that_would_take_too_long_gets_a_coarser_grid(monkeypatch):
+    monkeypatch.setattr("lgm.meshing.density._MOST_EVALUATIONS", 1e5)
+    gaussians = cloud(torch.rand(500, 3) - 0.5, 0.05, 0.9)
+    depth, spacing = optical_depth(gaussians, torch.full((3,), -0.6), 0.01, (120, 120, 120))
+    assert spacing > 0.01 and depth.shape[0] == round(120 * 0.01 / spacing) and depth.max() > 0
