@@ -64,12 +64,13 @@ def dented(rng: Generator, strength: float) -> Map:
 
 def random_map(rng: Generator, half_height: float = 1.0, width: float = 1.0) -> Map:
     """One of them, for an object of this half height and width."""
-    kind = rng.integers(4)
+    kind, sign = rng.integers(4), rng.choice([-1, 1])
+    slender = half_height / max(width, 1e-3)  # what is flat would be sheared to pieces
     if kind == 0:
-        return twisted(rng.choice([-1, 1]) * rng.uniform(0.4, 2.5), half_height)
+        return twisted(sign * rng.uniform(0.4, 2.5) * min(1.0, 1.5 * slender), half_height)
     if kind == 1:
-        most = min(2.2, 1.5 * half_height / max(width, 1e-3))
-        return bent(rng.choice([-1, 1]) * rng.uniform(0.3, max(0.4, most)), half_height, rng.uniform(0, 6.28))
+        angle = rng.uniform(0.2, 1.0) * min(2.2, 1.5 * slender)
+        return bent(sign * angle, half_height, rng.uniform(0, 2 * np.pi))
     if kind == 2:
         bottom, top = rng.uniform(0.35, 1.2, 2)
         return tapered(bottom, top, half_height)
