@@ -67,6 +67,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise ValueError(f"port={port} must be a whole number from 0 (any that is free) to 65535")
     if not isinstance(config["host"], str) or not config["host"]:
         raise ValueError(f"host={config['host']} must be an address, e.g. 127.0.0.1")
+    _device(config["device"])
     if config["password"] == "":
         raise ValueError("password is empty; leave it out, or give one")
 

@@ -30,6 +30,8 @@ def start(tmp_path):
     def start(*arguments):
         environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment.pop("XDG_CACHE_HOME", None)
+        # Lightning's metrics import matplotlib where it is installed, which keeps a list of fonts.
+        environment["MPLCONFIGDIR"] = str(tmp_path / "matplotlib")
         options = ["port=0", "device=cpu", f"run_dir={tmp_path}/run", *arguments]
         process = subprocess.Popen(
             [sys.executable, "-m", "lgm.app", *options],
