@@ -31,7 +31,7 @@ _DEPTH_GAIN, _AIR_GAIN = 2.0, 4.0
 _FLAT, _THICK = 0.1, 0.5
 _COARSER = 2.0  # the cloud's grid against the field's: thinner Gaussians are seen well enough in depth maps
 # Evaluations at most: a larger scene gets a coarser grid, which bounds time and memory.
-_MOST_EVALUATIONS = 2e8
+_MOST_EVALUATIONS = 1e8
 _AT_ONCE = 1 << 21
 
 
@@ -77,27 +77,39 @@ def optical_depth(
     axes = _axes(gaussians.quats[0]) * scales[:, None, :]  # [N, 3, 3], columns are half axes
     cutoff = (2 * (opacities / _MIN_ALPHA).clamp_min(1).log()).sqrt()
     reach = cutoff[:, None] * axes.square().sum(-1).sqrt()  # along the grid's axes
-    while float((2 * reach / spacing + 1).prod(-1).double().sum()) > _MOST_EVALUATIONS:
+    while _boxes(means - origin, reach, spacing, shape)[1].prod(-1).sum() > _MOST_EVALUATIONS:
         spacing, shape = 2 * spacing, tuple(math.ceil(n / 2) for n in shape)
     thickness = scales.amin(-1) / spacing
     opacities = opacities * ((thickness - _FLAT) / (_THICK - _FLAT)).clamp(0, 1)
     inverse = axes.mT / scales.square().clamp_min(1e-16)[:, :, None]  # to units of standard deviations
-    low = ((means - reach - origin) / spacing).ceil().long()
-    counts = ((means + reach - origin) / spacing).floor().long() - low + 1
+    low, counts = _boxes(means - origin, reach, spacing, shape)
     size = torch.tensor(shape, device=means.device)
-    some = (opacities > _MIN_ALPHA) & (counts > 0).all(-1) & (low < size).all(-1) & (low + counts > 0).all(-1)
+    some = (opacities > _MIN_ALPHA) & (counts > 0).all(-1)
     field = means.new_zeros(shape).flatten()
     for members in _alike(some.nonzero()[:, 0], counts):
         box = _box(counts[members].amax(0))
         for part in members.split(max(1, _AT_ONCE // len(box))):
             index = low[part, None] + box  # [P, K, 3]
             offset = origin + index * spacing - means[part, None]
-            distance = (inverse[part] @ offset.mT).square().sum(1)  # [P, K]
+            # Sums of products, not a matrix product, which a GPU may round to TF32.
+            distance = sum(
+                (offset * inverse[part, None, axis]).sum(-1).square() for axis in range(3)
+            )  # [P, K]
             alpha = opacities[part, None] * (-0.5 * distance).exp()
             inside = ((index >= 0) & (index < size)).all(-1) & (alpha > 0.5 * _MIN_ALPHA)
             flat = (index[..., 0] * size[1] + index[..., 1]) * size[2] + index[..., 2]
             field.index_add_(0, flat[inside], -torch.log1p(-alpha[inside]))
     return field.view(shape), spacing
+
+
+def _boxes(
+    centers: Float[Tensor, "N 3"], reach: Float[Tensor, "N 3"], spacing: float, shape: tuple[int, ...]
+) -> tuple[Int[Tensor, "N 3"], Int[Tensor, "N 3"]]:
+    """The first sample of the grid that each Gaussian reaches, and how many along each axis."""
+    last = torch.tensor(shape, device=centers.device) - 1
+    low = ((centers - reach) / spacing).clamp(-1e6, 1e6).ceil().long().clamp_min(0)
+    high = ((centers + reach) / spacing).clamp(-1e6, 1e6).floor().long()
+    return low, (torch.minimum(high, last) - low + 1).clamp_min(0)
 
 
 def _alike(members: Int[Tensor, " M"], counts: Int[Tensor, "N 3"]) -> list[Int[Tensor, " K"]]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lgm.gaussians import Gaussians
-from lgm.meshing import gaussians_to_mesh
+from lgm.meshing import Surface, gaussians_to_mesh
 from lgm.meshing.density import optical_depth
 from lgm.meshing.topology import is_watertight
 from tests.meshes import flat_gaussians, sphere
@@ -62,3 +62,37 @@ def test_a_scene_that_would_take_too_long_gets_a_coarser_grid(monkeypatch):
     gaussians = cloud(torch.rand(500, 3) - 0.5, 0.05, 0.9)
     depth, spacing = optical_depth(gaussians, torch.full((3,), -0.6), 0.01, (120, 120, 120))
     assert spacing > 0.01 and depth.shape[0] == round(120 * 0.01 / spacing) and depth.max() > 0
+
+
+def test_an_open_sheet_of_one_layer_has_two_sides():
+    corners = torch.tensor([[-0.5, 0.0, -0.4], [0.5, 0.0, -0.4], [0.5, 0.0, 0.4], [-0.5, 0.0, 0.4]])
+    square = Surface(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]))
+    mesh = gaussians_to_mesh(flat_gaussians(square, 4000), **SMALL)
+    size = mesh.vertices.amax(0) - mesh.vertices.amin(0)
+    assert size[0] == pytest.approx(1.0, abs=0.06) and size[2] == pytest.approx(0.8, abs=0.06)
+    assert size[1] < 0.08 and is_watertight(mesh.surface)
+
+
+def test_a_scene_that_is_no_object_becomes_some_mesh():
+    """Gaussians of all sizes and opacities everywhere, one as large as all, a few far away."""
+    count = 3000
+    points = torch.rand(count, 3) * torch.tensor([8.0, 2.0, 8.0])
+    points[:3] *= 1000
+    scales = torch.exp(torch.randn(1, count, 3) - 3)
+    scales[0, 5] = 10.0
+    scene = Gaussians(
+        means=points[None],
+        quats=torch.nn.functional.normalize(torch.randn(1, count, 4), dim=-1),
+        scales=scales,
+        opacities=torch.rand(1, count),
+        colors=torch.rand(1, count, 3),
+    )
+    mesh = gaussians_to_mesh(scene, **{**SMALL, "num_views": 12, "size": 64, "resolution": 48})
+    assert 100 < mesh.num_faces <= 2000 and mesh.vertices.isfinite().all() and mesh.texture.isfinite().all()
+
+
+def test_one_gaussian_larger_than_all_leaves_the_grid_as_it_is():
+    gaussians = cloud(torch.tensor([[0.0, 0.0, 0.0], [30.0, 0.0, 0.0]]), 0.05, 0.9)
+    gaussians.scales[0, 1] = 100.0
+    depth, spacing = optical_depth(gaussians, torch.full((3,), -0.6), 0.02, (61, 61, 61))
+    assert spacing == 0.02 and depth.min() > 1.9 and depth.argmax() == 30 * 61 * 61 + 30 * 61 + 30
