@@ -49,7 +49,7 @@ def reconstruct(
     recenter: as in `ImagesSource`.
     num_input_views: how many images the network is given; None is what it was trained with.
     scene: `radius`, `fov_y_deg` and `background` that a network was trained with, where that is no LGM.
-    refinement: fits the Gaussians to the images, e.g. `Refinement(steps=25)`, by a renderer (None: the best
+    refinement: fits the Gaussians to the images, e.g. `Refinement(steps=50)`, by a renderer (None: the best
         for the device).
 
     Returns Gaussians [1, N, …] by the objects' names, on the CPU. Raises ValueError or FileNotFoundError in

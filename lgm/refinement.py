@@ -36,7 +36,7 @@ class Refinement:
     """
 
     steps: int = 0
-    means: float = 2e-4
+    means: float = 6e-4
     scales: float = 5e-3
     quats: float = 1e-3
     opacities: float = 2e-2
