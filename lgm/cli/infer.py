@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--refine",
         type=int,
         metavar="STEPS",
-        help="fit the Gaussians to the images by so many steps of Adam (50): sharper where "
-        "cameras are exact",
+        help="fit the Gaussians to the images by so many steps of Adam (50): sharper where cameras are exact",
     )
     add("--no-video", action="store_true", help="no turntable")
     add("--mesh", action="store_true", help="a textured mesh too (mesh.glb)")
