@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from lgm.data.sources.procedural.products import transformed
+
 _SIDE = 16  # lattice points before the noise repeats itself
 
 
@@ -50,7 +52,7 @@ def cells(
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """The nearest centre of each point, and how much farther away the second one is: 0 on borders."""
     points, centers = points.astype(np.float32), centers.astype(np.float32)
-    squares = (points**2).sum(1)[:, None] - 2 * points @ centers.T + (centers**2).sum(1)
+    squares = (points**2).sum(1)[:, None] - 2 * transformed(points, centers) + (centers**2).sum(1)
     rows = np.arange(len(points))
     nearest = squares.argmin(1)
     first = np.sqrt(np.maximum(squares[rows, nearest], 0))

@@ -13,6 +13,7 @@ from lgm.data.sources.procedural.assemblies import ASSEMBLIES, Design, cut
 from lgm.data.sources.procedural.booleans import Surface, require_manifold
 from lgm.data.sources.procedural.draws import turn_y
 from lgm.data.sources.procedural.painting import paint
+from lgm.data.sources.procedural.products import transformed
 
 # Changes whenever what (seed, index) stands for does.
 VERSION = 1
@@ -103,11 +104,11 @@ def _fitted(surface: Surface, rng: np.random.Generator) -> Surface:
     """Turned about y, centred and scaled; only vertices that a face has count."""
     turn = turn_y(rng.choice([0.0, rng.uniform(0, 2 * np.pi)]))
     used, faces = np.unique(surface.faces, return_inverse=True)
-    positions = surface.positions[used] @ turn.T
+    positions = transformed(surface.positions[used], turn)
     low, high = positions.min(0), positions.max(0)
     positions = positions - (low + high) / 2
     positions *= OBJECT_RADIUS / np.linalg.norm(positions, axis=1).max()
-    normals = surface.normals[used] @ turn.T
+    normals = transformed(surface.normals[used], turn)
     return Surface(positions, normals, surface.uvs[used], faces.reshape(-1, 3), surface.skins)
 
 

@@ -16,6 +16,7 @@ from numpy.random import Generator
 from lgm.data.sources.procedural.draws import log_uniform
 from lgm.data.sources.procedural.lettering import CHARACTERS, ink, word
 from lgm.data.sources.procedural.noise import Noise, cells
+from lgm.data.sources.procedural.products import dot
 
 Colors = Float[np.ndarray, "n 3"]
 
@@ -50,7 +51,7 @@ def gradient(rng: Generator, palette: np.ndarray) -> Pattern:
         if is_radial:
             along = np.linalg.norm(texels.points - center, axis=1) / 1.5
         else:
-            along = texels.points @ direction / 2 + 0.5
+            along = dot(texels.points, direction) / 2 + 0.5
         return _ramp(along, stops)
 
     return paint
@@ -67,9 +68,9 @@ def stripes(rng: Generator, palette: np.ndarray) -> Pattern:
 
     def paint(texels: Texels) -> Colors:
         along = (
-            texels.st @ np.array([np.cos(angle), np.sin(angle)], np.float32)
+            dot(texels.st, np.array([np.cos(angle), np.sin(angle)], np.float32))
             if on_chart
-            else texels.points @ direction
+            else dot(texels.points, direction)
         )
         if warp:
             along = along + warp * period * 2 * noise.fractal(texels.points * 1.7, 2)

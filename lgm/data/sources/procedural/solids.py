@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
+from lgm.data.sources.procedural.products import transformed
+
 # Of a texture's side, around each chart: bilinear look-ups stay within it.
 GUTTER = 1.5 / 128
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -51,7 +53,7 @@ class Solid:
 
     def moved(self, linear: np.ndarray, offset: Sequence[float] = (0.0, 0.0, 0.0)) -> Solid:
         """Multiplied by a matrix [3, 3] and shifted; mirrored faces are turned round."""
-        vertices = self.vertices @ np.asarray(linear, float).T + np.asarray(offset, float)
+        vertices = transformed(self.vertices, np.asarray(linear, float)) + np.asarray(offset, float)
         faces = self.faces[:, ::-1] if np.linalg.det(linear) < 0 else self.faces
         return replace(self, vertices=vertices, faces=faces)
 
