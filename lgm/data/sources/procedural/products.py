@@ -1,7 +1,7 @@
 """Products of points and matrices without BLAS.
 
 BLAS starts a thread for every core in each of a machine's loader processes, and they spin while they wait: on
-two cores an object cost a third more processor time so. And BLAS rounds as the processor likes, where an object
+two cores an object cost a third more processor time. And BLAS rounds as the processor likes, where an object
 is to be a function of its seed and index alone.
 """
 
