@@ -38,7 +38,7 @@ def test_this_machine_can_train():
     findings = {finding["what"]: finding for finding in report["findings"]}
     assert findings["training program"]["state"] == "ok"
     assert findings["renderer=torch"]["state"] == findings["attention=sdpa"]["state"] == "ok"
-    assert " ms forward + backward" in findings["renderer=torch"]["found"]
+    assert " ms forward + backward" in findings["renderer=torch"]["seen"]
     assert {"renderer=gsplat", "attention=xformers", "LPIPS vgg: trunk", "runs", "torch"} <= set(findings)
     if not torch.cuda.is_available():  # nobody is told to move tensors
         advice = {findings[f"renderer={name}"]["advice"] for name in ("triton", "gsplat", "inria")}
@@ -92,7 +92,7 @@ def test_a_check_that_raises_reports(tmp_path):
         events.seek(0)
         seen = [json.loads(line) for line in events]
     assert [kind for kind, _ in seen] == ["start", "finding", "finding", "end", "start", "finding", "end"]
-    findings = [(f["what"], f["state"], f["found"]) for kind, f in seen if kind == "finding"]
+    findings = [(f["what"], f["state"], f["seen"]) for kind, f in seen if kind == "finding"]
     assert findings == [
         ("first", "ok", "seen"),
         ("a", "broken", "OSError: disk"),

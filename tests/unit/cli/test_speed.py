@@ -134,7 +134,8 @@ def test_it_ends_with_the_training_however_that_ends(monkeypatch, tmp_path):
     monkeypatch.setattr(train_module, "ending_peers", lambda trainer: nullcontext())
     plan = plan_training(composed("data=quickstart", "trainer=cpu", f"run_dir={tmp_path}"))
     module = SimpleNamespace(net=LGM((32,), (False,), False, (32,), (False,), input_size=8))
-    training = train_module.Training(module, None, Stopping(), None)
+    data = SimpleNamespace(uses_per_object=lambda samples: (60, samples / 60))
+    training = train_module.Training(module, data, Stopping(), None)
     before = torch.backends.cudnn.benchmark
     with pytest.raises(KeyboardInterrupt):
         train_module.fit(plan, training)
