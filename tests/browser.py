@@ -66,11 +66,15 @@ class Tab:
 
     def until(self, expression: str) -> None:
         """Wait until a JavaScript expression holds, also where a page's policy forbids `eval`, which
-        Playwright's own wait_for_function needs."""
+        Playwright's own wait_for_function needs. One about an element that is not there yet does not hold."""
+        tolerant = f"""(() => {{
+            try {{ return Boolean({expression}); }}
+            catch (error) {{ if (error instanceof TypeError) return false; throw error; }}
+        }})()"""
 
         def holds() -> bool:
             self.page.wait_for_timeout(20)  # Playwright hands out events meanwhile
-            return self.page.evaluate(expression)
+            return self.page.evaluate(tolerant)
 
         wait_until(holds)
 
