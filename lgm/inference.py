@@ -6,6 +6,7 @@ gaussians = reconstruct("my_chair")["my_chair"]  # front.png, right.png, back.pn
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,13 @@ def reconstruct(
     views = OwnViews(num_input_views or net.num_input_views)
     preparation = Preparation(net.input_size, net.input_size, scene["background"], scene["radius"])
     on = next(net.parameters()).device
+    refine = None if refinement is None else partial(refinement, renderer=renderer or make_renderer())
     objects = {}
     for ordinal in range(sum(source.shard_sizes)):
         item = make_item(source.load(0, ordinal), views, np.random.default_rng(0))
         batch = preparation(collate([item], with_to_user=True).to(on))
         gaussians = net(batch.input.images, batch.input.cameras, batch.input.alphas)
-        if refinement is not None:
-            gaussians = refinement(
-                gaussians, batch.input, batch.input_background, renderer or make_renderer()
-            )
+        if refine is not None:
+            gaussians = refine(gaussians, batch.input, batch.input_background)
         objects[item.uid] = moved(gaussians, batch.to_user[0]).to("cpu")
     return objects

@@ -117,7 +117,7 @@ def _scenes(
 ) -> tuple[Gaussians, Views, Float[Tensor, "chunk 3"]]:
     """Clones of some scenes, in float32."""
     return (
-        Gaussians(**{f.name: getattr(gaussians, f.name)[part].float().clone() for f in fields(Gaussians)}),
+        gaussians[part].to(dtype=torch.float32, copy=True),
         Views(
             images=views.images[part].float().clone(),
             alphas=views.alphas[part].float().clone(),
