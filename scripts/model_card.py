@@ -35,7 +35,7 @@ BANDS = {
     "below": "more than {limit:g}° below",
 }
 BASELINES = {"untrained": "untrained", "white": "all white", "nearest_input": "nearest input, copied"}
-THUMBNAIL = 112  # pixels
+THUMBNAIL = 72  # pixels
 QUALITY = 60
 
 
@@ -73,14 +73,14 @@ def sheet(objects: Sequence[Shown], gap: int = 6) -> Image.Image:
     cell = THUMBNAIL + 1
     width, height = (num_inputs + num_views) * cell + 3 * gap, 2 * cell + 2 * gap
     drawn = Image.new("RGB", (width, len(objects) * height), "white")
-    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(15)
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(10)
     for number, shown in enumerate(objects):
         top = number * height + gap
         left = gap + num_inputs * cell + gap
         _paste(drawn, shown.inputs, gap, top)
         _paste(drawn, shown.targets, left, top)
         _paste(drawn, shown.predictions, left, top + cell)
-        draw.multiline_text((gap, top + cell + 8), shown.caption, fill=TEXT, font=font, spacing=6)
+        draw.multiline_text((gap, top + cell + 8), shown.caption, fill=TEXT, font=font, spacing=4)
         draw.line([(0, top + 2 * cell + gap // 2), (width, top + 2 * cell + gap // 2)], fill="#e2e4e8")
     return drawn
 
