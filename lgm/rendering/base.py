@@ -21,7 +21,7 @@ class Renderer(ABC):
 
     @classmethod
     def draws_on(cls, device_type: str) -> bool:
-        """Whether it can draw at all on devices of that type, where everything that it needs is there."""
+        """Whether it can draw on devices of that type ("cpu", "cuda"), provided its package is installed."""
         return True
 
     @abstractmethod
@@ -33,14 +33,17 @@ class Renderer(ABC):
         width: int,
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
-        """Render Gaussians of B scenes from cameras [B, V].
+        """Alpha compositing of the Gaussians of B scenes, seen from cameras [B, V], as images of height ×
+        width.
 
-        background: rgb in 0..1, for all images ([3]) or one an image ([B, V, 3]).
+        background: rgb in 0..1, for all images ([3]) or one per image ([B, V, 3]).
+        Returns images [B, V, 3, H, W], alphas and depths [B, V, 1, H, W]; images are not clamped to 0..1.
+        Raises ValueError in one line for shapes or devices that do not fit each other.
         """
 
 
 class Backend(Renderer):
-    """A renderer that draws by itself: checks, devices and precision are here, once; `_draw` only draws.
+    """A renderer with kernels of its own: checks, devices and precision are here, once; `_draw` only draws.
 
     label: its name in errors.
     """
@@ -55,6 +58,8 @@ class Backend(Renderer):
         width: int,
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
+        """Check shapes and devices, then draw in full float32 on the Gaussians' device."""
+        # The Gaussians decide on the device: they are the largest input, and the network made them there.
         device, dtype = gaussians.means.device, self._dtype(gaussians)
         background = on_device(background, device, dtype)
         check_scene(gaussians, cameras, height, width, background)
@@ -67,14 +72,14 @@ class Backend(Renderer):
             return self._draw(gaussians.to(dtype), cameras, height, width, background)
 
     def _dtype(self, gaussians: Gaussians) -> torch.dtype:
-        """The precision that it draws these in."""
+        """The precision in which these Gaussians are rendered; float32 unless a subclass offers more."""
         return torch.float32
 
     @abstractmethod
     def _draw(
         self, gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor
     ) -> RenderOutput:
-        """Render as `__call__` says, what fits each other and lies on one device that this renderer draws on.
+        """Render as `__call__` says. Inputs are checked and lie on one device that this backend draws on.
 
-        gaussians, background: in the precision that is drawn in. cameras: in the one that they came in.
+        gaussians, background: in the precision of `_dtype`. cameras: in the precision they were passed in.
         """

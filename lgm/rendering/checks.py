@@ -1,4 +1,4 @@
-"""What every renderer checks at its door."""
+"""Checks that every renderer makes of its inputs, before it draws."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,11 @@ from lgm.gaussians import Gaussians
 
 
 def check_scene(gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor) -> None:
-    """Shapes and devices fit each other; one ValueError line where not."""
+    """Raise ValueError in one line where shapes or devices of Gaussians, cameras and background do not match.
+
+    gaussians: of B scenes. cameras: batch shape [B, V], V at least 1. background: [3] or [B, V, 3].
+    height, width: in pixels, at least 1.
+    """
     if len(cameras.shape) != 2 or cameras.shape[0] != gaussians.num_scenes:
         raise ValueError(
             f"Gaussians of {gaussians.num_scenes} scenes need cameras of batch shape "
@@ -34,13 +38,19 @@ def check_scene(gaussians: Gaussians, cameras: Cameras, height: int, width: int,
 def on_device(
     background: Sequence[float] | Tensor, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """A background as a tensor there. Numbers of the host go without waiting for the device."""
+    """A background colour as a tensor on `device`.
+
+    Numbers of the host are copied asynchronously (`non_blocking`): nothing waits for the device.
+    """
     return torch.as_tensor(background, dtype=dtype).to(device, non_blocking=True)
 
 
 @contextmanager
 def current(device: torch.device) -> Iterator[None]:
-    """Kernels are launched on the current GPU, which need not be the one that the tensors are on."""
+    """Make `device` the current CUDA device for the block; a no-op on other device types.
+
+    Triton and gsplat launch their kernels on the *current* GPU, which need not be the one of the tensors.
+    """
     if device.type != "cuda":
         yield
         return

@@ -1,4 +1,4 @@
-"""Choosing a back end by name."""
+"""Choice of a renderer's backend by name, or by speed ("auto")."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -56,10 +56,14 @@ class AutoRenderer(Renderer):
         width: int,
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
+        """Render by the fastest usable backend; see `Renderer.__call__`."""
         renderer = fastest(gaussians.means.device.type, self.max_gib)
+        # The graphs' memory goes back at the first pass with gradients: a training step needs it, and
+        # training does not return to pure forward passes for long.
         if _wants_gradients(gaussians, background):
             self._forward = None
         if self._forward is not None and isinstance(renderer, TritonRenderer):
+            # All that a CUDA graph has baked in: shapes, device, image size.
             shape = (tuple(cameras.shape), gaussians.means.shape, gaussians.means.device, height, width)
             renderer = self._forward.renderer(shape, renderer)
         return renderer(gaussians, cameras, height, width, background)
@@ -93,10 +97,9 @@ def _wants_gradients(gaussians: Gaussians, background: Sequence[float] | Tensor)
 
 
 def make_renderer(name: str = "auto", max_gib: float | None = None) -> Renderer:
-    """The back end of that name, with its defaults; "auto" takes the fastest that is usable.
+    """The backend of that name, with its defaults; "auto" takes the fastest that is usable.
 
-    max_gib: of "auto" and "triton", what a call may hold on the device; None is the default.
-
+    max_gib: device memory in GiB that a call of "auto" or "triton" may hold; None is the default.
     Raises ValueError in one line for a name that is unknown or cannot be used here.
     """
     backends: dict[str, Callable[[], Renderer]] = {"auto": AutoRenderer, **BACKENDS}
@@ -110,15 +113,19 @@ def make_renderer(name: str = "auto", max_gib: float | None = None) -> Renderer:
 
 
 def name_of(renderer: Renderer, device_type: str) -> str:
-    """The back end that draws on devices of that type; a class of one's own is named by its own name."""
+    """The name of the backend that draws on devices of that type; of a class outside this package, the
+    class's.
+    """
     used = type(fastest(device_type, renderer.max_gib) if isinstance(renderer, AutoRenderer) else renderer)
     return next((name for name, backend in BACKENDS.items() if used is backend), used.__name__)
 
 
 @cache
 def fastest(device_type: str, max_gib: float | None = None) -> Renderer:
-    """The fastest usable back end on devices of that type; cached, so that the choice is logged once."""
+    """The fastest usable backend on devices of that type; cached, so that the choice is logged once."""
     refused = []
+    # A backend's constructor is the probe: it raises ValueError where its package, compiler or GPU is
+    # missing.
     for name in _FASTEST_FIRST.get(device_type, ()):
         try:
             bounded = name == "triton" and max_gib is not None

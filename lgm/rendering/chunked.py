@@ -1,4 +1,4 @@
-"""Drawing some images at a time where all at once would not fit."""
+"""Rendering in chunks of images, where all images at once would not fit into memory."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,10 +16,11 @@ Draw = Callable[[Gaussians, Cameras, Tensor], Images]
 def draw_in_parts(
     draw: Draw, gaussians: Gaussians, cameras: Cameras, background: Tensor, at_once: int
 ) -> Images:
-    """What `draw` draws from cameras [B, V], at most `at_once` images in a call.
+    """What `draw` renders from cameras [B, V], at most `at_once` images per call.
 
-    A part keeps nothing for the way back: there it is drawn again, so that never more than one part's
-    lists are held.
+    gaussians: of B scenes. background: [3] or [B, V, 3].
+    Each chunk is rendered under activation checkpointing: the backward pass renders it again, so that the
+    lists of one chunk only are held at a time.
     """
     num_scenes, num_views = cameras.shape
     if num_scenes * num_views <= at_once:
@@ -30,8 +31,10 @@ def draw_in_parts(
             place = scenes, slice(first, first + at_once)
             behind = background if background.ndim == 1 else background[place]
             part = gaussians[scenes], cameras[place], behind
+            # Drawing uses no random numbers, so no RNG state has to be saved and restored.
             yield checkpoint(draw, *part, use_reentrant=False, preserve_rng_state=False)
 
+    # Whole scenes together where several fit, else one scene at a time, cut along its views.
     step = max(1, at_once // num_views)
     rows = [_side_by_side(row(slice(first, first + step)), 1) for first in range(0, num_scenes, step)]
     return _side_by_side(rows, 0)

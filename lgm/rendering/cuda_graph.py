@@ -1,4 +1,4 @@
-"""The same shapes drawn again and again, as a viewer does: without Python or the host in between."""
+"""CUDA graphs of the Triton renderer: the same shapes rendered repeatedly, without launches from the host."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ _log = logging.getLogger(__name__)
 
 
 class CapturedRenderer(Backend):
-    """The Triton renderer's kernels as CUDA graphs: the device's time alone, some tenths of a millisecond
-    for an image. Draws only; no gradients.
+    """The Triton renderer's kernels as CUDA graphs: an image takes the device's time alone, some tenths of a
+    millisecond. Forward passes only; no gradients.
 
-    A graph is captured at the first call with new shapes, and again where an image needs more room than it
-    has. A capture that fails is logged once, and all is drawn without graphs from then on.
+    A graph is captured at the first call with new shapes, and again where an image has more intersections
+    than the graph has room for. A capture that fails is logged once, and all later calls are eager.
 
-    num_graphs: shapes whose graphs are kept; beyond them the one that was drawn longest ago gives its memory
-        back.
-    overwrites: whether the next call of the same shapes overwrites what this one returned, which a viewer
-        does not mind; otherwise it is copied, and the caller's to keep.
+    num_graphs: shapes whose graphs are kept; beyond them the least recently used one frees its memory.
+    overwrites: whether the next call of the same shapes overwrites the tensors that this one returned, as a
+        viewer may allow; otherwise the result is a copy, and the caller's to keep.
 
     Raises ValueError in one line, when it is made, where triton is missing.
     """
@@ -64,6 +63,7 @@ class CapturedRenderer(Backend):
             inputs.append(cameras.is_orthographic)
         graph = self._graphs.pop(shape, None)
         if graph is not None and graph.replay(inputs):
+            # Put back at the end: the dict is in order of use.
             self._graphs[shape] = graph
             return graph.render if self._overwrites else _copied(graph.render)
         del graph  # its memory goes before the next one's comes
@@ -71,6 +71,7 @@ class CapturedRenderer(Backend):
             del self._graphs[next(iter(self._graphs))]
         render = self._eager(gaussians, cameras, height, width, background)
         images = self._eager.images_at_once(gaussians.num_gaussians, height, width)
+        # Chunks of images and layers of intersections are loops on the host, which a graph cannot hold.
         fits = cameras.shape.numel() <= images and shape not in self._without_graph
         if device.type == DEVICE_TYPE and fits and not self._fails:
             self._capture(inputs, shape, (height, width))
@@ -92,7 +93,7 @@ class CapturedRenderer(Backend):
 
 
 def shape_of(gaussians: Gaussians, cameras: Cameras, height: int, width: int, background: Tensor) -> tuple:
-    """What calls that one graph draws have in common."""
+    """The key of a CUDA graph: everything that is fixed at its capture."""
     device = gaussians.means.device
     has_flags = cameras.is_orthographic is not None
     return (
@@ -119,6 +120,7 @@ class _Graph:
         self._given = inputs
         self._versions = [_version(given) for given in inputs]
         self._kept = [given.to(torch.float32, copy=True).contiguous() for given in inputs]
+        # A graph replays fixed addresses: inputs are copied into these tensors before each replay.
         scene, (c2w, K_norm, background, *flags) = self._kept[:5], self._kept[5:]
         batch, c2w, K_norm = c2w.shape[:2], c2w.flatten(0, 1), K_norm.flatten(0, 1)
         is_orthographic = flags[0].flatten(0, 1) if flags else None
@@ -136,6 +138,7 @@ class _Graph:
             self.fits, self.room = total <= most, min(most, max(_LEAST_ROOM, int(_HEADROOM * total)))
             if not self.fits:
                 return
+            # A warm-up at the captured size, outside of the capture.
             draw(self.room)
             self._graph = torch.cuda.CUDAGraph()
             # Other threads, such as loaders', may go on with what a capture forbids.
@@ -158,6 +161,8 @@ class _Graph:
                 self._versions[number] = version
         self._given = inputs
         self._graph.replay()
+        # The one wait for the device: where the lists overflowed, farthest splats are missing and the caller
+        # renders eagerly.
         return int(self._total) <= self.room
 
 

@@ -1,4 +1,4 @@
-"""Gaussians to images, many at once but no more than fit."""
+"""Rendering the views of a batch, in chunks of bounded memory."""
 
 import torch
 from einops import repeat
@@ -17,10 +17,12 @@ def draw(
     background: Float[Tensor, "B 3"],
     images_per_call: int | None = None,
 ) -> RenderOutput:
-    """Gaussians of B scenes from the cameras of `views` [B, V], at the size of its images.
+    """Render Gaussians of B scenes from the cameras of `views` [B, V], at the size of its images.
 
-    images_per_call: the views are drawn in turns of at most so many images (but at least one of
-        each scene): the same numbers, but for rounding, in bounded memory. None draws all at once.
+    background: rgb in 0..1, one per scene [B, 3].
+    images_per_call: the views are rendered in chunks of at most so many images (but at least one per
+        scene): the same numbers, except for rounding, in bounded memory. None renders all at once.
+    Returns images [B, V, 3, H, W], alphas and depths [B, V, 1, H, W].
     """
     height, width = views.images.shape[-2:]
     num_scenes, num_views = views.cameras.shape

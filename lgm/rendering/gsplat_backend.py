@@ -42,6 +42,7 @@ class GsplatRenderer(Backend):
 
     @classmethod
     def draws_on(cls, device_type: str) -> bool:
+        """CUDA devices only: gsplat has no CPU kernels."""
         return device_type == DEVICE_TYPE
 
     def __init__(self) -> None:
@@ -62,6 +63,8 @@ class GsplatRenderer(Backend):
             Ks=cameras.intrinsics(height, width),
             width=width,
             height=height,
+            # Constants of the published rasterizer, so that this backend agrees with the others: gsplat's own
+            # defaults are near 0.01 and the same low-pass variance of 0.3 px².
             near_plane=NEAR,
             eps2d=BLUR_VARIANCE,
             packed=False,  # its packed mode fails on batches of scenes (1.5.3)
@@ -112,6 +115,7 @@ def _load_rasterization() -> Callable[..., tuple[Tensor, Tensor, dict]]:
         )
     try:
         with _one_process_at_a_time():
+            # Importing this module compiles or loads the extension; `import gsplat` alone does neither.
             kernels = importlib.import_module("gsplat.cuda._backend")._C
     except Exception as error:  # whatever a compiler, a linker or a loader may raise
         raise _unusable(error) from error

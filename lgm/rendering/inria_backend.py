@@ -40,6 +40,7 @@ class InriaRenderer(Backend):
 
     @classmethod
     def draws_on(cls, device_type: str) -> bool:
+        """CUDA devices only: the published rasterizer has no CPU code."""
         return device_type == DEVICE_TYPE
 
     def __init__(self) -> None:
@@ -72,9 +73,9 @@ class InriaRenderer(Backend):
                     # It reads matrices column by column.
                     "viewmatrix": view[scene, number].T.contiguous(),
                     "projmatrix": whole[scene, number].T.contiguous(),
-                    "sh_degree": 0,
+                    "sh_degree": 0,  # colours are given, no spherical harmonics are evaluated
                     "campos": centers[scene, number].contiguous(),
-                    "prefiltered": False,
+                    "prefiltered": False,  # Gaussians are culled by the rasterizer itself
                     "debug": False,
                 },
             )

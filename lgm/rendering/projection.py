@@ -1,4 +1,4 @@
-"""From Gaussians in the world to ellipses in images (EWA splatting), in ordinary autograd.
+"""EWA splatting (Zwicker et al. 2001): from Gaussians in the world to ellipses in images, in autograd.
 
 Everything is kept one component a tensor, [B, V, N]: long contiguous rows, and no matrix product,
 which a training run's TF32 setting would round to ten bits.
@@ -15,8 +15,9 @@ from torch import Tensor
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 
+# Near plane, in world units along the camera's axis: the published rasterizer culls what is nearer.
 NEAR = 0.2
-# Rays further outside the image than this share of its half size are bent back to it in the
+# Rays further outside the image than this fraction of its half size are bent back to it in the
 # projection's Jacobian, which is only a local approximation and explodes there.
 JACOBIAN_MARGIN = 0.3
 # Variance in px² of the low-pass filter: no splat is thinner than about a pixel.
@@ -34,7 +35,7 @@ class Splats:
     cov_xx, cov_yy, cov_xy: covariances, blurred.
     conic_xx, conic_xy, conic_yy: their inverses.
     depths: distances along the camera's axis; 1 where the near plane hides the Gaussian.
-    in_front: whether it lies beyond the near plane.
+    in_front: bool; whether it lies beyond the near plane.
     """
 
     x: Component
@@ -50,10 +51,11 @@ class Splats:
 
     @property
     def radii(self) -> Component:
-        """Whole pixels that hold three standard deviations of the longest axis.
+        """Radius in whole pixels that holds three standard deviations along the longest axis.
 
         The floor of 0.1 is the published program's; the cut at tiles needs it the same.
         """
+        # The larger eigenvalue of the 2 × 2 covariance.
         middle = 0.5 * (self.cov_xx + self.cov_yy)
         half_difference = 0.5 * (self.cov_xx - self.cov_yy)
         spread = (half_difference.square() + self.cov_xy.square()).clamp_min(0.1).sqrt()
@@ -61,7 +63,11 @@ class Splats:
 
 
 def project(gaussians: Gaussians, cameras: Cameras, height: int, width: int) -> Splats:
-    """Project Gaussians [B, N] into cameras [B, V]; differentiable in all but the camera's size."""
+    """Project Gaussians [B, N] into cameras [B, V]: splats with components [B, V, N], in pixels.
+
+    Differentiable in Gaussians and cameras; not in height and width. Perspective cameras use the local affine
+    approximation of EWA splatting, orthographic ones are exact.
+    """
     w2c = cameras.w2c[..., None]  # [B, V, 4, 4, 1]
     rotation = [[w2c[..., i, j, :] for j in range(3)] for i in range(3)]
     means = [mean[:, None] for mean in gaussians.means.unbind(-1)]  # 3 × [B, 1, N]
@@ -81,6 +87,7 @@ def project(gaussians: Gaussians, cameras: Cameras, height: int, width: int) -> 
     bent_y = _bend(slope_y, z, focal_y, center_y, height)
     if cameras.is_orthographic is not None:
         bent_x, bent_y = (torch.where(is_parallel, 0.0, bent) for bent in (bent_x, bent_y))
+    # The Jacobian's rows in world coordinates: J · W, with J = [[f/z, 0, -f x/z²], …] and W the w2c rotation.
     scale_x, scale_y = focal_x / divisor, focal_y / divisor
     row_x = [scale_x * (rotation[0][j] - bent_x * rotation[2][j]) for j in range(3)]
     row_y = [scale_y * (rotation[1][j] - bent_y * rotation[2][j]) for j in range(3)]

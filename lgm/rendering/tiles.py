@@ -1,4 +1,4 @@
-"""Which splats each tile of each image has to draw, front to back.
+"""Tile binning: which splats each tile of each image has to blend, front to back.
 
 The images are cut into small tiles. A splat is listed in a tile only where it can matter: inside
 the box around the ellipse on which its alpha falls to 1/255, and inside the 16 × 16-pixel tiles
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from lgm.rendering.projection import Splats
 
+# The published rasterizer's: fainter contributions are skipped, one step of 8 bits.
 MIN_ALPHA = 1 / 255
-REFERENCE_TILE = 16
+REFERENCE_TILE = 16  # pixels a side, of the published rasterizer
 SMALL_TILE, LARGE_TILE = 8, 16
 # Where a splat touches more small tiles than this on average, listing them costs more than the
 # large tiles' idle pixels.
@@ -30,9 +31,11 @@ _INTERSECTIONS_AT_ONCE = 1 << 22
 
 @dataclass(frozen=True)
 class TileLists:
-    """splat_ids: rows of the flattened [B, V, N] splats, by tile and then front to back.
+    """Each tile's splats, front to back, all tiles one after the other.
 
-    starts, counts: each tile's stretch of `splat_ids`; tiles run over images, rows, columns.
+    splat_ids: rows of the flattened [B, V, N] splats, by tile and then front to back.
+    starts, counts: each tile's range in `splat_ids`; tiles run over images, rows, columns.
+    rows, columns: tiles of an image. tile_size: pixels a side.
     """
 
     splat_ids: Int[Tensor, " I"]
@@ -47,10 +50,10 @@ class TileLists:
 class _Boxes:
     """Visible splats, image by image, and the tiles that each may touch."""
 
-    ids: Tensor
-    first_tile: Tensor
+    ids: Tensor  # [K] rows of the flattened splats
+    first_tile: Tensor  # [K] upper left tile of the rectangle, counted over all images
     width: Tensor
-    area: Tensor
+    area: Tensor  # [K] tiles of the rectangle: intersections that it may have
     depth_keys: Tensor
     tile_size: int
     rows: int
@@ -64,6 +67,7 @@ def list_splats(
     """Cut the images into tiles and list each tile's splats; opacities [B, 1, N].
 
     tile_size: pixels a side; None takes small tiles, or large ones where the splats are large.
+    Without gradients: the lists are integers, and blending differentiates the splats themselves.
     """
     boxes = _tile_boxes(splats, opacities, height, width, tile_size or SMALL_TILE)
     if tile_size is None and int(boxes.area.sum()) > _MANY_TILES * boxes.ids.numel():
@@ -76,6 +80,7 @@ def list_splats(
         group_ids, group_keys = _sorted_intersections(boxes, group)
         ids.append(group_ids)
         keys.append(group_keys)
+    # Groups are whole images in order, so that the concatenated keys are sorted.
     counts = torch.bincount(torch.cat(keys), minlength=num_images * rows * columns)
     return TileLists(torch.cat(ids), counts.cumsum(0) - counts, counts, rows, columns, tile_size)
 
@@ -112,6 +117,7 @@ def _tile_range(
     slack = 1e-3 + 1e-5 * extent  # rounding must not lose what lies just inside the threshold
     first = ((center - extent - slack - (tile_size - 1)) / tile_size).ceil()
     last = ((center + extent + slack) / tile_size).floor() + 1
+    # The published cut is at its own 16-pixel tiles, whatever the size of these.
     ratio = REFERENCE_TILE // tile_size
     cut_first = ((center - radii) / REFERENCE_TILE).floor() * ratio
     cut_last = ((center + radii + REFERENCE_TILE - 1) / REFERENCE_TILE).floor() * ratio
@@ -130,6 +136,7 @@ def _groups(boxes: _Boxes, splats_per_image: int) -> Iterator[slice]:
     begin, done = 0, 0
     for i, end in enumerate(ends.tolist()):
         is_last = i + 1 == len(intersections)
+        # A group closes before the image that would exceed the bound; one image alone may exceed it.
         if is_last or intersections[i + 1] - done > _INTERSECTIONS_AT_ONCE:
             yield slice(begin, end)
             begin, done = end, intersections[i]
@@ -137,12 +144,13 @@ def _groups(boxes: _Boxes, splats_per_image: int) -> Iterator[slice]:
 
 def _sorted_intersections(boxes: _Boxes, group: slice) -> tuple[Tensor, Tensor]:
     """Splat and tile of every intersection, by tile, then depth, then the splat's number."""
+    # Sorted by depth first and then, stably, by tile: two cheap sorts instead of one with 64-bit keys.
     order = torch.sort(boxes.depth_keys[group], stable=True).indices
     ids, first_tile, width, area = (
         field[group][order] for field in (boxes.ids, boxes.first_tile, boxes.width, boxes.area)
     )
     ends = area.cumsum(0)
-    owner = torch.repeat_interleave(area, output_size=int(ends[-1]))
+    owner = torch.repeat_interleave(area, output_size=int(ends[-1]))  # which splat each intersection is of
     within = torch.arange(owner.numel(), device=owner.device) - (ends - area)[owner]
     row = within // width[owner]
     tile = first_tile[owner] + row * boxes.columns + within - row * width[owner]
@@ -151,4 +159,5 @@ def _sorted_intersections(boxes: _Boxes, group: slice) -> tuple[Tensor, Tensor]:
 
 
 def _bits(positive: Tensor) -> Tensor:
+    """The bit patterns of positive floats as integers, which have the same order."""
     return positive.view(torch.int64 if positive.dtype == torch.float64 else torch.int32)

@@ -21,12 +21,13 @@ _MAX_PAIRS_ELSEWHERE = 1 << 24
 
 
 class TorchRenderer(Backend):
-    """EWA splatting with the published rasterizer's cuts, at 16 × 16-pixel tiles.
+    """EWA splatting in plain PyTorch, with the published rasterizer's cuts, at 16 × 16-pixel tiles.
 
     tile_size: pixels along a side of the tiles that work is cut into; changes speed only. By
         default 8, or 16 where the splats are large.
     max_pairs: how many pixel-splat pairs are evaluated at a time, which bounds the memory: about
         32 bytes a pair. By default, as suits the device.
+    Raises ValueError for another tile_size than 4, 8, 16 or None, and for max_pairs below 1.
     """
 
     label = "torch"
@@ -54,7 +55,7 @@ class TorchRenderer(Backend):
 
 
 def _rows(splats: Splats, gaussians: Gaussians) -> Float[Tensor, "M 10"]:
-    """What blending reads of a splat, side by side."""
+    """The ten columns of `blending.blend`, one row per pair of a view and a Gaussian."""
     shape = splats.x.shape
     # Fainter Gaussians are listed nowhere; the logarithm only has to be finite.
     log_opacities = gaussians.opacities.clamp_min(MIN_ALPHA).log()
@@ -75,7 +76,9 @@ def _compose(
         row=lists.rows,
         col=lists.columns,
         y=lists.tile_size,
+        # Tiles at the right and lower border reach beyond the image.
     )[..., : size[0], : size[1]]
     colors, depths, alphas = drawn.split([3, 1, 1], dim=2)
+    # Colours are premultiplied by alpha, as blending leaves them.
     images = colors + (1 - alphas) * background[..., None, None]
     return RenderOutput(images=images, alphas=alphas.contiguous(), depths=depths.contiguous())

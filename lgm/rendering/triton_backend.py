@@ -21,10 +21,10 @@ from lgm.rendering.triton_layers import Boxes, Grid, Layer, layers
 from lgm.types import RenderOutput
 
 DEVICE_TYPE = "cuda"
-_PROJECT_BLOCK = 128
+_PROJECT_BLOCK = 128  # Gaussians a program
 _BLEND_UNROLL = 8  # splats whose numbers are on their way at once
 _FEW_TILES, _PARTS_OF_A_TILE = 4096, 4  # so few leave a GPU idle: several programs share a tile's lines
-_GATHER_BLOCK = 32
+_GATHER_BLOCK = 32  # pairs a program
 _MAX_SIDE = TILE * 0xFFFF >> 1  # tile numbers are kept in 16 bits
 _MAX_PIXELS = 1 << 29  # places in an image's three planes in 31
 _LISTS = ("order", "ends", "counts", "alive", "pairs", "slots", "starts")
@@ -33,6 +33,7 @@ _BYTES_A_PAIR, _BYTES_AN_INTERSECTION, _BYTES_A_PIXEL = 140, 80, 48
 
 
 def check_max_gib(max_gib: float) -> None:
+    """Raise ValueError where less than 0.01 GiB, or NaN, is requested."""
     if not max_gib >= 0.01:
         raise ValueError(f"max_gib={max_gib} must be at least 0.01")
 
@@ -80,10 +81,11 @@ class TritonRenderer(Backend):
 
     @property
     def max_intersections(self) -> int:
+        """Intersections of a splat and a tile that one layer may hold, from half of `max_gib`."""
         return self.max_bytes // 2 // _BYTES_AN_INTERSECTION
 
     def images_at_once(self, num_gaussians: int, height: int, width: int) -> int:
-        """How many images one call draws without going over what it may hold."""
+        """How many images one call renders without exceeding the other half of `max_gib`; at least 1."""
         image = num_gaussians * _BYTES_A_PAIR + height * width * _BYTES_A_PIXEL
         return max(1, self.max_bytes // 2 // image)
 
@@ -229,6 +231,7 @@ def flags_of(cameras: Cameras) -> Tensor | None:
 
 
 def make_grid(scene: list[Tensor], c2w: Tensor, size: tuple[int, int]) -> Grid:
+    """The tiles of all images of a call; c2w [I, 4, 4], size: height and width in pixels."""
     height, width = size
     return Grid(len(c2w), -(-height // TILE), -(-width // TILE), scene[0].shape[1])
 

@@ -1,4 +1,4 @@
-"""Which splats are drawn together: binned lists, in one layer or in several behind each other."""
+"""Tile binning for the Triton kernels: sorted lists of splats, in one layer or several behind each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Grid:
-    """The tiles of I images."""
+    """The tiles of I images: rows × columns of 16 × 16 pixels each. num_gaussians: per scene."""
 
     images: int
     rows: int
@@ -25,14 +25,18 @@ class Grid:
 
     @property
     def num_tiles(self) -> int:
+        """Tiles of all images together."""
         return self.images * self.rows * self.columns
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Where each pair of an image and a Gaussian may be seen: first tile, and one past the last in the
-    upper 16 bits; one bit a tile of that rectangle, unless it is a large one; tiles in all; and the
-    depth's bits to sort by. The first three are None where nothing is binned again."""
+    """Where each of P pairs of an image and a Gaussian may be seen.
+
+    tiles_x, tiles_y: first tile, and one past the last in the upper 16 bits. seen: one bit per tile of that
+    rectangle, row by row; all set where it has more than 64 tiles. These three are None where nothing is
+    binned again. counts: tiles that are seen. depth_keys: the depth's bits, to sort by.
+    """
 
     tiles_x: Int[Tensor, " P"] | None
     tiles_y: Int[Tensor, " P"] | None
@@ -43,12 +47,15 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Layer:
-    """order: pairs, front to back; ends, counts: of the slots in which each wrote its intersections.
-    alive: where the pairs were binned; None in the first layer, which goes everywhere.
+    """A range of the depth order that is blended in one kernel launch.
+
+    order: pairs, front to back. ends, counts: of the slots in which each wrote its intersections.
+    alive: the tiles in which the pairs were binned; None in the first layer, which goes everywhere.
     pairs: of each intersection, by tile and then front to back; slots: where it was written.
-    starts: of each tile's stretch of `pairs`, and the end of the last. These three are None in a layer
-        that is only remembered, to be binned again.
-    room: of how many intersections. is_first, is_last: whether nothing lies before or behind it."""
+    starts: of each tile's range in `pairs`, and the end of the last. These three are None in a layer
+        that is only remembered, to be binned again in the backward pass.
+    room: number of intersections. is_first, is_last: whether nothing lies before or behind it.
+    """
 
     order: Int[Tensor, " K"]
     ends: Int[Tensor, " K"]
@@ -62,25 +69,30 @@ class Layer:
     is_last: bool
 
     def remembered(self) -> Layer:
-        """Without its intersections: there may be thousands of millions of them in all."""
+        """The same without its intersections, of which all layers together may have thousands of millions."""
+        # Blending the next layer overwrites the tiles that are alive.
         alive = None if self.alive is None else self.alive.clone()
         return replace(self, alive=alive, pairs=None, slots=None, starts=None)
 
     def binned(self, boxes: Boxes, grid: Grid) -> Layer:
-        """The same with its intersections."""
+        """The same with its intersections, binned again where they were dropped."""
         return self if self.pairs is not None else _bin(boxes, grid, self)
 
 
 def layers(
     boxes: Boxes, grid: Grid, alive: UInt8[Tensor, " tiles"], max_intersections: int
 ) -> Iterator[Layer]:
-    """Bin all pairs in one layer where that is at most `max_intersections`, else in several, the
-    nearest first; from the second on only into tiles that are still `alive`, which whoever draws
-    the layers updates in between. What covers everything thus costs little more than what is seen
-    of it. One layer takes one wait for the device, several take one or two each."""
+    """Bin all pairs in one layer where that is at most `max_intersections`, else in several, nearest first.
+
+    From the second layer on, pairs are binned only into tiles that are still `alive` (uint8 per tile), which
+    the blending kernel updates between layers. What covers everything thus costs little more than what is
+    seen of it. One layer waits for the device once, several wait once or twice each.
+    """
     order, counts, ends = _by_depth(boxes)
+    # The wait for the device: the lists are allocated at their exact length.
     total = int(ends[-1]) if len(ends) else 0
     if total <= max_intersections:
+        # Hidden pairs sort to the end and have counts of 0: they write nothing.
         visible = len(order) if total else 0
         lists = (x[:visible] for x in (order, ends, counts))
         yield _bin(boxes, grid, Layer(*lists, None, None, None, None, total, is_first=True, is_last=True))  # type: ignore[call-arg, misc]
@@ -90,6 +102,7 @@ def layers(
     cuts = sorted({0, *torch.searchsorted(ends, steps, right=True).tolist()})
     for begin, end in pairwise(cuts):
         is_first, part = begin == 0, order[begin:end]
+        # Counted again: tiles have become opaque since the projection.
         part_counts = counts[begin:end] if is_first else _count(boxes, grid, alive, part)
         part_ends = part_counts.cumsum(0, dtype=torch.int64)
         where = None if is_first else alive
@@ -100,12 +113,14 @@ def layers(
 
 def _by_depth(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs front to back, equal depths by their number; their counts, and the ends of their slots."""
+    # Over all images together: blending within a tile needs only the order of its own image's pairs.
     order = torch.sort(boxes.depth_keys, stable=True).indices
     counts = boxes.counts[order]
     return order, counts, counts.cumsum(0, dtype=torch.int64)
 
 
 def _count(boxes: Boxes, grid: Grid, alive: Tensor, order: Tensor) -> Tensor:
+    """For each pair of `order` [K], the seen tiles that are still alive, int32 [K]."""
     from lgm.rendering.triton_kernels.binning import count_kernel
 
     counts = torch.empty(len(order), dtype=torch.int32, device=order.device)
@@ -119,7 +134,8 @@ def _count(boxes: Boxes, grid: Grid, alive: Tensor, order: Tensor) -> Tensor:
 def single_layer(boxes: Boxes, grid: Grid, room: int) -> tuple[Layer, Int[Tensor, ""]]:
     """All pairs in one layer without waiting for the device, and how many intersections there are.
 
-    room: for so many. Where there are more, the farthest are missing.
+    room: the number of intersections that the lists hold. Where there are more, the farthest are missing.
+    A CUDA graph captures this variant, since its launches may not depend on values of the device.
     """
     order, counts, ends = _by_depth(boxes)
     layer = Layer(order, ends, counts, None, None, None, None, room, is_first=True, is_last=True)
@@ -132,7 +148,7 @@ def _bin(boxes: Boxes, grid: Grid, layer: Layer, is_full: bool = True) -> Layer:
     from lgm.rendering.triton_kernels.binning import emit_kernel
 
     order, device = layer.order, layer.order.device
-    # A radix sort's time goes with the bits.
+    # A radix sort's time is proportional to the key's bits: 16 where the tile numbers fit, from -2¹⁵ on.
     dtype, first_key = (torch.int16, -(1 << 15)) if grid.num_tiles < 1 << 16 else (torch.int32, 0)
     keys = torch.empty(layer.room, dtype=dtype, device=device)
     pairs = torch.empty(layer.room, dtype=torch.int32, device=device)
@@ -147,6 +163,7 @@ def _bin(boxes: Boxes, grid: Grid, layer: Layer, is_full: bool = True) -> Layer:
             len(order), grid.num_gaussians, grid.rows, grid.columns, layer.room,
             ONLY_ALIVE=layer.alive is not None, FIRST_KEY=first_key, BLOCK=_BLOCK,
         )  # fmt: skip
+    # Stable: within a tile, intersections stay front to back, as their pairs wrote them.
     keys, slots = torch.sort(keys, stable=True)
     starts = torch.searchsorted(keys, _keys(grid.num_tiles + 1, first_key, dtype, device))
     return replace(layer, pairs=pairs[slots], slots=slots, starts=starts)
@@ -154,6 +171,7 @@ def _bin(boxes: Boxes, grid: Grid, layer: Layer, is_full: bool = True) -> Layer:
 
 @lru_cache(16)
 def _keys(num: int, first: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The sort keys of tiles 0 to num - 1, cached: their searchsorted gives each tile's start."""
     return torch.arange(first, first + num, device=device).to(dtype)
 
 

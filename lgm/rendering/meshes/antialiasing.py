@@ -18,6 +18,7 @@ from torch import Tensor
 from lgm.rendering.meshes.projection import NEAR, project
 
 # Faces that the line between two pixels' centres is followed over.
+# A bound for the loop; a line of one pixel rarely crosses more.
 _MAX_STEPS = 8
 
 
@@ -29,6 +30,7 @@ def adjacent_faces(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "F 3"]:
     edges = torch.stack([faces, faces.roll(-1, 1)], -1).flatten(0, 1)
     own = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
     _, edge_ids, counts = edges.sort(-1).values.unique(dim=0, return_inverse=True, return_counts=True)
+    # The sum of an edge's two faces less one of them is the other: no search.
     totals = torch.zeros_like(counts).index_add_(0, edge_ids, own)
     return torch.where(counts[edge_ids] == 2, totals[edge_ids] - own, -1).view(-1, 3)
 
@@ -69,6 +71,7 @@ def antialias(
         pairs = _find_pairs(face_ids, depths)
         kept, edges = _silhouettes(pairs, vertices, faces, matrices, adjacent)
     pairs = pairs[kept]
+    # Once more, with gradients: the search above is discrete and only selects edges.
     along, across = _offsets(pairs, edges, vertices, matrices)[:2]
     slope = (along[:, 1] - along[:, 0]) / (across[:, 1] - across[:, 0])
     crossing = (along[:, 0] - across[:, 0] * slope).clamp(0, 1)
@@ -104,7 +107,7 @@ def _find_pairs(face_ids: Int[Tensor, "I H W"], depths: Float[Tensor, "I H W"]) 
 def _silhouettes(
     pairs: _Pairs, vertices: Tensor, faces: Tensor, matrices: Tensor, adjacent: Tensor
 ) -> tuple[Int[Tensor, " K"], Int[Tensor, "K 2"]]:
-    """Which pairs a silhouette edge lies between, and its vertices.
+    """Pairs of pixels with a silhouette edge between them, and that edge's two vertices.
 
     The line from the near pixel's centre to the far one's leaves each face over one edge. It is followed
     until that edge is a silhouette, whose other face is turned away or missing, or the far centre is reached.
@@ -120,6 +123,7 @@ def _silhouettes(
         usable = valid & (position >= 0) & (position <= 1)
         other = adjacent[face].gather(1, leaving[:, None])[:, 0]
         other_points, other_valid = _offsets(here, faces[other.clamp_min(0)], vertices, matrices)[2:]
+        # One face is seen from the front, its neighbour from behind.
         turned = (_area(points) > 0) != (_area(other_points) > 0)
         is_silhouette = (other < 0) | (turned & other_valid)
         ends = usable & is_silhouette & is_steep

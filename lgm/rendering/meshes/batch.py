@@ -68,10 +68,12 @@ class MeshBatch:
 
     @property
     def num_meshes(self) -> int:
+        """M, the number of meshes in the batch."""
         return len(self.faces_per_mesh)
 
     @property
     def device(self) -> torch.device:
+        """The device of the vertices, and so of all tensors."""
         return self.vertices.device
 
     @property
@@ -83,7 +85,7 @@ class MeshBatch:
         return tuple(firsts)
 
     def to(self, *args: Any, **kwargs: Any) -> MeshBatch:
-        """On another device, or with another float type."""
+        """On another device, or with another float type; indices keep theirs."""
         vertices = self.vertices.to(*args, **kwargs)
         return MeshBatch(
             vertices=vertices,

@@ -75,12 +75,15 @@ class LitMeshes:
 
     @property
     def num_meshes(self) -> int:
+        """M, the number of meshes in the batch."""
         return len(self.faces_per_mesh)
 
     def to(self, device: torch.device) -> LitMeshes:
+        """On another device, by asynchronous copies where the memory is pinned."""
         return self._each(lambda x: x.to(device, non_blocking=True))
 
     def pin_memory(self) -> LitMeshes:
+        """In page-locked host memory, from which copies to a GPU are asynchronous."""
         return self._each(lambda x: x.pin_memory())
 
     def _each(self, change: Any) -> LitMeshes:
@@ -166,6 +169,7 @@ class _Pyramid:
 
     def _bilinear(self, first: Tensor, size: Tensor, level: Tensor, uvs: Tensor) -> Tensor:
         side = size >> level
+        # Texels of the levels above this one: a geometric series.
         start = first + (4 * size * size - 4 * side * side) // 3
         most = (side - 1).float()
         x, y = (torch.minimum((uvs[:, k] * side - 0.5).clamp_min(0.0), most) for k in range(2))
@@ -210,6 +214,7 @@ def _draw(
     lights: Lights,
     samples: int,
 ) -> Tensor:
+    # A chunk of meshes at a time: samples, not meshes, fill the memory.
     some, first_face = _some(batch, *which)
     side = size * samples
     matrices = pixel_matrices(cameras[which[0] : which[1]], side, side)
@@ -222,6 +227,7 @@ def _draw(
     radiance = albedo * _irradiance(lights, _turned(normals, covered, some))[:, None]
     premultiplied = torch.cat([radiance, torch.ones_like(radiance[:, :1])], dim=-1)
     spread = covered.spread(premultiplied, tuple(ids.shape))
+    # A box filter in linear light over premultiplied colours: empty samples add no colour.
     pixels = rearrange(spread, "i (h a) (w b) c -> i h w (a b) c", a=samples, b=samples).mean(-2)
     return _encoded(pixels).unflatten(0, (some.num_meshes, -1))
 
@@ -250,6 +256,7 @@ def _turned(normals: Tensor, covered: Covered, meshes: MeshBatch) -> Float[Tenso
 
 def _irradiance(lights: Lights, normals: Float[Tensor, "P 3"]) -> Float[Tensor, " P"]:
     """`lgm.lights.Lights.irradiance` of tensors."""
+    # A hemisphere light, then lamps with wrapped diffuse shading.
     total = lights.ground + (lights.sky - lights.ground) * (0.5 + 0.5 * normals[:, 1])
     for strength, (x, y, z) in zip(lights.strengths.tolist(), lights.directions.tolist(), strict=True):
         cosine = normals[:, 0] * x + normals[:, 1] * y + normals[:, 2] * z
@@ -261,6 +268,7 @@ def _encoded(premultiplied: Float[Tensor, "I H W 4"]) -> UInt8[Tensor, "I H W 4"
     color, alpha = premultiplied.split([3, 1], dim=-1)
     linear = (color / alpha.clamp_min(_LEAST_ALPHA)).clamp(0, 1)
     srgb = torch.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear.pow(1 / 2.4) - 0.055)
+    # Straight alpha: the colour of a shard's images is not multiplied by alpha.
     straight = torch.cat([srgb, alpha], dim=-1) * (alpha >= _LEAST_ALPHA)
     return (straight * 255).round().byte()
 

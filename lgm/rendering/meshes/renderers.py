@@ -30,7 +30,7 @@ class MeshRenderOutput:
     """What a mesh renderer makes of meshes and cameras.
 
     images: over the background. alphas: coverage, 0 to 1.
-    depths: alpha-weighted distance along the camera's axis, as of Gaussians' renderers.
+    depths: alpha-weighted distance along the camera's axis, like `RenderOutput.depths`.
     normals: alpha-weighted unit normals in the world, of the side that is seen.
     face_ids: the face of a pixel's nearest sample, an index into the batch's faces; -1 for none.
     """
@@ -72,6 +72,7 @@ class MeshRenderer(ABC):
         meshes, cameras = meshes.to(torch.float32), cameras.to(torch.float32)
         size = height * supersampling, width * supersampling
         matrices = pixel_matrices(cameras, *size)
+        # Which face is nearest has no gradient; all that has one is computed from the vertices afterwards.
         keys = self.nearest_faces(meshes, matrices, *size)
         behind = background if background.ndim == 1 else background.flatten(0, 1)
         inputs = (meshes.vertices, meshes.uvs, meshes.textures, background)
@@ -86,7 +87,9 @@ class MeshRenderer(ABC):
     def nearest_faces(
         self, meshes: MeshBatch, matrices: Float[Tensor, "I R 4"], height: int, width: int
     ) -> Int[Tensor, "I H W"]:
-        """Keys of all images, as of `visibility.nearest_faces`; matrices: as of `pixel_matrices`."""
+        """Keys of all images [I, H, W], see `visibility.nearest_faces`; matrices: see
+        `projection.pixel_matrices`.
+        """
         with torch.no_grad(), current(meshes.device):
             return self._nearest_faces(meshes.to(torch.float32), matrices.float(), height, width)
 
@@ -167,6 +170,7 @@ def _shade(
         values = torch.cat([colors, values[..., 4:]], dim=-1)
     blocks = rearrange(values, "i (h a) (w b) c -> i c h w (a b)", a=samples, b=samples)
     images, alphas, depths, normals = blocks.mean(-1).split([3, 1, 1, 3], dim=1)
+    # The smallest key of a pixel's samples is its nearest face: depth is in the upper bits.
     nearest = rearrange(keys, "i (h a) (w b) -> i h w (a b)", a=samples, b=samples).amin(-1)
     return images, alphas, depths, normals, visibility.face_ids_of(nearest)
 

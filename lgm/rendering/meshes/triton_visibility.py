@@ -21,13 +21,14 @@ _SHADE_BLOCK = 128
 def nearest_faces(
     meshes: MeshBatch, matrices: Float[Tensor, "I R 4"], height: int, width: int
 ) -> Int[Tensor, "I H W"]:
-    """As of `lgm.rendering.meshes.visibility.nearest_faces`, without waiting for the device."""
+    """Keys of the nearest faces [I, H, W], see `visibility.nearest_faces`, without waiting for the device."""
     from lgm.rendering.meshes.triton_kernels.rasterization import cover_kernel, cover_large_kernel
 
     num_views, num_faces = len(matrices) // meshes.num_meshes, len(meshes.faces)
     keys = torch.full((len(matrices), height, width), FARTHEST, device=meshes.device)
     if not num_faces:
         return keys
+    # Large faces are queued for a second kernel, so that no lane of the first walks thousands of samples.
     queue = torch.empty(num_views * num_faces, dtype=torch.int64, device=meshes.device)
     length = torch.zeros(1, dtype=torch.int32, device=meshes.device)
     inputs = (
@@ -42,6 +43,7 @@ def nearest_faces(
         num_warps=1,
         enable_fp_fusion=False,
     )
+    # A fixed number of programs: the queue's length is known to the device alone.
     programs = min(_LARGE_PROGRAMS, num_views * num_faces * _SLICES)
     cover_large_kernel[(programs,)](
         *inputs, ROWS=matrices.shape[1], SLICES=_SLICES, HIGH=4, WIDE=32, num_warps=4, enable_fp_fusion=False

@@ -57,6 +57,7 @@ def _draw(corners: tuple[Tensor, ...], first: int, buffer: Tensor, height: int, 
         depth = weights[:, 0] * z_face[:, 0] + weights[:, 1] * z_face[:, 1] + weights[:, 2] * z_face[:, 2]
         depth = depth / total
         inside &= (depth > NEAR) & depth.isfinite()
+        # A z-buffer whose depth test is a minimum of integers.
         key = depth[inside].view(torch.int32).long() << FACE_BITS | (face[inside] + first)
         buffer.scatter_reduce_(0, (row * width + column)[inside], key, "amin")
 
@@ -74,6 +75,7 @@ def _boxes(X: Tensor, Y: Tensor, w: Tensor, z: Tensor, height: int, width: int) 
     first = (low - 0.5).ceil().nan_to_num(0.0).clamp_min(0).minimum(size).long()
     last = (high - 0.5).floor().nan_to_num(-1.0).clamp_min(-1).minimum(size - 1).long()
     extent = (last + 1 - first).clamp_min(0)
+    # A face across the camera's plane has no bounded projection: all samples are tested.
     across = nearest <= NEAR
     first, extent = torch.where(across, 0, first), torch.where(across, size, extent)
     finite = (X + Y + z).isfinite().all(-1)  # of sums: NaN and infinities stay what they are

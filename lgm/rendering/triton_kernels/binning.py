@@ -1,4 +1,4 @@
-"""Lists of the splats that each tile draws, front to back.
+"""Tile binning: lists of the splats that each tile blends, front to back.
 
 Pairs are sorted by depth once, for all images together; they then write their intersections one
 after the other, and a stable sort by tile alone keeps that order within each tile.
@@ -17,12 +17,14 @@ def count_kernel(
     num_pairs, num_gaussians, rows, columns,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Count the alive tiles that each pair touches: the length of its range of intersections."""
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = k < num_pairs
     pair = tl.load(order + k, inside, 0)
     first, width, area = _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns)
     bits = tl.load(seen + pair, inside, 0)
     count = tl.zeros([BLOCK], tl.int32)
+    # A lane per pair walks its rectangle; the block runs as long as its largest rectangle.
     for i in range(tl.max(area, 0)):
         touched = (i < area) & _is_seen(bits, area, i)
         tile = first + (i // width) * columns + i % width
@@ -39,12 +41,17 @@ def emit_kernel(
     num_pairs, num_gaussians, rows, columns, room,
     ONLY_ALIVE: tl.constexpr, FIRST_KEY: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What finds no room in the lists (M of them) is left out."""
+    """Write the tile's key and the pair of every intersection, each pair into its own range of slots.
+
+    Intersections beyond `room` (the length M of the lists) are left out: the farthest, as pairs are in depth
+    order.
+    """
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = k < num_pairs
     pair = tl.load(order + k, inside, 0)
     first, width, area = _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns)
     bits = tl.load(seen + pair, inside, 0)
+    # Ranges from a cumulative sum, not from an atomic counter: the order is the same each time.
     slot = tl.load(ends + k, inside, 0) - tl.load(counts + k, inside, 0)
     for i in range(tl.max(area, 0)):
         touched = (i < area) & _is_seen(bits, area, i)
@@ -61,6 +68,7 @@ def emit_kernel(
 def _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns):
     """The first tile that a pair may touch, and the width and area of the rectangle of them."""
     x, y = tl.load(tiles_x + pair, inside, 0), tl.load(tiles_y + pair, inside, 0)
+    # First tile in the lower 16 bits, one past the last in the upper ones.
     left, right, top, bottom = x & 0xFFFF, x >> 16, y & 0xFFFF, y >> 16
     image = (pair // num_gaussians).to(tl.int32)
     first = (image * rows + top) * columns + left

@@ -1,4 +1,4 @@
-"""Splats to pixels, and gradients back: one program of one warp a tile, splats front to back.
+"""Alpha compositing of splats, and its gradients: one program of one warp a tile, splats front to back.
 
 A tile's pixels are [8, 32]: a lane holds one column's pixels of every second row in registers, so
 that whatever depends on x alone is computed once for eight pixels, and a splat's numbers are read
@@ -17,8 +17,8 @@ MAX_ALPHA = tl.constexpr(blending.MAX_ALPHA)
 MIN_TRANSMITTANCE = tl.constexpr(blending.MIN_TRANSMITTANCE)
 LANES = tl.constexpr(32)
 ROWS_A_WARP = tl.constexpr(2)  # rows of a tile that the lanes span
-NUM_SUMS = tl.constexpr(10)
-SPLATS_A_LOOK = tl.constexpr(8)  # after which the backward pass looks whether some light is left
+NUM_SUMS = tl.constexpr(10)  # gradients a splat: six of its shape, three of colour, one of depth
+SPLATS_A_LOOK = tl.constexpr(8)  # between checks whether the whole tile is opaque
 
 
 @triton.jit
@@ -39,7 +39,7 @@ def _pixels(tile, part, rows, columns, height, width, LINES: tl.constexpr):
 
 @triton.jit
 def _any(condition):
-    """Over a tile's pixels; a warp reduces integers in one instruction, floats in ten."""
+    """True at any pixel of a tile; a warp reduces integers in one instruction, floats in ten."""
     return tl.max(tl.max(condition.to(tl.int32), 0), 0) > 0
 
 
@@ -90,7 +90,7 @@ def blend_kernel(
     if FIRST:
         nothing = tl.zeros([LINES, LANES], tl.float32)
         red, green, blue, depth_sum = nothing, nothing, nothing, nothing
-        through = tl.where(in_image, nothing + 1.0, -1.0)
+        through = tl.where(in_image, nothing + 1.0, -1.0)  # transmittance; negative where blending has ended
     else:
         red = tl.load(target, in_image, 0.0)
         green = tl.load(target + size, in_image, 0.0)
@@ -113,7 +113,7 @@ def blend_kernel(
             _, _, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
             alpha = tl.where(raw >= MIN_ALPHA, tl.minimum(raw, MAX_ALPHA), 0.0)
             after = through * (1 - alpha)
-            drawn = after >= MIN_TRANSMITTANCE
+            drawn = after >= MIN_TRANSMITTANCE  # never again where `through` is negative
             weight = tl.where(drawn, alpha * through, 0.0)
             red += weight * r
             green += weight * g
@@ -125,7 +125,7 @@ def blend_kernel(
     if LAST:
         passing = tl.abs(through)
         background = backgrounds + image * background_step
-        red += passing * tl.load(background)
+        red += passing * tl.load(background)  # what no splat absorbed shows the background
         green += passing * tl.load(background + 1)
         blue += passing * tl.load(background + 2)
         tl.store(alphas + plane + offset, 1 - passing, in_image)

@@ -1,5 +1,5 @@
-"""Gaussians to ellipses in images: one program a block of Gaussians, which computes their covariance
-once and then visits all views of their scene.
+"""EWA splatting: Gaussians to ellipses in images. One program computes the covariances of a block of
+Gaussians once and then projects them into all views of their scene.
 
 The same formulas as `lgm.rendering.projection`, which explains them.
 """
@@ -13,10 +13,10 @@ NEAR = tl.constexpr(projection.NEAR)
 BLUR_VARIANCE = tl.constexpr(projection.BLUR_VARIANCE)
 JACOBIAN_MARGIN = tl.constexpr(projection.JACOBIAN_MARGIN)
 MIN_ALPHA = tl.constexpr(tiles.MIN_ALPHA)
-LOG2_MIN_ALPHA = tl.constexpr(-7.994353436858858)
+LOG2_MIN_ALPHA = tl.constexpr(-7.994353436858858)  # log2(1/255)
 TILE = tl.constexpr(tiles.REFERENCE_TILE)
 LOG2_E = tl.constexpr(1.4426950408889634)
-# Floats a pair: x, y, the exponent's coefficients of dx², dx·dy and dy², log2 of the opacity, depth;
+# A row of `splats`, a pair: x, y, coefficients of dx², dx·dy and dy², log2 of the opacity, depth;
 # alpha = 2 ** (the opacity's + xx dx² + xy dx dy + yy dy²). One of padding.
 SPLAT_ROW = tl.constexpr(8)
 GRAD_ROW = tl.constexpr(12)  # ten sums, see blend_backward_kernel, and two of padding
@@ -24,7 +24,10 @@ GRAD_ROW = tl.constexpr(12)  # ten sums, see blend_backward_kernel, and two of p
 
 @triton.jit
 def scaled_axes(quats, scales, rows, inside):
-    """The columns of rotation · diag(scales), row by row; and the quaternion and scales themselves."""
+    """The columns of rotation · diag(scales), row by row, preceded by the quaternion (wxyz) and the scales.
+
+    Quaternions are taken as they are: unit length is the caller's.
+    """
     w = tl.load(quats + rows * 4, inside, 1.0)
     x = tl.load(quats + rows * 4 + 1, inside, 0.0)
     y = tl.load(quats + rows * 4 + 2, inside, 0.0)
@@ -40,8 +43,11 @@ def scaled_axes(quats, scales, rows, inside):
 
 @triton.jit
 def camera(c2w, K_norm, image, height, width):
-    """World-to-camera rotation rows and translation, focal lengths and centre, of an image's camera."""
+    """World-to-camera rotation (rows) and translation, focal lengths and principal point in pixels, of one
+    image.
+    """
     pose, k = c2w + image * 16, K_norm + image * 9
+    # c2w is stored row by row; its rotation is read transposed, which inverts it.
     r00, r10, r20, x = tl.load(pose), tl.load(pose + 1), tl.load(pose + 2), tl.load(pose + 3)
     r01, r11, r21, y = tl.load(pose + 4), tl.load(pose + 5), tl.load(pose + 6), tl.load(pose + 7)
     r02, r12, r22, z = tl.load(pose + 8), tl.load(pose + 9), tl.load(pose + 10), tl.load(pose + 11)
@@ -71,7 +77,7 @@ def perspective(is_orthographic, image, z, ORTHOGRAPHIC: tl.constexpr):
 
 @triton.jit
 def bend_limits(focal, center, size):
-    """Between which slopes a ray may lie before the Jacobian bends it back."""
+    """The slopes x/z that a ray may have before the Jacobian bends it back to the image's margin."""
     margin = JACOBIAN_MARGIN * 0.5 * size
     return (-center - margin) / focal, (size - center + margin) / focal
 
@@ -120,6 +126,11 @@ def project_kernel(
     num_gaussians, num_views, height, width,
     ORTHOGRAPHIC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Splats, tile rectangles and depth keys of a block of Gaussians in all views of their scene.
+
+    One program per block and scene. Only visible pairs write their row of `splats`; the other rows stay
+    undefined and are never read, since their counts are 0.
+    """
     block, scene = tl.program_id(0), tl.program_id(1)
     n = block * BLOCK + tl.arange(0, BLOCK)
     inside = n < num_gaussians
@@ -144,6 +155,7 @@ def project_kernel(
         cam_y = r10 * mean_x + r11 * mean_y + r12 * mean_z + t1
         cam_z = r20 * mean_x + r21 * mean_y + r22 * mean_z + t2
         in_front = cam_z > NEAR
+        # Hidden Gaussians get a harmless depth: a division by zero would make NaN, not nothing.
         z = tl.where(in_front, cam_z, 1.0)
         divisor, slant = perspective(is_orthographic, image, z, ORTHOGRAPHIC)
         slope_x, slope_y = cam_x / divisor, cam_y / divisor
@@ -154,6 +166,7 @@ def project_kernel(
         if ORTHOGRAPHIC:
             bent_x, bent_y = bent_x * slant, bent_y * slant
         scale_x, scale_y = fx / divisor, fy / divisor
+        # Rows of J · W, the projection's Jacobian in world coordinates.
         jx0, jx1, jx2 = (
             scale_x * (r00 - bent_x * r20),
             scale_x * (r01 - bent_x * r21),
@@ -171,11 +184,14 @@ def project_kernel(
         sharp_xy = ux * uy + vx * vy + wx * wy
         sharp_yy = uy * uy + vy * vy + wy * wy
         cov_xx, cov_yy = sharp_xx + BLUR_VARIANCE, sharp_yy + BLUR_VARIANCE
+        # Determinant by Cauchy-Binet: a sum of positive terms, without the cancellation of xx · yy - xy².
         m0, m1, m2 = vx * wy - wx * vy, wx * uy - ux * wy, ux * vy - vx * uy
         determinant = m0 * m0 + m1 * m1 + m2 * m2 + BLUR_VARIANCE * (sharp_xx + cov_yy)
         x, y = fx * slope_x + (cx - 0.5), fy * slope_y + (cy - 0.5)
 
         half = 0.5 * (cov_xx - cov_yy)
+        # Larger eigenvalue, with the published program's floor of 0.1: its cut at tiles needs the same
+        # radius.
         spread = tl.sqrt(tl.maximum(half * half + sharp_xy * sharp_xy, 0.1))
         radius = tl.ceil(3 * tl.sqrt(0.5 * (cov_xx + cov_yy) + spread))
         left, right = _tile_range(x, reach * tl.sqrt(cov_xx), radius, width)
@@ -186,6 +202,7 @@ def project_kernel(
         row = splats + pair * SPLAT_ROW
         tl.store(row, x, visible)
         tl.store(row + 1, y, visible)
+        # In base 2, so that blending needs one exp2 and no factor.
         e_xx, e_yy = cov_yy * (-0.5 * LOG2_E) / determinant, cov_xx * (-0.5 * LOG2_E) / determinant
         e_xy = sharp_xy * LOG2_E / determinant
         tl.store(row + 2, e_xx, visible)
@@ -198,6 +215,7 @@ def project_kernel(
         bits, count = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int32)
         columns = tl.maximum(right - left, 1)
         area = tl.where(visible, (right - left) * (bottom - top), 0)
+        # A tile-ellipse test for rectangles whose tiles fit into the 64 bits of `seen`.
         for i in range(tl.max(tl.where(area <= 64, area, 0), 0)):
             column, line = left + i % columns, top + i // columns
             touched = (i < area) & _touches(x, y, e_xx, e_xy, e_yy, log_opacity, column, line)

@@ -1,5 +1,8 @@
-"""Gradients from ellipses in images back to Gaussians: the views of a block of Gaussians are summed in
-registers, in their order, so the result is the same each time."""
+"""Gradients from ellipses in images back to Gaussians: the reverse of `projection.project_kernel`.
+
+The views of a block of Gaussians are summed in registers, in their order, not by atomics: the result is the
+same each time.
+"""
 
 import triton
 import triton.language as tl
@@ -24,6 +27,11 @@ def project_backward_kernel(
     num_gaussians, num_views, height, width,
     ORTHOGRAPHIC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Gradients of means, quaternions, scales, opacities and colours from those of each pair's ten sums.
+
+    pair_grads: the ten sums of `blending.blend_backward_kernel`, summed over tiles.
+    Projections are computed again from the Gaussians instead of being stored: one pass over the views.
+    """
     block, scene = tl.program_id(0), tl.program_id(1)
     n = block * BLOCK + tl.arange(0, BLOCK)
     inside = n < num_gaussians
@@ -53,6 +61,7 @@ def project_backward_kernel(
         conic_xx = tl.load(row + 2, visible, 0.0) * (-2 / LOG2_E)
         conic_xy = tl.load(row + 3, visible, 0.0) * (-1 / LOG2_E)
         conic_yy = tl.load(row + 4, visible, 0.0) * (-2 / LOG2_E)
+        # Offsets are mean - pixel, so d(exponent)/d(mean) = -conic · offset.
         sum_x, sum_y = tl.load(grad, visible, 0.0), tl.load(grad + 1, visible, 0.0)
         d_x = -(conic_xx * sum_x + conic_xy * sum_y)
         d_y = -(conic_xy * sum_x + conic_yy * sum_y)
@@ -120,9 +129,11 @@ def project_backward_kernel(
             d_bent_x, d_bent_y = d_bent_x * slant, d_bent_y * slant
         d_scale_x = d_jx0 * ex0 + d_jx1 * ex1 + d_jx2 * ex2
         d_scale_y = d_jy0 * ey0 + d_jy1 * ey1 + d_jy2 * ey2
+        # The clamp of a bent ray passes no gradient outside of its limits.
         d_slope_x = fx * d_x + tl.where((slope_x >= low_x) & (slope_x <= high_x), d_bent_x, 0.0)
         d_slope_y = fy * d_y + tl.where((slope_y >= low_y) & (slope_y <= high_y), d_bent_y, 0.0)
         d_cam_x, d_cam_y = d_slope_x / divisor, d_slope_y / divisor
+        # Of slope = cam / z and scale = f / z: both have derivative -value / z.
         d_divisor = (
             d_scale_x * scale_x + d_scale_y * scale_y + d_slope_x * slope_x + d_slope_y * slope_y
         ) / divisor
@@ -143,6 +154,7 @@ def project_backward_kernel(
     g00, g10, g20 = g00 * s0, g10 * s0, g20 * s0
     g01, g11, g21 = g01 * s1, g11 * s1, g21 * s1
     g02, g12, g22 = g02 * s2, g12 * s2, g22 * s2
+    # The rotation matrix is quadratic in the quaternion: derivatives of its nine entries.
     d_w = 2 * (z * (g10 - g01) + y * (g02 - g20) + x * (g21 - g12))
     d_qx = 2 * (y * (g10 + g01) + z * (g20 + g02) + w * (g21 - g12)) - 4 * x * (g11 + g22)
     d_qy = 2 * (x * (g10 + g01) + z * (g21 + g12) + w * (g02 - g20)) - 4 * y * (g00 + g22)
