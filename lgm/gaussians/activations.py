@@ -38,12 +38,14 @@ def activate(
         were trained before the original's fix of 2024-04-03, which divided each of the four
         components by its norm over *all* Gaussians of the scene.
     anchors: what positions and colours are offsets from; None as released.
-    scale_bounds: the smallest and largest scale, with a sigmoid between them, as GRM has it (arXiv
-        2403.14621); None as released, without a largest.
+    scale_bounds: the smallest and largest scale in world units, with a sigmoid between them, as GRM has it
+        (arXiv 2403.14621); None as released, without a largest.
+    Raises ValueError for an unknown rotation.
     """
     means, opacities, scales, quats, colors = raw.float().split([3, 1, 3, 4, 3], dim=-1)
     if anchors is not None:
         means = means + anchors.means
+        # The inverse of the activation below: a raw zero gives the anchor's colour.
         colors = colors + torch.atanh(2 * anchors.colors.clamp(_DARKEST, 1 - _DARKEST) - 1)
     if rotation == "fixed":
         quats = F.normalize(quats, dim=-1)
@@ -52,6 +54,7 @@ def activate(
     else:
         raise ValueError(f"rotation={rotation!r} is not one of {', '.join(ROTATIONS)}")
     return Gaussians(
+        # As released: objects lie within the cube [-1, 1]³. Outside of it the clamp passes no gradient.
         means=means.clamp(-1, 1),
         quats=quats,
         scales=_scales(scales, scale_bounds),
@@ -62,6 +65,7 @@ def activate(
 
 
 def _scales(raw: Float[Tensor, "B N 3"], bounds: tuple[float, float] | None) -> Float[Tensor, "B N 3"]:
+    """0.1 · softplus(raw) as released, or a sigmoid between bounds."""
     if bounds is None:
         return SCALE_FACTOR * F.softplus(raw)
     smallest, largest = bounds
@@ -69,7 +73,7 @@ def _scales(raw: Float[Tensor, "B N 3"], bounds: tuple[float, float] | None) -> 
 
 
 def raw_scale(scale: float, bounds: tuple[float, float] | None = None) -> float:
-    """The raw number that is activated to this scale."""
+    """The inverse of the scale's activation: the raw number that gives this scale, in world units."""
     if bounds is None:
         return math.log(math.expm1(scale / SCALE_FACTOR))
     smallest, largest = bounds

@@ -45,7 +45,7 @@ def save_compressed_ply(
         shN=x.new_zeros(len(x), 0),
         opacity_threshold=0.0,  # what is too faint has been left out
     )
-    # With no higher harmonics gsplat still names an element for them, of no properties, and then
+    # With no higher spherical harmonics gsplat still names an element for them, of no properties, and then
     # PlayCanvas does not take the file for a compressed one.
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(data.replace(b"element sh %d\n" % len(x), b"", 1))
@@ -64,6 +64,7 @@ def packer():
 
 
 def is_compressed(ply: PlyData) -> bool:
+    """Whether a file has the chunks and packed vertices of PlayCanvas' format."""
     return "chunk" in ply and "vertex" in ply and "packed_position" in (ply["vertex"].data.dtype.names or ())
 
 
@@ -96,18 +97,19 @@ def unpacked(ply: PlyData) -> Float[Tensor, "N 14"]:
 
 
 def _bits(packed: NDArray, widths: tuple[int, ...]) -> NDArray:
-    """Shares of 0..1 [N, len(widths)] from words that hold them in so many bits, the first on top."""
+    """Fractions in 0..1 [N, len(widths)] from words that hold them in so many bits, the first on top."""
     shifts = np.cumsum(widths[::-1])[::-1] - widths
     masks = (1 << np.array(widths)) - 1
     return (packed[:, None].astype(np.int64) >> shifts & masks) / masks
 
 
 def _quats(packed: NDArray) -> NDArray:
-    """Quaternions wxyz from the index of the largest number and the three others."""
+    """Unit quaternions wxyz, smallest-three encoded: the index of the largest number and the three others."""
     largest = packed.astype(np.int64) >> 30
     others = (_bits(packed, (2, 10, 10, 10))[:, 1:] - 0.5) * 2 * _LARGEST
     quats = np.empty((len(packed), 4))
     rows = np.arange(len(packed))
     quats[rows[:, None], _OTHERS[largest]] = others
+    # The largest number follows from unit length; its sign is positive, since q and -q are one rotation.
     quats[rows, largest] = np.sqrt(np.clip(1 - (others**2).sum(axis=-1), 0, None))
     return quats

@@ -43,6 +43,7 @@ class Gaussians:
 
     @property
     def num_scenes(self) -> int:
+        """B, the batch axis."""
         return self.means.shape[0]
 
     @property
@@ -58,7 +59,7 @@ class Gaussians:
 
     @classmethod
     def from_packed(cls, x: Float[Tensor, "B N 14"]) -> Gaussians:
-        """The inverse of `packed`."""
+        """The inverse of `packed`; ValueError for another shape than [B, N, 14]."""
         if x.ndim != 3 or x.shape[-1] != 14:
             raise ValueError(f"packed Gaussians have shape [B, N, 14], got {tuple(x.shape)}")
         means, opacities, scales, quats, colors = x.split(list(_WIDTHS.values()), dim=-1)
@@ -72,7 +73,9 @@ class Gaussians:
         return self[index : index + 1]
 
     def select(self, keep: Tensor) -> Gaussians:
-        """The Gaussians of one scene ([1, N, …]) that a mask or index [N] names."""
+        """The Gaussians of one scene ([1, N, …]) that a mask or index [N] names; ValueError for several
+        scenes.
+        """
         if self.num_scenes != 1:
             raise ValueError(f"select works on one scene, got {self.num_scenes}; take .scene(i) first")
         return self._map(lambda x: x[:, keep])
@@ -80,15 +83,18 @@ class Gaussians:
     def turned(self, quat: Float[Tensor, " 4"]) -> Gaussians:
         """The same scenes in a world that is rotated about its origin by a unit quaternion wxyz."""
         quat = quat.to(self.means)
+        # v' = v + 2 w (q × v) + 2 q × (q × v): a rotation by a unit quaternion without its matrix.
         w, axis = quat[0], quat[1:].expand_as(self.means)
         cross = torch.linalg.cross(axis, self.means, dim=-1)
         means = self.means + 2 * (w * cross + torch.linalg.cross(axis, cross, dim=-1))
         return replace(self, means=means, quats=_product(quat.expand_as(self.quats), self.quats))
 
     def detach(self) -> Gaussians:
+        """The same tensors without their autograd history."""
         return self._map(Tensor.detach)
 
     def to(self, *args: Any, **kwargs: Any) -> Gaussians:
+        """On another device, or with another float type, as `Tensor.to`."""
         return self._map(lambda x: x.to(*args, **kwargs))
 
     def _map(self, function: Any) -> Gaussians:

@@ -60,6 +60,7 @@ def save_ply(
     ]
     names = (*POSITION, *normal, *COLOR, *rest, *SHAPE)
     table = torch.cat(blocks, dim=-1).numpy().astype("<f4", copy=False)
+    # The .ply of 3DGS is little-endian float32, one structured row per vertex.
     vertices = table.view([(name, "<f4") for name in names])[:, 0]  # no copy: a row is a vertex
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(str(path))
@@ -82,6 +83,7 @@ def load_ply(path: str | Path, up: str = "y") -> Gaussians:
         raise FileNotFoundError(f"no such file: {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; write it again")
+    # Values come from another program: they are checked here, not met as non-finite images later.
     # What overflows becomes infinite, and is named below.
     with reading(path, "it is no .ply of 3D Gaussians, or damaged"), np.errstate(over="ignore"):
         ply = PlyData.read(_ascii_header(path))

@@ -1,4 +1,4 @@
-"""Where the Gaussians of a splat map start: at their pixels' colours, and on their pixels' rays."""
+"""Anchors: where the Gaussians of a splat map start, at their pixels' colours and on their pixels' rays."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def pixel_anchors(
         )
     num_views, factors = images.shape[1], (images.shape[-2] // height, images.shape[-1] // width)
     images = images.float()
+    # The splat map may be smaller than the image: a Gaussian starts at the mean colour of its pixels.
     colors = F.avg_pool2d(rearrange(images, "b v c h w -> (b v) c h w"), factors)
     means = nearest_to_origin(cameras, height, width)
     if kind == "hull":
@@ -70,7 +71,9 @@ def _entries(
     silhouettes = Silhouettes.of(images, cameras, alphas)
     _, directions = pixel_rays(cameras, height, width)
     middles, directions = middles.flatten(3), directions.flatten(3)  # [B, V, 3, h*w]
+    # Only the other views can exclude points of a ray: in its own view all of them are one pixel.
     steps, is_hit, _ = enter(middles, directions, silhouettes, spare_own=True, fuse=fuse)
+    # 1 where a pixel of the map is all background: its ray has no point on the object.
     own = F.adaptive_avg_pool2d(silhouettes.background.flatten(0, 1), (height, width)).view_as(steps)
     # Of a pixel that an object covers in part, that part is seen.
     steps = torch.where((own < 0.99) & is_hit, steps, 0.0)

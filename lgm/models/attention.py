@@ -1,4 +1,4 @@
-"""Attention over the tokens of all views of a scene, computed by a back end of choice."""
+"""Attention over the tokens of all views of a scene, computed by a backend of choice."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lgm.errors import first_line
 from lgm.kernels import GroupNorm
 
+# Of the released architecture, at every width; the tensors' shapes do not show the number of heads.
 NUM_HEADS = 16
 NUM_NORM_GROUPS = 32
 NORM_EPS = 1e-5
+# By priority: PyTorch takes the first that supports the shape, the precision and the device.
 _CUDNN_FIRST = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -59,7 +61,7 @@ def _load_xformers() -> AttentionCore:
     return memory_efficient_attention
 
 
-# Loaders, so that a back end is imported only where it is chosen.
+# Loaders, so that a backend is imported only where it is chosen.
 ATTENTIONS: dict[str, Callable[[], AttentionCore]] = {
     "sdpa": _load_sdpa,
     "cudnn": _load_cudnn,
@@ -79,7 +81,10 @@ def attention_core(name: str) -> AttentionCore:
 
 
 def use_attention(net: nn.Module, name: str) -> None:
-    """Let every attention layer of `net` compute with that back end; weights and their names stay."""
+    """Let every attention layer of `net` compute with that backend; weights and their names stay.
+
+    Raises ValueError in one line for a name that is unknown or cannot be used here.
+    """
     core = attention_core(name)
     for module in net.modules():
         if isinstance(module, SelfAttention):
@@ -99,10 +104,11 @@ class SelfAttention(nn.Module):
         self.core: AttentionCore = _sdpa
 
     def forward(self, x: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
+        """Self-attention among L tokens of one scene, without positions: rays are part of the input."""
         qkv = rearrange(
             self.qkv(x), "b l (three heads d) -> b l three heads d", three=3, heads=self.num_heads
         )
-        # Taken apart where they lie: their gradients are then joined in the layout of qkv, without a copy.
+        # Views of one tensor: their gradients are then joined in the layout of qkv, without a copy.
         q, k, v = qkv.unbind(2)
         return self.proj(rearrange(self.core(q, k, v), "b l heads d -> b l (heads d)"))
 
@@ -117,8 +123,9 @@ class MultiViewAttention(nn.Module):
         self.attn = SelfAttention(dim)
 
     def forward(self, x: Float[Tensor, "BV C h w"], num_views: int) -> Float[Tensor, "BV C h w"]:
+        """Attention among all V*h*w tokens of a scene, for images batched as B*V."""
         height, width = x.shape[-2:]
         tokens = rearrange(self.norm(x), "(b v) c h w -> b (v h w) c", v=num_views)  # [B, V*h*w, C]
         tokens = self.attn(tokens)
         residual = rearrange(tokens, "b (v h w) c -> (b v) c h w", v=num_views, h=height, w=width)
-        return (x + residual) * self.skip_scale
+        return (x + residual) * self.skip_scale  # keeps the variance of the sum at one, see SKIP_SCALE

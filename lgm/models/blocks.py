@@ -32,15 +32,20 @@ class ResnetBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "BV C h w"], skip: Float[Tensor, "BV E h w"] | None = None
     ) -> Float[Tensor, "BV D h w"]:
-        """skip: further channels of the block's input."""
+        """Images [B*V, C, h, w] to D channels. skip: further channels of the block's input."""
+        # The fused block computes in one precision from end to end.
         if self.norm1.is_fused(x) and x.dtype == autocast_dtype(x):
             return self._fused(x, skip)
+        # The concatenation of U-Nets: encoder features beside the decoder's.
         if skip is not None:
             x = torch.cat([x, skip], dim=1)
         residual = self.conv2(self.norm2(self.conv1(self.norm1(x))))
         return (residual + self.shortcut(x)) * self.skip_scale
 
     def _fused(self, x: Tensor, rest: Tensor | None) -> Float[Tensor, "BV D h w"]:
+        """The same block by our own kernels, which add `rest` without concatenating it and recompute
+        activations.
+        """
         norms, convolutions = (
             tuple(tensor for module in pair for tensor in (module.weight, module.bias))
             for pair in ((self.norm1, self.norm2), (self.conv1, self.conv2))
@@ -54,8 +59,8 @@ class ResnetBlock(nn.Module):
 class Level(nn.Module):
     """Pairs of a residual block and attention, one after the other.
 
-    gradient_checkpointing: keep no activations inside a pair and compute them again in the backward
-        pass: about a third more time for a fraction of the memory. Same numbers.
+    gradient_checkpointing: activation checkpointing of each pair: its activations are computed again in the
+        backward pass, about a third more time for a fraction of the memory. Same numbers.
     """
 
     nets: nn.ModuleList
@@ -65,6 +70,10 @@ class Level(nn.Module):
     def pair(
         self, layer: int, num_views: int, x: Float[Tensor, "BV C h w"], skip: Tensor | None = None
     ) -> Float[Tensor, "BV D h w"]:
+        """Residual block `layer` and the attention after it, under activation checkpointing where that is on.
+
+        skip: the encoder's features of that layer, for blocks of the decoder.
+        """
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(self._pair, layer, num_views, x, skip, use_reentrant=False)
         return self._pair(layer, num_views, x, skip)
@@ -75,14 +84,14 @@ class Level(nn.Module):
 
 
 def use_gradient_checkpointing(net: nn.Module) -> None:
-    """Let every level of `net` compute its activations twice instead of keeping them."""
+    """Activation checkpointing in every level of `net`, in place."""
     for module in net.modules():
         if isinstance(module, Level):
             module.gradient_checkpointing = True
 
 
 class DownBlock(Level):
-    """Residual blocks (and attention), then half the resolution; all outputs feed the way up."""
+    """Residual blocks (and attention), then half the resolution; all outputs are skips for the decoder."""
 
     def __init__(
         self,
@@ -102,6 +111,9 @@ class DownBlock(Level):
         self.downsample = Conv2d(out_channels, out_channels, 3, stride=2, padding=1) if downsample else None
 
     def forward(self, x: Float[Tensor, "BV C h w"], num_views: int) -> tuple[Tensor, list[Tensor]]:
+        """The level's output, and the skips that the decoder consumes, one per layer and one after
+        downsampling.
+        """
         skips = []
         for layer in range(len(self.nets)):
             x = self.pair(layer, num_views, x)
@@ -121,6 +133,7 @@ class MidBlock(nn.Module):
         self.attns = _attentions(num_layers, channels, attention, skip_scale)
 
     def forward(self, x: Float[Tensor, "BV C h w"], num_views: int) -> Float[Tensor, "BV C h w"]:
+        """Images [B*V, C, h, w] at the lowest resolution, in the same shape."""
         x = self.nets[0](x)
         for net, attn in zip(self.nets[1:], self.attns, strict=True):
             if isinstance(attn, MultiViewAttention):
@@ -152,7 +165,7 @@ class UpBlock(Level):
     def forward(
         self, x: Float[Tensor, "BV C h w"], skips: list[Tensor], num_views: int
     ) -> Float[Tensor, "BV D H W"]:
-        """skips: in the order in which they are consumed, one a layer."""
+        """Decode one level. skips: in the order in which they are consumed, one a layer."""
         for layer, skip in enumerate(skips):
             x = self.pair(layer, num_views, x, skip)
         if self.upsample is not None:
@@ -161,6 +174,9 @@ class UpBlock(Level):
 
 
 def _attentions(num_layers: int, channels: int, attention: bool, skip_scale: float) -> nn.ModuleList:
+    """One module per layer, an identity where the level has no attention: indices in names stay the released
+    ones.
+    """
     return nn.ModuleList(
         MultiViewAttention(channels, skip_scale) if attention else nn.Identity() for _ in range(num_layers)
     )

@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 _WRAPPERS = ("module.", "_orig_mod.")
 
-# Of our own checkpoints: raised when an older program could no longer read them rightly.
+# Of our own checkpoints: increased when an older program could no longer read them rightly.
 SCHEMA_VERSION = 1
 
 # The released files. The one that the original's README names is of before the fix of 2024-04-03.
@@ -34,7 +34,7 @@ _RELEASED: dict[str, Rotation] = {
     "model_fp16_fixrot.safetensors": "fixed",
 }
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# Of a run's configuration, what is nobody else's business.
+# Sections of a run's configuration that exported weights do not carry: paths and accounts.
 _PRIVATE = ("run_dir", "logger", "launcher", "hydra")
 
 
@@ -111,7 +111,7 @@ def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str) -> No
 
 
 def check_fit(net: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """What `load_strictly` raises."""
+    """Raise ValueError where names, shapes or values of `weights` do not fit `net`; see `load_strictly`."""
     if faults := misfits(_shapes(net.state_dict()), _shapes(weights)):
         raise ValueError(
             f"{source} does not fit this model: {faults}; choose the model it was trained as (model=…)"
@@ -137,7 +137,7 @@ def check_values(weights: dict[str, Tensor], source: str) -> None:
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
-    """The same for the same names and numbers in the same precision, whatever file they lie in: 16 digits."""
+    """16 hex digits, equal for the same names and numbers in the same precision, whatever file holds them."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -146,8 +146,10 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """16 digits that are the same for files of the same content. Of a `.ckpt` or another zip archive, its
-    members' checksums are read, not its gigabytes."""
+    """16 hex digits, equal for files of the same content.
+
+    Of a `.ckpt` or another zip archive, its members' checksums are read, not its gigabytes.
+    """
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         if zipfile.is_zipfile(file):
@@ -185,6 +187,7 @@ def _checked(checkpoint: Any, path: Path, network: MakeNetwork | None) -> dict[s
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "config" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of this program: it holds no state_dict and config")
     version = checkpoint.get("schema_version")
+    # `type`, not isinstance: True is an int.
     if type(version) is not int or version != SCHEMA_VERSION:
         raise ValueError(
             f"{path} has schema version {shown(reprlib.repr(version))}, this program reads {SCHEMA_VERSION}; "
@@ -192,6 +195,7 @@ def _checked(checkpoint: Any, path: Path, network: MakeNetwork | None) -> dict[s
             "init_from"
         )
     num_bytes = path.stat().st_size
+    # Before the network is built: a checkpoint is read as data of unknown origin.
     check_tensors(checkpoint["state_dict"], "its state_dict", num_bytes)
     config = check_run(checkpoint["config"], network)
     check_shapes(config, _shapes(network_weights(checkpoint)))

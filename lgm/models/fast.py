@@ -1,8 +1,8 @@
-"""Inference as fast as a GPU takes it: half precision, channels last, compiled, replayed as one graph.
+"""Fast inference on a GPU: half precision, channels-last memory format, torch.compile, CUDA graphs.
 
-What the network costs a scene on an H100 is half launching kernels and half computing; a graph takes
-away the first, the rest the second. Each of them is of use alone, and together they need channels last:
-PyTorch's own GroupNorm has no kernel for it and converts back and forth, a compiled one has.
+On an H100 half of the network's time for a scene is launching kernels and half computing; a CUDA graph
+removes the first, the rest reduces the second. Each of them is of use alone, and together they need channels
+last: PyTorch's own GroupNorm has no kernel for it and converts back and forth, a compiled one has.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FastLGM:
         self.net = net.eval().requires_grad_(False)
         unet: Any = net.unet
         if compile or (graph and unet.norm_out.fuse):
-            # Weights that lie so make every convolution's output lie so, and our own norms take it so.
+            # Channels-last weights make every convolution's output channels-last, which our own norms take.
             unet.to(memory_format=torch.channels_last)
         if compile:
             unet.compile(mode=mode, dynamic=False)
@@ -59,18 +59,20 @@ class FastLGM:
         cameras: Cameras,
         alphas: Float[Tensor, "B V 1 H W"] | None = None,
     ) -> Gaussians:
-        """As of `Network.forward`."""
+        """Gaussians of images and cameras; see `Network.forward`."""
         x, anchors = self.net.encode(images, cameras, alphas)
         return self.net.decode(self.splat_map(x), anchors)
 
     @torch.no_grad()
     def splat_map(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
-        """As of `LGM.splat_map`. With a graph, the next call overwrites the result."""
+        """Raw splat map; see `LGM.splat_map`. With a graph, the next call overwrites the result."""
         if not self.graph:
             return self.net.backbone(x)
+        # One graph per input shape: a CUDA graph has its shapes baked in.
         if x.shape not in self._recordings:
             self._recordings[x.shape] = Recording(self.net.backbone, x)
         return self._recordings[x.shape](x)
 
     def backbone(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
+        """`splat_map`, under the name that `StagedNetwork` has for it."""
         return self.splat_map(x)

@@ -1,4 +1,4 @@
-"""Modules under the names that they had before: checkpoints and a person's own yaml still name them.
+"""Former module names, which checkpoints and a person's own yaml still have.
 
 A `_target_` of a record is compared and shown under today's name, so that a resumed run reports no change
 where only a name has changed; one of a configuration is built under it.

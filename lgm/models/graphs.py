@@ -1,4 +1,4 @@
-"""A training step's network as two CUDA graphs: its forward pass and its backward pass, each recorded once.
+"""A training step's network as two CUDA graphs: its forward pass and its backward pass, each captured once.
 
 A pass of the U-Net is some thousand kernels, and the host needs longer to launch them one by one than a GPU
 needs to compute them. Replayed, they follow each other without the host. The kernels are the same.
@@ -39,6 +39,7 @@ class TrainingGraphs:
             return unet(x, num_views)
         kind = x.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        # A graph has addresses baked in: weights that moved, or were frozen since, need a new capture.
         places = tuple(p.data_ptr() if p.requires_grad else -p.data_ptr() for p in unet.parameters())
         key = (x.shape, x.dtype, num_views, autocast, places)
         if key != self._key:
@@ -83,6 +84,7 @@ class _Recording:
             with torch.cuda.graph(self.forward, **options):
                 y = compute()
             self.grad_y = torch.zeros_like(y)
+            # One memory pool: the backward pass reads the activations that the forward pass left there.
             with torch.cuda.graph(self.backward, pool=self.forward.pool(), **options):
                 self.grads = torch.autograd.grad(y, parameters, self.grad_y, allow_unused=True)
             self.y = y.detach()
@@ -104,12 +106,14 @@ class _Replay(torch.autograd.Function):
         recording.keep_gradients()
         recording.x.copy_(x)
         recording.forward.replay()
+        # A copy: the next replay overwrites the graph's own output.
         return recording.y.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         recording = ctx.recording
+        # A second forward pass has overwritten the activations of the first.
         if ctx.call != recording.calls:
             raise RuntimeError(
                 "train.graph=true keeps the activations of one forward pass, and another one came before "

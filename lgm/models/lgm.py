@@ -28,8 +28,8 @@ from lgm.models.lgm_tensors import inferred_net, match_spacing
 from lgm.models.network import StagedNetwork, check_inputs
 from lgm.models.unet import UNet, check_levels
 
-NUM_RAW_CHANNELS = 14
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
+NUM_RAW_CHANNELS = 14  # position 3, opacity 1, scale 3, rotation 4, rgb 3
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # the released weights take colours normalised by these
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # The world that the canonical camera sees at the object's distance, top to bottom: 2 r tan(fov/2).
@@ -47,13 +47,13 @@ class LGM(StagedNetwork):
         "pixels", each Gaussian's own pixel: its colour, and the point of its ray that is nearest to
         the origin. The network then need not first learn to unproject and to copy, which the
         released one did from 80,000 objects. "hull", the same colour, and the point where the ray
-        enters what the silhouettes of all views leave.
+        enters the visual hull of all views.
     scale_bounds: the smallest and largest scale of a Gaussian; None, as released, knows no largest.
     draft_elevations_deg: elevations of further views that the network is given, each with Gaussians of its
         own: hull views of what no input sees, drawn from the hull (`lgm.models.hull_views`). [90, -90] closes
         tops and undersides. Weights fit with and without.
     rotation: how quaternions are normalised; see `lgm.gaussians.activations.activate`.
-    attention: the back end that computes attention, "sdpa", "cudnn" or "xformers"; no part of the
+    attention: the backend that computes attention, "sdpa", "cudnn" or "xformers"; no part of the
         architecture, weights fit either.
     kernels: "plain", norms and the hull are computed by PyTorch, or "auto", by our own fused kernels where
         these run (`lgm.kernels`): the same numbers but for their rounding.
@@ -178,7 +178,7 @@ class LGM(StagedNetwork):
             raise ValueError(f"the network takes [B, V, 9, H, W], at least one view, got {tuple(x.shape)}")
         self._map_size(*x.shape[-2:])
         num_views = x.shape[1]
-        x = x.to(self.unet.conv_in.weight.dtype)
+        x = x.to(self.unet.conv_in.weight.dtype)  # half precision: rays were computed in float32
         x = rearrange(x, "b v c h w -> (b v) c h w")
         raw = self.unet(x, num_views) if self.graphs is None else self.graphs(self.unet, x, num_views)
         with torch.autocast(x.device.type, enabled=False):  # as the U-Net's own last layer
@@ -254,6 +254,7 @@ class LGM(StagedNetwork):
         return self.network_input(images, cameras), anchors
 
     def backbone(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
+        """`splat_map`: all that has weights."""
         return self.splat_map(x)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -261,14 +262,17 @@ class LGM(StagedNetwork):
         self.unet.compile(*args, **kwargs)
 
     def use_activation_checkpointing(self) -> None:
+        """Activation checkpointing in every level of the U-Net."""
         use_gradient_checkpointing(self)
 
     def use_cuda_graphs(self, enabled: bool = True) -> None:
+        """Replay the U-Net's passes in training as CUDA graphs (`lgm.models.graphs`), or stop doing so."""
         self.graphs = TrainingGraphs() if enabled else None
 
     def for_inference(
         self, compile: bool = False, graph: bool = False, mode: str | None = None
     ) -> Callable[..., Gaussians]:
+        """The same function as a `FastLGM`: compiled, as a CUDA graph, or both."""
         return FastLGM(self, compile, graph, mode)
 
     @classmethod
@@ -283,6 +287,7 @@ class LGM(StagedNetwork):
         return {"anchors": "none", "rotation": rotation, "scale_bounds": None}
 
     def started_from(self, trained: Mapping[str, Any]) -> None:
+        """Adapt scales to a splat map of another resolution (`match_spacing`)."""
         sizes = ("down_channels", "up_channels", "input_size")
         if all(key in trained for key in sizes):  # other networks have no such map
             match_spacing(self, splat_size(*(trained[key] for key in sizes)))

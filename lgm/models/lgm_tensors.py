@@ -18,7 +18,8 @@ class SplatMapNetwork(Protocol):
     conv: nn.Conv2d
 
     @property
-    def splat_size(self) -> int: ...
+    def splat_size(self) -> int:
+        """Height and width of the square map of Gaussians."""
 
 
 @torch.no_grad()

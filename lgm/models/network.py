@@ -1,4 +1,4 @@
-"""The interface of a network: all that the rest of the program knows of one.
+"""The interface of a network: all that the rest of the program knows about one.
 
 Training, evaluation, precision, weights, export and benchmarks call what stands here and look inside no
 architecture; `docs/extend.md` shows a network of one's own in thirty lines. What a network need not have
@@ -79,7 +79,7 @@ class Network(nn.Module, ABC):
     # stay. Where only a part gains by it, a network overrides it.
 
     def use_activation_checkpointing(self) -> None:
-        """Compute activations again in the backward pass instead of keeping them:
+        """Activation checkpointing: compute activations again in the backward pass instead of storing them:
         `train.gradient_checkpointing=true`. The same numbers."""
         raise ValueError(
             f"train.gradient_checkpointing=true: {_name(self)} has no activation checkpointing "
@@ -135,7 +135,7 @@ class Network(nn.Module, ABC):
     def of_weights(
         cls, weights: Weights, dtype: torch.dtype = torch.float32, speed: str | None = None, **changes: Any
     ) -> Self:
-        """As `from_pretrained`, of weights that have been read."""
+        """`from_pretrained` for weights that have already been read."""
         kernels = kernels_for(speed, changes.get("kernels")) or "auto"
         if takes(cls, "kernels"):
             changes["kernels"] = kernels
@@ -188,6 +188,7 @@ class StagedNetwork(Network):
         cameras: Cameras,
         alphas: Float[Tensor, "B V 1 H W"] | None = None,
     ) -> Gaussians:
+        """Gaussians of images and cameras: encode, backbone and decode, one after the other."""
         x, context = self.encode(images, cameras, alphas)
         return self.decode(self.backbone(x), context)
 

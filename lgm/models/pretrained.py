@@ -1,4 +1,4 @@
-"""Weights to start from: checkpoints, safetensors files, folders, what the package carries, the hub."""
+"""Pretrained weights: checkpoints, safetensors files, folders, weights that the package carries, the hub."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def find_weights(where: str | Path) -> Path:
     if text.startswith(HUB_PREFIX):
         return _from_hub(text)
     path = Path(where)
+    # A folder: an export first, then a run's best checkpoint, then its last.
     for name in (WEIGHTS_NAME, "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         if (path / name).is_file():
             return path / name
@@ -115,6 +116,7 @@ def read_weights(
 
 
 def _of_safetensors(path: Path, choice: WeightChoice, network: MakeNetwork | None) -> Weights:
+    # The header alone, so that the record is checked before memory is spent on tensors.
     shapes, metadata = read_header(path)
     shapes = unwrapped(shapes, path)
     kind = metadata.get(KIND_KEY, "unknown")
@@ -161,7 +163,7 @@ def check_choice(choice: str, option: str) -> None:
 def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict") -> None:
     """Copy weights into a network that is about to be trained.
 
-    policy: "strict" wants every name and shape; "matching" takes what fits and logs a table of the
+    policy: "strict" requires every name and shape; "matching" takes what fits and logs a table of the
         rest, for a network with other levels or more Gaussians.
     """
     if policy == "strict":
@@ -219,7 +221,7 @@ def freeze(net: nn.Module, patterns: list[str]) -> None:
 
 
 def options_of(weights: Weights, network: type[Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with which `network` is built for these weights: as recorded, or as their shapes tell.
+    """The arguments with which `network` is built for these weights: as recorded, or inferred from shapes.
 
     network: a class of `lgm.models.network.Network`.
     changes: arguments to set otherwise.

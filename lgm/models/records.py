@@ -1,6 +1,6 @@
 """Records: what a file of weights says of itself. A record is data.
 
-A checkpoint's `config` and the metadata of a `.safetensors` come from whoever made the file. Every door
+A checkpoint's `config` and the metadata of a `.safetensors` are of unknown origin. Every entry point
 (evaluation, init_from, from_pretrained, export, resume) takes them through this one: the network is a *name*
 that is looked up in a table, its arguments have the types of its signature, everything else is a number, a
 string, a boolean, None, a list or a dict of these. Nothing is imported by name, resolved or instantiated.
@@ -121,6 +121,7 @@ def check_record(config: Any, chosen: MakeNetwork | None = None) -> dict[str, An
     model = record["model"]
     if "net" not in model:
         raise ValueError("it records no model.net")
+    # Names are shown in one-line messages and in file names of reports.
     if "\n" in (name := model.get("name", "")) or name == "???" or len(name) > 200:
         raise unlike("model.name", name, "a name")
     return {**record, "model": {**model, "net": _checked_net(model["net"], chosen)}}
@@ -192,6 +193,7 @@ def _checked_net(net: dict[str, Any], chosen: MakeNetwork | None) -> dict[str, A
                 options[today] = values[value]
     parameters, hints = parameters_of(network), _hints(network)
     if not any(parameter.kind is parameter.VAR_KEYWORD for _, parameter in parameters):
+        # The constructor's signature is the schema.
         _check_keys(options, [key for key, _ in parameters], "model.net.")
     for key, value in options.items():
         _check_value(f"model.net.{key}", value, hints.get(key, Any))

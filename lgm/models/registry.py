@@ -48,7 +48,7 @@ _SHOWN = 5
 
 
 class UnknownNetwork(ValueError):
-    """A record names a network that this program does not know, and nobody has chosen."""
+    """A record names a network that is neither in the table nor passed by the caller."""
 
 
 def complete_net(net: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,10 +100,12 @@ def network_of(net: Mapping[str, Any], chosen: MakeNetwork | None = None) -> Mak
 
 
 def name_of(network: MakeNetwork) -> str:
+    """Today's name of a network of the table, e.g. `lgm.models.LGM`."""
     return next(name for name, known in NETWORKS.items() if known is network)
 
 
 def parameters_of(network: MakeNetwork) -> list[tuple[str, inspect.Parameter]]:
+    """Names and parameters of a network's constructor, in order."""
     return list(inspect.signature(network).parameters.items())
 
 

@@ -34,6 +34,7 @@ class UNet(nn.Module):
         super().__init__()
         self.conv_in = Conv2d(in_channels, down_channels[0], 3, padding=1)
 
+        # A stack: the decoder pops the channels of its skips in reverse order.
         skip_channels = [down_channels[0]]
         channels = down_channels[0]
         self.down_blocks = nn.ModuleList()
@@ -49,6 +50,7 @@ class UNet(nn.Module):
 
         self.up_blocks = nn.ModuleList()
         for level, (width, attention) in enumerate(zip(up_channels, up_attention, strict=True)):
+            # One layer more than the encoder's: each level left as many skips, its downsampling's included.
             consumed = [skip_channels.pop() for _ in range(layers_per_block + 1)]
             upsample = level < len(up_channels) - 1
             self.up_blocks.append(UpBlock(channels, consumed, width, attention, upsample, skip_scale))
@@ -58,7 +60,8 @@ class UNet(nn.Module):
         self.conv_out = Conv2d(channels, out_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "BV C H W"], num_views: int) -> Float[Tensor, "BV D h w"]:
-        if self.norm_out.is_fused(x):  # what comes out of a convolution lies as what went in
+        """Images [B*V, C, H, W] of `num_views` views a scene to features [B*V, D, h, w]."""
+        if self.norm_out.is_fused(x):  # a convolution's output has the memory format of its input
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
         skips = [x]
@@ -81,7 +84,9 @@ def check_levels(
     up_attention: Sequence[bool],
     input_size: int,
 ) -> None:
-    """Raise ValueError where the levels of the two ways do not fit each other, or the images them."""
+    """Raise ValueError where the levels of encoder and decoder do not fit each other, or the images do not
+    fit them.
+    """
     for way, channels, attention in (
         ("down", down_channels, down_attention),
         ("up", up_channels, up_attention),

@@ -1,4 +1,6 @@
-"""The visual hull: what the silhouettes of all views leave of the space, and where rays enter it."""
+"""The visual hull (Laurentini 1994): the space that the masks of all views do not exclude, and where rays
+enter it.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,9 @@ HALVINGS = 3  # of the distance between two samples, to where a ray enters
 
 @dataclass(frozen=True)
 class Silhouettes:
-    """What views say of the space before them.
+    """Object masks of V views, with the projections that look points up in them.
 
-    background: 1 where a view sees no object.
+    background: 1 where a view sees no object. (The mask's complement.)
     projections: from the world to homogeneous coordinates in the image, 0 to 1.
     """
 
@@ -42,7 +44,7 @@ class Silhouettes:
         alphas: Float[Tensor, "B V 1 H W"] | None = None,
     ) -> Silhouettes:
         """Masks by alpha, of images over any background. Without alphas, and of views that are opaque
-        everywhere (photographs that nobody has cut out), white is background."""
+        everywhere (photographs without a cut-out), white is background."""
         with torch.autocast(cameras.device.type, enabled=False):
             projections = cameras.to(torch.float32).projections
         background = (images.amin(dim=2, keepdim=True) >= _WHITE).float()
@@ -55,7 +57,9 @@ class Silhouettes:
 def background_colors(
     images: Float[Tensor, "B V 3 H W"], alphas: Float[Tensor, "B V 1 H W"] | None
 ) -> Float[Tensor, "B 3"]:
-    """What lies behind each object: the mean of its fully transparent pixels; white where there are none."""
+    """The background's colour behind each object: the mean of its fully transparent pixels; white where all
+    are opaque.
+    """
     if alphas is None:
         return images.new_ones(len(images), 3)
     clear = (alphas <= 0).to(images.dtype)
@@ -71,9 +75,10 @@ def enter(
     spare_own: bool,
     fuse: bool = False,
 ) -> tuple[Float[Tensor, "B R N"], Bool[Tensor, "B R N"], Int[Tensor, "B R N"]]:
-    """How far along each ray, from its middle, the hull begins; whether it does; and how many views
-    see background even there.
+    """Ray marching into the visual hull.
 
+    Returns the distance along each ray, from its middle, at which the hull begins; whether it does; and how
+    many views see background even there.
     spare_own: sets of rays are the views' own, which are judged by the other views alone.
     fuse: by our own kernels where they run.
 
@@ -91,11 +96,13 @@ def enter(
     def excluded(along: Tensor) -> Tensor:
         return sum(_sees_background(middles, directions, along, judge) for judge in judges)
 
+    # min takes the first of equal samples: the entry, not any point inside.
     lowest, first = excluded(along).min(dim=-1)
     outside, inside = along[(first - 1).clamp_min(0)], along[first]
-    # Samples are two pixels of 128² apart: surfaces would be stairs.
+    # Bisection: samples are two pixels of 128² apart, and surfaces would be stairs.
     for _ in range(HALVINGS):
         between = (outside + inside) / 2
+        # As deep inside as the sample that was chosen.
         is_inside = excluded(between[:, :, None, :, None])[..., 0] <= lowest
         outside, inside = (
             torch.where(is_inside, outside, between),
