@@ -81,6 +81,7 @@ def _triton_runs() -> bool:
     try:
         from triton.runtime import driver
 
+        # Triton compiles a small C module at this call: the import alone says nothing about a compiler.
         driver.active.get_current_device()
     except Exception as error:  # not installed, or it finds no compiler or no Python headers
         log.info("no kernels of our own: triton does not run here (%s)", first_line(error))

@@ -30,6 +30,9 @@ class Conv2d(nn.Conv2d):
     fuse = False
 
     def forward(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D H W"]:
+        """The convolution of images [N, C, h, w], in autocast's precision; fused with its bias where kernels
+        run.
+        """
         if not self.fuse or not kernels_run(x) or self.bias is None:
             return super().forward(x)
         return _Convolution.apply(x, self.weight, self.bias, self.stride, self.padding, autocast_dtype(x))
@@ -47,12 +50,14 @@ class _Convolution(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.channels, ctx.x_dtype = x.shape[1], x.dtype
+        # Zero padding of the first layer's few channels up to a multiple that tensor cores take.
         spare = -x.shape[1] % _CHANNELS if x.shape[1] < 2 * _CHANNELS else 0
         own = half_copy(weight, dtype)
         x = x.to(dtype)
         if spare:
             x, own = (F.pad(tensor, (0, 0, 0, 0, 0, spare)) for tensor in (x, own))
         x, own = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, own))
+        # Both in half precision already: the backward pass casts nothing again.
         ctx.save_for_backward(x, own, weight)
         ctx.options = stride, padding
         y = convolve(x, own, stride, padding)
@@ -81,7 +86,7 @@ def convolve(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (1, 1),
 ) -> Float[Tensor, "N D H W"]:
-    """Without a bias, in the precision of x and weight, whatever autocast says. Channels-last."""
+    """A convolution without a bias, in the precision of x and weight, whatever autocast says; channels-last."""
     with torch.autocast(x.device.type, enabled=False):
         y = F.conv2d(x, weight, None, stride, padding)
     return y.contiguous(memory_format=torch.channels_last)

@@ -24,7 +24,9 @@ def fused_distance(
     eps: float,
     gradient_scale: float | None = None,
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, "M C h w"] | None]:
-    """weight · (x / (|x| + eps) - y / (|y| + eps))², a mean over pixels; and its gradient by x.
+    """LPIPS's distance of one layer [M], and its gradient by x.
+
+    weight · (x / (|x| + eps) - y / (|y| + eps))², a mean over pixels.
 
     x, y: outputs of a ReLU, channels-last. Sums are float32.
     gradient_scale: what the gradient is multiplied by, so that half precision can hold it; None computes
@@ -38,6 +40,7 @@ def fused_distance(
     channels = 1 << (num_channels - 1).bit_length()
     pixels = max(1, _TILE // channels)
     blocks = -(-num_pixels // (pixels * _STEPS))
+    # One partial sum per program, added by PyTorch: no atomics, the same bits each time.
     sums = x.new_empty(count, blocks, dtype=torch.float32)
     grad = x if gradient_scale is None else torch.empty_like(x)
     with torch.cuda.device_of(x):

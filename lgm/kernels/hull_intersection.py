@@ -22,9 +22,9 @@ def fused_enter(
     halvings: int,
     spare_own: bool,
 ) -> tuple[Float[Tensor, "B R N"], Bool[Tensor, "B R N"], Int[Tensor, "B R N"]]:
-    """As of `lgm.models.visual_hull.enter`, by our own kernel.
+    """Ray marching into the visual hull by our own kernel; see `lgm.models.visual_hull.enter`.
 
-    along: the places that are tried, a power of two.
+    along: distances of the samples along a ray; their number is a power of two.
     """
     from lgm.kernels.triton_kernels.hull_intersection import enter_kernel
 

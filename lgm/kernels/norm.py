@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from lgm.kernels.choice import kernels_run
 
 _TILE = 4096  # numbers that a program holds
-_MOST_CHANNELS = 128  # of them side by side
-_SUMS = 1024  # and when sums are added
-_PROGRAMS = 2048  # that sum, if there is that much: enough for any GPU
+_MOST_CHANNELS = 128  # channels of such a tile
+_SUMS = 1024  # numbers that a program holds when partial sums are added
+_PROGRAMS = 2048  # programs of a sum, where there is enough work: they fill any GPU
 _MOST_STEPS = 16  # blocks that such a program goes through
 
 
@@ -40,7 +40,10 @@ class GroupNorm(nn.GroupNorm):
     def forward(
         self, x: Float[Tensor, "N C h w"], dtype: torch.dtype | None = None
     ) -> Float[Tensor, "N C h w"]:
-        """dtype: of the result, and of what computes it; None is autocast's own choice."""
+        """GroupNorm and, if `silu`, SiLU after it.
+
+        dtype: of the result, and of the computation where PyTorch computes it; None is autocast's own choice.
+        """
         if self.is_fused(x):
             dtype = dtype or autocast_dtype(x)
             return fused_group_norm(x, self.weight, self.bias, self.num_groups, self.eps, self.silu, dtype)
@@ -67,7 +70,10 @@ def fused_group_norm(
     silu: bool,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "N C h w"]:
-    """By our own kernels; in float32 within, the result channels-last and in `dtype` (None: autocast's)."""
+    """GroupNorm (and SiLU) by our own kernels: float32 inside, the result channels-last.
+
+    dtype: of the result; None is autocast's.
+    """
     return _GroupNorm.apply(x, weight, bias, num_groups, eps, silu, dtype or autocast_dtype(x))
 
 
@@ -85,6 +91,7 @@ class _GroupNorm(torch.autograd.Function):
     ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         y, moments = norm_forward(x, weight, bias, None, num_groups, eps, silu, dtype)
+        # Not the normalised values: they are computed again from x and the moments.
         ctx.save_for_backward(x, weight, bias, *moments)
         ctx.silu = silu
         return y

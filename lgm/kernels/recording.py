@@ -17,7 +17,7 @@ _WARM_UP_CALLS = 3
 
 
 class Recording:
-    """All kernels of one call of `compute`, to be replayed on other inputs of the same shapes.
+    """A CUDA graph of one call of `compute`, to be replayed on other inputs of the same shapes.
 
     compute: no gradients, no shapes or branches that depend on values, nothing that waits for the device.
     inputs: of the recorded call, on one GPU. What `compute` reads beside them, such as weights, must stay

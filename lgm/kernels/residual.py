@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 _TILE = 4096  # numbers that a program holds
-_MOST_CHANNELS = 128  # of them side by side
-_PROGRAMS = 1024  # that sum, at least, if there is that much
+_MOST_CHANNELS = 128  # channels of such a tile
+_PROGRAMS = 1024  # programs of a sum, at least, where there is enough work
 _MOST_STEPS = 32  # blocks that such a program goes through
 
 
@@ -36,7 +36,7 @@ def scaled_sum(
 
 
 def channel_sums(x: Float[Tensor, "N C h w"]) -> Float[Tensor, " C"]:
-    """The sum over images and pixels, in float32."""
+    """The gradient of a bias: the sum over images and pixels [C], in float32, in two deterministic steps."""
     from lgm.kernels.triton_kernels.residual import channel_sums_kernel
 
     (blocks, across), size, block = _tiles(x)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lgm.kernels.choice import kernels_run
 
 _TILE = 2048  # numbers that a program holds
-_MOST_CHANNELS = 64  # of them side by side
+_MOST_CHANNELS = 64  # channels of such a tile
 
 
 def double(x: Float[Tensor, "N C h w"], fuse: bool) -> Float[Tensor, "N C 2*h 2*w"]:

@@ -1,4 +1,4 @@
-"""A residual block of the U-Net as one operation on a GPU: nothing between its convolutions is done twice.
+"""A residual block of the U-Net as one autograd operation, with few passes over memory.
 
 Biases go into the norm that follows, or into the sum at the block's end, which is also where the skip's scale
 is. In the backward pass that scale is applied where gradients are read or turned to float32 anyway; the
@@ -67,6 +67,7 @@ class _ResnetBlock(torch.autograd.Function):
         else:
             own3 = half_copy(weight3, dtype)
             skip, bias = convolve(x, own3, padding=(0, 0)), bias2 + bias3
+        # Activation checkpointing inside the block: z1 and z2, half of its activations, are not stored.
         ctx.save_for_backward(x, y1, own1, own2, own3, *moments1, *moments2, *tensors)
         ctx.options = options
         return scaled_sum(y2, skip, bias, options.scale, in_place=True)
@@ -100,6 +101,7 @@ class _ResnetBlock(torch.autograd.Function):
         )
         grad1 = _weight_gradient(grad_y1, z1, own1, weight1) if needs[6] else None
 
+        # The last bias and the shortcut's are both added at the end: they have the same gradient.
         sums = scale * channel_sums(grad_y)
         end2, end3 = (None if bias is None else sums.to(bias.dtype) for bias in (bias2, bias3))
         return grad_x, grad_rest, *grads1, *grads2, grad1, grad_bias1, grad2, end2, grad3, end3, None

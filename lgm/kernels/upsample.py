@@ -23,11 +23,15 @@ from lgm.kernels.resize import double
 
 _LEAST_PIXELS = 8192  # of all small maps; of fewer the sums of weights cost more than products are saved
 _TILE = 2048  # numbers that a program holds
-_MOST_CHANNELS = 128  # of them side by side
+_MOST_CHANNELS = 128  # channels of such a tile
 
 
 def double_and_convolve(x: Float[Tensor, "N C h w"], layer: Conv2d) -> Float[Tensor, "N D 2*h 2*w"]:
-    """layer: 3×3, with a bias, and padding that keeps the size. Its `fuse` decides as everywhere."""
+    """Nearest-neighbour upsampling by 2 and a 3×3 convolution, as one sub-pixel convolution where kernels
+    run.
+
+    layer: 3×3, with a bias, and padding that keeps the size. Its `fuse` decides as everywhere.
+    """
     if layer.fuse and kernels_run(x) and _num_pixels(x) >= _LEAST_PIXELS:
         return _DoubleAndConvolve.apply(x, layer.weight, layer.bias, autocast_dtype(x))
     return layer(double(x, layer.fuse))
@@ -42,6 +46,7 @@ class _DoubleAndConvolve(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.x_dtype = x.dtype
         x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+        # Sums of weights in the parameter's own precision, rounded once.
         own = phase_weights(weight).to(dtype, memory_format=torch.channels_last)
         phases = convolve(x, own)  # [N, 4*D, h+1, w+1]
         ctx.save_for_backward(x, own, weight)

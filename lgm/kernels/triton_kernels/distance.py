@@ -32,6 +32,7 @@ def distance_kernel(
         place = (image * num_pixels + pixels)[:, None] * num_channels + channels[None, :]
         a = tl.load(x + place, inside, 0.0).to(tl.float32)
         b = tl.load(y + place, inside, 0.0).to(tl.float32)
+        # Over channels: a program holds all channels of its pixels, so that the norm stays in registers.
         norm = tl.sqrt(tl.sum(a * a, axis=1))
         of_norm = 1.0 / (norm + eps)
         other = 1.0 / (tl.sqrt(tl.sum(b * b, axis=1)) + eps)
@@ -41,6 +42,7 @@ def distance_kernel(
         weighted = w * difference
         total += tl.sum(weighted * difference, axis=1)
         if GRADIENT:
+            # A pixel whose features are all zero has no direction: its gradient is 0, not NaN.
             along = tl.sum(weighted * a, axis=1) * of_norm / tl.where(norm > 0, norm, 1.0)
             grad = (2 * gradient_scale * of_norm)[:, None] * (weighted - a * along[:, None])
             grad = tl.where(a > 0, grad, 0.0)
@@ -66,8 +68,10 @@ def pool_kernel(
     height, width, num_channels,
     WINDOWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """2×2 max pooling, stride 2."""
     across, down = width // 2, height // 2
     row, column, place, channels = window(width, num_channels, across, WINDOWS, CHANNELS)
+    # Floor: a last row or column without a partner is in no window.
     inside = (row < down)[:, None] & (channels < num_channels)[None, :]
     image = tl.program_id(1).to(tl.int64)
     x += image * height * width * num_channels
@@ -83,6 +87,7 @@ def pool_kernel(
 
 @triton.jit
 def _add_where(grad, place, pooled, taken, inside):
+    """Add the pooled gradient to one of a window's four pixels where it was the largest."""
     value = tl.load(grad + place, inside, 0.0).to(tl.float32) + tl.where(taken, pooled, 0.0)
     tl.store(grad + place, value.to(grad.dtype.element_ty), inside)
 

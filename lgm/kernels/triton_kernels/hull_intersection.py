@@ -32,9 +32,11 @@ def _excluded(
         view = (own + 1 + j) % num_views if SPARE_OWN else j
         view = tl.program_id(2).to(tl.int64) * num_views + view
         row = projections + view * 12
+        # The ray is linear in homogeneous coordinates: both of its parts are projected once.
         x = (_dot(row, mx, my, mz) + tl.load(row + 3)) + _dot(row, dx, dy, dz) * along
         y = (_dot(row + 4, mx, my, mz) + tl.load(row + 7)) + _dot(row + 4, dx, dy, dz) * along
         z = (_dot(row + 8, mx, my, mz) + tl.load(row + 11)) + _dot(row + 8, dx, dy, dz) * along
+        # Behind the camera: clamped like the plain version, which ends at the image's edge.
         z = tl.maximum(z, 1e-3)
         x, y = _pixel(x, z, width), _pixel(y, z, height)
         left, top = x.to(tl.int32), y.to(tl.int32)  # not negative: rounded down
@@ -58,6 +60,11 @@ def enter_kernel(
     num_rays, num_sets, num_views, height, width,
     SPARE_OWN: tl.constexpr, HALVINGS: tl.constexpr, RAYS: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
+    """Ray marching and bisection of RAYS rays: the first sample that fewest views exclude, then halvings.
+
+    steps: the distance along each ray. first: the sample's index, 0 where the ray starts inside. lowest: how
+    many views see background there.
+    """
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     there = ray < num_rays
     rays = tl.program_id(2).to(tl.int64) * num_sets + tl.program_id(1)

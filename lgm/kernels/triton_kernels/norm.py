@@ -48,6 +48,7 @@ def moments_kernel(
     num_pixels, num_channels,
     STEPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """Sums, and sums of squared distances from the mean, of each row of blocks and channel."""
     begin = tl.program_id(0) * STEPS
     channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     # Squares are about the row's first pixel, a number of its channel's own size: next to nothing cancels.
@@ -117,6 +118,7 @@ def apply_kernel(
     num_pixels, num_channels, group_width,
     SILU: tl.constexpr, SHIFTED: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """Normalise, scale and shift, and SiLU where wanted: the second of two reads of x."""
     place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
     values = tl.load(x + place, inside, 0.0).to(tl.float32)
     there = channels < num_channels
@@ -142,6 +144,7 @@ def _gradients(
         z = normalised * tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
         z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
         s = tl.sigmoid(z)
+        # The derivative of z · sigmoid(z).
         grad *= s * (1 + z * (1 - s))
     return normalised, grad
 
@@ -155,6 +158,11 @@ def backward_sums_kernel(
     SILU: tl.constexpr, SHIFTED: tl.constexpr, WRITTEN: tl.constexpr,
     STEPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """Per row and channel: sums of the gradient before the affine map, and of its products with the
+    normalised x.
+
+    WRITTEN: write the forward pass's result once more, so that nothing but x had to be stored for it.
+    """
     channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
     product = tl.zeros([PIXELS, CHANNELS], tl.float32)
@@ -189,6 +197,7 @@ def backward_combine_kernel(
     num_pixels, num_channels, group_width, rows,
     SHIFTED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
+    """Add up rows to each group's two means, which x's gradient needs, and to the parameters' gradients."""
     of_one = 1.0 / (num_pixels * group_width * 1.0)
     grad_rows, product_rows = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
     value_rows = tl.zeros([ROWS, WIDTH], tl.float32)
@@ -232,6 +241,11 @@ def backward_apply_kernel(
     SILU: tl.constexpr, SHIFTED: tl.constexpr, ADDED: tl.constexpr, SPLIT: tl.constexpr,
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """x's gradient: rstd · (g·weight - mean(g·weight) - x̂ · mean(g·weight·x̂)), with x̂ the normalised x.
+
+    ADDED: plus another gradient of x, e.g. of the shortcut. SPLIT: the result goes to two tensors by channel,
+    as x was the concatenation of two.
+    """
     place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
     normalised, grad = _gradients(
         x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width,

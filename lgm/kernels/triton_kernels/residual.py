@@ -38,6 +38,7 @@ def channel_sums_kernel(
     num_pixels, num_channels,
     STEPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """Sums over pixels of each channel, one row per program: no atomics, the rows are added afterwards."""
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
     for step in range(STEPS):

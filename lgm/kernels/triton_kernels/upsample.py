@@ -23,10 +23,12 @@ def interleave_kernel(
     height, width, num_channels,  # of y
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """The doubled map from its four phases, plus bias: what a convolution of the doubled map would give."""
     pixels, channels, inside = _block(height * width, num_channels, PIXELS, CHANNELS)
     row, column = pixels // width, pixels % width
     a, b = row % 2, column % 2
     rows, columns = height // 2 + 1, width // 2 + 1
+    # Row r of the doubled map is row r // 2 + r % 2 of its phase; columns likewise.
     place = (row // 2 + a) * columns + column // 2 + b
     image = tl.program_id(1).to(tl.int64)
     source = (image * rows * columns + place) * 4 + 2 * a + b
@@ -44,6 +46,7 @@ def separate_kernel(
     height, width, num_channels,  # of grad_y
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    """The reverse of interleaving: each phase's gradient, 0 where it has no pixel of the doubled map."""
     rows, columns = height // 2 + 1, width // 2 + 1
     pixels, channels, inside = _block(rows * columns, 4 * num_channels, PIXELS, CHANNELS)
     phase = channels // num_channels

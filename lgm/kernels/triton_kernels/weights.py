@@ -20,6 +20,7 @@ def _places(num_channels, BLOCK: tl.constexpr):
 
 @triton.jit
 def to_channels_last_kernel(weight, own, num_channels, BLOCK: tl.constexpr):
+    """A 3×3 weight from [D, C, 9] in memory to [D, 9, C], in another precision, tile by tile."""
     contiguous, channels_last, inside = _places(num_channels, BLOCK)
     values = tl.load(weight + contiguous, inside, 0.0)
     tl.store(own + channels_last, values.to(own.dtype.element_ty), inside)
@@ -27,6 +28,7 @@ def to_channels_last_kernel(weight, own, num_channels, BLOCK: tl.constexpr):
 
 @triton.jit
 def from_channels_last_kernel(grad, result, num_channels, scale, BLOCK: tl.constexpr):
+    """A weight's gradient from [D, 9, C] back to [D, C, 9], times `scale`, in the parameter's precision."""
     contiguous, channels_last, inside = _places(num_channels, BLOCK)
     values = tl.load(grad + channels_last, inside, 0.0).to(tl.float32) * scale
     tl.store(result + contiguous, values.to(result.dtype.element_ty), inside)
