@@ -1,4 +1,4 @@
-"""The only room that knows axes: +x right, +y down, +z forward for cameras, +y up for the world."""
+"""Camera conventions, all of them: OpenCV axes (+x right, +y down, +z forward), world +y up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Cameras object: where images were taken from, and through which lens."""
+"""The Cameras object: pinhole and orthographic cameras, camera-to-world in OpenCV axes."""
 
 from __future__ import annotations
 
@@ -114,7 +114,11 @@ class Cameras:
         fov_y_deg: float = FOV_Y_DEG,
         aspect: float = 1.0,
     ) -> Cameras:
-        """Cameras on a sphere around the origin, looking at it, one an angle; positive elevation is above."""
+        """Cameras on a sphere around the origin, looking at it, one per angle; positive elevation is above.
+
+        elevation_deg, azimuth_deg: see `orbit_poses`. radius: in world units. fov_y_deg, aspect: see
+            `from_fov`.
+        """
         return cls.from_fov(orbit_poses(elevation_deg, azimuth_deg, radius), fov_y_deg, aspect)
 
     @property
@@ -124,6 +128,7 @@ class Cameras:
 
     @property
     def device(self) -> torch.device:
+        """The device of the poses, and so of all tensors."""
         return self.c2w.device
 
     @property
@@ -133,7 +138,7 @@ class Cameras:
 
     @property
     def centers(self) -> Float[Tensor, "*batch 3"]:
-        """Where the cameras stand in the world."""
+        """Positions of the cameras in the world, the last column of c2w."""
         return self.c2w[..., :3, 3]
 
     @property
@@ -172,7 +177,7 @@ class Cameras:
 
     @property
     def projections(self) -> Float[Tensor, "*batch 3 4"]:
-        """From the world to homogeneous coordinates in the image, 0 to 1."""
+        """Projection matrices: from the world to homogeneous image coordinates, 0 to 1 over the image."""
         w2c = self.w2c[..., :3, :]
         if self.is_orthographic is not None:
             # An affine camera's last row (Hartley and Zisserman 2004, 6.3): nothing is divided by depth.
@@ -218,12 +223,14 @@ class Cameras:
         )
 
     def to(self, *args: Any, **kwargs: Any) -> Cameras:
+        """On another device, or with another float type, as `Tensor.to`."""
         c2w, flags = self.c2w.to(*args, **kwargs), self.is_orthographic
         if flags is not None:  # to the device alone, not to a float type
             flags = flags.to(c2w.device, non_blocking=kwargs.get("non_blocking", False))
         return Cameras(c2w=c2w, K_norm=self.K_norm.to(*args, **kwargs), is_orthographic=flags)
 
     def pin_memory(self) -> Cameras:
+        """In page-locked host memory, from which copies to a GPU are asynchronous."""
         return self._each(lambda x: x.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Cameras:

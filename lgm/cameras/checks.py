@@ -1,7 +1,7 @@
-"""What a usable camera is, checked where that costs nothing.
+"""Checks of camera poses and fields of view, where they cost nothing.
 
-Every door through which cameras come (shards, own images, adapted sets) asks `pose_fault`, `fov_fault`
-and `distance_fault`: a camera beyond these bounds gives NaN in float32 somewhere behind, or shows nothing.
+Every entry point of cameras (shards, own images, adapted sets) asks `pose_fault`, `fov_fault`
+and `distance_fault`: a camera beyond these bounds gives NaN in float32 somewhere later, or shows nothing.
 Imports no torch at its top: processes that pack and check shards never load it.
 """
 
@@ -20,7 +20,7 @@ MAX_COORDINATE = 1e9  # of a camera's centre; far below where float32's squares 
 MAX_DISTANCE = 1e6  # from the object, in the data's own units
 MIN_DISTANCE = 1e-4
 MAX_DISTANCE_RATIO = 1e3  # the farthest camera of an object to the nearest one
-_ROTATION_TOLERANCE = 1e-3
+_ROTATION_TOLERANCE = 1e-3  # of R Rᵀ: files have poses in float32, or with few digits
 _LAST_ROW_TOLERANCE = 1e-6
 
 
@@ -58,6 +58,7 @@ def distance_fault(c2w: np.ndarray) -> tuple[int, str] | None:
     """The first of the poses [V, 4, 4] whose camera stands too near to the object at the origin, or too far,
     for the network's frame, in which all distances are scaled alike; None where all are fine."""
     distances = np.linalg.norm(c2w[:, :3, 3], axis=1)
+    # A median, so that one wrong camera does not move the scale that it is measured by.
     typical = float(np.median(distances))
     least = max(MIN_DISTANCE, typical / MAX_DISTANCE_RATIO)
     most = min(MAX_DISTANCE, typical * MAX_DISTANCE_RATIO)

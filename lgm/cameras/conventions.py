@@ -1,4 +1,4 @@
-"""Axes, converted once, here.
+"""Camera and world axes of other programs (OpenGL, Blender, COLMAP), converted once, here.
 
 Inside the project a camera is camera-to-world in OpenCV axes: +x right, +y down, +z forward;
 the world has +y up. Other programs differ in two ways, and each has one function:
@@ -15,6 +15,7 @@ from torch import Tensor
 
 
 def _diagonal(like: Tensor) -> Tensor:
+    """diag(1, -1, -1, 1): y and z of the camera change their signs, a half turn about x."""
     # Without waiting for a GPU, as a tensor that is made there from numbers would.
     return torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=like.dtype).to(like.device, non_blocking=True)
 
@@ -25,7 +26,7 @@ def opengl_to_opencv(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 
 
 
 def opencv_to_opengl(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """Turn the camera's own axes from OpenCV's to OpenGL's; the world stays."""
+    """Turn the camera's own axes from OpenCV's to OpenGL's; the world stays. Its own inverse."""
     return c2w * _diagonal(c2w)
 
 
@@ -39,7 +40,9 @@ def z_up_to_y_up(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"
 
 
 def y_up_to_z_up(c2w: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """Turn the world from +y up to +z up (Blender); the inverse of `z_up_to_y_up`."""
+    """Turn the world from +y up to +z up (Blender); the inverse of `z_up_to_y_up`. (x, y, z) goes to (x, -z,
+    y).
+    """
     turn = c2w.new_tensor([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     return turn @ c2w
 

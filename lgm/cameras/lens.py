@@ -1,4 +1,4 @@
-"""How a camera of a photograph bends light: a pinhole, with the distortion of ordinary lenses."""
+"""Photographic lenses: a pinhole with Brown-Conrady distortion, as COLMAP and OpenCV have it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Lens:
 
     @classmethod
     def from_fov(cls, fov_y_deg: float, width: int, height: int) -> Lens:
-        """Square pixels, the principal point in the middle."""
+        """A lens without distortion: square pixels, the principal point in the middle. fov_y_deg: vertical."""
         focal = 0.5 * height / np.tan(np.radians(fov_y_deg) / 2)
         return cls(focal, focal, width / 2, height / 2, width, height)
 
@@ -83,6 +83,7 @@ class Lens:
 
     def directions(self, pixels: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 3"]:
         """Unit directions, in OpenCV camera axes, of pixel coordinates; the inverse of `project`."""
+        # Distortion has no inverse in closed form.
         wanted = (pixels - (self.center_x, self.center_y)) / (self.focal_x, self.focal_y)
         xy = wanted
         if any(self.distortion):
@@ -92,6 +93,7 @@ class Lens:
         return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
     def _distorted(self, xy: np.ndarray) -> np.ndarray:
+        """Brown-Conrady: radial k1, k2 and tangential p1, p2, of slopes x/z and y/z."""
         k1, k2, p1, p2 = self.distortion
         if not any(self.distortion):
             return xy

@@ -1,4 +1,4 @@
-"""Cameras around an object that stands upright about any axis."""
+"""Orbits around an object that stands upright about any axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an object lies, from the rays of cameras that look at it."""
+"""Triangulation of an object's position from the rays of cameras that look at it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ _MIDDLE_STEPS = 4
 def meeting_point(
     origins: Float[np.ndarray, "V 3"], directions: Float[np.ndarray, "V 3"]
 ) -> tuple[Float[np.ndarray, 3], float] | None:
-    """The point nearest to all rays, and its root mean square distance from them; None where the rays
-    are as good as parallel."""
+    """Least-squares triangulation: the point nearest to all rays, and its root mean square distance from
+    them.
+
+    origins, directions: [V, 3], directions of unit length. None where the rays are almost parallel.
+    """
     across = np.eye(3) - directions[:, :, None] * directions[:, None, :]  # [V, 3, 3]
+    # Normal equations of the squared distances to the rays; singular where all rays are parallel.
     total = across.sum(axis=0)
     if np.linalg.eigvalsh(total / len(origins))[0] < 1e-4:
         return None
@@ -40,9 +44,10 @@ def outline(alpha: UInt8[np.ndarray, "H W"], threshold: int = 128) -> Float[np.n
 
 
 def middle(directions: Float[np.ndarray, "n 3"], up: Float[np.ndarray, 3]) -> Float[np.ndarray, 3]:
-    """The direction of the middle of an outline: of its bounding box as a level camera sees it that looks
+    """The direction of a mask's middle: of its bounding box in a level camera that looks
     there."""
     axis = directions.mean(axis=0)
+    # A fixed point: the box depends on the camera that looks at it.
     for _ in range(_MIDDLE_STEPS):
         frame = looking_along(axis, up)
         seen = directions @ frame

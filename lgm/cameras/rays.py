@@ -10,7 +10,9 @@ from lgm.cameras.cameras import Cameras
 def pixel_rays(
     cameras: Cameras, height: int, width: int
 ) -> tuple[Float[Tensor, "*batch 3 H W"], Float[Tensor, "*batch 3 H W"]]:
-    """Origins and unit directions, in the world, of the ray through the centre of each pixel."""
+    """Origins and unit directions, in the world, of the ray through the centre of each pixel [*batch, 3, H,
+    W].
+    """
     # The network asks under autocast, and rays in bf16 miss by a pixel.
     with torch.autocast(cameras.device.type, enabled=False):
         return _pixel_rays(cameras, height, width)
@@ -18,6 +20,7 @@ def pixel_rays(
 
 def _pixel_rays(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:
     c2w, K_norm = cameras.c2w, cameras.K_norm
+    # Pixel centres at half-integers: pixel (0, 0) is centred at (0.5, 0.5).
     u = (torch.arange(width, dtype=c2w.dtype, device=c2w.device) + 0.5) / width
     v = (torch.arange(height, dtype=c2w.dtype, device=c2w.device) + 0.5) / height
     v, u = torch.meshgrid(v, u, indexing="ij")

@@ -1,4 +1,4 @@
-"""Carrying cameras from one frame into another."""
+"""Cameras under a similarity transform, from one frame into another."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lgm.cameras.cameras import Cameras
 def moved(cameras: Cameras, similarity: Float[Tensor, "4 4"]) -> Cameras:
     """The same cameras in another frame, with what they see: poses stay rigid, distances change by the
     similarity's scale, and so does what an orthographic camera has across."""
+    # det(s R) = s³.
     scale = torch.linalg.det(similarity[:3, :3].double()) ** (1 / 3)
     c2w = similarity.double() @ cameras.c2w.double()
     c2w[..., :3, :3] /= scale

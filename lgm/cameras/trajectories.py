@@ -1,4 +1,4 @@
-"""Where to stand: orbits, the spiral over the sphere, and the network's canonical frame."""
+"""Camera trajectories: orbits, Vogel's spiral over the sphere, and the network's canonical frame."""
 
 import math
 from collections.abc import Sequence
@@ -48,6 +48,7 @@ def orbit_poses(
             "do not go together: give as many of one as of the other"
         ) from error
     check_broadcast(azimuth.shape, radius=radius)
+    # OpenGL's z axis, away from the object; columns below are right, up, backward in OpenGL axes.
     backward = torch.stack(
         [elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], dim=-1
     )
@@ -98,6 +99,7 @@ def canonicalise(
     radius: of all, or one for each world.
     """
     distance = reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6)
+    # The world is scaled before it is moved: both cameras' centres, so that the poses stay rigid.
     scale = (radius / distance)[..., None, None]
     c2w, reference = c2w.clone(), reference.clone()
     c2w[..., :3, 3] *= scale
@@ -114,8 +116,8 @@ def canonicalise(
 def from_canonical(
     reference: Float[Tensor, "*batch 4 4"], radius: float | Float[Tensor, "*batch"] = RADIUS
 ) -> Float[Tensor, "*batch 4 4"]:
-    """The way back from where `canonicalise` moves the world: a similarity that takes points there to
-    points where `reference` stands as it is given."""
+    """The inverse of `canonicalise`: a similarity that takes points of the canonical frame to
+    points of the world that `reference` is given in."""
     unit = torch.diag_embed(torch.ones_like(reference[..., 0]))
     # A camera at the world's origin, along its axes, carries the world's frame with it.
     forth = canonicalise(unit[..., None, :, :], reference, radius)[..., 0, :, :]

@@ -1,6 +1,6 @@
-"""Upright cameras, about whichever axis is up: found, looked along, turned to.
+"""Upright cameras about any axis: estimate the up direction, look along a direction, rotate one to another.
 
-In NumPy's double precision, as what comes from files is.
+In NumPy's double precision, like everything that is read from files.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def turning(start: Float[np.ndarray, 3], end: Float[np.ndarray, 3]) -> Float[np.
         axis = axis - start * (axis @ start)
         axis /= np.linalg.norm(axis)
         return 2 * np.outer(axis, axis) - np.eye(3)
+    # Rodrigues' formula without angles: R = I + K + K² / (1 + cos).
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return np.eye(3) + cross + cross @ cross / (1 + cosine)
 
