@@ -1,4 +1,4 @@
-"""Loss terms on a prediction: its rendering, its targets, its Gaussians."""
+"""Loss terms on a prediction: its rendered images, its target views, its Gaussians."""
 
 from lgm.losses.composite import CompositeLoss, LossTerm
 from lgm.losses.mask import AlphaMSE

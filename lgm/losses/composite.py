@@ -23,7 +23,11 @@ class LossTerm(nn.Module):
 
 
 class CompositeLoss(nn.Module):
-    """`forward` gives the total to minimise and each active term, unweighted, for the log."""
+    """The weighted sum of all loss terms.
+
+    `forward` gives the total to minimise and each active term, unweighted, for the log.
+    Raises ValueError without a term, and in `forward` where none is active.
+    """
 
     def __init__(self, terms: dict[str, LossTerm]) -> None:
         super().__init__()
@@ -34,8 +38,12 @@ class CompositeLoss(nn.Module):
     def forward(
         self, prediction: Prediction, step: int | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """step: optimizer steps done; a term counts from its `start_step` on. None is outside of
-        training, where all count."""
+        """The weighted sum, and each active term detached and unweighted.
+
+        step: optimizer steps done; a term counts from its `start_step` on. None is outside of training,
+            where all
+        count.
+        """
         # A term of weight 0 or before its start costs nothing: it is not computed.
         values = {
             name: term.loss(prediction)

@@ -18,4 +18,5 @@ class AlphaMSE(nn.Module):
         self.in_decibels = in_decibels
 
     def forward(self, prediction: Prediction) -> Float[Tensor, ""]:
+        """Of rendered against target alphas [B, V, 1, H, W]."""
         return squared_error(prediction.render.alphas, prediction.batch.target.alphas, self.in_decibels)

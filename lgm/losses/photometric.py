@@ -18,4 +18,5 @@ class PhotometricMSE(nn.Module):
         self.in_decibels = in_decibels
 
     def forward(self, prediction: Prediction) -> Float[Tensor, ""]:
+        """Of rendered, unclamped, against target images [B, V, 3, H, W]."""
         return squared_error(prediction.render.images, prediction.batch.target.images, self.in_decibels)

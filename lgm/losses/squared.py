@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# Of an image's mean squared error: 40 dB, beyond which nothing is left to gain.
+# Added to an image's mean squared error, so that its logarithm stays finite: 40 dB.
 _FLOOR = 1e-4
 
 

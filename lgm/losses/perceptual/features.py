@@ -1,12 +1,12 @@
-"""The distance of two images as a frozen network sees them: what LPIPS and its likes have in common.
+"""Feature distances of two images in a frozen network: what LPIPS and its variants have in common.
 
 Images go through a trunk; at some layers the features of each pixel are scaled to unit length, and
-the squared differences are averaged over pixels and weighed over channels.
+the squared differences are averaged over pixels and weighted over channels.
 
-The two halves walk through the trunk side by side, each with a graph only where its images ask for a
-gradient: one batch for both would keep the target's activations for a backward pass that never comes,
+Images and targets go through the trunk side by side, each with an autograd graph only where it requires a
+gradient: one batch for both would store the targets' activations for a backward pass that never comes,
 and a half of 64 images fills a GPU by itself. Each layer is compared as soon as both have reached it:
-of a target nothing stays but the difference.
+of a target nothing is stored but the difference.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class FeatureDistance(nn.Module, ABC):
                 f"{self.name} compares images of one shape, "
                 f"got {tuple(images.shape)} and {tuple(targets.shape)}"
             )
+        # Before the resize, which only shrinks what is larger.
         if min(images.shape[-2:]) < self.min_size:
             raise ValueError(
                 f"{self.name} needs images of at least {self.min_size}x{self.min_size}, "
@@ -107,6 +108,7 @@ class FeatureDistance(nn.Module, ABC):
         return distance.view(images.shape[:-3])
 
     def _fused_stages(self, dtype: torch.dtype) -> list[Stage] | None:
+        """The trunk's convolutions in that precision, cached; None for a trunk that the kernels do not take."""
         if dtype not in self._stages:
             with torch.inference_mode(False), torch.no_grad():  # as `_follow`
                 self._stages[dtype] = vgg_stages(self._frozen[0], dtype)
@@ -127,8 +129,11 @@ def _memory_format(device: torch.device) -> torch.memory_format:
 
 
 def shrunk(images: Float[Tensor, "M 3 H W"], size: int | None) -> Float[Tensor, "M 3 h w"]:
-    """Bilinear, without antialiasing, as in the original program: at half the size that is the mean of
-    2x2 pixels."""
+    """LPIPS's input resized: bilinear, without antialiasing, to at most `size` pixels along the longer side.
+
+    As in the original program; at half the size that is the mean of 2x2 pixels. Smaller images stay as
+    they are.
+    """
     longer = max(images.shape[-2:])
     if size is None or longer <= size:
         return images
@@ -139,7 +144,7 @@ def shrunk(images: Float[Tensor, "M 3 H W"], size: int | None) -> Float[Tensor, 
 def layer_distance(
     x: Float[Tensor, "M C h w"], y: Float[Tensor, "M C h w"], weight: Float[Tensor, " C"]
 ) -> Float[Tensor, " M"]:
-    """One layer's share, in float32 whatever the features' precision."""
+    """One layer's term of the distance [M], in float32 whatever the features' precision."""
     with torch.autocast(x.device.type, enabled=False):
         difference = _unit(x) - _unit(y)
         return (difference.square().mean(dim=(2, 3)) * weight.float()).sum(dim=1)

@@ -1,7 +1,7 @@
 """A VGG trunk's distance and its gradient in one go, for GPUs: the fast twin of `FeatureDistance`'s loop.
 
 The gradient of a distance by its image depends on nothing that comes after it but for one factor an image.
-So it is computed at once, in chunks of images: of a chunk's activations nothing is kept for the backward
+So it is computed at once, in chunks of images: of a chunk's activations nothing is stored for the backward
 pass, which only multiplies.
 """
 
@@ -49,6 +49,7 @@ def vgg_stages(trunk: Trunk, dtype: torch.dtype) -> list[Stage] | None:
             ]
         )
     kernel, bias = stages[0][0]
+    # Padded with zeros, which add nothing to the first convolution.
     spare = _INPUT_CHANNELS - kernel.shape[1]
     kernel = F.pad(kernel, (0, 0, 0, 0, 0, spare)).contiguous(memory_format=torch.channels_last)
     stages[0][0] = (kernel, bias)
@@ -79,6 +80,7 @@ class _Distance(torch.autograd.Function):
         # Half precision holds a gradient of its features' size, not one that is divided by pixels.
         scale = float(1 << (x.shape[2] * x.shape[3] - 1).bit_length()) if wanted else None
         chunk = max(1, _CHUNK_PIXELS // (x.shape[2] * x.shape[3]))
+        # Chunks bound the activations in memory; only the images' own gradients are stored.
         results = [
             _chunk(a, b, stages, weights, eps, scale)
             for a, b in zip(x.split(chunk), y.split(chunk), strict=True)

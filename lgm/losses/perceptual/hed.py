@@ -45,4 +45,5 @@ class HEDDistance(FeatureDistance):
         self._freeze(trunk, [torch.full((width,), 1 / len(widths)) for width in widths])
 
     def standardised(self, images: Float[Tensor, "M 3 h w"]) -> Float[Tensor, "M 3 h w"]:
+        """Minus the mean colour of the trunk's training images, in 0..255: no division by a deviation."""
         return normalised(images.float(), _MEAN, _SCALE)

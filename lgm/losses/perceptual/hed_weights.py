@@ -35,9 +35,9 @@ _METADATA = {
 
 
 def find_trunk(given: str | Path | None = None) -> Path:
-    """The given file, else the installed package's.
+    """The path of HED's trunk: `given`, else the installed package's file.
 
-    Raises FileNotFoundError where the given path is no file, and MissingWeights where none was given and
+    Raises FileNotFoundError where `given` is not a file, and MissingWeights where it is None and
     the package is not installed.
     """
     if given is not None:
@@ -70,7 +70,7 @@ def read_trunk(path: Path) -> Trunk:
         raise
     except Exception as error:  # whatever readers of wheels, HDF5 and .safetensors raise
         raise ValueError(f"{mistake} ({first_line(error)}); {fix}") from error
-    # Other names, in the same order.
+    # Keras's names and torchvision's, in the same order of layers.
     with torch.device("meta"):
         names = spec.build().state_dict()
     renamed = {ours: tensors[theirs] for ours, theirs in zip(names, _NAMES, strict=True) if theirs in tensors}
@@ -90,6 +90,7 @@ def write_trunk(source: Path, target: Path) -> int:
 
 
 def _read_h5(source: Path | BinaryIO) -> dict[str, Tensor]:
+    """Tensors by Keras's names, in PyTorch's layout [out, in, height, width] and RGB order."""
     try:
         import h5py
     except ModuleNotFoundError as error:

@@ -48,4 +48,7 @@ class LPIPS(FeatureDistance):
         self._freeze(spec.load(find_weights(spec.url, spec.size, weights_path, download)), weights)
 
     def standardised(self, images: Float[Tensor, "M 3 h w"]) -> Float[Tensor, "M 3 h w"]:
+        """From 0..1 to -1..1, then ImageNet's mean and deviation in that range, as the `lpips` package
+        scales.
+        """
         return normalised(images.float() * 2 - 1, _SHIFT, _SCALE)

@@ -21,6 +21,7 @@ class PerceptualTerm(nn.Module):
         self.distance = distance
 
     def forward(self, prediction: Prediction) -> Float[Tensor, ""]:
+        """Mean over images [B, V] of the distance between rendered and target images."""
         target = prediction.batch.target.images
         return self.distance(prediction.render.images, target.detach()).mean()
 

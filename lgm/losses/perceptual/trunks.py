@@ -49,6 +49,7 @@ class TrunkSpec:
     size: str
 
     def build(self) -> Trunk:
+        """The trunk with random weights, on torch's current default device."""
         layers: list[nn.Module] = []
         for numbers in self.layers:
             if len(numbers) == 2:
@@ -98,6 +99,7 @@ def _vgg16_layers() -> tuple[tuple[int, ...], ...]:
         for _ in range(depth):
             layers.append((channels, width, 3, 1, 1))
             channels = width
+        # Max pooling after each stage, the last one cut off by `Trunk`.
         layers.append((2, 2))
     return tuple(layers)
 
@@ -105,6 +107,7 @@ def _vgg16_layers() -> tuple[tuple[int, ...], ...]:
 TRUNKS = {
     "vgg": TrunkSpec(
         layers=_vgg16_layers(),
+        # The last ReLU of each stage: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
         taps=(3, 8, 15, 22, 29),
         min_size=16,
         url="https://download.pytorch.org/models/vgg16-397923af.pth",
