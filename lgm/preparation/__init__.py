@@ -1,1 +1,1 @@
-"""What happens to a batch on the device before the network: resize, composite, canonicalise, augment."""
+"""Preparation of a batch on the device, before the network: resize, composite, canonicalise, augment."""

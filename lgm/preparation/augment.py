@@ -57,6 +57,9 @@ class GridDistortion:
     def __call__(
         self, images: Float[Tensor, "B V C H W"], seeds: Sequence[int]
     ) -> Float[Tensor, "B V C H W"]:
+        """Input images [B, V, C, H, W] with all views but the first bent, for the objects that the draw
+        selects.
+        """
         num_views = images.shape[1]
         if self.probability == 0 or self.strength == 0 or num_views == 1:
             return images
@@ -75,7 +78,10 @@ class GridDistortion:
             padding_mode="border",
             align_corners=False,
         )
+        # Interpolation rounds a little beyond 0..1.
         bent = rearrange(bent.clamp(0, 1), "(b v) c h w -> b v c h w", v=num_views - 1)
+        # Selected afterwards: the batch keeps one shape and the host does not wait to learn which objects
+        # bend.
         later = torch.where(is_applied[:, None, None, None, None], bent, later)
         return torch.cat([images[:, :1], later], dim=1)
 
@@ -92,6 +98,8 @@ class GridDistortion:
         lines = torch.arange(most + 1, dtype=drawn.dtype, device=device).expand(*moves.shape[:3], -1)
         inner = lines[..., 1:-1]
         is_inside = inner < num_cells[:, None, None, None]
+        # By at most half of `strength` either way, so that lines keep their order and the map stays
+        # invertible.
         moved = torch.where(is_inside, inner + self.strength * (moves - 0.5), inner)
         return (
             drawn[:, 0] < self.probability,
@@ -132,6 +140,9 @@ class CameraJitter:
         self.max_elevation_deg = max_elevation_deg
 
     def __call__(self, c2w: Float[Tensor, "B V 4 4"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 4"]:
+        """Poses [B, V, 4, 4], the later ones turned about the origin; the first stays, it is the canonical
+        frame.
+        """
         num_views = c2w.shape[1]
         has_strength = self.max_azimuth_deg > 0 or self.max_elevation_deg > 0
         if self.probability == 0 or not has_strength or num_views == 1:
@@ -144,7 +155,7 @@ class CameraJitter:
     def draw(
         self, seeds: Sequence[int], num_views: int, device: torch.device | str = "cpu"
     ) -> tuple[Bool[Tensor, " B"], Float[Tensor, "B V"], Float[Tensor, "B V"]]:
-        """Who is jittered, and by which azimuths and elevations in degrees."""
+        """Which objects are jittered [B], and by which azimuths and elevations [B, V] in degrees."""
         drawn = uniforms(seeds, _JITTER, 1 + 2 * num_views, device)
         azimuth, elevation = (2 * drawn[:, 1:] - 1).split(num_views, dim=1)
         is_applied = drawn[:, 0] < self.probability
@@ -175,8 +186,10 @@ class Erosion:
         alpha = rgba[:, :, 3:]
         kept = alpha
         for count in range(1, self.max_pixels + 1):
+            # A minimum over 3×3 pixels: one step of morphological erosion.
             smaller = -F.max_pool2d(-kept.flatten(0, 1), 3, stride=1, padding=1).view_as(kept)
             kept = torch.where(pixels[:, :, None, None, None] >= count, smaller, kept)
+        # Colours are premultiplied: they shrink with alpha.
         return rgba * torch.where(kept < alpha, kept / alpha.clamp_min(1e-6), 1.0)
 
     def draw(
@@ -202,6 +215,7 @@ class RandomBackground:
         self.probability = probability
 
     def __call__(self, background: Float[Tensor, "B 3"], seeds: Sequence[int]) -> Float[Tensor, "B 3"]:
+        """Background colours [B, 3] in 0..1, replaced for the objects that the draw selects."""
         if self.probability == 0:
             return background
         drawn = uniforms(seeds, _BACKGROUND, 4, background.device)
@@ -238,11 +252,14 @@ class Augmentation:
         return images, cameras
 
     def bend(self, rgba: Float[Tensor, "B V 4 H W"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 H W"]:
+        """Erosion, then grid distortion, of premultiplied input images [B, V, 4, H, W]."""
         rgba = self.erosion(rgba, seeds) if self.erosion else rgba
         return self.grid_distortion(rgba, seeds) if self.grid_distortion else rgba
 
     def jitter(self, c2w: Float[Tensor, "B V 4 4"], seeds: Sequence[int]) -> Float[Tensor, "B V 4 4"]:
+        """Orbital camera jitter of later input poses [B, V, 4, 4]."""
         return self.camera_jitter(c2w, seeds) if self.camera_jitter else c2w
 
     def recolour(self, background: Float[Tensor, "B 3"], seeds: Sequence[int]) -> Float[Tensor, "B 3"]:
+        """The targets' background colours [B, 3], random where that is switched on."""
         return self.random_background(background, seeds) if self.random_background else background

@@ -19,5 +19,6 @@ def uniforms(
 
 
 def check_probability(name: str, probability: float) -> None:
+    """Raise ValueError, naming the option, for a probability outside of 0..1 (NaN included)."""
     if not 0 <= probability <= 1:
         raise ValueError(f"data.augment.{name}.probability={probability} must lie between 0 and 1")

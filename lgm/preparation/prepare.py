@@ -1,4 +1,4 @@
-"""What happens to a whole batch on the device before the network sees it."""
+"""Preparation of a whole batch on the device: the steps between the data stream and the network."""
 
 from __future__ import annotations
 
@@ -60,9 +60,13 @@ class Preparation:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, training: bool = False, step: int = 0) -> Batch:
-        """training: whether to augment rather than to disturb; then there is no `to_user` and no `up`.
-        step: of training, which turn it is."""
+        """A batch as the network and the losses take it: float images over a background, canonical cameras.
+
+        training: whether to augment rather than to disturb; then there is no `to_user` and no `up`.
+        step: of training, which selects the size of the targets.
+        """
         augmentation = self.augmentation if training else self.disturbance
+        # Before augmentation: the first input defines the frame, jitter moves only later ones.
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
         radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
         rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)
@@ -104,6 +108,7 @@ class Preparation:
         )
 
     def _target_size(self, step: int) -> int:
+        """The targets' size of a training step, all sizes in turn."""
         sizes = (self.target_size, *self.other_target_sizes)
         return sizes[step % len(sizes)]
 
@@ -133,6 +138,7 @@ def _over(
     cameras: Cameras,
     depths: Float[Tensor, "B V 1 h w"] | None = None,
 ) -> Views:
+    """Views with premultiplied rgba composited over a background: color + (1 - alpha) · background."""
     colors, alphas = rgba[:, :, :3], rgba[:, :, 3:]
     return replace(
         views,

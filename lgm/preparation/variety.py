@@ -32,13 +32,14 @@ class Mirror:
         self.probability = probability
 
     def draw(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> Bool[Tensor, " B"]:
-        """Who is mirrored."""
+        """Which objects are mirrored [B]."""
         return uniforms(seeds, _MIRROR, 1, device)[:, 0] < self.probability
 
     @staticmethod
     def images(
         images: Float[Tensor, "B V C H W"], is_applied: Bool[Tensor, " B"]
     ) -> Float[Tensor, "B V C H W"]:
+        """Images [B, V, C, H, W], flipped left to right where `is_applied`."""
         return torch.where(is_applied[:, None, None, None, None], images.flip(-1), images)
 
     @staticmethod
@@ -71,10 +72,12 @@ class ColorShuffle:
     def draw(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> Int[Tensor, "B 4"]:
         """For each object the channels that become its red, green, blue and alpha."""
         drawn = uniforms(seeds, _COLORS, 2, device)
+        # float32 may round the product up to 6.
         number = (drawn[:, 1] * len(_ORDERS)).long().clamp_max(len(_ORDERS) - 1)
         number = torch.where(drawn[:, 0] < self.probability, number, 0)  # the first order is red, green, blue
         return torch.tensor([[*order, 3] for order in _ORDERS]).to(device)[number]
 
     @staticmethod
     def images(rgba: Float[Tensor, "B V 4 H W"], orders: Int[Tensor, "B 4"]) -> Float[Tensor, "B V 4 H W"]:
+        """Images [B, V, C, H, W] with their colour channels in each object's order."""
         return torch.take_along_dim(rgba, orders[:, None, :, None, None], dim=2)
