@@ -32,7 +32,9 @@ class Lens:
 
     @classmethod
     def from_fov(cls, fov_y_deg: float, width: int, height: int) -> Lens:
-        """A lens without distortion: square pixels, the principal point in the middle. fov_y_deg: vertical."""
+        """A lens without distortion, of square pixels, its principal point in the middle. fov_y_deg:
+        vertical.
+        """
         focal = 0.5 * height / np.tan(np.radians(fov_y_deg) / 2)
         return cls(focal, focal, width / 2, height / 2, width, height)
 

@@ -86,7 +86,9 @@ def convolve(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (1, 1),
 ) -> Float[Tensor, "N D H W"]:
-    """A convolution without a bias, in the precision of x and weight, whatever autocast says; channels-last."""
+    """A convolution without a bias, channels-last, in the precision of x and weight, whatever the
+    autocast.
+    """
     with torch.autocast(x.device.type, enabled=False):
         y = F.conv2d(x, weight, None, stride, padding)
     return y.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""What an image is worth: values per image, what needs no training, and one sum over all ranks."""
+"""Image metrics (PSNR, SSIM, LPIPS, alpha IoU, depth), baselines, and their reduction over all ranks."""
 
 from lgm.metrics.baselines import nearest_input, nearest_input_index
 from lgm.metrics.gather import gather_items

@@ -22,6 +22,7 @@ def nearest_input(batch: Batch) -> Float[Tensor, "B V 3 H W"]:
     images = batch.input.images.float()
     if batch.background is not None and batch.input_background is not None:
         behind = (batch.background - batch.input_background)[:, None, :, None, None]
+        # Images over one background become images over another: colour · alpha stays.
         images = images + behind * (1 - batch.input.alphas.float())
     batch_size, num_inputs = images.shape[:2]
     if images.shape[-2:] != (height, width):
@@ -41,4 +42,5 @@ def nearest_input_index(inputs: Cameras, targets: Cameras) -> Int[Tensor, "B V"]
 
 
 def _forward(cameras: Cameras) -> Float[Tensor, "B V 3"]:
+    """Viewing directions [B, V, 3], the z axis of OpenCV cameras."""
     return F.normalize(cameras.c2w[..., :3, 2].float(), dim=-1)

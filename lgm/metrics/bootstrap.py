@@ -1,4 +1,4 @@
-"""How far a mean could lie elsewhere with other objects of the same kind."""
+"""Bootstrap confidence intervals (Efron 1979) of means over images, resampled by object."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def confidence_intervals(
     """
     intervals: dict[str, list[float] | None] = dict.fromkeys(names)
     sums = {name: table.sums(name) for name in names if name in table.columns}
+    # One resampling serves all columns that are known of the same objects: a matrix product per draw.
     alike: dict[bytes, list[str]] = {}  # columns that the same objects have
     for name, (_, counts) in sums.items():
         alike.setdefault(np.packbits(counts > 0).tobytes(), []).append(name)
@@ -35,7 +36,7 @@ def confidence_intervals(
 
 
 def confidence_interval(table: ViewTable, name: str, options: Bootstrap) -> list[float] | None:
-    """That of one column."""
+    """`confidence_intervals` of one column."""
     return confidence_intervals(table, [name], options)[name]
 
 
@@ -51,5 +52,6 @@ def resampled_means(sums: np.ndarray, counts: np.ndarray, options: Bootstrap) ->
     for draw in range(options.resamples):
         drawn = rng.integers(num_objects, size=num_objects)
         times = np.bincount(drawn, minlength=num_objects).astype(np.float64)  # how often each was drawn
+        # Sums and counts of a draw with replacement, without gathering the drawn rows.
         totals[:, draw] = both @ times
     return totals[:num_columns] / totals[num_columns:]

@@ -1,4 +1,4 @@
-"""Several evaluations of the same images: differences, image by image."""
+"""Paired comparison of several evaluations of the same images: differences, image by image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAME_TARGET_DB = 1e-3  # an empty image's PSNR on two sets of the same images
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run of evaluate.py left. label: how tables call it."""
+    """The files of a run of evaluate.py. label: its name in tables. summary: its metrics.json."""
 
     label: str
     folder: Path
@@ -28,6 +28,7 @@ class Evaluation:
 
     @property
     def protocol(self) -> str:
+        """Name and hash of the protocol, as tables show it."""
         return f"{self.summary['protocol']} ({self.summary['protocol_hash']})"
 
 
@@ -66,6 +67,7 @@ def check_same_images(evaluations: Sequence[Evaluation]) -> None:
                     f"{another.label} was not measured on {len(missing)} of the {len(one.table.objects)} "
                     f"objects of {one.label}, e.g. {str(missing[0])!r}; evaluate both on the same data"
                 )
+        # Rows are sorted by object and view, so that equal sets have equal columns.
         same_rows = len(first.table) == len(other.table) and np.array_equal(
             first.table.columns[VIEW_ID], other.table.columns[VIEW_ID]
         )
@@ -74,6 +76,7 @@ def check_same_images(evaluations: Sequence[Evaluation]) -> None:
                 f"{first.label} and {other.label} were measured on other views of the same objects; "
                 "evaluate both on the same data"
             )
+        # The PSNR of a white image depends on the targets alone: a fingerprint of them.
         off = np.abs(first.table.columns["white_psnr"] - other.table.columns["white_psnr"])
         if (off > _SAME_TARGET_DB).any():
             uid = first.table.uids[int(off.argmax())]

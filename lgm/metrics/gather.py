@@ -1,4 +1,4 @@
-"""One list out of the lists of all ranks."""
+"""all_gather of Python lists: one list out of the lists of all ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def alone() -> bool:
-    """Whether no other rank waits for this one."""
+    """Whether this is the only rank: no process group, so no collective may be called."""
     return not (distributed.is_available() and distributed.is_initialized())
 
 

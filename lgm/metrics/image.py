@@ -1,6 +1,6 @@
-"""Values per image. Means are taken by whoever knows which images count.
+"""Image metrics, one value per image: PSNR, SSIM, LPIPS, alpha IoU, depth error. Callers take the means.
 
-A mean of per-batch means is no mean of images as soon as batches differ in size, so nothing here
+A mean of per-batch means is not the mean over images as soon as batches differ in size, so nothing here
 reduces over the leading axes. All of it runs in float32, whatever the autocast around it.
 """
 
@@ -64,7 +64,7 @@ def ssims(
     targets: Float[Tensor, "*batch 3 H W"],
     border: Border = "mirrored",
 ) -> list[Float[Tensor, "*batch"]]:
-    """`ssim` of several predictions of the same targets, whose own share is computed once.
+    """`ssim` of several predictions of the same targets, whose own moments are computed once.
 
     predictions: images, or one number for images that have this value everywhere: nearly free.
     """
@@ -110,7 +110,7 @@ def alpha_iou(
     targets: Float[Tensor, "*batch 1 H W"],
     threshold: float = 0.5,
 ) -> Float[Tensor, "*batch"]:
-    """Overlap of the two silhouettes, intersection over union; 1 where both are empty."""
+    """Intersection over union of two masks, alphas [..., 1, H, W] thresholded; 1 where both are empty."""
     alphas, targets = _comparable(alphas, targets)
     ours, theirs = alphas >= threshold, targets >= threshold
     intersection = (ours & theirs).sum(dim=(-3, -2, -1)).float()
@@ -132,6 +132,7 @@ def depth_error(
     """
     with torch.autocast(depths.device.type, enabled=False):
         depths, alphas = depths.float(), alphas.float()
+        # A renderer's depth is Σ w z: divided by alpha below, where there is enough of it.
         counted = (alphas >= threshold) & (target_alphas >= threshold) & (target_depths > 0)
         difference = (depths / alphas.clamp_min(threshold) - target_depths).abs()
         total = torch.where(counted, difference, 0.0).sum(dim=(-3, -2, -1))
@@ -160,6 +161,7 @@ def _ssims(
     predictions: Sequence[Tensor | float], targets: Float[Tensor, "M 3 H W"], border: Border
 ) -> list[Float[Tensor, " M"]]:
     mean_y, mean_yy = _blur(torch.cat([targets, targets.square()]), border).chunk(2)
+    # Rounding can make the variance of a flat region negative.
     var_y = (mean_yy - mean_y.square()).clamp_min(0)
     values = []
     for x in predictions:
@@ -186,7 +188,7 @@ def _blur(x: Float[Tensor, "M C H W"], border: Border) -> Float[Tensor, "M C h w
 @lru_cache  # a copy to the device each time would wait for it
 @torch.inference_mode(False)
 def _window_matrix(size: int, border: Border, device: torch.device) -> Float[Tensor, "n size"]:
-    """What each pixel of a line counts in the weighted mean around each: n is `size`, or what is left
+    """The Gaussian window as a banded matrix, one row per pixel of a line: n is `size`, or what is left
     of it inside the border."""
     reach = torch.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (reach / _WINDOW_SIGMA).square())

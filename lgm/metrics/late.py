@@ -1,4 +1,4 @@
-"""Numbers of the device's that are read a step later, without waiting for what came after them."""
+"""Deferred scalars: values of the device that are read a step later, by an asynchronous copy."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Late:
             return
         self._value = torch.empty_like(value, device="cpu", pin_memory=True)
         self._value.copy_(value, non_blocking=True)
+        # An event marks the copy in the stream: reading waits for it, not for what was queued behind.
         self._copied = torch.Event(value.device)
         self._copied.record()
 

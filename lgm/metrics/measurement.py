@@ -1,4 +1,4 @@
-"""One evaluation's numbers, whoever drives it: a test run, or a training that looks in on itself."""
+"""Measurement of one evaluation, whether a test run or a validation within training drives it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_NAMED = 8
 
 
 def lpips_column(net: str) -> str:
-    """Where published tables say LPIPS they mostly mean VGG16's."""
+    """The column of LPIPS by that network: published tables that say LPIPS mostly mean VGG16's."""
     return "lpips" if net == "vgg" else f"lpips_{net}"
 
 
@@ -106,6 +106,7 @@ class Measurement:
             "psnr": psnr(ours, target.images),
             "ssim": similar[0],
             "alpha_iou": alpha_iou(prediction.render.alphas, target.alphas, options.alpha_threshold),
+            # The baseline of an all-white image, and what `comparison` recognises the targets by.
             "white_psnr": psnr(torch.full_like(target.images, _WHITE), target.images),
             "white_ssim": similar[1],
         }
@@ -154,6 +155,7 @@ class Measurement:
     def _check_finite(self, prediction: Prediction, values: Tensor) -> None:
         """Note a prediction that is no number, a batch late: asking at once would wait for it."""
         self._read_check()
+        # Reduced on the device; the host reads the flag with the next batch.
         finite = torch.isfinite(prediction.gaussians.packed()).flatten(1).all(dim=1)
         finite = finite & torch.isfinite(values).all(dim=1)
         self._late = Late(finite.all()), finite, prediction.batch.uids

@@ -1,4 +1,4 @@
-"""What a number stands for: inputs, targets, sizes and conventions, in one name and one hash."""
+"""Evaluation protocols: inputs, targets, sizes and conventions behind a number, in one name and one hash."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class MetricOptions:
     """What a protocol decides about its metrics.
 
     lpips: networks of the perceptual distance, of vgg and alex.
-    alpha_threshold: from where on a pixel belongs to the silhouette.
+    alpha_threshold: the alpha from which on a pixel belongs to the mask.
     level_elevation_deg: results are also given for cameras within this of the horizon, above, and below.
     """
 
@@ -107,12 +107,13 @@ class Protocol:
     @cached_property
     def hash(self) -> str:
         """The same for the same content and conventions, whatever the order of the keys."""
+        # Sorted keys, and ints as floats: the hash is of the meaning, not of the yaml's spelling.
         text = json.dumps([_plain(self.content), CONVENTIONS], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
 
     @property
     def label(self) -> str:
-        """How every table and page calls it."""
+        """Name and hash, as every table and page shows them."""
         return f"{self.name} ({self.hash})"
 
 

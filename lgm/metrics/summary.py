@@ -1,4 +1,4 @@
-"""From rows to what `metrics.json` and `per_object.csv` say."""
+"""Summary of an evaluation: from rows per image to `metrics.json`, `per_object.csv` and `per_view.csv`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VIEWS_DEFINITION = (
 
 
 def summarise(table: ViewTable, protocol: Protocol, reasons: Mapping[str, str]) -> dict[str, Any]:
-    """What `metrics.json` says.
+    """The content of `metrics.json`: means, confidence intervals, elevation bands and baselines.
 
     reasons: why a metric or a baseline is not there, by its name.
     """
@@ -53,6 +53,9 @@ def summarise(table: ViewTable, protocol: Protocol, reasons: Mapping[str, str]) 
 
 
 def mean_of(table: ViewTable, name: str) -> float | None:
+    """The mean of a metric over all images; None where one lacks it, but for metrics that only some images
+    have.
+    """
     return table.mean(name, partly=name in _PARTLY)
 
 

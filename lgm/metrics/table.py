@@ -1,4 +1,4 @@
-"""One row a measured image, in columns: a thousand objects are a few arrays, not a million objects."""
+"""A columnar table with one row per measured image: a thousand objects are a few arrays."""
 
 from __future__ import annotations
 

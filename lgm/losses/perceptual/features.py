@@ -108,7 +108,7 @@ class FeatureDistance(nn.Module, ABC):
         return distance.view(images.shape[:-3])
 
     def _fused_stages(self, dtype: torch.dtype) -> list[Stage] | None:
-        """The trunk's convolutions in that precision, cached; None for a trunk that the kernels do not take."""
+        """The trunk's convolutions in that precision, cached; None for a trunk that no kernel takes."""
         if dtype not in self._stages:
             with torch.inference_mode(False), torch.no_grad():  # as `_follow`
                 self._stages[dtype] = vgg_stages(self._frozen[0], dtype)
@@ -131,8 +131,8 @@ def _memory_format(device: torch.device) -> torch.memory_format:
 def shrunk(images: Float[Tensor, "M 3 H W"], size: int | None) -> Float[Tensor, "M 3 h w"]:
     """LPIPS's input resized: bilinear, without antialiasing, to at most `size` pixels along the longer side.
 
-    As in the original program; at half the size that is the mean of 2x2 pixels. Smaller images stay as
-    they are.
+    As in the original program; at half the size that is the mean of 2x2 pixels. Smaller images are not
+    enlarged.
     """
     longer = max(images.shape[-2:])
     if size is None or longer <= size:
