@@ -1,1 +1,1 @@
-"""From tar shards of rendered objects to batches on the device."""
+"""Data pipeline: from tar shards of rendered objects to batches on the device."""

@@ -1,4 +1,4 @@
-"""PyTorch's loader, with workers that leave signals to their parent and die with it."""
+"""A DataLoader whose workers ignore signals and die with their parent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data._utils import signal_handling as _signals
 
 from lgm import stopping
 
-_REAP_S = 1.0  # from a broken connection to the end of the process that held it
+_REAP_S = 1.0  # seconds from a broken connection to the end of the process that held it
 _CAUSES = {
     "SIGKILL": "as the kernel does where memory is short; give fewer data.num_workers or a smaller batch",
     "SIGBUS": "as the kernel does where /dev/shm is full; enlarge it (docker: --shm-size), or give fewer "
@@ -22,7 +22,7 @@ _CAUSES = {
 
 
 class WorkerDied(ValueError):
-    """A loader worker is gone. Raised where the next batch is asked for: no optimizer step is under way."""
+    """A loader worker has ended. Raised where the next batch is requested: no optimizer step is under way."""
 
 
 class Loader(DataLoader):
@@ -46,6 +46,7 @@ class Loader(DataLoader):
         if self.num_workers == 0:
             return self._batches(super().__iter__())
         in_main_thread = threading.current_thread() is threading.main_thread()
+        # No worker seed is set: samples are seeded by object and pass (`lgm.data.order`).
         self.worker_init_fn = partial(_begin, stopping.parent_of_workers())
         before = signal.getsignal(signal.SIGCHLD)
         if before is None or getattr(before, "__module__", None) == _signals.__name__:
@@ -82,6 +83,7 @@ class Loader(DataLoader):
 
 
 def _begin(parent_pid: int | None, worker: int) -> None:
+    """worker_init_fn of every loader process."""
     stopping.begin_worker(parent_pid)
 
 

@@ -1,7 +1,8 @@
-"""Which object comes when: a pure function of (seed, rank, worker, position).
+"""Order of training samples: a pure function of (seed, rank, worker, position). The split by node and worker.
 
 Nothing here remembers anything, so a training that resumes at step k computes where it stood
-instead of replaying k steps, and no random state need be stored.
+instead of replaying k steps, and no random state need be stored. There is no shuffle buffer: objects lie
+within reach in their shard, so each pass is a full permutation, not an approximate shuffle.
 
 *Consumers* are the loader workers of all ranks together. In each pass over the data the shards
 are shuffled and dealt to the consumers like cards; a consumer reads its shards one after the
@@ -18,6 +19,7 @@ from itertools import count, pairwise
 
 import numpy as np
 
+# Second entry of every seed sequence below, so that no two decisions share a random stream.
 _PASS, _WITHIN, _VIEWS, _MIX = 0, 1, 2, 3  # keep the random streams of the decisions apart
 
 
@@ -30,6 +32,7 @@ class Part:
     count: int
 
     def size(self, shard_size: int) -> int:
+        """Number of objects, of a shard of `shard_size` objects."""
         return len(range(self.index, shard_size, self.count))
 
 
@@ -64,6 +67,7 @@ def shares(
 ) -> list[Part]:
     """The parts that one consumer reads in one pass, in order."""
     cut = parts(shard_sizes, num_consumers)
+    # All consumers draw the same permutation; each takes every num_consumers-th part of it.
     order = np.random.default_rng([seed, _PASS, pass_index]).permutation(len(cut))
     return [cut[i] for i in order[consumer::num_consumers]]
 
@@ -84,6 +88,7 @@ def slots(
     turns = _turns(shard_sizes, num_consumers, consumer, seed, repeats)
     for (pass_index, part), (_, next_part) in pairwise(turns):
         size = part.size(shard_sizes[part.shard])
+        # A resume skips whole parts by their size alone.
         for rank in range(max(0, start - position), size):
             yield Slot(position + rank, pass_index, part, rank, next_part)
         position += size
@@ -92,6 +97,7 @@ def slots(
 def _turns(
     shard_sizes: list[int], num_consumers: int, consumer: int, seed: int, repeats: int
 ) -> Iterator[tuple[int, Part]]:
+    """Pass and part, endlessly; a part repeated counts as passes of its own, so that its order differs."""
     for pass_index in count():
         for part in shares(shard_sizes, num_consumers, consumer, seed, pass_index):
             for repeat in range(repeats):
@@ -102,6 +108,7 @@ def _turns(
 def within(part: Part, size: int, seed: int, pass_index: int) -> np.ndarray:
     """The order of the `size` objects inside a part in one pass."""
     rng = np.random.default_rng([seed, _WITHIN, pass_index, part.shard, part.index])
+    # Cached: a permutation of a shard of a thousand objects is not drawn for each of them.
     order = rng.permutation(size)
     order.setflags(write=False)  # one array for all who ask
     return order
@@ -124,14 +131,17 @@ def candidates(slot: Slot, shard_sizes: list[int], seed: int) -> Iterator[tuple[
 
 
 def view_rng(seed: int, pass_index: int, shard: int, ordinal: int) -> np.random.Generator:
-    """The source of randomness for choosing an object's views and augmenting them in one pass: the
-    same whichever rank or worker reads it."""
+    """The seeded generator of an object's views and augmentation in one pass: the same in any rank or worker.
+
+    Not a worker seed: what is drawn for an object must not depend on the number of workers.
+    """
     return np.random.default_rng([seed, _VIEWS, pass_index, shard, ordinal])
 
 
 def object_rng(seed: int, uid: str) -> np.random.Generator:
-    """The source of randomness for an object that is measured: by its name, so that neither the split nor
-    the objects beside it matter."""
+    """The seeded generator of an object that is measured, by its name: neither the split nor its
+    neighbours matter.
+    """
     digest = hashlib.sha256(uid.encode()).digest()
     return np.random.default_rng([seed, _VIEWS, int.from_bytes(digest[:8], "little")])
 

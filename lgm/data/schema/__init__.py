@@ -1,1 +1,1 @@
-"""What a data set is: `index.json`, tars, the members of an object. Imports no torch."""
+"""The data set schema: `index.json`, tar shards, the members of an object. Imports no torch."""

@@ -1,5 +1,7 @@
-"""Compressed images to arrays. An image's size is checked before anything is decoded: half a megabyte of
-PNG can ask for five gigabytes."""
+"""Decoding of compressed images to arrays.
+
+An image's size is checked before anything is decoded: half a megabyte of PNG can ask for five gigabytes.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def decode_depths(
 ) -> Float32[np.ndarray, "n H W"]:
     """16-bit PNG files to distances, 0 for nothing; raises BrokenSample.
 
-    unit: what 1 in the files stands for. largest: as of `decode_rgba`.
+    unit: what 1 in the files stands for, in world units. largest: see `decode_rgba`.
     """
     depths = []
     for file, view in zip(files, view_ids, strict=True):

@@ -1,4 +1,4 @@
-"""What of an index becomes a path, a URL or a part of a command: names and checksums; and its counts."""
+"""Validation of names, checksums and counts in an index: what becomes a path, a URL or part of a command."""
 
 from __future__ import annotations
 

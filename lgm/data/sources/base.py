@@ -1,4 +1,4 @@
-"""Where objects come from: the interface that the streams read."""
+"""The interface of data sources, which the streams read: objects in shards, within reach by index."""
 
 from __future__ import annotations
 
@@ -129,6 +129,7 @@ class Source(ABC):
 
     @property
     def num_objects(self) -> int:
+        """The number of objects in all shards."""
         return sum(self.shard_sizes)
 
     def num_distinct(self, num_samples: int) -> int:
@@ -172,11 +173,13 @@ class FirstObjects(Source):
         self._source = source
         sizes: list[int] = []
         for size in source.shard_sizes:
+            # Negative beyond the count; left out below.
             sizes.append(min(size, count - sum(sizes)))
         self._sizes = [size for size in sizes if size > 0]
 
     @property
     def shard_sizes(self) -> list[int]:
+        """Of the shards that hold the first objects, the last one cut off."""
         return self._sizes
 
     def load(self, shard: int, ordinal: int) -> PosedObject:

@@ -1,4 +1,4 @@
-"""How many broken objects a run puts up with."""
+"""Tolerance of broken objects: how many of them a run skips before it stops."""
 
 import logging
 

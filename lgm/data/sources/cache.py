@@ -1,4 +1,4 @@
-"""Whether a training set's images are kept decoded, and where."""
+"""Caches of decoded training images: none, shared host memory, or the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class Cache(ABC):
-    """on_device: batches are made on the training device, by no loader process."""
+    """Where a training set's images are kept decoded.
+
+    on_device: batches are made on the training device, by no loader process.
+    """
 
     on_device = False
 
@@ -51,6 +54,7 @@ class MemoryCache(Cache):
         self.max_bytes = max_bytes
 
     def check(self, source: Source, examples: Sequence[PosedObject], num_devices: int) -> None:
+        """ValueError where the copies of all devices exceed max_bytes, free memory or /dev/shm."""
         needed, text = decoded_bytes(source, examples)
         if num_devices > 1:
             needed, text = needed * num_devices, f"{text}, {num_devices} times"
@@ -76,6 +80,7 @@ class DeviceCache(Cache):
         self.max_bytes = max_bytes
 
     def check(self, source: Source, examples: Sequence[PosedObject], num_devices: int) -> None:
+        """ValueError where a copy exceeds max_bytes; free device memory is checked when it is allocated."""
         needed, text = decoded_bytes(source, examples)
         _refuse("gpu", needed, self.max_bytes, text, "data.cache.max_bytes allows")
         log.info("data: kept decoded on the device: %s", text)
@@ -106,10 +111,12 @@ def _refuse(name: str, needed: float, limit: float, text: str, what: str) -> Non
 
 
 def _shared(shape: tuple[int, ...]) -> Tensor:
+    """A tensor in shared memory, which loader processes map instead of copying."""
     return torch.empty(shape, dtype=torch.uint8).share_memory_()
 
 
 def _free_memory() -> float:
+    """Available bytes of host memory: Linux's MemAvailable, else all of it."""
     path = Path("/proc/meminfo")
     if path.is_file():
         for line in path.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""A whole data set, decoded once."""
+"""A whole data set, decoded once into one uint8 tensor."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ class DecodedObject(PosedObject):
         self._faults = faults
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
+        """A copy of the views' rows on the host."""
         rgba, rows = self.images(view_ids)
         return rgba[rows].cpu().numpy()
 
     def images(self, view_ids: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """The whole set's tensor and the rows of these views: nothing is copied."""
         for view in view_ids:
             if view in self._faults:
                 raise BrokenSample(self._faults[view])

@@ -1,4 +1,4 @@
-"""Several data sets as one, each drawn from as often as its weight says."""
+"""A weighted mixture of data sets."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ class Mixture(Source):
         self.sources[index].prefetch(shard - self._offsets[index])
 
     def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
+        """Each position's set by weight, and of that set the next slot of its own stream."""
         mix = MixOrder(self.shares, seed, consumer)
         streams = [
             self._slots_of(index, num_consumers, consumer, seed, int(done))
@@ -62,6 +63,7 @@ class Mixture(Source):
             yield replace(next(streams[index]), position=position)
 
     def place(self, number: int) -> tuple[int, int]:
+        """Sets in turn: the first objects of an evaluation come from all sets."""
         index, rank = (int(x) for x in self._in_turn[number])
         shard, ordinal = self.sources[index].place(rank)
         return shard + self._offsets[index], ordinal
@@ -70,6 +72,7 @@ class Mixture(Source):
         return Mixture([source.on_device(device) for source in self.sources], self.shares)
 
     def first_objects(self, count: int) -> Source:
+        """Refused: the first objects of a mixture would be those of its first set."""
         raise ValueError(f"data.max_train_objects={count} is for one data set; leave it null with data.sets")
 
     def check_files(self, num_readers: int) -> None:
@@ -83,6 +86,7 @@ class Mixture(Source):
         self, index: int, num_consumers: int, consumer: int, seed: int, start: int
     ) -> Iterator[Slot]:
         source, offset = self.sources[index], self._offsets[index]
+        # A small set beside a large one, e.g. a person's own hundred objects.
         is_shared = source.num_objects < num_consumers
         # Too few to deal out: each consumer reads all of it, in passes that no other one has.
         stream = (

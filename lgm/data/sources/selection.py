@@ -1,4 +1,4 @@
-"""Which objects of a data set take part: those of a split, and of these what the filters admit."""
+"""Selection of a data set's objects: those of a split that pass the filters."""
 
 from __future__ import annotations
 

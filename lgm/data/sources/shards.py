@@ -1,4 +1,4 @@
-"""Tar shards: a folder or URL prefix with `index.json`, any object within reach."""
+"""Tar shards in WebDataset layout: a folder or URL prefix with `index.json`, each object within reach."""
 
 from __future__ import annotations
 
@@ -66,16 +66,19 @@ class ShardObject(PosedObject):
         self._max_side = max_side
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
+        """Read the views' bytes at their offsets in the tar and decode them."""
         files = self._read([self._keys[view] for view in view_ids])
         return decode_rgba(files, view_ids, self.uid, self._max_side)
 
     def depths(self, view_ids: Sequence[int]) -> np.ndarray | None:
+        """16-bit depth of the views; None where the set or one of the views has none."""
         keys = [depth_key(view) for view in view_ids]
         if self._depth_unit is None or any(key not in self._files for key in keys):
             return None
         return decode_depths(self._read(keys), view_ids, self.uid, self._depth_unit, self._max_side)
 
     def surface(self) -> np.ndarray | None:
+        """Surface points of the object, where it has them."""
         if SURFACE_KEY not in self._files:
             return None
         return decode_surface(self._read([SURFACE_KEY])[0], self.uid)
@@ -130,6 +133,7 @@ class ShardSource(Source):
         return hash_of(*shards)
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
+        """Cameras and file offsets of an object; its images are read when `decode` asks."""
         info, places = self._selection[shard]
         place = ordinal if places is None else int(places[ordinal])
         try:
@@ -144,6 +148,7 @@ class ShardSource(Source):
         self.files.prefetch(self._selection[shard][0])
 
     def check(self, *args: Any, **kwargs: Any) -> list[PosedObject]:
+        """`Source.check`, and ValueError where a shard holds more objects than the index says."""
         checked = super().check(*args, **kwargs)
         for fault in self._longer.values():
             raise ValueError(fault)
@@ -163,6 +168,8 @@ class ShardSource(Source):
             if place + 1 == shard.samples and not members.is_complete:
                 self._note_longer(shard)  # asked of a table that is there anyway, never by reading on
             uid, files = members.uids[place], members.files(place)
+            # Only cameras.json is read here: the check of the sample needs the names of the images, not their
+            # bytes.
             sample = {key: b"" for key in files}
             if _CAMERAS in files:
                 sample[_CAMERAS] = read_file(file, files[_CAMERAS], _CAMERAS, uid)
@@ -189,6 +196,9 @@ class ShardSource(Source):
             log.warning("%s; the others are not read", self._longer[shard.name])
 
     def _members_of(self, shard: ShardInfo) -> ShardMembers:
+        """The member table of a shard; least recently used tables are dropped beyond `_KNOWN_MEMBERS`
+        files.
+        """
         members = self._members.setdefault(shard.name, ShardMembers())
         self._members.move_to_end(shard.name)
         while len(self._members) > 1 and sum(map(len, self._members.values())) > _KNOWN_MEMBERS:

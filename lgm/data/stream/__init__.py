@@ -1,1 +1,3 @@
-"""Endless and finite streams of batches, and Lightning's datamodule around them."""
+"""Streams of batches, endless for training and finite for evaluation, and Lightning's datamodule around
+them.
+"""

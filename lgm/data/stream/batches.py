@@ -1,4 +1,4 @@
-"""Endless and finite streams of batches, made in the loader's workers."""
+"""Streams of batches, endless for training and finite for evaluation, made in the loader's workers."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -16,7 +16,7 @@ from lgm.types import Batch
 
 
 class TrainStream(IterableDataset):
-    """An endless stream of whole batches; its order is `lgm.data.order`'s.
+    """An endless stream of whole batches, in the order of `lgm.data.order`.
 
     start_batch: how many batches this rank has already trained on.
     """
@@ -45,8 +45,10 @@ class TrainStream(IterableDataset):
         return self.batches(*_worker())
 
     def batches(self, worker: int, num_workers: int) -> Iterator[Batch | Undrawn]:
-        """What one of `num_workers` loader processes makes."""
+        """The batches of one of `num_workers` loader processes."""
         # The loader asks its workers in turn, from 0; batch m of a run is worker (m mod W)'s.
+        # After a resume the loader starts at worker 0 again: workers swap roles, so that batches go on in
+        # order.
         worker = (worker + self.start_batch) % num_workers
         done = len(range(worker, self.start_batch, num_workers))
         consumer = self.rank * num_workers + worker
@@ -65,10 +67,14 @@ class TrainStream(IterableDataset):
         for slot in stream:
             if slot.part != in_hand:
                 in_hand = slot.part
+                # The next shard is downloaded while this one is read.
                 self.source.prefetch(slot.next_part.shard)
             yield self._first_good(slot, counter)
 
     def _first_good(self, slot: Slot, counter: BrokenCounter) -> Item:
+        """The slot's object, or the next readable candidate in its place: a broken object leaves no gap in
+        a batch.
+        """
         error = BrokenSample("an empty data set")
         for shard, ordinal in candidates(slot, self.source.shard_sizes, self.seed):
             number = self.source.first(shard) + ordinal
@@ -121,6 +127,7 @@ class EvalStream(IterableDataset):
         worker, num_workers = _worker()
         num_consumers = self.world_size * num_workers
         consumer = self.rank * num_workers + worker
+        # A batch is a tensor: objects of another number of views or image size begin a new one.
         for _, alike in groupby(self._items(consumer, num_consumers), lambda item: item.shape):
             items: list[Item] = []
             for item in alike:
@@ -158,5 +165,6 @@ class EvalStream(IterableDataset):
 
 
 def _worker() -> tuple[int, int]:
+    """Index and number of loader workers; (0, 1) in the main process."""
     info = get_worker_info()
     return (0, 1) if info is None else (info.id, info.num_workers)

@@ -1,4 +1,4 @@
-"""From objects to batches: choose views, decode them, stack."""
+"""Collation: from objects to batches. Choose views, decode them, stack."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ class Item:
     c2w: [n, 4, 4]; view_ids: [n], their numbers in the shard.
     input, target: positions among the n.
     seed: what augmentation draws for this object comes from it alone.
-    scaled, to_user: as of `PosedObject`.
-    orthographic_height: as of `CameraRecord`.
+    scaled, to_user: see `PosedObject`.
+    orthographic_height: see `CameraRecord`.
     target_depths: float32 [len(target), H, W], where they were asked for and the object has them.
     surface: float32 [P, 3], points of the true surface, under the same conditions.
     """
@@ -48,8 +48,9 @@ class Item:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Objects of one batch have this in common: numbers of input and target views, height, width,
-        whether there is depth."""
+        """What objects of one batch have in common: numbers of input and target views, height, width, has
+        depth.
+        """
         has_depth = self.target_depths is not None
         return len(self.input), len(self.target), *self.rgba.shape[1:3], has_depth
 
@@ -66,6 +67,7 @@ def make_item(
         choice = sampler.choose(record, rng)
     except ValueError as error:
         raise BrokenSample(f"object {candidate.uid!r}: {error}") from error
+    # A view that is both input and target is read and decoded once.
     used = sorted({*choice.input, *choice.target})
     position = {view: i for i, view in enumerate(used)}
     rgba, rows = candidate.sketch(used), list(range(len(used)))
@@ -84,6 +86,7 @@ def make_item(
         view_ids=np.asarray(used),
         input=tuple(position[i] for i in choice.input),
         target=tuple(position[i] for i in choice.target),
+        # Augmentation on the device draws from this seed, not from the worker's generator.
         seed=int(rng.integers(2**63)),
         scaled=candidate.scaled,
         to_user=candidate.to_user,
@@ -155,6 +158,7 @@ def _cameras(items: Sequence[Item], c2w: Float[Tensor, "B V 4 4"], aspect: float
 def _images(
     items: Sequence[Item], rows: Sequence[Sequence[int]]
 ) -> tuple[UInt8[Tensor, "B V 3 H W"], UInt8[Tensor, "B V 1 H W"]]:
+    """Images [B, V, 3, H, W] and alphas [B, V, 1, H, W], uint8, of each item's rows."""
     first = items[0].rgba
     if all(item.rgba is first for item in items):  # a whole set in one tensor, on whichever device
         rgba = first[torch.tensor(rows).to(first.device, non_blocking=True)]

@@ -105,10 +105,12 @@ class ObjectDataModule(L.LightningDataModule):
             log.info("data: %d objects in split %s", source.num_objects, split or "(all)")
         if stage == "fit":
             source = self._train_source()
+            # All ranks of all nodes read from one set: each loader process needs an object.
             next(source.slots(readers * num_nodes, 0, self.seed))  # raises where objects are too few
             self.cache.check(source, probed[self.train_split], num_devices)
 
     def train_dataloader(self) -> DataLoader:
+        """The endless training stream of this rank, from the sample at which a resume goes on."""
         device = self.trainer.strategy.root_device
         stream = TrainStream(
             source=self.cache.wrap(self._train_source().on_device(device), device, self.num_workers),
@@ -121,16 +123,22 @@ class ObjectDataModule(L.LightningDataModule):
             start_batch=self.trainer.global_step * self.accumulation,
             max_broken_fraction=self.max_broken_fraction,
         )
+        # Images lie on the device already: loader processes could only copy them back.
         if self.cache.on_device:
             made_here = InProcess(stream, self.num_workers, device)
             return Loader(made_here, alone=self.trainer.world_size == 1)
         return self._loader(stream)
 
     def val_dataloader(self, with_geometry: bool = False) -> DataLoader:
-        """with_geometry: the loss of a validation reads neither; a measurement asks for it."""
+        """Every object of the validation split once.
+
+        with_geometry: depth and surface points too. The validation loss reads neither; a measurement
+            asks for them.
+        """
         return self._eval_loader(self.val_split, self.max_val_objects, with_geometry)
 
     def test_dataloader(self) -> DataLoader:
+        """Every object of `split` once, with depth and surface points where objects have them."""
         return self._eval_loader(self.split, self.max_test_objects, with_geometry=True)
 
     @property
@@ -162,6 +170,9 @@ class ObjectDataModule(L.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warn where the order of samples will differ from that of the checkpoint: exact resumes need the
+        same numbers.
+        """
         changed = {
             name: (then, now)
             for name, now in self.state_dict().items()
@@ -205,11 +216,13 @@ class ObjectDataModule(L.LightningDataModule):
             self.num_workers,
             alone=self.trainer.world_size == 1,
             pin_memory=self.trainer.strategy.root_device.type != "cpu",
+            # A validation's workers would hold their memory through training.
             persistent_workers=False,
         )
 
 
 def _check_sizes(objects: Sequence[PosedObject]) -> None:
+    """Raise ValueError where objects that a training batch would stack have images of different sizes."""
     sizes = {item.decode([0]).shape[1:3]: item.uid for item in objects}
     if len(sizes) > 1:
         (a, first), (b, second), *_ = sizes.items()
@@ -220,6 +233,7 @@ def _check_sizes(objects: Sequence[PosedObject]) -> None:
 
 
 def _check_views(samplers: Sequence[ViewSampler], item: PosedObject) -> None:
+    """Raise BrokenSample where a sampler finds no views in an object, with what to do about it."""
     for sampler in samplers:
         try:
             sampler.choose(item.cameras, np.random.default_rng(0))

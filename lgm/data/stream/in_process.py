@@ -29,6 +29,7 @@ class InProcess(IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         workers = [self.stream.batches(w, self.num_workers) for w in range(self.num_workers)]
+        # Round-robin over the streams that workers would have: the same order as with loader processes.
         batches = (next(worker).to(self.device, non_blocking=True) for worker in cycle(workers))
         # On a CPU a second thread would only fight the network for its cores.
         return batches if self.device.type == "cpu" else ahead(batches)
@@ -40,6 +41,7 @@ def ahead(items: Iterable[T], count: int = 2) -> Iterator[T]:
     stop = threading.Event()
 
     def put(entry: tuple[str, object]) -> bool:
+        """Put an entry unless the consumer has stopped; waits in short steps to notice that."""
         while not stop.is_set():
             try:
                 ready.put(entry, timeout=0.1)

@@ -48,14 +48,16 @@ class Undrawn:
                 item = replace(item, rows=list(range(len(item.rows))))
                 first, end = end, end + len(item.rows)
             bare.append(replace(item, rgba=None, rows=[first + row for row in item.rows]))
+        # Empty where all objects are sketches, so that every batch has the same fields.
         none = torch.empty(0, size, size, 4, dtype=torch.uint8)
         return cls(tuple(bare), sketches, torch.cat(decoded) if decoded else none, with_to_user)
 
     def pin_memory(self) -> Undrawn:
+        """In page-locked host memory, as the loader asks for."""
         return replace(self, sketches=self.sketches.pin_memory(), decoded=self.decoded.pin_memory())
 
     def to(self, device: torch.device | str, **options: Any) -> Batch:
-        """Drawn there, and collated with the images that were decoded."""
+        """A `Batch` on that device: sketches are rendered there, and collated with the decoded images."""
         device = torch.device(device)
         drawn = self.sketches.draw(device).flatten(0, 1)
         images = torch.cat([drawn, self.decoded.to(device, non_blocking=True)])
@@ -65,7 +67,7 @@ class Undrawn:
 
 
 def collated(items: Sequence[Item], with_to_user: bool = False) -> Batch | Undrawn:
-    """As `collate`, but for sketches, which wait for the device."""
+    """`collate`, or an `Undrawn` batch where some objects are sketches that the device renders."""
     if any(isinstance(item.rgba, Sketch) for item in items):
         return Undrawn.of(items, with_to_user)
     return collate(items, with_to_user)

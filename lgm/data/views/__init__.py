@@ -1,4 +1,4 @@
-"""Which views of an object are input, and which are supervised or measured."""
+"""View samplers: which views of an object are network inputs, and which are supervised or measured."""
 
 from lgm.data.views.base import ViewChoice, ViewSampler
 from lgm.data.views.drawn import RandomViews, WindowViews

@@ -1,4 +1,4 @@
-"""What every sampler of views is, and what they share."""
+"""The interface of view samplers, and what they share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from lgm.data.schema.sample import CameraRecord
 
 @dataclass(frozen=True)
 class ViewChoice:
-    """Numbers of views; the first input is the camera that the canonical frame is built on."""
+    """Indices of an object's views; the first input's camera defines the canonical frame."""
 
     input: tuple[int, ...]
     target: tuple[int, ...]
@@ -31,7 +31,7 @@ class ViewSampler(ABC):
 
 
 class NoCanonicalViews(ValueError):
-    """A set of images that nobody rendered for this program, as data_tools.adapt makes of photographs."""
+    """A set without canonical views, as data_tools.adapt makes of photographs."""
 
     remedy = "train with data/views=random or orthogonal_random, and measure with protocol=own_images"
 
@@ -55,6 +55,7 @@ def trajectory(cameras: CameraRecord) -> list[int]:
 
 
 def check_counts(num_input_views: int, num_target_views: int) -> None:
+    """Raise ValueError for fewer than one input or target view."""
     if num_input_views < 1 or num_target_views < 1:
         raise ValueError(
             f"num_input_views={num_input_views} and num_target_views={num_target_views} must be at least 1"

@@ -1,4 +1,4 @@
-"""Inputs drawn with no regard to how they stand to each other."""
+"""Random view samplers: inputs drawn regardless of how they are placed to each other."""
 
 import numpy as np
 
@@ -16,6 +16,7 @@ class RandomViews(ViewSampler):
         self.num_target_views = num_target_views
 
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:
+        """Inputs are the first of a random permutation, targets its first `num_target_views`."""
         needed = max(self.num_input_views, self.num_target_views)
         if cameras.num_views < needed:
             raise ValueError(f"it has {cameras.num_views} views, {needed} are needed")
@@ -47,6 +48,7 @@ class WindowViews(ViewSampler):
         self.stop = stop
 
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:
+        """Inputs drawn from the window of the trajectory, targets completed from all other views."""
         path = trajectory(cameras)
         window = [view for i, view in enumerate(path) if self.start <= i / len(path) <= self.stop]
         if len(window) < self.num_input_views:

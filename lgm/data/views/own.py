@@ -1,4 +1,4 @@
-"""Inputs among images that nobody took for this program."""
+"""Input views among a person's own images, which follow no trajectory of this program."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ class OwnViews(ViewSampler):
         self.num_target_views = num_target_views
 
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:
+        """The most even ring (or `input_views`) as inputs, the rest as targets."""
         if cameras.num_views < self.num_input_views:
             raise ValueError(f"it has {cameras.num_views} views, {self.num_input_views} are needed as input")
         inputs = self.input_views or most_even_ring(cameras, self.num_input_views)
@@ -73,6 +74,7 @@ def most_even_ring(cameras: CameraRecord, count: int) -> tuple[int, ...]:
     for first in range(cameras.num_views):
         ring, cost = [first], elevation_deg[first] ** 2
         for place in range(1, count):
+            # Signed difference of angles, wrapped to -180..180.
             off = (azimuth_deg - azimuth_deg[first] - 360 / count * place + 180) % 360 - 180
             costs = off**2 + elevation_deg**2
             costs[ring] = np.inf

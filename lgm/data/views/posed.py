@@ -1,4 +1,4 @@
-"""For measuring: views that stand where a protocol wants them."""
+"""View samplers of evaluation protocols: views at prescribed camera positions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ _RENDER = (
 
 
 class Places:
-    """Where views are wanted: each is answered by the nearest view there is.
-
-    elevation_deg, azimuth_deg: of P places, around an object's centre, at one distance from it.
-    tolerance_deg, distance_tolerance: how far a view may stand from its place.
-    """
+    """Prescribed camera positions, each answered by the nearest view of an object."""
 
     def __init__(
         self,
@@ -46,7 +42,7 @@ class Places:
         self._directions = poses[:, :3, 3].double().numpy()  # [P, 3]
 
     def views(self, cameras: CameraRecord) -> list[int]:
-        """A view for each place; raises ValueError for the first where none is near enough."""
+        """A view index for each position; raises ValueError for the first where none is near enough."""
         distances = camera_distances(cameras)
         fits = np.abs(distances - self.distance) <= self.distance_tolerance
         if not fits.any():
@@ -54,6 +50,7 @@ class Places:
                 f"it has no view at distance {self.distance:g} ± {self.distance_tolerance:g} (its views "
                 f"stand {distances.min():.3g} to {distances.max():.3g} from the centre)"
             )
+        # On the unit sphere, so that the arc cosine of a product is the angle between two positions.
         directions = cameras.c2w[:, :3, 3] / np.maximum(distances, 1e-9)[:, None]  # [V, 3]
         off_deg = np.degrees(np.arccos(np.clip(self._directions @ directions.T, -1, 1)))
         off_deg[:, ~fits] = np.inf
@@ -67,12 +64,12 @@ class Places:
 
 
 def camera_distances(cameras: CameraRecord) -> np.ndarray:
-    """[V], from the object's centre."""
+    """Distances [V] of the cameras from the object's centre, the origin."""
     return np.linalg.norm(cameras.c2w[:, :3, 3], axis=1)
 
 
 class Targets(ABC):
-    """Chooses what is measured among the views that are no inputs."""
+    """Chooses the target views that are measured, among those that are not inputs."""
 
     @abstractmethod
     def choose(self, cameras: CameraRecord, inputs: Sequence[int], rng: np.random.Generator) -> list[int]:
@@ -108,6 +105,7 @@ class RingTargets(Targets):
         )
 
     def choose(self, cameras: CameraRecord, inputs: Sequence[int], rng: np.random.Generator) -> list[int]:
+        """The view nearest to each position, each once, inputs left out."""
         return [view for view in dict.fromkeys(self.places.views(cameras)) if view not in inputs]
 
 
@@ -129,6 +127,7 @@ class RandomTargets(Targets):
         self.nearest, self.farthest = float(nearest), float(farthest)
 
     def choose(self, cameras: CameraRecord, inputs: Sequence[int], rng: np.random.Generator) -> list[int]:
+        """`count` views drawn from those within the distances, sorted."""
         distances = camera_distances(cameras)
         others = [view for view in trajectory(cameras) if view not in inputs]
         within = [v for v in others if self.nearest - 1e-3 <= distances[v] <= self.farthest + 1e-3]
@@ -173,6 +172,7 @@ class PosedViews(ViewSampler):
         self.remedy = _RENDER.format(trajectory=trajectory)
 
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:
+        """The view nearest to each input position, and what `targets` chooses of the rest."""
         inputs = self.inputs.views(cameras)
         if len(set(inputs)) < len(inputs):
             raise ValueError(
@@ -204,6 +204,7 @@ class TrajectoryViews(ViewSampler):
         self.remedy = _RENDER.format(trajectory="spiral --views 104")
 
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:
+        """For each fraction the nearest view of the trajectory that is not taken yet."""
         path = trajectory(cameras)
         fractions = np.arange(len(path)) / max(1, len(path))
         taken: list[int] = []

@@ -1,4 +1,4 @@
-"""Inputs on a ring around the object."""
+"""View samplers with inputs on a ring around the object, as generators and captures have them."""
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class CanonicalViews(ViewSampler):
         self.shuffle_first = shuffle_first
 
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:
+        """The canonical views, rotated to a random first one where `shuffle_first`, and random targets."""
         ring = _canonical(cameras, self.num_input_views)
         if self.shuffle_first:
             start = int(rng.integers(len(ring)))
@@ -43,7 +44,7 @@ class OrthogonalRandomViews(ViewSampler):
     ones too) are supervised, `num_target_views` in all.
 
     A set has only the views that were rendered: the first input is drawn from its trajectory, the
-    others are those nearest to where they should stand. Canonical views are no inputs here, they
+    others are those nearest to where they should stand. Canonical views are not inputs here, they
     have a sampler of their own.
 
     tolerance_deg: how far azimuth and elevation of an input may lie from where it should stand; a
@@ -74,6 +75,7 @@ class OrthogonalRandomViews(ViewSampler):
         self.max_elevation_deg = max_elevation_deg
 
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:
+        """One of the object's rings, drawn evenly, and random targets."""
         rings = self.rings(cameras)
         if len(rings) == 0:
             raise ValueError(
@@ -112,6 +114,7 @@ class HeldOutViews(ViewSampler):
         self.num_target_views = num_target_views
 
     def choose(self, cameras: CameraRecord, rng: np.random.Generator) -> ViewChoice:
+        """The canonical views as inputs, and targets spread evenly over the trajectory: nothing is random."""
         inputs = _canonical(cameras, self.num_input_views)
         others = trajectory(cameras)
         count = len(others) if self.num_target_views is None else self.num_target_views
