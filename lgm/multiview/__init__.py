@@ -1,1 +1,1 @@
-"""Text or one image to views with cameras: the diffusion networks of MVDream and ImageDream."""
+"""Multi-view diffusion: text or one image to views with cameras (MVDream and ImageDream)."""

@@ -48,7 +48,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L C"], context: Float[Tensor, "B T D"] | None = None
     ) -> Float[Tensor, "B L C"]:
-        """context: None attends to `x` itself."""
+        """Scaled dot-product attention. context: [B, T, D]; None is self-attention."""
         queries = self._heads(self.to_q(x))
         text = x if context is None else context
         image = None
@@ -56,6 +56,7 @@ class Attention(nn.Module):
             text, image = text[:, : -self.num_image_tokens], text[:, -self.num_image_tokens :]
         result = self._attend(queries, self.to_k(text), self.to_v(text))
         if image is not None:
+            # Decoupled cross-attention: text and image are attended separately and added.
             result = result + self.image_weight * self._attend(
                 queries, self.to_k_ip(image), self.to_v_ip(image)
             )
@@ -79,6 +80,7 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(channels, 2 * hidden)
 
     def forward(self, x: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch hidden"]:
+        """[*batch, C] to [*batch, hidden]."""
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
 
@@ -94,6 +96,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
+        """The same shape as its input."""
         return self.net(x)
 
 
@@ -118,6 +121,8 @@ class TransformerBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "BV L C"], context: Float[Tensor, "BV T D"], num_views: int
     ) -> Float[Tensor, "BV L C"]:
+        """Views batched as B*V; L pixels each. context: one per view."""
+        # What makes the diffusion multi-view: self-attention sees the pixels of all views.
         tokens = rearrange(self.norm1(x), "(b v) l c -> b (v l) c", v=num_views)
         x = x + rearrange(self.attn1(tokens), "b (v l) c -> (b v) l c", v=num_views)
         x = x + self.attn2(self.norm2(x), context)
@@ -148,6 +153,7 @@ class SpatialTransformer(nn.Module):
     def forward(
         self, x: Float[Tensor, "BV C h w"], context: Float[Tensor, "BV T D"], num_views: int
     ) -> Float[Tensor, "BV C h w"]:
+        """Feature maps [B*V, C, h, w] as h*w tokens, and back."""
         height = x.shape[2]
         tokens = self.proj_in(rearrange(self.norm(x), "m c h w -> m (h w) c"))
         for block in self.transformer_blocks:
@@ -192,6 +198,7 @@ class Resampler(nn.Module):
         )
 
     def forward(self, image: Float[Tensor, "B L D"]) -> Float[Tensor, "B num_tokens C"]:
+        """CLIP's tokens [B, L, D] to `num_tokens` tokens of the context."""
         image = self.proj_in(image)
         latents = self.latents.expand(len(image), -1, -1)
         for attention, feed_forward in self.layers:
@@ -215,6 +222,7 @@ class PerceiverAttention(nn.Module):
     def forward(
         self, image: Float[Tensor, "B L C"], latents: Float[Tensor, "B T C"]
     ) -> Float[Tensor, "B T C"]:
+        """Latents [B, T, C] updated from an image's L tokens and themselves."""
         image, latents = self.norm1(image), self.norm2(latents)
         keys_values = self.to_kv(torch.cat([image, latents], dim=1))
         q, k, v = (

@@ -21,5 +21,6 @@ def camera_numbers(
     """
     azimuth_deg = [360 / num_views * view for view in range(num_views)]
     poses = y_up_to_z_up(opencv_to_opengl(orbit_poses([elevation_deg] * num_views, azimuth_deg, radius=1.0)))
+    # Row-major, 16 numbers per view: the networks were trained on flattened matrices.
     numbers = poses.flatten(1)
     return torch.cat([numbers, numbers.new_zeros(1, 16)]) if extra_view else numbers

@@ -50,6 +50,7 @@ class Components:
 
     @property
     def takes_image(self) -> bool:
+        """Whether the U-Net has an image prompt (ImageDream), or text alone (MVDream)."""
         return self.unet.ip_dim > 0
 
 
@@ -83,6 +84,7 @@ def load_components(folder: str | Path, dtype: torch.dtype = torch.float32) -> C
         with reading(folder / name, "fetch the pipeline again"):
             parts[name] = readers[name](str(folder / name))
     components = Components(unet, **parts)
+    # Inference only: no gradients, and no dropout.
     for network in components.networks.values():
         network.eval().requires_grad_(False)
     return components
@@ -99,6 +101,7 @@ def load_unet(folder: Path, dtype: torch.dtype = torch.float32) -> MultiViewUNet
         raise FileNotFoundError(f"{folder} has no {_UNET_FILES[0]}; other formats are not read")
     with reading(folder / "config.json", "fetch the pipeline again"):
         config = json.loads((folder / "config.json").read_bytes())
+        # `_class_name` and the like name code, which is not run.
         options = {key: value for key, value in config.items() if not key.startswith("_")}
         unknown = sorted(set(options) - set(inspect.signature(MultiViewUNet).parameters))
         if unknown:

@@ -1,4 +1,4 @@
-"""Denoising as fast as a GPU takes it: channels-last, fused norms, and the network as one CUDA graph.
+"""Fast denoising on a GPU: channels-last, fused norms, and the U-Net as one CUDA graph.
 
 A call of the U-Net is some thousand kernels on a few small maps: a GPU computes them in less time than the
 host needs to launch them.
@@ -50,10 +50,11 @@ class RecordedUNet:
         num_frames: int,
         ip_img: Tensor | None = None,
     ) -> Tensor:
-        """As of `MultiViewUNet.predict`."""
+        """The noise in x; see `MultiViewUNet.predict`."""
         given = (x, timesteps, context, camera, *(() if ip_img is None else (ip_img,)))
         if not x.is_cuda:
             return self._compute(num_frames, *given)
+        # A graph reads weights at fixed addresses; offloading or a cast moves them.
         places = tuple(parameter.data_ptr() for parameter in self.net.parameters())
         key = (num_frames, x.dtype, *(tensor.shape for tensor in given), places)
         if key != self._key:

@@ -1,4 +1,4 @@
-"""Text or one image to four views that LGM reconstructs: what `ViewGenerator` asks for, by diffusion."""
+"""Text or one image to four views that LGM reconstructs: a `ViewGenerator` by diffusion."""
 
 from __future__ import annotations
 
@@ -99,6 +99,7 @@ class DiffusionViews:
 
     @cached_property
     def pipeline(self) -> MultiViewPipeline:
+        """The pipeline, read at its first use; ValueError where it takes the other kind of prompt."""
         folder = find_pipeline(self.folder, self.revision, self.takes_image, self.licence, self.sha256)
         log.info("multi-view pipeline %s on %s", self.folder, self.device)
         components = load_components(folder, self.dtype)
@@ -115,7 +116,7 @@ class DiffusionViews:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides, beside a prompt, what is made: plain values."""
+        """All settings that, beside a prompt, decide the generated views, as plain values."""
         name = Path(self.folder).name  # no path of this machine: what is made may be given away
         return {
             "pipeline": name,
@@ -137,6 +138,7 @@ class DiffusionViews:
         return [self._cut_out(own[list(_ORDER)].cpu(), cameras) for own in views]
 
     def _images(self, prompts: Sequence[ViewPrompt]) -> Float[Tensor, "B 3 H W"] | None:
+        """The prompts' images [B, 3, H, W] in 0..1, centred over white; None where all prompts are text."""
         if all(prompt.image is None for prompt in prompts):
             return None
         images = []
@@ -147,6 +149,9 @@ class DiffusionViews:
         return torch.stack(images)
 
     def _cut_out(self, images: Float[Tensor, "V 3 H W"], cameras: Cameras) -> GeneratedViews:
+        """One object's views [V, 3, H, W] with masks from the background removal, and the canonical
+        cameras.
+        """
         rgb = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         rgba = np.stack(
             [self.background.cut(view, Path(f"generated view {index}")) for index, view in enumerate(rgb)]

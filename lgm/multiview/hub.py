@@ -1,4 +1,4 @@
-"""Pipelines on the hub: the files that are data, at one revision, checked, kept in the hub's own cache."""
+"""Pipelines on the hub: weights and configuration files only, at one revision, checked by SHA-256."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ def find_pipeline(
         log.warning(
             "%s: fetching %d files at revision=%s; licence: %s", text, len(missing), revision, licence
         )
+    # The hub's cache: hf_hub_download resumes and verifies by itself.
     path = Path()
     for file in files:
         try:
@@ -85,7 +86,7 @@ def find_pipeline(
 
 def missing_files(where: str | Path, revision: str = "main", takes_image: bool = False) -> list[str]:
     """What of a pipeline is not on this machine: files of one on the hub, sub-folders of a folder. Nothing is
-    fetched. As of `find_pipeline`."""
+    fetched. Arguments: see `find_pipeline`."""
     files = [*_FILES, *(_FILES_FOR_IMAGES if takes_image else ())]
     text = str(where)
     if not text.startswith(PREFIX):

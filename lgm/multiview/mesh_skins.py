@@ -1,4 +1,7 @@
-"""Meshes of any material as the mesh renderer takes them: one square texture per surface, and no wrapping."""
+"""Texture atlas for meshes of any material: one square texture per surface, without wrapping.
+
+The mesh renderer takes no repeating textures and no materials.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Skinned:
 
 
 def skinned(mesh: Any) -> Skinned:
-    """mesh: surfaces of triangles with positions, normals, uv, colors and a material, as of
+    """mesh: surfaces of triangles with positions, normals, uv, colors and a material, see
     `data_tools.meshes.surfaces.Mesh`."""
     notes = list(dict.fromkeys(mesh.notes))
     textures, uvs = [], []
@@ -74,6 +77,7 @@ def _skin(surface: Any, notes: list[str]) -> tuple[UInt8[np.ndarray, "s s 3"], F
         linear, uvs = _per_face(linear, uvs, surface.colors[..., :3])
         if "colours of vertices are drawn as each face's mean" not in notes:
             notes.append("colours of vertices are drawn as each face's mean")
+    # The base colour multiplies the texture in linear light, as glTF says.
     return _square(_encoded(linear * color), nearest=surface.colors is not None), uvs
 
 
@@ -86,6 +90,7 @@ def _unwrapped(
             continue
         period = 2 if wrap == "mirror" else 1
         along = uvs[..., axis]
+        # Each face moved by whole periods to begin in the first copy; within it coordinates stay continuous.
         along = along - period * np.floor(along.min(axis=1, keepdims=True) / period + 1e-6)
         tiles = max(1, int(np.ceil(along.max() - 1e-6)))
         if tiles > _MAX_TILES:

@@ -1,4 +1,4 @@
-"""Views of meshes in the place of generated ones: a `ViewGenerator` whose every pixel is known.
+"""Views rendered from meshes in place of generated ones: a `ViewGenerator` whose every pixel is known.
 
 It shows what the reconstruction makes of exact views, from cameras of either projection.
 """
@@ -43,7 +43,7 @@ class MeshViews:
         `height` of the object's world.
     azimuths_deg, elevation_deg: where the cameras stand. size: of a view in pixels. supersampling: samples
         along a pixel's side.
-    accelerator: as of `DiffusionViews`.
+    accelerator: see `DiffusionViews`.
     """
 
     def __init__(
@@ -102,12 +102,13 @@ class MeshViews:
         return {path.name: path for path in files}
 
     def prepare(self) -> None:
-        """See that there are meshes."""
+        """Raise FileNotFoundError now where there are no meshes."""
         _ = self.files
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides, beside a prompt, what is made: plain values."""
+        """All settings that, beside a prompt, decide the rendered views, as plain values."""
+        # Content, not dates: views are made again where a mesh has changed.
         meshes = {name: file_sha256(path) for name, path in self.files.items()}
         return {"pipeline": "mesh_views", **self.options, "meshes": meshes}
 

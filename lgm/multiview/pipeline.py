@@ -1,4 +1,4 @@
-"""From a sentence or one image to the latents of several views, and to their images."""
+"""The sampling pipeline: a sentence or one image to the latents of several views, and to their images."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ class MultiViewPipeline:
             raise ValueError(f"size={size} is not a multiple of {factor}, by which the VAE shrinks images")
         views = num_views + takes_image
         shape = (views, self.components.unet.in_channels, size // factor, size // factor)
+        # On the CPU: generators of devices differ, and a batch would share one.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = self._drawn(shape, generators)
         of_image = self._drawn(shape[1:], generators) if takes_image and sample_posterior else None
@@ -104,7 +105,7 @@ class MultiViewPipeline:
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B V C h w"]) -> Float[Tensor, "B V 3 H W"]:
-        """Images in 0..1, float32."""
+        """The VAE's images [B, V, 3, H, W] in 0..1, float32, of latents."""
         with self._loaded(self.components.vae) as vae:
             flat = rearrange(latents, "b v c h w -> (b v) c h w") / vae.config.scaling_factor
             images = vae.decode(flat).sample.float()
@@ -126,6 +127,7 @@ class MultiViewPipeline:
         noise: Tensor | None,
     ) -> Conditions:
         """noise: of the sample of the image's latents; None takes their mean."""
+        # Encoders are loaded one after the other, so that with offload only one is on the device.
         takes_image = images is not None
         cameras = camera_numbers(elevation_deg, num_views, extra_view=takes_image)
         with self._loaded(self.components.text_encoder) as encoder:
@@ -146,6 +148,7 @@ class MultiViewPipeline:
         return Conditions(prompt, negative, cameras.to(self.device, self.dtype), tokens, latents)
 
     def _encode_text(self, encoder: nn.Module, texts: list[str]) -> Float[Tensor, "B T D"]:
+        """Hidden states of CLIP's text encoder, padded to its full length as in training."""
         tokenizer = self.components.tokenizer
         ids = tokenizer(
             texts,

@@ -1,4 +1,4 @@
-"""The image that a multi-view generator is prompted with: cut out, in the middle, over white."""
+"""The prompt image of a multi-view generator: cut out, centred, over white."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def centred_over_white(
     if not len(rows):
         raise ValueError("shows no object: its alpha is 0 everywhere")
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    # A square about the mask's bounding box, as the original's recentring.
     half = max(bottom - top, right - left) / (1 - border) / 2
     middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
     box = (middle_x - half, middle_y - half, middle_x + half, middle_y + half)

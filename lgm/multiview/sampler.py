@@ -1,5 +1,7 @@
-"""Denoising with classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598): noise and conditions to
-the latents of several views."""
+"""DDIM sampling with classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598).
+
+Noise and conditions to the latents of several views; the scheduler decides on DDIM or another sampler.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def denoise(
     num_steps: int,
     predict: Predict | None = None,
 ) -> Iterator[Float[Tensor, "B V C h w"]]:
-    """Yield the latents after each step; who stops to ask cancels it there.
+    """Yield the latents after each step; a caller that stops iterating cancels the sampling there.
 
     scheduler: of `diffusers`, e.g. DDIMScheduler. With a network that has an image prompt, the last view is
     the image's own: its latents are replaced, and mean nothing. predict: computes what `net.predict` does,
@@ -59,6 +61,7 @@ def denoise(
     latents = noise * scheduler.init_noise_sigma
     for step, step_on_device in zip(scheduler.timesteps, of_network, strict=True):
         views = scheduler.scale_model_input(latents, step)
+        # Guidance: unconditional and conditional halves in one batch, one call of the network.
         views = repeat(views, "b v c h w -> (half b v) c h w", half=2)
         predicted = predict(
             views, step_on_device.expand(len(views)), context, cameras, num_views, ip_img=image
@@ -66,6 +69,7 @@ def denoise(
         without, conditional = rearrange(
             predicted, "(half b v) c h w -> half b v c h w", half=2, b=num_samples
         )
+        # Classifier-free guidance, in noise prediction.
         guided = without + guidance_scale * (conditional - without)
         latents = scheduler.step(guided, step, latents).prev_sample
         yield latents

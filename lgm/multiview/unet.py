@@ -69,6 +69,7 @@ class MultiViewUNet(nn.Module):
 
         channels, factor = model_channels, 1
         self.input_blocks = nn.ModuleList([Block([nn.Conv2d(in_channels, channels, 3, padding=1)])])
+        # Channels of the encoder's outputs, a stack that the decoder pops.
         skips = [channels]
         for level, multiplier in enumerate(channel_mult):
             for _ in range(num_res_blocks):
@@ -146,11 +147,13 @@ class MultiViewUNet(nn.Module):
         num_frames: int,
         ip_img: Float[Tensor, "B C h w"] | None = None,
     ) -> Float[Tensor, "BV C h w"]:
-        """As `forward`, from a context of `with_image_tokens`: what is to be computed at each time step."""
+        """`forward` from a context of `with_image_tokens`: the part that is computed at each time step."""
         embedding = self.time_embed(sinusoids(timesteps, self.model_channels).to(x.dtype))
+        # The camera conditions every residual block, as the time step does.
         embedding = embedding + self.camera_embed(camera)
         if ip_img is not None:
             x = x.clone()
+            # ImageDream's pixel controller: the last view of each sample is the prompt's own, clean latents.
             x[num_frames - 1 :: num_frames] = ip_img
         skips = []
         for block in self.input_blocks:
@@ -169,6 +172,7 @@ class Block(nn.Sequential):
         super().__init__(*layers)
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor, num_views: int) -> Tensor:
+        """Each layer of the block in order, with the inputs that its kind takes."""
         for layer in self:
             if isinstance(layer, ResidualBlock):
                 x = layer(x, embedding)
@@ -201,6 +205,7 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "BV C h w"], embedding: Float[Tensor, "BV E"]
     ) -> Float[Tensor, "BV D h w"]:
+        """[B*V, C, h, w] to D channels. embedding: of time and camera, one per view."""
         h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
         return self.skip_connection(x) + self.out_layers(h)
 
@@ -213,6 +218,7 @@ class Downsample(nn.Module):
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV C h2 w2"]:
+        """[B*V, C, h, w] to [B*V, C, h/2, w/2]."""
         return self.op(x)
 
 
@@ -226,6 +232,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "BV C h w"]) -> Float[Tensor, "BV C h2 w2"]:
+        """[B*V, C, h, w] to [B*V, C, 2h, 2w]."""
         return self.conv(double(x, self.fuse))
 
 
@@ -234,6 +241,7 @@ def sinusoids(timesteps: Shaped[Tensor, " M"], channels: int) -> Float[Tensor, "
     half = channels // 2
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
     angles = timesteps[:, None].float() * torch.exp(-math.log(_MAX_PERIOD) * exponents)
+    # Cosines first, as the released weights were trained.
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

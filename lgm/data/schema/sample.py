@@ -66,6 +66,7 @@ class CameraRecord:
 
     @property
     def num_views(self) -> int:
+        """V."""
         return len(self.c2w)
 
     def to_json(self) -> str:

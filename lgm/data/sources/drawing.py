@@ -1,4 +1,4 @@
-"""Sketches of several objects, drawn in one call."""
+"""Rendering of several objects' sketches in one call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from lgm.rendering.meshes.lit import LitMeshes, draw_lit
 
 @dataclass(frozen=True)
 class Sketches:
-    """Several objects' views; objects with fewer of them have the last one again."""
+    """Views of M objects; objects with fewer views than the most have their last one repeated.
+
+    meshes: in one batch. cameras: [M, V]. size: side of the images in pixels. supersampling: samples along a
+    pixel's side.
+    """
 
     meshes: LitMeshes
     cameras: Cameras
@@ -41,9 +45,11 @@ class Sketches:
         return cls(meshes, cameras, sizes[0], sketches[0].supersampling)
 
     def pin_memory(self) -> Sketches:
+        """In page-locked host memory, from which copies to a GPU are asynchronous."""
         return replace(self, meshes=self.meshes.pin_memory(), cameras=self.cameras.pin_memory())
 
     def draw(self, device: torch.device) -> UInt8[Tensor, "M V H W 4"]:
+        """Rendered on the device in studio light: uint8 sRGB with straight alpha."""
         return draw_lit(
             make_mesh_renderer(device.type),
             self.meshes.to(device),

@@ -1,4 +1,4 @@
-"""Which objects of a set take part, by what their metadata says."""
+"""Filters of objects by their metadata: licence, category, source."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Census:
         """Whether an object takes part."""
         refused = None
         for field, lists in self._rules.items():
+            # An empty field says as little as a missing one.
             value = str(metadata.get(field) or _UNKNOWN)
             self._values[field][value] += 1
             allowed = "allow" not in lists or _matches(value, lists["allow"])

@@ -24,5 +24,5 @@ class Sketch:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of its images."""
+        """The shape of its images [P, size, size, 4], as a decoded array would have it."""
         return len(self.c2w), self.size, self.size, 4

@@ -1,4 +1,4 @@
-"""Objects made of random Gaussians: for trying a machine, and for tests, with no file at all."""
+"""Synthetic objects of random Gaussians: to try a machine and for tests, without any file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +28,7 @@ class SyntheticObject(PosedObject):
         self.gaussians = blobs(seed, num_gaussians)
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
+        """Rendered over black and divided by alpha: straight colour."""
         render = self._render(view_ids)
         alphas = render.alphas[0].clamp(0, 1)
         colors = (render.images[0] / alphas.clamp_min(1e-3)).clamp(0, 1)
@@ -35,6 +36,7 @@ class SyntheticObject(PosedObject):
         return (rgba * 255).round().to(torch.uint8).numpy()
 
     def depths(self, view_ids: Sequence[int]) -> np.ndarray:
+        """Depth divided by alpha; 0 where a pixel is less than half covered."""
         render = self._render(view_ids)
         alphas = render.alphas[0, :, 0]
         depths = render.depths[0, :, 0] / alphas.clamp_min(_COVERED)
@@ -82,6 +84,7 @@ class SyntheticSource(Source):
         )
 
     def check(self, probe: int, *args: Any, **kwargs: Any) -> list[PosedObject]:
+        """One object is rendered: all are alike."""
         return super().check(min(probe, 1), *args, **kwargs)  # all are alike
 
 

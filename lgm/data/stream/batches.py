@@ -53,6 +53,7 @@ class TrainStream(IterableDataset):
         done = len(range(worker, self.start_batch, num_workers))
         consumer = self.rank * num_workers + worker
         num_consumers = self.world_size * num_workers
+        # An exact resume: the consumer's own position, computed from the number of batches done.
         stream = self.source.slots(num_consumers, consumer, self.seed, done * self.batch_size)
         items: list[Item] = []
         for item in self._items(stream):
@@ -145,6 +146,7 @@ class EvalStream(IterableDataset):
             wanted = min(wanted, self.max_objects)
         in_hand: int | None = None
         # Neighbours stay together: a consumer reads few shards, and of these only its own objects.
+        # Contiguous ranges that differ by one object at most.
         first, end = (wanted * c // num_consumers for c in (consumer, consumer + 1))
         last_shard, _ = self.source.place(end - 1)
         for number in range(first, end):

@@ -70,6 +70,7 @@ def make_item(
     # A view that is both input and target is read and decoded once.
     used = sorted({*choice.input, *choice.target})
     position = {view: i for i, view in enumerate(used)}
+    # A sketch leaves rendering to the device; without one the images are decoded here.
     rgba, rows = candidate.sketch(used), list(range(len(used)))
     if rgba is None:
         rgba, rows = candidate.images(used)
@@ -165,6 +166,7 @@ def _images(
         rgba = rearrange(rgba, "b v h w c -> b v c h w")
         return rgba[:, :, :3].contiguous(), rgba[:, :, 3:].contiguous()
     num_views, (height, width) = len(rows[0]), first.shape[1:3]
+    # uint8 on the host: a batch crosses to the device at a quarter of float32's size.
     images = torch.empty(len(items), num_views, 3, height, width, dtype=torch.uint8)
     alphas = torch.empty(len(items), num_views, 1, height, width, dtype=torch.uint8)
     # Each image straight to its place: to stack, then to part the channels took as long as to decode.

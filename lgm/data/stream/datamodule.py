@@ -84,6 +84,7 @@ class ObjectDataModule(L.LightningDataModule):
         self.probe_objects = probe_objects
         self.cache = cache or NoCache()
         self.accumulation = accumulation
+        # By split: an index is read once, though checks, loaders and pages ask for it.
         self._sources: dict[str | None, Source] = {}
 
     def check(self, stage: str, num_devices: int = 1, num_nodes: int = 1) -> None:
@@ -96,6 +97,7 @@ class ObjectDataModule(L.LightningDataModule):
         readers = num_devices * max(1, self.num_workers)
         probed = {}
         for split in dict.fromkeys(self._splits(stage)):
+            # Validation and training splits are both read now: a broken one would end the run hours later.
             source = self._source(split)
             probed[split] = source.check(
                 self.probe_objects, self.max_broken_fraction, readers, partial(_check_views, samplers)

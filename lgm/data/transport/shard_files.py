@@ -1,4 +1,4 @@
-"""Where shards lie: in a folder, or behind a URL with a bounded cache on the local disk."""
+"""Access to shard files: in a folder, or behind a URL with a bounded LRU cache on the local disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FORGET_S = 600.0  # a shard that could not be fetched is asked for again after 
 
 
 class ShardFiles(ABC):
-    """Opens the shards of a data set at random places.
+    """Opens the shards of a data set for random access.
 
     path: a folder or a URL prefix. The attribute is what log and error lines call it: credentials are masked.
     cache_dir: for what is worth keeping on this machine.
@@ -75,6 +75,7 @@ class LocalFiles(ShardFiles):
     """Shards in a folder."""
 
     def place(self, name: str) -> Path:
+        """The path of a file of the set."""
         return Path(self._url(name))
 
     def copy(self, name: str, file: BinaryIO, max_bytes: int) -> None:
@@ -90,6 +91,7 @@ class LocalFiles(ShardFiles):
         return self.place(shard.name).open("rb")
 
     def check(self, shards: Sequence[ShardInfo], num_readers: int) -> None:
+        """Every shard exists and has the size that index.json says."""
         for shard in shards:
             file = self.place(shard.name)
             if not file.is_file():
@@ -120,10 +122,12 @@ class UrlFiles(ShardFiles):
         self._ahead: set[str] = set()
 
     def copy(self, name: str, file: BinaryIO, max_bytes: int) -> None:
+        """Always a new request, never the cache."""
         # Always asked for anew: the index says which shards are the right ones.
         fetch(self._url(name), file, max_bytes=max_bytes)
 
     def open(self, shard: ShardInfo) -> BinaryIO:
+        """A shard from the cache, downloaded first where it is not there."""
         path = self._cached(shard)
         while True:
             try:
@@ -149,6 +153,7 @@ class UrlFiles(ShardFiles):
         return reason if time.monotonic() - failed_at < _FORGET_S else None
 
     def check(self, shards: Sequence[ShardInfo], num_readers: int) -> None:
+        """The cache's bound, and the disk, hold two shards per reader."""
         # Each reader has a shard in hand and the next one on its way.
         needed = min(2 * num_readers * max(s.bytes for s in shards), sum(s.bytes for s in shards))
         if self.cache_bytes < needed:
@@ -167,13 +172,14 @@ class UrlFiles(ShardFiles):
             )
 
     def prefetch(self, shard: ShardInfo) -> None:
+        """Download a shard in a thread, unless it is cached, failed recently or is on its way."""
         path = self._cached(shard)
         if not path.exists() and not self._recent_fault(shard) and shard.name not in self._ahead:
             self._ahead.add(shard.name)
             threading.Thread(target=self._fetch_quietly, args=(shard, path), daemon=True).start()
 
     def _fetch_quietly(self, shard: ShardInfo, path: Path) -> None:
-        with suppress(OSError):  # whoever opens it says so
+        with suppress(OSError):  # raised again where the shard is opened
             self._fetch_or_remember(shard, path)
         self._ahead.discard(shard.name)
 
@@ -182,6 +188,7 @@ class UrlFiles(ShardFiles):
 
     def _fetch(self, shard: ShardInfo, path: Path) -> None:
         """Fetch a shard unless another process or thread does: then wait for that one."""
+        # 256 locks: two different shards rarely wait for each other.
         with locked(self.cache_dir / "locks" / shard.sha256[:2]):
             if path.exists():
                 return
@@ -193,6 +200,7 @@ class UrlFiles(ShardFiles):
                 with partial.open("rb+") as file:
                     fetch(self._url(shard.name), file, shard.bytes)
                     _check_content(file, shard, self.url(shard.name))
+                # Atomic: a shard appears under its name only when complete and checked.
                 partial.rename(path)
             finally:
                 partial.unlink(missing_ok=True)
@@ -220,7 +228,7 @@ class UrlFiles(ShardFiles):
 
 
 def shard_files(path: str, cache_dir: str | Path | None, cache_bytes: float) -> ShardFiles:
-    """Those of a folder or of a URL prefix."""
+    """The shard files of a folder or of a URL prefix; cache_dir None is ~/.cache/lgm."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lgm"
     folder = Path(cache_dir or default).expanduser()
     return UrlFiles(path, folder, int(cache_bytes)) if is_url(path) else LocalFiles(path, folder)

@@ -1,4 +1,4 @@
-"""Reading from URLs: with patience for servers that stumble, and one line for those that refuse."""
+"""Downloads from URLs, with retries for servers that fail for a while and one line for those that refuse."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _PROGRESS = 1 << 20  # an attempt that brought so much is no failure: a line tha
 
 
 def is_url(path: str) -> bool:
+    """Whether a data path is a URL prefix (http, https, s3, …) or a `pipe:` command, not a folder."""
     return "://" in path or path.startswith("pipe:")
 
 

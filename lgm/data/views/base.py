@@ -41,6 +41,7 @@ def with_others(
 ) -> ViewChoice:
     """Supervise the inputs and further views drawn from all others, `num_target_views` in all; of
     more inputs than that, the first. Raises ValueError where there are too few views."""
+    # The inputs are supervised as well, as in the paper: a network must reproduce what it was given.
     others = [i for i in range(num_views) if i not in inputs]
     num_others = max(0, num_target_views - len(inputs))
     if num_others > len(others):

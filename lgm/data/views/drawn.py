@@ -20,6 +20,7 @@ class RandomViews(ViewSampler):
         needed = max(self.num_input_views, self.num_target_views)
         if cameras.num_views < needed:
             raise ValueError(f"it has {cameras.num_views} views, {needed} are needed")
+        # One permutation for both: targets begin with the inputs.
         drawn = [int(i) for i in rng.permutation(cameras.num_views)[:needed]]
         return ViewChoice(tuple(drawn[: self.num_input_views]), tuple(drawn[: self.num_target_views]))
 

@@ -77,6 +77,7 @@ def most_even_ring(cameras: CameraRecord, count: int) -> tuple[int, ...]:
             # Signed difference of angles, wrapped to -180..180.
             off = (azimuth_deg - azimuth_deg[first] - 360 / count * place + 180) % 360 - 180
             costs = off**2 + elevation_deg**2
+            # Each view once.
             costs[ring] = np.inf
             ring.append(int(costs.argmin()))
             cost += costs[ring[-1]]

@@ -136,6 +136,7 @@ class RandomTargets(Targets):
                 f"it has {len(within)} views besides inputs and canonical ones at distances of "
                 f"{self.nearest:g} to {self.farthest:g}, {self.count} are needed"
             )
+        # A set rendered at one distance would pass the range check and measure something else.
         margin = (self.farthest - self.nearest) / 4 + 1e-3
         least, most = distances[within].min(), distances[within].max()
         if least > self.nearest + margin or most < self.farthest - margin:
@@ -210,6 +211,7 @@ class TrajectoryViews(ViewSampler):
         taken: list[int] = []
         for wanted in [*self.input_fractions, *self.target_fractions]:
             off = np.abs(fractions - wanted)
+            # Greedy: earlier fractions have the first choice.
             off[taken] = np.inf
             place = int(off.argmin()) if len(off) else 0
             if not len(off) or off[place] > self.tolerance:

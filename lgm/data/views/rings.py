@@ -34,6 +34,7 @@ class CanonicalViews(ViewSampler):
         ring = _canonical(cameras, self.num_input_views)
         if self.shuffle_first:
             start = int(rng.integers(len(ring)))
+            # A rotation keeps the azimuth order, which the network was trained with.
             ring = ring[start:] + ring[:start]
         return with_others(ring, cameras.num_views, self.num_target_views, rng)
 
@@ -93,6 +94,7 @@ class OrthogonalRandomViews(ViewSampler):
         turns = 360 / self.num_input_views * np.arange(self.num_input_views)
         wanted = azimuth_deg[:, None, None] + turns[:, None]  # [first, input, 1]
         off = np.abs((azimuth_deg - wanted + 180) % 360 - 180)  # [first, input, view]
+        # The worse of both angles: a view must fit in azimuth and in elevation.
         off = np.maximum(off, np.abs(elevation_deg - elevation_deg[:, None, None]))
         fits = (off.min(axis=-1, initial=np.inf) <= self.tolerance_deg).all(axis=-1)
         fits &= np.abs(elevation_deg) <= self.max_elevation_deg

@@ -1,4 +1,4 @@
-"""What of an image is the object: its alpha, or one that is made for it."""
+"""Background removal: an image's own alpha, or one that is made for it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ class Keep(Background):
     """Images as they are: everything in them is the object."""
 
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
+        """Opaque everywhere."""
         return np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], axis=-1)
 
 
 class PlainWhite(Background):
-    """Images on plain white: what is white and reaches the rgba's edge is background, white parts
-    inside the object stay. Outlines get a fractional alpha, so that over white a rgba looks as before.
+    """Images on plain white: what is white and reaches the image's edge is background, white parts
+    inside the object stay. Outlines get a fractional alpha, so that over white an image looks as before.
 
     An image whose edge is hardly white anywhere is refused, one whose edge is not half white is named in a
     warning: its background is something else, or the object is cut off.
@@ -59,6 +60,9 @@ class PlainWhite(Background):
         self.tolerance = tolerance
 
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
+        """Alpha by flood fill from the edge, fractional at outlines; white's share is taken out of their
+        colours.
+        """
         color = torch.from_numpy(rgb.astype(np.float32) / 255)
         darkness = 1 - color.amin(dim=-1)  # how far a pixel is from white
         self._check_edge(darkness, path)
@@ -91,7 +95,7 @@ class PlainWhite(Background):
 
 class Rembg(Background):
     """Backgrounds removed by the package rembg, whose network knows ordinary objects; it fetches its
-    weights at its first use. Results are kept: it takes seconds a rgba.
+    weights at its first use. Results are kept: it takes seconds an image.
 
     model: the name of one of rembg's networks.
     cache_dir: where results are kept; None is ~/.cache/lgm/cutouts.
@@ -103,6 +107,7 @@ class Rembg(Background):
         self.cache_dir = Path(cache_dir or default).expanduser()
 
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
+        """Alpha by rembg's network, or from the cache by the image's content."""
         digest = hashlib.sha256(f"{self.model} {rgb.shape}".encode() + rgb.tobytes()).hexdigest()
         kept = self.cache_dir / f"{digest}.png"
         if kept.is_file():
@@ -147,7 +152,7 @@ class Rembg(Background):
 
 
 def reached_from_edge(passable: Bool[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
-    """The passable pixels that are joined to the rgba's edge by passable ones, side by side.
+    """Flood fill: the passable pixels that are joined to the image's edge by passable ones (4-connected).
 
     Whole rows and columns are swept at a time, in all four directions, until nothing changes.
     """
@@ -177,5 +182,5 @@ def _swept(
 
 
 def _grown(values: Float[Tensor, "H W"], radius: int) -> Float[Tensor, "H W"]:
-    """The largest value around each pixel."""
+    """Dilation: the largest value within `radius` pixels of each."""
     return F.max_pool2d(values[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]

@@ -1,4 +1,6 @@
-"""From where a person's cameras stood to cameras as the network knows them."""
+"""Normalisation of a person's cameras: square, upright views that look at the object, at the trained
+scale.
+"""
 
 from __future__ import annotations
 
@@ -57,14 +59,14 @@ def frame_of_rays(
     fov_y_deg: float,
     max_resolution: int,
 ) -> Frame:
-    """Of images with cameras anywhere.
+    """Virtual cameras for images with cameras anywhere: same centres, other rotations and lenses.
 
     The new cameras stand where the old ones stood, level, and look at the object: no depth is needed for
     that, each image is only seen through another lens. Its field of view and the world's scale are
     chosen by `_scale_and_fov`.
-
     radius, fov_y_deg: of the cameras that the network was trained with.
     up: as the person says; None is what the cameras' file, or the cameras themselves, say.
+    Raises BrokenSample where the cameras do not see an object in front of them.
     """
     c2w = np.stack([photo.c2w for photo in capture.photos])
     lenses = tuple(photo.lens for photo in capture.photos)
@@ -106,6 +108,7 @@ def frame_of_rays(
         axes = looking_along(upright @ toward[view], _Y, -upright @ pose[:3, 1])
         framed[view, :3, :3] = axes
         framed[view, :3, 3] = -scale * (upright @ toward[view])
+        # New camera axes to world, to the old camera's axes: a homography, since the centre stays.
         rotations[view] = pose[:3, :3].T @ upright.T @ axes
     to_user = np.eye(4)
     to_user[:3, :3], to_user[:3, 3] = upright.T / scale, center
@@ -129,6 +132,7 @@ def _scale_and_fov(
     distances: of the cameras from the object, in the person's world. angles: half of what the object
         takes of each one's view.
     """
+    # Radius of the tangent sphere, in the person's units.
     size = (distances * np.sin(angles)).max()
     half_fov = np.radians(fov_y_deg) / 2
     least, most = _USUAL_REACH

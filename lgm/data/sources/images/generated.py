@@ -96,6 +96,7 @@ class GeneratedSource(Source):
 
     @property
     def shard_sizes(self) -> list[int]:
+        """One shard with all objects."""
         return [len(self._inputs)]
 
     def check(self, *args: Any, **kwargs: Any) -> list[PosedObject]:  # type: ignore[override]
@@ -108,6 +109,7 @@ class GeneratedSource(Source):
         return []
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
+        """The object's views, from its folder or generated now."""
         if not self._is_kept(ordinal):
             self._generate(ordinal)
         folder = self._folder(ordinal)
@@ -138,7 +140,7 @@ class GeneratedSource(Source):
         return ViewPrompt(self._text, rgba, seed)
 
     def _record(self, ordinal: int) -> dict[str, Any]:
-        """What decides how the views look."""
+        """The inputs of a generation: prompt, image, seed and settings. Equal records mean equal views."""
         item = self._inputs[ordinal]
         record = {"seed": self._seed + ordinal, "generator": self._generator.settings}
         if isinstance(item, str):
@@ -150,6 +152,7 @@ class GeneratedSource(Source):
         return self._keep_dir / self.uids[ordinal] / "generated"
 
     def _is_kept(self, ordinal: int) -> bool:
+        """Whether the folder holds views of the same prompt, image, seed and settings."""
         path = self._folder(ordinal) / _RECORD
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -212,6 +215,7 @@ def _write(folder: Path, views: GeneratedViews, record: dict[str, Any]) -> None:
     if flags.any() and not flags.all():
         raise ValueError("a generator's cameras are perspective or all orthographic, and these are mixed")
     partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
+    # Left by a run that was killed while it wrote.
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     rgba = torch.cat([views.images, views.masks], dim=1).clamp(0, 1)
@@ -229,7 +233,7 @@ def _write(folder: Path, views: GeneratedViews, record: dict[str, Any]) -> None:
 
 
 def _kept_views(folder: Path, uid: str, framing: Framing) -> PosedObject:
-    """The views that were kept, as the network can take them."""
+    """The views of a folder, with their cameras, as an object that the network can take."""
     cameras = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["cameras"]
     projection = cameras.get("projection", "perspective")  # older records have no other
     c2w, K_norm = (np.asarray(cameras[name], dtype=np.float64) for name in ("c2w", "K_norm"))

@@ -1,4 +1,4 @@
-"""How shapes stand together: heaps, stacks, legs, shelves, branches, mirrored and turned copies, cuts."""
+"""Assemblies of shapes: heaps, stacks, legs, shelves, branches, mirrored and rotated copies, booleans."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lgm.data.sources.procedural.patterns import Pattern
 from lgm.data.sources.procedural.profiles import smooth_curve
 from lgm.data.sources.procedural.solids import Solid
 
+# Textures of an object: each takes memory and time to paint.
 _MOST_SKINS = 10
 
 
@@ -56,9 +57,11 @@ class Design:
         return skin
 
     def deform(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Apply a map of space to all solids."""
         self.solids = [(solid.bent(change), skin) for solid, skin in self.solids]
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper corner of the box around all solids."""
         every = np.concatenate([solid.vertices for solid, _ in self.solids])
         return every.min(0), every.max(0)
 
@@ -75,6 +78,7 @@ def heap(design: Design) -> None:
     for number in range(int(rng.integers(2, 10))):
         solid = shapes.proportioned(shapes.any_shape(rng), rng)
         size = rng.uniform(0.25, 0.9) if number else 0.9
+        # Shapes touch, so that the heap is one object and not a cloud of pieces.
         center = _on_surface(rng, design.solids[rng.integers(number)][0]) if number else np.zeros(3)
         design.add(solid.moved(rotation(rng, 0.8) * size, center))
 
@@ -104,6 +108,7 @@ def legged(design: Design) -> None:
     design.add(body.fitted([width, thick, depth], [0, leg_length + thick / 2, 0]))
     splay, bend = rng.uniform(0, 0.35), rng.choice([0.0, rng.uniform(0.1, 0.4)])
     pairs = int(rng.choice([2, 2, 2, 3, 4]))
+    # All legs share the first one's texture.
     leg: int | None = None
     is_square = bend == 0 and rng.random() < 0.4
     for x in np.linspace(-1, 1, pairs) * (width / 2 - radius) * rng.uniform(0.7, 1.0) * inset:
@@ -126,6 +131,7 @@ def legged(design: Design) -> None:
         size = [0.08, rng.uniform(0.15, 0.35), depth * 0.8]
         arm = shapes.compact(rng).fitted(size, [width / 2, leg_length + thick + 0.1, 0])
         skin = design.add(arm)
+        # The other arm: a mirror image with the same texture.
         design.add(arm.moved(np.diag([-1.0, 1, 1])), skin)
 
 

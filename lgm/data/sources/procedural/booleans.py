@@ -1,4 +1,4 @@
-"""Union, difference and intersection of closed surfaces, by the package manifold3d."""
+"""Boolean operations (union, difference, intersection) on closed surfaces, by the package manifold3d."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def combined(operation: str, solids: Sequence[Solid], skins: Sequence[int]) -> S
     run_ends = np.asarray(mesh.run_index) // 3
     skins_of_runs = [skin_of[int(number)] for number in mesh.run_original_id]
     a, b, c = (values[faces[:, k], :3].astype(float) for k in range(3))
+    # Slivers where surfaces cross: they have no normal.
     kept = np.linalg.norm(np.cross(b - a, c - a), axis=1) > 1e-10
     normals = values[:, 5:8].astype(float)
     # What was cut away from has its normals as they were before, inwards; versions differ in which they turn.
@@ -86,6 +87,7 @@ def _manifold(manifold3d: Any, solid: Solid) -> Any:
     """With texture coordinates as properties; None where the package finds no closed surface."""
     properties = np.concatenate([solid.vertices, solid.uvs], axis=1).astype(np.float32)
     mesh = manifold3d.Mesh(np.ascontiguousarray(properties), np.ascontiguousarray(solid.faces, np.uint32))
+    # Vertices at seams are doubled for their texture; merged by position, the surface is closed.
     mesh.merge()
     part = manifold3d.Manifold(mesh)
     if part.status() != manifold3d.Error.NoError or part.is_empty() or part.volume() <= 0:

@@ -10,6 +10,7 @@ def rotation(rng: Generator, chance: float) -> np.ndarray:
     """Any rotation with that chance, else one about y by a quarter or none."""
     if rng.random() >= chance:
         return turn_y(rng.integers(4) * np.pi / 2)
+    # A normalised Gaussian 4-vector is a uniform unit quaternion, and so a uniform rotation.
     q = rng.normal(size=4)
     w, x, y, z = q / np.linalg.norm(q)
     return np.array(
@@ -22,6 +23,7 @@ def rotation(rng: Generator, chance: float) -> np.ndarray:
 
 
 def turn_y(angle: float) -> np.ndarray:
+    """The rotation matrix [3, 3] about +y by `angle` radians, from +z towards +x."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 

@@ -25,6 +25,7 @@ _CUBE = [
 @lru_cache(maxsize=8)
 def _lattice(segments: int) -> tuple[np.ndarray, ...]:
     """Grids [segments + 1, segments + 1, 3] of the cube's faces, evenly spaced as seen from its middle."""
+    # Equal angles, not equal lengths: on a sphere the squares are of similar size.
     steps = np.tan(np.linspace(-1, 1, segments + 1) * np.pi / 4)
     right, down = np.meshgrid(steps, steps)
     grids = []
@@ -47,6 +48,7 @@ def over_cube(
 
 
 def box(segments: int = 6) -> Solid:
+    """The cube [-1, 1]³, its faces in `segments`² squares each, so that it can be bent."""
     return over_cube(lambda points: points, segments, smooth=False)
 
 
@@ -99,6 +101,7 @@ def lathe(profile: np.ndarray, around: int = 40, is_flat: bool = False) -> Solid
     is_ring = bool(np.allclose(profile[0], profile[-1])) and profile[0, 0] > 1e-6
     angles = np.linspace(0, 2 * np.pi, around + 1)
     circle = np.stack([np.sin(angles), np.cos(angles)], -1)
+    # Exactly: sine and cosine of 2π are off by rounding, and the seam would be open.
     circle[-1] = circle[0]
     has_caps = not is_ring and bool((profile[[0, -1], 0] > 1e-6).any())
     grid = np.empty((len(profile), around + 1, 3))
@@ -185,4 +188,5 @@ def _sees(ring: np.ndarray, center: np.ndarray) -> bool:
 
 
 def _turned(cap: Solid) -> Solid:
+    """The same cap, looking down."""
     return Solid(cap.vertices, cap.faces[:, ::-1], cap.uvs, cap.welds, cap.charts)

@@ -21,6 +21,7 @@ class Noise:
         points = points.astype(np.float32)
         base = np.floor(points)
         f = points - base
+        # Smoothstep: the derivative is 0 at lattice points, so that no creases show.
         f = f * f * (3 - 2 * f)
         cell = base.astype(np.int32) % _SIDE
         after = (cell + 1) % _SIDE
@@ -52,6 +53,7 @@ def cells(
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """The nearest centre of each point, and how much farther away the second one is: 0 on borders."""
     points, centers = points.astype(np.float32), centers.astype(np.float32)
+    # |p - c|² expanded into a matrix product; rounding may leave it a little below 0.
     squares = (points**2).sum(1)[:, None] - 2 * transformed(points, centers) + (centers**2).sum(1)
     rows = np.arange(len(points))
     nearest = squares.argmin(1)

@@ -1,4 +1,4 @@
-"""An object is a pure function of (seed, index)."""
+"""Procedural objects: a textured mesh as a pure function of (seed, index)."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def make_object(seed: int, index: int, booleans: bool = True) -> ProceduralMesh:
         raise ValueError(f"seed={seed} and index={index} of a procedural object must be at least 0")
     if booleans:
         require_manifold()
+    # Nothing but these four numbers decides: any process, at any time, makes the same object.
     rng = np.random.default_rng([_STREAM, VERSION, seed, index])
     kinds = [kind for kind in ASSEMBLIES if booleans or kind is not cut]
     weights = np.array([ASSEMBLIES[kind] for kind in kinds])
@@ -58,6 +59,7 @@ def make_object(seed: int, index: int, booleans: bool = True) -> ProceduralMesh:
     _deform(design)
     surface = _one_surface(design)
     surface = _fitted(surface, rng)
+    # Only textures that a face still has are painted: booleans cut some away.
     used, skins = np.unique(surface.skins, return_inverse=True)
     size = _LARGE if len(used) <= _FEW else _SMALL
     chosen = (design.skins[number] for number in used)
@@ -102,6 +104,7 @@ def _one_surface(design: Design) -> Surface:
 
 def _fitted(surface: Surface, rng: np.random.Generator) -> Surface:
     """Turned about y, centred and scaled; only vertices that a face has count."""
+    # Half of the objects stay aligned with the axes, as most modelled objects are.
     turn = turn_y(rng.choice([0.0, rng.uniform(0, 2 * np.pi)]))
     used, faces = np.unique(surface.faces, return_inverse=True)
     positions = transformed(surface.positions[used], turn)

@@ -49,6 +49,7 @@ def paint(solid: Solid, pattern: Pattern, size: int) -> UInt8[np.ndarray, "size 
     width = float(np.median([some.width for some in texels]))
     every = Texels((points - (low + high) / 2) * scale, st * scale, width * scale)
     colors = np.clip(pattern(every) * 255 + 0.5, 0, 255).astype(np.uint8)
+    # A texture atlas: one rectangle per chart.
     texture = np.empty((size, size, 3), np.uint8)
     texture[:] = colors[::61].mean(0).astype(np.uint8)  # where no chart is; far levels of a pyramid see it
     first = 0

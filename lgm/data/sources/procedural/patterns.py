@@ -38,6 +38,7 @@ Pattern = Callable[[Texels], Colors]
 
 
 def solid(rng: Generator, palette: np.ndarray) -> Pattern:
+    """One colour everywhere."""
     color = _one(rng, palette)
     return lambda texels: np.broadcast_to(color, (len(texels.points), 3))
 
@@ -75,6 +76,7 @@ def stripes(rng: Generator, palette: np.ndarray) -> Pattern:
         if warp:
             along = along + warp * period * 2 * noise.fractal(texels.points * 1.7, 2)
         phase = (along / period) % 1.0
+        # Antialiasing: borders blend over about one texel.
         soft = texels.width / period
         colors = np.broadcast_to(bands[0], (len(phase), 3))
         for end, band in zip(ends, bands[1:], strict=True):

@@ -19,6 +19,7 @@ def smooth_curve(knots: Float[np.ndarray, "k d"], count: int, closed: bool = Fal
     at = np.linspace(0, segments, count)
     i = np.minimum(at.astype(int), segments - 1)
     t = (at - i)[:, None]
+    # The uniform Catmull-Rom basis (Catmull and Rom 1974): the curve passes through its knots.
     p0, p1, p2, p3 = (padded[i + k] for k in range(4))
     return 0.5 * (
         2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
@@ -85,6 +86,7 @@ def ring_profile(rng: Generator) -> np.ndarray:
     angles = np.linspace(0, -2 * np.pi, 21)
     power = rng.choice([0.4, 1.0, 1.0])
     x, y = np.cos(angles), np.sin(angles)
+    # A superellipse: powers below 1 make it square.
     x, y = np.sign(x) * np.abs(x) ** power, np.sign(y) * np.abs(y) ** power
     profile = np.stack([1 - radius + radius * x, radius * width * y], -1)
     profile[-1] = profile[0]
@@ -128,6 +130,7 @@ def path(rng: Generator) -> tuple[np.ndarray, bool]:
         angle = 2 * np.pi * turns * t
         return np.stack([radius * np.cos(angle), 2.4 * t - 1.2, radius * np.sin(angle)], -1), False
     if kind == 1:  # a torus knot
+        # Times around the axis, and around the ring; without a common divisor the curve is one closed line.
         p, q = [(2, 3), (3, 2), (2, 5), (1, 4)][rng.integers(4)]
         angle = 2 * np.pi * np.linspace(0, 1, 121)
         ring = 1 + 0.4 * np.cos(q * angle)

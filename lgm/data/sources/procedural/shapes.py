@@ -1,4 +1,4 @@
-"""Generator single shapes: which form, of which proportions, bent or not."""
+"""A generator of single shapes: which form, of which proportions, deformed or not."""
 
 from __future__ import annotations
 
@@ -138,6 +138,7 @@ def proportioned(solid: Solid, rng: Generator, most: float = 4.0) -> Solid:
 
 
 def _unit(solid: Solid) -> Solid:
+    """Centred on the origin and scaled to [-1, 1] along the longest side."""
     low, high = solid.vertices.min(0), solid.vertices.max(0)
     scale = 2 / (high - low).max()
     return solid.moved(np.eye(3) * scale, -(low + high) / 2 * scale)

@@ -73,11 +73,13 @@ class Solid:
     def volume(self) -> float:
         """Negative where faces are wound inwards."""
         a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
+        # Signed tetrahedra with the origin: the divergence theorem.
         return float(np.einsum("fc,fc->", a, np.cross(b, c)) / 6)
 
     def normals(self) -> Float[np.ndarray, "n 3"]:
         """Unit normals: the mean of the faces around a vertex, weighted by their area."""
         a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
+        # Twice the area times the unit normal.
         weighted = np.cross(b - a, c - a)
         corners = self.welds[self.faces].ravel()
         count = int(self.welds.max()) + 1
@@ -156,6 +158,7 @@ def joined(solids: Sequence[Solid], smooth: bool = False) -> Solid:
         above += int(solid.welds.max()) + 1
     vertices = np.concatenate([solid.vertices for solid in solids])
     if smooth:
+        # Points of two patches that coincide share a normal.
         _, weld = np.unique(np.round(vertices, 6), axis=0, return_inverse=True)
         welds = [weld.reshape(-1)]
     return Solid(
@@ -215,12 +218,14 @@ def _facets(grid: np.ndarray, rect: Rect) -> Solid:
 
 
 def _quads(index: np.ndarray) -> np.ndarray:
+    """Two triangles per cell of a grid of vertex indices."""
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
     halves = [np.stack(x, -1).reshape(-1, 3) for x in ((a, b, c), (a, c, d))]
     return np.concatenate(halves)
 
 
 def _has_area(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Which faces are not degenerate: poles and repeated rows leave faces of no area."""
     a, b, c = (points[faces[:, k]] for k in range(3))
     return np.linalg.norm(np.cross(b - a, c - a), axis=1) > 1e-10
 
@@ -237,10 +242,12 @@ def _spread(steps: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _size(grid: np.ndarray) -> tuple[float, float]:
+    """Width and height of the surface over a grid, along its longest row and column."""
     width, height = (np.linalg.norm(np.diff(grid, axis=k), axis=-1).sum(k).max() for k in (1, 0))
     return float(width), float(height)
 
 
 def _inset(rect: Rect) -> Rect:
+    """The rectangle within its gutter."""
     u0, v0, u1, v1 = rect
     return u0 + GUTTER, v0 + GUTTER, u1 - GUTTER, v1 - GUTTER

@@ -1,4 +1,4 @@
-"""`data=procedural`: objects from a seed, made and drawn while training."""
+"""`data=procedural`: procedural objects, a pure function of a seed, generated and rendered while training."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class ProceduralObject(PosedObject):
         self._views: dict[int, np.ndarray] = {}
 
     def decode(self, view_ids: Sequence[int]) -> np.ndarray:
+        """The views rendered on the CPU, each once."""
         for view in view_ids:
             if view not in self._views:
                 # Alone: which views are drawn together, other ones in a resumed run, can move no rounding.
@@ -65,9 +66,11 @@ class ProceduralObject(PosedObject):
         return np.stack([self._views[view] for view in view_ids])
 
     def sketch(self, view_ids: Sequence[int]) -> Sketch | None:
+        """Mesh and cameras for the device to render; None where this process renders."""
         return self._sketch(view_ids) if self._is_deferred else None
 
     def depths(self, view_ids: Sequence[int]) -> np.ndarray:
+        """Depth of the mesh at the middle of each pixel, in world units."""
         c2w = torch.from_numpy(self.cameras.c2w[list(view_ids)]).float()[None]
         cameras = Cameras.from_fov(c2w, self.cameras.fov_y_deg)
         meshes = LitMeshes.pack([self._mesh])
@@ -120,6 +123,8 @@ class ProceduralSource(Source):
         self._first = 0 if self._is_training else HELD_OUT
         count = num_objects if self._is_training else num_held_out
         whole, rest = divmod(count, _BLOCK)
+        # A shard is a block that fits into a process's memory, so that repeated passes over it generate
+        # nothing.
         self._sizes = [_BLOCK] * whole + [rest] * (rest > 0)
         self._cameras = spiral_record(num_views, radius, fov_y_deg)
         self._resolution, self._supersampling, self._booleans = resolution, supersampling, booleans
@@ -138,6 +143,7 @@ class ProceduralSource(Source):
         return min(-(-num_samples // self.reuse), self.num_objects)
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
+        """The object, generated at its first use and kept until 64 others were used since."""
         index = self._first + self.first(shard) + ordinal
         if index not in self._made:
             uid = uid_of(self.seed, index, self._booleans)
@@ -158,6 +164,9 @@ class ProceduralSource(Source):
         return self._made[index]
 
     def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
+        """The order of `lgm.data.order` with each part repeated `reuse` times while its objects are in
+        memory.
+        """
         return slots(self.shard_sizes, num_consumers, consumer, seed, start, repeats=self.reuse)
 
     def on_device(self, device: torch.device) -> Source:
@@ -176,4 +185,5 @@ class ProceduralSource(Source):
             )  # fmt: skip
 
     def check(self, probe: int, *args: Any, **kwargs: Any) -> list[PosedObject]:
+        """One object is generated: all have the same cameras."""
         return super().check(min(probe, 1), *args, **kwargs)  # all have the same cameras

@@ -26,6 +26,7 @@ def tube(
     """
     tangents, normals = _frames(curve, closed)
     if not closed:  # rows of shrinking radius beyond the ends
+        # Half an ellipsoid at each end.
         steps = np.sin(np.linspace(0, 1, 4)[1:] * np.pi / 2)
         shrink = np.sqrt(np.maximum(1 - steps**2, 0.0))
         before = curve[0] - tangents[0] * radii[0] * steps[::-1, None]
@@ -54,6 +55,7 @@ def _frames(curve: np.ndarray, closed: bool) -> tuple[np.ndarray, np.ndarray]:
     else:
         tangents = np.gradient(curve, axis=0)
     tangents = tangents / np.maximum(np.linalg.norm(tangents, axis=1, keepdims=True), 1e-9)
+    # The axis that is least along the curve: any start will do, but a parallel one.
     normal = np.eye(3)[np.abs(tangents[0]).argmin()]
     normals = np.empty_like(tangents)
     for i, tangent in enumerate(tangents):
@@ -81,6 +83,7 @@ def frame(
     along = b - a
     length = np.linalg.norm(along, axis=1)
     along = along / length[:, None]
+    # An axis that is not parallel to the bar, for its two cross directions.
     helper = np.eye(3)[np.abs(along).argmin(1)]
     right = np.cross(helper, along)
     right /= np.linalg.norm(right, axis=1, keepdims=True)
@@ -126,6 +129,7 @@ def polyhedron(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
         return _prism(int(rng.integers(3, 9)), bool(kind == 4))
     apart = np.linalg.norm(nodes[:, None] - nodes[None], axis=-1)
     nearest = apart[apart > 1e-6].min()
+    # Edges of a regular solid join the nodes at the smallest distance.
     i, j = np.nonzero(np.triu(np.abs(apart - nearest) < 1e-6))
     return nodes / np.linalg.norm(nodes[0]), np.stack([i, j], -1)
 
