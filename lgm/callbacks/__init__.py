@@ -1,4 +1,4 @@
-"""What training and evaluation hang their images, files and numbers on.
+"""Callbacks of training and evaluation: images, files, numbers, checkpoints, stops.
 
 A callback gets its name and options in a file of `configs/callbacks`; `callbacks=[turntable,views]`
 puts several together, and `callbacks.turntable.seconds=10` or `callbacks.report=null` changes one.

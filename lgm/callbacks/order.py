@@ -1,4 +1,4 @@
-"""The order that callbacks run in: by what they are, not by their names or their order in a configuration.
+"""Order of callbacks: by their stage, not by their names or their order in a configuration.
 
 A callback class states its `stage`; within one, callbacks keep the order of the configuration. Lightning
 itself moves checkpoints behind all others.

@@ -1,4 +1,4 @@
-"""Progress in optimizer steps: what max_steps, the schedule and the checkpoints count."""
+"""Progress and ETA in optimizer steps: the unit of max_steps, the schedule and the checkpoints."""
 
 from __future__ import annotations
 
@@ -53,31 +53,38 @@ class StepProgress(ProgressBar):
         self._last_step = 0
 
     def enable(self) -> None:
+        """Show progress again."""
         self._enabled = True
 
     def disable(self) -> None:
+        """Show nothing, as Lightning asks of all ranks but the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin at the step of a resume, not at 0."""
         self._start("train", trainer.global_step, trainer.max_steps)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        """Count the batch's objects on all ranks, and a step where the batch completed one."""
         self._objects += len(batch.uids) * trainer.world_size
         if trainer.global_step == self._last_step:  # gradients accumulate: no step yet
             return
         self._advance(trainer, "step", trainer.global_step, trainer.max_steps)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One line with the validation's PSNR."""
         value = trainer.callback_metrics.get("val/psnr")
         if self._enabled and value is not None and not trainer.sanity_checking:
             self._say(f"step {trainer.global_step} · validation · psnr {float(value):.2f}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
         self._stop()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count objects where their number is known, else batches."""
         total = _total_objects(trainer)
         self._start("test", 0, total or _total_batches(trainer))
         if total and self._enabled:
@@ -92,6 +99,7 @@ class StepProgress(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Count the batch's objects on all ranks."""
         self._objects += len(batch.uids) * trainer.world_size
         if total := _total_objects(trainer):
             self._advance(trainer, "object", min(self._objects, total), total)
@@ -99,13 +107,16 @@ class StepProgress(ProgressBar):
             self._advance(trainer, "batch", self._last_step + 1, _total_batches(trainer))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar, which would hide the error."""
         self._stop()
 
     def _start(self, what: str, step: int, total: int) -> None:
         self._stop()
+        # A resumed run's rate counts from here: earlier steps took no time of this process.
         self._rate, self._objects, self._last_step = RecentRate(), 0, step
         self._rate.mark(step, 0)
         self._shown_at = 0.0
@@ -128,6 +139,7 @@ class StepProgress(ProgressBar):
             return
         now = time.monotonic()
         every = self._log_every_s if self._bar is None else self._refresh_every_s
+        # The last step is always shown.
         if self._shown_at and now - self._shown_at < every and step != total:
             return
         self._shown_at = now

@@ -1,4 +1,4 @@
-"""How fast it goes just now."""
+"""Throughput of the last minute, for progress lines and ETA."""
 
 from __future__ import annotations
 

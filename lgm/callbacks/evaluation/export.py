@@ -1,4 +1,4 @@
-"""The .ply files that evaluation writes for each object."""
+"""The .ply written for each evaluated object."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ExportPly(ObjectHook):
 
     frame: "user", where the data's cameras are and as large as that makes the object; or "network", where
         the first input camera stands at (0, 0, radius). `up` turns either.
-    min_opacity, up, sh_degree, normals: as of `lgm.gaussians.ply.save_ply`.
+    min_opacity, up, sh_degree, normals: see `lgm.gaussians.ply.save_ply`.
     compressed: write `gaussians.compressed.ply` too, a quarter of the size, for SuperSplat, PlayCanvas
-        and the viewers that follow them; needs gsplat. It has neither normals nor higher harmonics.
+        and the viewers that follow them; needs gsplat. It has neither normals nor spherical harmonics.
     max_objects: only for the first so many of each process; None is for all.
     """
 
@@ -56,6 +56,7 @@ class ExportPly(ObjectHook):
         self.frame = frame
 
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        """gaussians.ply, its compressed twin where requested, and the input cameras in the same frame."""
         gaussians = prediction.in_frame(self.frame, scene)
         with atomic(folder / "gaussians.ply") as path:
             save_ply(gaussians, path, self.min_opacity, self.up, self.sh_degree, self.normals)

@@ -1,4 +1,4 @@
-"""What an evaluation shows of objects of which there are no other images than its inputs."""
+"""A sheet of inputs and their re-rendered views, for objects without other images."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ class InputSheet(ObjectHook):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Prediction, *rest: Any
     ) -> None:
+        """Note which objects of the batch have novel views."""
         self._is_measured = novel_targets(outputs.batch).any(dim=1).tolist()  # the device is asked once
         super().on_test_batch_end(trainer, pl_module, outputs, *rest)
 
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        """inputs.png, unless the object was measured."""
         if self._is_measured[scene]:
             return
         with atomic(folder / "inputs.png") as partial:

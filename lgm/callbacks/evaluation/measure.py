@@ -1,4 +1,4 @@
-"""Measures a test run, and writes its numbers."""
+"""Measurement of a test run, written as metrics.json, per_object.csv and per_view.csv."""
 
 from __future__ import annotations
 
@@ -74,12 +74,15 @@ class Measure(Callback):
         return len(self._seen)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the perceptual networks before the first batch."""
         if stage == "test":
             self._perceptual = PerceptualNets.made(self.protocol, self.make_lpips)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start a new measurement; build the untrained baseline where one is wanted."""
         self.table, self.summary, self._seen = None, None, set()
         self.measurement = Measurement(self.protocol, self._perceptual)
+        # Per rank; together at least as many as asked for.
         self._untrained_left = ceil(self.untrained_objects / trainer.world_size)
         if self.make_untrained is not None and self._untrained_left:
             net = trainer.precision_plugin.convert_module(self.make_untrained())
@@ -94,6 +97,7 @@ class Measure(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Measure a batch, and the untrained network on its first objects."""
         baselines = {}
         if self._untrained is not None:
             with trainer.precision_plugin.forward_context():
@@ -106,6 +110,7 @@ class Measure(Callback):
         self._seen.update(outputs.batch.uids)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather all ranks' rows, summarise them and write the files on rank 0."""
         self.table = self.measurement.table()
         self._seen = set(gather_items(sorted(self._seen)))
         self._check_rows()
@@ -123,6 +128,7 @@ class Measure(Callback):
             log.info("%s", table_text(self.summary))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Free the networks; ValueError where no object arrived at all."""
         self._perceptual, self._untrained = PerceptualNets(), None
         # With an empty loader no test hook runs at all, and this is the first to notice.
         if stage == "test" and self.summary is None:

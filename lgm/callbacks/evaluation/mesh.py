@@ -1,4 +1,4 @@
-"""A textured mesh of each object, and how near its images are to the Gaussians'."""
+"""A textured mesh per object, and its fidelity: PSNR, SSIM, Chamfer distance and F-score."""
 
 from __future__ import annotations
 
@@ -103,6 +103,7 @@ class WriteMesh(ObjectHook):
         self.numbers: dict[str, MeshNumbers] = {}
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the numbers of an earlier test."""
         super().on_test_start(trainer, pl_module)
         self.numbers = {}
 
@@ -110,6 +111,7 @@ class WriteMesh(ObjectHook):
     @torch.inference_mode(False)
     @torch.no_grad()
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        """mesh.<suffix>, mesh.png and mesh.json of one object."""
         batch, stages = prediction.batch, Stages()
         gaussians = prediction.gaussians.scene(scene).to(torch.float32, copy=True)
         mesh = gaussians_to_mesh(
@@ -144,6 +146,7 @@ class WriteMesh(ObjectHook):
         log.info("mesh of %s: psnr=%.2f faces=%d in %s", batch.uids[scene], own_psnr, mesh.num_faces, stages)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the meshes' numbers of all ranks to metrics.json."""
         super().on_test_end(trainer, pl_module)
         objects = dict(sorted(gather_items(list(self.numbers.items()))))
         path = Path(trainer.default_root_dir) / "metrics.json"

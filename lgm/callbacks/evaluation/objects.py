@@ -1,4 +1,6 @@
-"""What an evaluation writes for each object, and what happens when one object cannot be written."""
+"""Base of the callbacks that write files per evaluated object, and tolerance of failures on single
+objects.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,11 @@ class ObjectHook(Callback, ABC):
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
         """Write one object into its folder, which exists.
 
-        module: has the `renderer`. scene: the object's place in the prediction's batch.
+        module: has the `renderer`. scene: the object's index in the prediction's batch.
         """
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reset the counts."""
         self.failed, self._seen = [], 0
 
     def on_test_batch_end(
@@ -55,6 +58,7 @@ class ObjectHook(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Write each object of the batch, failures tolerated."""
         for scene, uid in enumerate(outputs.batch.uids):
             self._seen += 1
             if self.max_objects is not None and self._seen > self.max_objects:
@@ -65,6 +69,7 @@ class ObjectHook(Callback, ABC):
                 self.write(pl_module, outputs, scene, folder)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn of the objects that failed."""
         if self.failed:
             log.warning("%s: missing for %d objects; see above", self.what, len(self.failed))
 

@@ -1,4 +1,4 @@
-"""A page that shows what the numbers of an evaluation stand for."""
+"""The evaluation report: a page that shows the images behind the numbers."""
 
 from __future__ import annotations
 
@@ -89,10 +89,12 @@ class Report(Callback):
         self._started = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """ValueError where no `Measure` is among the callbacks before it."""
         if stage == "test":
             _measure_of(trainer)  # fail before the work, not after it
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the objects of an earlier test."""
         self._first, self._worst, self._unmeasured, self.failed = [], [], [], []
         self._started = time.time()
 
@@ -105,6 +107,7 @@ class Report(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Keep images of the first objects and of those that are the worst so far."""
         if not self.max_objects:
             return
         # This waits for the device: which objects are the worst is known at the end alone, and by then
@@ -135,6 +138,7 @@ class Report(Callback):
         self._unmeasured.append(shown)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the objects over all ranks, write their images, and the page on rank 0."""
         measure = _measure_of(trainer)
         if measure.summary is not None:
             chosen = self._chosen([entry.uid for entry in gather_items(self._first)], measure.table)

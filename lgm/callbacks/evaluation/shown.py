@@ -1,4 +1,4 @@
-"""What a report keeps of an object until it is known which objects are shown: off the device, as images."""
+"""What a report keeps of an object until it is known which objects are shown: images on the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEW_VIEWS = ((20, 20, 20, 20, 65, -35), (45, 135, 225, 315, 20, 20))
 
 @dataclass(frozen=True)
 class ShownView:
-    """target: None for a new view."""
+    """A predicted view. target: None for a new view, which has no true image."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""What a test run spends its time on."""
+"""Timing of the parts of a test run."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class TestParts(Callback):
         self._start = 0.0
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock and the stopwatch."""
         self._start = time.perf_counter()
         pl_module.stopwatch.start(pl_module.device)
 
@@ -39,9 +40,11 @@ class TestParts(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """What came since the rendering was the other callbacks' time."""
         pl_module.stopwatch.mark("callbacks")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write parts.json on rank 0."""
         # By now the numbers have been read off the device: it is done with all.
         pl_module.stopwatch.end_step()
         seconds = pl_module.stopwatch.read()

@@ -1,4 +1,4 @@
-"""A video of each object, from a camera that goes once around it."""
+"""Turntable videos: a camera that goes once around each object."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Turntable(ObjectHook):
     elevation_deg: of the camera, positive above. It goes around the data's own up axis, starts where the
         first input stands, and moves to the right.
     turns: how often it goes around.
-    growth: the share of the video during which Gaussians grow from nothing to their sizes, linearly;
+    growth: the fraction of the video during which Gaussians grow from nothing to their sizes, linearly;
         0.5 with two turns is what the original calls a fancy video.
     background: rgb in 0..1; None takes what the images have.
     gif: whether to write the .gif too; gif_size, gif_fps: of it.
@@ -85,6 +85,7 @@ class Turntable(ObjectHook):
         self.frames_per_call = frames_per_call
 
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        """turntable.mp4 and, where wanted, turntable.gif of one object."""
         batch = prediction.batch
         background: Sequence[float] = self.background
         if background is None:
@@ -144,6 +145,7 @@ class Turntable(ObjectHook):
             else:
                 shown, views = _scaled(gaussians, grown[turn].clamp(max=1)), cameras[turn, None]  # [F, 1]
             images = renderer(shown, views, self.size, self.size, background).images
+            # One transfer per chunk; the encoder works while the next one renders.
             yield to_bytes(images.flatten(0, 1))
 
 

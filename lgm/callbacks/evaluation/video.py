@@ -1,6 +1,6 @@
-"""Videos, encoded by ffmpeg while their frames are still being made.
+"""Video encoding by ffmpeg, while frames are still being rendered.
 
-The frames of a chunk go through a pipe in one write, from a thread of their own: whoever draws the
+The frames of a chunk go through a pipe in one write, from a thread of their own: the renderer of the
 next chunk waits neither for the pipe nor for the encoder.
 """
 
@@ -88,6 +88,7 @@ def _encoder(path: Path, size: int | tuple[int, int], fps: float, output: tuple[
         str(path),
     ]
     with (
+        # stderr goes to a file: a full pipe would block the encoder, which nothing reads until the end.
         tempfile.TemporaryFile() as words,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words) as process,
         ThreadPoolExecutor(max_workers=1) as pipe,

@@ -1,4 +1,4 @@
-"""Every predicted view as an image file."""
+"""Every predicted view as a PNG file."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class WriteViews(ObjectHook):
         self.alphas = alphas
 
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
+        """PNG files of all views of one object."""
         batch, render = prediction.batch, prediction.render
         names = [view_name(view_id) for view_id in batch.target.view_ids[scene].tolist()]
         _save(render.images[scene], [f"{name}_prediction" for name in names], folder)
@@ -46,6 +47,7 @@ class WriteViews(ObjectHook):
 
 
 def view_name(view_id: int) -> str:
+    """The name of a view's files: `view_012`."""
     return f"view_{view_id:03d}"
 
 

@@ -1,4 +1,4 @@
-"""Ranks compare what they start from, before the first step: each host reads its own files."""
+"""Agreement of ranks on what they start from, before the first step: each host reads its own files."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class SameOnAllRanks(Callback):
         self.facts = dict(facts)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gather the facts of all ranks and compare them."""
         # The process group exists, and no checkpoint has been restored yet.
         if trainer.world_size > 1:
             check_agreement(gather_items([(socket.gethostname(), self.facts)]))

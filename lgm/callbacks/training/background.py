@@ -1,4 +1,4 @@
-"""Checkpoints by the clock, and the thread that writes them, as callbacks know it."""
+"""Asynchronous checkpoints, from the callbacks' side: saves by the clock, and the thread that writes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ class BackgroundWriter(Protocol):
 
     is_busy: bool
 
-    def retain(self, path: Path, previous: int = 0, every_n_steps: int | None = None) -> None: ...
+    def retain(self, path: Path, previous: int = 0, every_n_steps: int | None = None) -> None:
+        """Keep former files of `path`: the `previous` latest, and one at each multiple of `every_n_steps`."""
 
-    def prepare(self, checkpoint: dict[str, Any]) -> None: ...
+    def prepare(self, checkpoint: dict[str, Any]) -> None:
+        """Allocate the page-locked memory that a checkpoint of this size needs."""
 
-    def check(self) -> None: ...
+    def check(self) -> None:
+        """Raise ValueError where an earlier write has failed."""
 
-    def wait(self) -> None: ...
+    def wait(self) -> None:
+        """Return once all writes have ended."""
 
 
 def background_writer(trainer: Trainer) -> BackgroundWriter | None:
-    """The trainer's, on the rank that writes; None on others and where checkpoints are written at once."""
+    """The trainer's asynchronous writer on rank 0; None on other ranks and where writes are synchronous."""
     writer = trainer.strategy.checkpoint_io
     return writer if trainer.is_global_zero and isinstance(writer, BackgroundWriter) else None
 
 
 def wait_for_writes(trainer: Trainer) -> None:
-    """Until all checkpoints are on the disk; raises ValueError where one could not be written."""
+    """Wait until all checkpoints are on the disk; raises ValueError where one could not be written."""
     if (writer := background_writer(trainer)) is not None:
         writer.wait()
 

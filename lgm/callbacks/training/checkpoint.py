@@ -1,4 +1,4 @@
-"""The checkpoints of a run: what it goes on from, and its best."""
+"""Checkpoints of a run and their retention: the last, previous and periodic ones, and the best."""
 
 from __future__ import annotations
 
@@ -73,19 +73,23 @@ class LastCheckpoint(ModelCheckpoint):
         self._is_prepared = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tell the writer how many former checkpoints to retain."""
         super().setup(trainer, pl_module, stage)
         if (writer := background_writer(trainer)) is not None:
             writer.retain(self._path, **self._retention)
 
     @property
     def state_key(self) -> str:
+        """Its key in a checkpoint's callbacks."""
         return type(self).__qualname__  # Lightning's names the interval, which may change over a resume
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The path of the restored checkpoint, in this run's own folder."""
         with reading(f"{self.state_key} in the checkpoint", _ANEW):
             self.best_model_path = _own_file(self.dirpath, state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restart the counts and the clock from the step of a resume."""
         # Not restored by Lightning: a resumed run would save again in the middle of its first step's
         # accumulation, and the next resume would start from half a step.
         self._last_global_step_saved = trainer.global_step
@@ -101,6 +105,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Save after an optimizer step that is due, unless a validation follows."""
         writer = background_writer(trainer)
         if writer is not None:
             writer.check()
@@ -116,6 +121,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The save that waited for the validation."""
         if trainer.sanity_checking:
             return
         self._validated_at = trainer.global_step
@@ -123,6 +129,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A last save, and the end of all writes."""
         self._save(trainer)  # a run that its time limit or an early stop has ended
         wait_for_writes(trainer)
 
@@ -200,9 +207,11 @@ class BestCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
+        """Its key in a checkpoint's callbacks, with the metric."""
         return f"{type(self).__qualname__}:{self.monitor}"
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether the score is finite and the best so far."""
         # Lightning takes NaN for the lowest score, which is the best where there is no other.
         if current is not None and not trainer.strategy.reduce_boolean_decision(bool(current.isfinite())):
             log.warning(
@@ -215,6 +224,7 @@ class BestCheckpoint(ModelCheckpoint):
         return super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best score and its file, where that is in this run's folder."""
         with reading(f"{self.state_key} in the checkpoint", _ANEW):
             own, score = _own_file(self.dirpath, state_dict), state_dict["best_model_score"]
             # Lightning forgets the score where the folder has another name than when it was written: a

@@ -1,4 +1,4 @@
-"""What the weights of a run have cost."""
+"""The cost of a run's weights in device minutes, recorded in its checkpoints."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class TrainingCost(Callback):
         self._devices: list[str] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock and note the devices."""
         self._started, self._num_devices = time.monotonic(), trainer.world_size
         devices = devices_of(trainer, pl_module.device)
         if devices not in self._devices:
             self._devices.append(devices)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
         self._minutes, self._started = self._so_far(), None
 
     def _so_far(self) -> float:
@@ -44,10 +46,12 @@ class TrainingCost(Callback):
         return self._minutes + elapsed / 60 * self._num_devices
 
     def state_dict(self) -> dict[str, Any]:
+        """`device_minutes` and `devices` so far, and `before` where the run started from other weights."""
         known = {"device_minutes": round(self._so_far(), 3), "devices": ", ".join(self._devices)}
         return {**known, "before": self.before} if self.before else known
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the count of the checkpoint."""
         with reading("TrainingCost in the checkpoint", "leave it out: callbacks.cost=null"):
             self._minutes = float(state_dict["device_minutes"])
             self._devices = [devices for devices in state_dict["devices"].split(", ") if devices]

@@ -1,4 +1,4 @@
-"""A running average of the weights, measured beside the weights themselves."""
+"""EMA weights: an exponential moving average of the raw weights, saved and measured beside them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ KEY = "ema"  # in a checkpoint: {"state_dict": …, "num_updates": …}
 
 
 class EMA(Callback):
-    """Keeps `average = decay * average + (1 - decay) * weights` after every optimizer step.
+    """Updates the EMA weights, `ema = decay * ema + (1 - decay) * weights`, after every optimizer step.
 
     Validation logs `val/psnr_ema` beside `val/psnr`; a checkpoint holds both, and evaluation takes the
-    average where there is one.
+    EMA weights where there are some.
 
-    decay: towards its end; at the beginning the average follows faster, (1 + n) / (10 + n) after n
+    decay: its final value; in the beginning EMA weights follow faster, (1 + n) / (10 + n) after n
         updates, so that it forgets the first weights.
     """
 
@@ -39,13 +39,16 @@ class EMA(Callback):
         self._loaded: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse FSDP, whose ranks hold shards of the weights."""
         if stage == "fit" and isinstance(trainer.strategy, FSDPStrategy):
             raise ValueError("callbacks.ema averages whole weights and trainer=fsdp shards them; use ddp8")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
+        """Keep the checkpoint's EMA weights until the network of `on_fit_start` exists."""
         self._loaded = checkpoint.get(KEY)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy the network for the EMA weights, and load those of a checkpoint."""
         self.net = copy.deepcopy(pl_module.net).requires_grad_(False).eval().to(pl_module.device)
         self._psnr, self.num_updates = self._psnr.to(pl_module.device), self.num_updates.to(pl_module.device)
         if self._loaded is not None:
@@ -53,19 +56,21 @@ class EMA(Callback):
             self.num_updates.fill_(self._loaded["num_updates"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from the raw weights, which by now are restored, where no EMA weights were loaded."""
         self._step = trainer.global_step
-        if self._loaded is None:  # also where a run without an average is resumed with one
+        if self._loaded is None:  # also where a run without EMA weights is resumed with them
             self.net.load_state_dict(pl_module.net.state_dict())
         self._loaded = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Follow an optimizer step."""
         self.follow(trainer, pl_module)
 
     @torch.no_grad()
     def follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the step that the weights have taken since; none in the middle of an accumulation, and none
+        """Update the EMA weights once per optimizer step; not in the middle of an accumulation, and not
         where the optimizer's was skipped."""
         if trainer.global_step == self._step:
             return
@@ -76,6 +81,7 @@ class EMA(Callback):
         weight = took * (9 / (10 + self.num_updates)).clamp(min=1 - self.decay)
         self.num_updates += took
         weights = list(self.net.parameters())
+        # One fused kernel for all tensors; buffers of the network are constants.
         torch._foreach_lerp_(weights, list(pl_module.net.parameters()), [weight] * len(weights))
 
     def on_validation_batch_end(
@@ -87,13 +93,16 @@ class EMA(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """PSNR of the same batch with the EMA weights."""
         with trainer.precision_plugin.forward_context():
             prediction = pl_module.predict(outputs.batch, net=self.net)
         self._psnr.update(validation_psnr(prediction))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log `val/psnr_ema` over all ranks."""
         pl_module.log("val/psnr_ema", self._psnr.compute(), sync_dist=False)
         self._psnr.reset()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
+        """Save the EMA weights and their number of updates beside the raw weights."""
         checkpoint[KEY] = {"state_dict": self.net.state_dict(), "num_updates": int(self.num_updates)}

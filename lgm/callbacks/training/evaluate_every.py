@@ -1,4 +1,4 @@
-"""A training that measures itself by a protocol, as `evaluate.py` would."""
+"""Evaluation within training, by the code and protocol of `evaluate.py`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class EvaluateEvery(Callback):
     `eval/<protocol>/psnr` and its siblings, and writes `<run_dir>/evaluation/step_000123.json`.
 
     The code is that of `evaluate.py`, and so is the number, on the same objects and a checkpoint of that
-    step. Where a running average of the weights is kept, it is what is measured, as there.
+    step. Where a run has EMA weights, these are measured, as there.
 
     every_n_steps: None for never.
     protocol: what is measured how.
-    lpips: as of `Measure`.
+    lpips: see `Measure`.
     """
 
     stage = Stage.EVALUATE
@@ -56,6 +56,7 @@ class EvaluateEvery(Callback):
         self._is_owed = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse FSDP, and load the perceptual networks."""
         if self.every_n_steps is None or stage != "fit":
             return
         if isinstance(trainer.strategy, FSDPStrategy):
@@ -66,6 +67,7 @@ class EvaluateEvery(Callback):
         self._perceptual = PerceptualNets.made(self.protocol, self.make_lpips)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out whether the evaluation at the step of a resume is still missing."""
         self._step = trainer.global_step
         # A run that was stopped did not wait for its measurement.
         is_owed = self._is_due(trainer) and not _record(trainer, self._step).exists()
@@ -74,6 +76,7 @@ class EvaluateEvery(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Make up for a missing evaluation."""
         if self._is_owed:
             self._is_owed = False
             self._evaluate(trainer, pl_module, self._step)
@@ -81,6 +84,7 @@ class EvaluateEvery(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Evaluate where a step is due."""
         if trainer.global_step == self._step:  # in the middle of an accumulation
             return
         self._step = trainer.global_step
@@ -94,6 +98,7 @@ class EvaluateEvery(Callback):
 
     @torch.no_grad()
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        # Throughput is training's alone.
         pl_module.stopwatch.pause()
         pl_module.eval()
         measurement, net = Measurement(self.protocol, self._perceptual), _measured_net(trainer, pl_module)
@@ -141,5 +146,6 @@ def _record(trainer: Trainer, step: int) -> Path:
 
 
 def _measured_net(trainer: Trainer, pl_module: LightningModule) -> nn.Module:
+    """The network with EMA weights where there are some, else the raw one."""
     averages = [callback.net for callback in trainer.callbacks if isinstance(callback, EMA)]
     return averages[0] if averages else pl_module.net

@@ -1,4 +1,4 @@
-"""Images of what the network makes, while it learns."""
+"""Image grids of inputs, targets and predictions, while a network learns."""
 
 from __future__ import annotations
 
@@ -53,11 +53,13 @@ class ImageGrid(Callback):
         self._last_train_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the steps to the next training image from here."""
         self._last_train_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        """Draw a training batch where one is due."""
         step = trainer.global_step
         if self.train_every_n_steps is None or step - self._last_train_step < self.train_every_n_steps:
             return
@@ -68,6 +70,7 @@ class ImageGrid(Callback):
         self._publish(trainer, prediction, "train")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the folder of images, on rank 0."""
         if trainer.is_global_zero:  # what stands in the way is said before the first step
             (Path(trainer.default_root_dir) / "images").mkdir(parents=True, exist_ok=True)
 
@@ -80,6 +83,7 @@ class ImageGrid(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Draw the first batch of a validation."""
         step = trainer.global_step
         # The image from before training (the sanity check's) does not delay the first one after it.
         is_due = not self._last_val_step or step - self._last_val_step >= self.every_n_steps

@@ -1,4 +1,4 @@
-"""Ending a run on request without losing a step."""
+"""Graceful stop: ending a run on a signal without losing a step."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ class StopOnSignal(Callback):
         self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Add the callback that asks during validation."""
         if not any(isinstance(callback, _InValidation) for callback in trainer.callbacks):
             trainer.callbacks = [_InValidation(self), *trainer.callbacks]  # the loop that calls this goes on
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals until training ends."""
         self._asked, self._step = None, trainer.global_step
         self._handlers.enter_context(stopping.handled())
         stopping.check()
@@ -45,19 +47,22 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Stop after a whole optimizer step where a signal has come."""
         if trainer.global_step == self._step:  # in the middle of an accumulation
             return
         self._step = trainer.global_step
         self.stop_if_asked(trainer)
 
     def forget(self) -> None:
-        """What was asked last is not answered: a new round of asking begins on all ranks."""
+        """Drop the pending reduction: a new round begins on all ranks."""
         self._asked = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
         self._handlers.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Note the step of a stop, and give the signals back."""
         if isinstance(exception, RunStopped) and self._step_is_known(trainer):
             exception.step = trainer.global_step
         self._handlers.close()

@@ -1,4 +1,4 @@
-"""Where the time goes, without waiting for the device at each step."""
+"""Throughput and the time of each part of a step, without synchronising with the device."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Throughput(Callback):
         self._left_out_s = 0.0  # before this window
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the stopwatch and the first window."""
         self._step = trainer.global_step
         pl_module.stopwatch.start(pl_module.device)
         self._open_window(trainer, pl_module)
@@ -48,6 +49,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        """Close a step on the stopwatch, and log where a window ends."""
         stopwatch = pl_module.stopwatch
         stopwatch.mark("optimizer")
         self._objects += len(batch.uids) * trainer.world_size
@@ -61,6 +63,7 @@ class Throughput(Callback):
         stopwatch.pause()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the stopwatch."""
         pl_module.stopwatch.stop()
 
     def _open_window(self, trainer: Trainer, module: LightningModule) -> None:

@@ -1,5 +1,8 @@
-"""A watchdog: where nothing has moved for minutes, every rank dumps its stacks, one line names the rank that
-the others wait for, and the run ends, so that whoever supervises it starts it again."""
+"""A watchdog for hung ranks.
+
+Where nothing has moved for minutes, every rank dumps its stacks, one line names the rank that the others
+wait for, and the run ends, so that its supervisor (Slurm, torchrun, systemd) can start it again.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _PATIENCE_S = 30.0  # for the stacks of other ranks, which stopped within a step
 
 
 class _Progress:
-    """How far this process has come."""
+    """Progress of this process: number of events, optimizer steps, and what it is doing."""
 
     def __init__(self) -> None:
         self.count, self.step, self.doing = 0, 0, "the start"
@@ -67,6 +70,8 @@ class Standstill:
             if self._until_exchange_s <= 0:
                 self._until_exchange_s = self.limit_s / 10
                 self._exchange()
+        # Others are read from half of the limit on, and published ten times per limit: 0.4 is the longest
+        # silence that can be seen by then.
         is_quiet = self.world_size == 1 or self._quiet_s >= 0.4 * self.limit_s
         return self._still_s >= self.limit_s and is_quiet
 
@@ -116,6 +121,7 @@ class Watchdog(Callback):
         self._thread: threading.Thread | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the watching thread."""
         if self.after_minutes is None:
             return
         self._rank, self._world_size = trainer.global_rank, trainer.world_size
@@ -126,33 +132,43 @@ class Watchdog(Callback):
         self._thread.start()
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Progress: a batch has arrived."""
         beat("the forward pass", trainer.global_step)
 
     def on_before_backward(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Progress: the forward pass is queued."""
         beat("the backward pass", trainer.global_step)
 
     def on_before_optimizer_step(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Progress: the backward pass is queued."""
         beat("the optimizer's step", trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Progress: the batch is done."""
         beat("callbacks, or the next batch", trainer.global_step)
 
     def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Progress: a validation batch has arrived."""
         beat("a validation batch", trainer.global_step)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Progress: a validation batch is done."""
         beat("validation, or its next batch", trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Progress: the validation is done."""
         beat("callbacks after the validation", trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop watching."""
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop watching: the run is ending by itself."""
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop watching."""
         self._stop()
 
     def _stop(self) -> None:
