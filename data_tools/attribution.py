@@ -31,6 +31,7 @@ _LINKS = {
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.attribution",
         description=__doc__,
@@ -45,6 +46,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     objects = read_objects(options.shards)
     intro = read_text(options.intro) if options.intro is not None else ""
@@ -87,6 +89,7 @@ def _entry(line: str, where: str, split_of: dict[str, str]) -> dict[str, Any]:
 
 
 def page(objects: list[dict[str, Any]], title: str, intro: str) -> str:
+    """The Markdown page: objects by licence, then each object with author, licence and split."""
     licences = Counter(entry.get("licence", _UNKNOWN) for entry in objects)
     lines = [f"# {title}", ""]
     if intro.strip():

@@ -26,6 +26,7 @@ _OWN_LICENCE_NAME = "BLENDSWAP_LICENSE.txt"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.sweethome3d",
         description=__doc__,
@@ -37,6 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     for path in options.catalogues:
         if not path.is_file():

@@ -58,6 +58,7 @@ class Outcome:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.adapt",
         description=__doc__,
@@ -78,6 +79,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     if not options.folder.is_dir():
         raise FileNotFoundError(f"{options.folder} is no folder")

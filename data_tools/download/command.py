@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.download",
         description=__doc__,
@@ -82,6 +83,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     if options.workers < 1 or options.retries < 0 or min(options.timeout_s, options.backoff_s) <= 0:
         raise ValueError("--workers, --timeout-s and --backoff-s must be positive, --retries not negative")

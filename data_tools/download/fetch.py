@@ -77,6 +77,7 @@ class Fetcher:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
+        """End all transfers at their next chunk; partial files stay for a later run."""
         self._stopping.set()
 
     def fetch(self, url: str, path: Path, sha256: str | None = None, impatient: bool = False) -> None:

@@ -51,6 +51,7 @@ class Catalogue:
         return self._table(f"metadata/{folder}.json.gz")
 
     def url(self, path: str) -> str:
+        """The URL of a file of the catalogue."""
         return f"{self._base_url}/{path}"
 
     def _table(self, name: str) -> dict[str, Any]:

@@ -29,6 +29,10 @@ STATUSES = ("fetched", "complete before", "failed")
 
 @dataclass(frozen=True)
 class Outcome:
+    """The result of one object. status: one of STATUSES. offline: the network, not the object, was at
+    fault.
+    """
+
     status: str
     reason: str | None = None
     notes: tuple[str, ...] = ()
@@ -76,6 +80,7 @@ class Runner:
         return self._counts
 
     def summary(self) -> str:
+        """Counts by status, in one line."""
         return ", ".join(f"{self._counts[status]} {status}" for status in STATUSES)
 
     def _note(self, item: Item, outcome: Outcome) -> None:

@@ -99,4 +99,5 @@ def engine_class(name: str) -> type[Engine]:
 
 
 def make_engine(name: str, **options: Any) -> Engine:
+    """The rendering engine of that name; options: of its constructor."""
     return engine_class(name)(**options)

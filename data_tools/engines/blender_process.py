@@ -106,6 +106,7 @@ class BlenderProcess:
 
     @property
     def pid(self) -> int:
+        """Process id of Blender."""
         return self._process.pid
 
     def ask(self, **command: Any) -> None:
@@ -119,9 +120,11 @@ class BlenderProcess:
 
     @property
     def is_alive(self) -> bool:
+        """Whether Blender is still running."""
         return self._process.poll() is None
 
     def close(self) -> None:
+        """Kill Blender and remove its folder."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):

@@ -25,11 +25,14 @@ class TextureCache:
         self._textures: dict[int, tuple[Image.Image, moderngl.Texture]] = {}
 
     def get(self, image: Image.Image) -> moderngl.Texture:
+        """The image's texture, uploaded at its first use."""
         if id(image) not in self._textures:
+            # The image is kept beside its texture: a freed object's id would be given to another.
             self._textures[id(image)] = (image, self._upload(image))
         return self._textures[id(image)][1]
 
     def release(self) -> None:
+        """Free all textures."""
         for _, texture in self._textures.values():
             texture.release()
         self._textures.clear()
@@ -76,6 +79,7 @@ class GpuSurface:
         self._emission = _Bound.make(material.emission_image, material.emission_sampler, other_uv, textures)
 
     def draw(self) -> None:
+        """Set the material's uniforms and draw the triangles."""
         program, material = self._program, self._material
         program["base_color"] = material.base_color
         program["emission"] = material.emission
@@ -104,6 +108,7 @@ class GpuSurface:
         self.draw()
 
     def release(self) -> None:
+        """Free the surface's buffers."""
         self._array.release()
         for buffer in self._buffers:
             buffer.release()

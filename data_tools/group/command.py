@@ -27,6 +27,7 @@ _MAX_TRIANGLES = 5_000_000
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.group",
         description=__doc__,
@@ -44,6 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     if not 0 <= options.tolerance < 1:
         raise ValueError(f"--tolerance {options.tolerance} must lie between 0 and 1")

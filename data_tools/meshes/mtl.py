@@ -37,10 +37,12 @@ class TextureMap:
 
     @property
     def placement(self) -> tuple:
+        """Scale and offset of texture coordinates (`-s`, `-o`)."""
         return self.scale, self.offset
 
     @property
     def sampler(self) -> Sampler:
+        """Clamped (`-clamp on`) or repeating."""
         return Sampler("clamp", "clamp") if self.clamp else Sampler()
 
     def placed(self, uv: np.ndarray) -> np.ndarray:

@@ -29,6 +29,8 @@ class Property:
 
 @dataclass
 class Element:
+    """An element of a .ply header: `count` entries of these properties, e.g. vertices."""
+
     name: str
     count: int
     properties: list[Property] = field(default_factory=list)

@@ -16,6 +16,7 @@ class UnrenderableMesh(Exception):
 
 
 def too_many_triangles(count: int, max_triangles: int) -> UnrenderableMesh:
+    """The error for a mesh beyond --max-triangles."""
     return UnrenderableMesh(f"{count} triangles, more than --max-triangles {max_triangles}")
 
 
@@ -76,6 +77,7 @@ class Surface:
 
     @property
     def num_triangles(self) -> int:
+        """F."""
         return len(self.positions)
 
     def take(self, keep: np.ndarray) -> Surface:
@@ -98,6 +100,7 @@ class Mesh:
 
     @property
     def num_triangles(self) -> int:
+        """Triangles of all surfaces."""
         return sum(surface.num_triangles for surface in self.surfaces)
 
 

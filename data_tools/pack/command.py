@@ -35,6 +35,7 @@ _PROGRESS_EVERY_S = 15.0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.pack",
         description=__doc__,
@@ -65,6 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     settings = read_settings(options.renders)
     images = _image_options(options, settings["resolution"])

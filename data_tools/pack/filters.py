@@ -61,6 +61,7 @@ class ImageMeasures:
 
 
 def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the filters' options to a parser."""
     group = parser.add_argument_group(
         "filters (off unless given); each object left out has its reason in the report"
     )
@@ -145,6 +146,7 @@ def image_fault(
 
 
 def coverage_fault(measures: Sequence[ImageMeasures], min_coverage: float) -> str | None:
+    """Why an object is left out as nearly empty, or None."""
     coverage = float(np.mean([measure.coverage for measure in measures]))
     if coverage < min_coverage:
         return f"nearly empty: mean alpha {coverage:.4f} is below --min-coverage {min_coverage:g}"
@@ -152,6 +154,7 @@ def coverage_fault(measures: Sequence[ImageMeasures], min_coverage: float) -> st
 
 
 def input_fault(inputs: Sequence[ImageMeasures], min_input_coverage: float) -> str | None:
+    """Why an object is left out as hardly visible in the canonical views, or None."""
     coverage = max(measure.coverage for measure in inputs)
     if coverage < min_input_coverage:
         return (
@@ -162,6 +165,7 @@ def input_fault(inputs: Sequence[ImageMeasures], min_input_coverage: float) -> s
 
 
 def white_fault(measures: Sequence[ImageMeasures], max_white: float) -> str | None:
+    """Why an object is left out as mostly white, or None."""
     visible = sum(measure.visible for measure in measures)
     white = sum(measure.white for measure in measures) / max(visible, 1)
     if white > max_white:
@@ -170,6 +174,7 @@ def white_fault(measures: Sequence[ImageMeasures], max_white: float) -> str | No
 
 
 def flatness_fault(thickness: float, min_thickness: float) -> str | None:
+    """Why an object is left out as flat, or None."""
     if thickness < min_thickness:
         return f"flat: thickness {thickness:.4f} is below --min-thickness {min_thickness:g}"
     return None

@@ -46,14 +46,17 @@ class ShardRecord:
     misfits: tuple[str, ...] = ()
 
     def misfit_reasons(self) -> list[tuple[str, str]]:
+        """Uid and reason of the objects whose cameras do not fit their images."""
         misfits = set(self.misfits)
         return [(uid, reason) for uid, reason in self.left_out if uid in misfits]
 
     def to_json(self) -> str:
+        """The record as text, for `from_json` of a resumed run."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ShardRecord:
+        """The record of a text that `to_json` wrote."""
         content = json.loads(text)
         shard = ShardInfo(**content["shard"]) if content["shard"] else None
         left_out = tuple((uid, reason) for uid, reason in content["left_out"])

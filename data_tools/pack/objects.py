@@ -185,6 +185,7 @@ def _decode(content: bytes) -> np.ndarray:
 
 
 def read_metadata(renders: Path, uid: str) -> dict[str, Any]:
+    """The object's meta.json; its uid alone where there is none."""
     path = renders / uid / META_NAME
     return json_object(path.read_bytes(), str(path)) if path.is_file() else {"uid": uid}
 

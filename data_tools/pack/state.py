@@ -59,6 +59,7 @@ class PackState:
         return None
 
     def begin(self, settings: dict[str, Any]) -> None:
+        """Write down the settings of a new set."""
         write_text(self._settings, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
     def check(self, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -120,6 +121,7 @@ class PackState:
         return record
 
     def remember(self, job: ShardJob, record: ShardRecord) -> None:
+        """Write down a finished shard, so that a resumed run skips it."""
         write_text(self._folder / f"{job.name}.json", record.to_json())
 
     def finish(self, index: Index) -> None:

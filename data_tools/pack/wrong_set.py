@@ -31,6 +31,7 @@ class WrongSet:
     is_early: bool
 
     def message(self, renders: Path) -> str:
+        """The error's line, with the first reason and the fix."""
         others = ", whatever the objects still to come" if self.is_early else ""
         return (
             f"{renders}: cameras of {len(self.reasons)} of {self.num_tested} objects do not fit their "

@@ -24,6 +24,7 @@ _TIMEOUT_S = 300.0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.procedural",
         description=__doc__,
@@ -40,6 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     for name, least in (("count", 1), ("seed", 0), ("first", 0), ("workers", 1)):
         if getattr(options, name) < least:

@@ -50,6 +50,7 @@ _PROGRESS_EVERY_S = 15.0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.render",
         description=__doc__,
@@ -104,6 +105,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     check_launcher(options)
     if options.workers is None:

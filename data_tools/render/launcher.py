@@ -153,6 +153,7 @@ def submit(calls: list[Call], folder: Path, options: argparse.Namespace, cluster
 
 
 def import_submitit() -> Any:
+    """The package submitit; ValueError in one line where it is missing."""
     try:
         import submitit
     except ModuleNotFoundError as error:

@@ -28,6 +28,7 @@ class RenderTask:
 
     @property
     def meshes(self) -> tuple[Path, ...]:
+        """All mesh files of the object."""
         return self.path, *self.others
 
 

@@ -56,6 +56,7 @@ class Tally:
     undecided: Counter[str] = field(default_factory=Counter)
 
     def add(self, verdict: Verdict) -> None:
+        """Count an object's verdict."""
         if not verdict.is_tested:
             self.num_mute += 1
             return
@@ -67,6 +68,7 @@ class Tally:
             self.undecided.update({name.partition(" ")[0] for name in verdict.undecided})
 
     def merge(self, other: Tally) -> None:
+        """Add another process' counts."""
         self.num_tested += other.num_tested
         self.num_mute += other.num_mute
         self.num_faulty += other.num_faulty
@@ -83,6 +85,7 @@ class Tally:
             yield f"reprojection: {strays} of {self.num_tested} objects: images do not fit their cameras"
 
     def summary(self) -> str:
+        """How many objects' cameras fit, in one line."""
         if not self.num_tested:
             why = f": images of {self.num_mute} objects cannot tell, {_MUTE}" if self.num_mute else ""
             return f"cameras not tested{why}"

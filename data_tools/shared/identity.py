@@ -29,9 +29,11 @@ class SourceRecord:
 
     @property
     def content(self) -> tuple[str, ...]:
+        """Checksums of the mesh's files: equal for equal content, whatever the names."""
         return tuple(digest for *_, digest in self.files)
 
     def to_json(self) -> str:
+        """The record as text."""
         return json.dumps(
             {"meshes": self.meshes, "files": self.files, "missing": self.missing}, indent=1, ensure_ascii=True
         )

@@ -17,6 +17,7 @@ _REPLACED = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def is_uid(name: str) -> bool:
+    """Whether a name may be an object's uid: no dot, and nothing that a file system reads in its own way."""
     return bool(_ALLOWED.fullmatch(name))
 
 

@@ -15,6 +15,7 @@ class Part:
     total: int
 
     def holds(self, uid: str) -> bool:
+        """Whether an object is of this part, by a hash of its uid: independent of the other objects."""
         return int(stable_hash(uid)[:13], 16) % self.total == self.number
 
 

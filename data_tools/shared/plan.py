@@ -56,10 +56,12 @@ class RenderPlan:
 
     @property
     def num_views(self) -> int:
+        """V."""
         return len(self.c2w)
 
     @property
     def has_passes(self) -> bool:
+        """Whether more than colour is rendered: geometry or albedo."""
         return self.geometry or self.albedo
 
     @property
@@ -94,6 +96,7 @@ class RenderPlan:
         )
 
     def camera_record(self) -> CameraRecord:
+        """The plan's cameras as a shard records them; the first four are canonical."""
         return CameraRecord(self.fov_y_deg, self.c2w, tuple(range(NUM_CANONICAL_VIEWS)))
 
     def summary(self) -> dict[str, Any]:

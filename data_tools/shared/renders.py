@@ -232,6 +232,7 @@ def _write_first(path: Path, text: str) -> bool:
 
 
 def read_settings(renders: Path) -> dict[str, Any]:
+    """The settings of a folder of renders; FileNotFoundError where it has none."""
     path = renders / SETTINGS_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a folder that data_tools.render wrote")

@@ -27,6 +27,7 @@ class Sample:
 
     @property
     def images(self) -> dict[int, bytes]:
+        """The encoded images by view."""
         return {number: self.files[name] for number, name in view_keys(self.files).items()}
 
     def decoded(self, number: int) -> DecodedImage:

@@ -72,6 +72,7 @@ def variants_of(metadata: dict[str, Any], count: int, uids: Sequence[str]) -> It
 
 
 def is_variant(metadata: dict[str, Any]) -> bool:
+    """Whether metadata are those of a variant of another object."""
     return VARIANT_KEY in metadata
 
 

@@ -32,6 +32,7 @@ _SAMPLE_SEED = 0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.stats",
         description=__doc__,
@@ -70,6 +71,7 @@ class ShardPart:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
     options = parse_arguments(arguments)
     for name in ("objects", "columns", "tile", "cases", "workers"):
         if getattr(options, name) < 1:

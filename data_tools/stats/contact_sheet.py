@@ -36,6 +36,7 @@ def contact_sheet(strips: list[tuple[str, Image.Image]], columns: int) -> Image.
 
 
 def as_webp(image: Image.Image) -> bytes:
+    """A lossy WebP of the image, small enough for a page."""
     held = io.BytesIO()
     image.save(held, "WEBP", quality=80)
     return held.getvalue()

@@ -29,21 +29,25 @@ class Histogram:
     total: float = 0.0
 
     def add(self, values: Iterable[float]) -> None:
+        """Count values; those outside of the range fall into the first or last bin."""
         values = np.asarray(list(values), dtype=np.float64)
         bins = (values - self.low) / (self.high - self.low) * len(self.counts)
         np.add.at(self.counts, np.clip(bins.astype(np.int64), 0, len(self.counts) - 1), 1)
         self.total += float(values.sum())
 
     def merge(self, other: Histogram) -> None:
+        """Add another histogram of the same bins."""
         self.counts += other.counts
         self.total += other.total
 
     @property
     def number(self) -> int:
+        """How many values were counted."""
         return int(self.counts.sum())
 
     @property
     def mean(self) -> float:
+        """The mean of all values, not of bins; 0 where there are none."""
         return self.total / max(self.number, 1)
 
     def percentile(self, percent: float) -> float:
@@ -131,6 +135,7 @@ class Tally:
         self._num_cases = num_cases
 
     def add(self, measured: ObjectFigures, metadata: dict) -> None:
+        """Count an object's figures and metadata."""
         self.num_objects += 1
         self.histograms["coverage by object"].add([measured.coverage.mean()])
         self.histograms["coverage by image"].add(measured.coverage)
@@ -147,11 +152,13 @@ class Tally:
         return len(kept) < self._num_cases or score > kept[0].score
 
     def keep(self, name: str, case: Case) -> None:
+        """Keep an outlier among the `num_cases` most extreme ones of its kind."""
         if self.stands_out(name, case.score):
             push = heapq.heappush if len(self.cases[name]) < self._num_cases else heapq.heappushpop
             push(self.cases[name], case)
 
     def merge(self, other: Tally) -> None:
+        """Add another process' counts and outliers."""
         self.num_objects += other.num_objects
         for name, histogram in self.histograms.items():
             histogram.merge(other.histograms[name])

@@ -56,6 +56,7 @@ class ShardReport:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.verify",
         description=__doc__,
@@ -71,6 +72,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 0 for a sound set, 1 otherwise."""
     options = parse_arguments(arguments)
     if not 0 < options.sample <= 1:
         raise ValueError(f"--sample {options.sample} must lie above 0 and up to 1")
@@ -116,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_index(folder: Path) -> Index:
+    """The set's index; FileNotFoundError where there is none."""
     path = folder / INDEX_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a folder that data_tools.pack wrote")

@@ -37,6 +37,9 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> Any:
+    """The content of a JSON file of any text encoding; UnreadableObject, naming the file, for a broken
+    one.
+    """
     with naming(path):
         return json.loads(read_text(path))
 
@@ -59,6 +62,7 @@ class PosedImages(ABC):
 
     @property
     def num_views(self) -> int:
+        """V."""
         return len(self.c2w)
 
     @abstractmethod
@@ -81,6 +85,7 @@ class PosedFiles(PosedImages):
 
     @property
     def resolution(self) -> int:  # type: ignore[override]
+        """Height in pixels of the first image; the others are checked when they are packed."""
         with opened_view(self.images[0]) as image:
             return image.size[1]
 
@@ -134,6 +139,7 @@ def from_z_up(c2w: np.ndarray) -> np.ndarray:
 
 
 def require_files(paths: list[Path]) -> tuple[Path, ...]:
+    """The paths as a tuple; UnreadableObject where there are none, or one is missing."""
     for path in paths:
         if not path.is_file():
             raise UnreadableObject(f"{path} is missing")

@@ -55,14 +55,17 @@ class ReimagedPhotos(PosedImages):
 
     @property
     def c2w(self) -> np.ndarray:
+        """Poses [V, 4, 4] of the re-imaged views, OpenCV axes."""
         return self.frame.c2w
 
     @property
     def fov_y_deg(self) -> float:
+        """Vertical field of view of the re-imaged views."""
         return self.frame.fov_y_deg
 
     @property
     def resolution(self) -> int:
+        """Side of the re-imaged views in pixels."""
         return self.frame.resolution
 
     def image(self, view: int, resolution: int) -> np.ndarray:

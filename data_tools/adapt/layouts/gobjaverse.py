@@ -24,6 +24,8 @@ from data_tools.adapt.layouts.base import (
 
 
 class GObjaverse(Layout):
+    """One folder per view, `00000/00000.json` beside its image, with camera axes and position by name."""
+
     def is_object(self, folder: Path) -> bool:
         return (folder / "00000" / "00000.json").is_file()
 

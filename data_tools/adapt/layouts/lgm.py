@@ -26,6 +26,10 @@ from lgm.files import read_text
 
 
 class OriginalLGM(Layout):
+    """The layout that the original LGM's data loader reads: `rgb/000.png` and `pose/000.txt`, 16 numbers
+    each.
+    """
+
     def is_object(self, folder: Path) -> bool:
         return (folder / "rgb").is_dir() and (folder / "pose").is_dir()
 

@@ -21,6 +21,8 @@ _OTHER_LAYOUT = "use --layout transforms, which makes images for one lens and th
 
 
 class NerfSynthetic(Layout):
+    """`transforms.json`, or NeRF-synthetic's `transforms_train.json` and its siblings."""
+
     def is_object(self, folder: Path) -> bool:
         return bool(find_files(folder))
 

@@ -24,6 +24,8 @@ _FOV_Y_DEG = math.degrees(2 * math.atan(32 / 2 / 35))  # 49.13
 
 
 class Zero123(Layout):
+    """Zero123's renders: `000.png` beside `000.npy`, a world-to-camera matrix [3, 4]."""
+
     def is_object(self, folder: Path) -> bool:
         return (folder / "000.npy").is_file()
 

@@ -113,6 +113,7 @@ def albedo_material(material: dict, textures: dict):
 
 
 def color_material(material: dict, textures: dict):
+    """A Blender material that renders diffuse colour, alpha and emission, without speculars."""
     nodes = _Nodes(textures)
     color, alpha = nodes.albedo(material)
     color = color if isinstance(color, bpy.types.NodeSocket) else (*color, 1.0)

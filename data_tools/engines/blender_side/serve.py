@@ -25,6 +25,7 @@ MARK = "@lgm "
 
 
 def main(folder: str, device: str) -> None:
+    """Answer requests from stdin until it is closed."""
     answers = _own_output()
     commands: queue.Queue = queue.Queue()
     threading.Thread(target=_read_commands, args=(commands, folder), daemon=True).start()

@@ -42,10 +42,12 @@ def read_floats(document: Document, index: Any) -> np.ndarray:
 
 
 def is_normalized(document: Document, index: Any) -> bool:
+    """Whether an accessor's integers stand for 0..1 or -1..1."""
     return bool(document.entry("accessors", index).get("normalized", False))
 
 
 def as_floats(values: np.ndarray, normalized: bool) -> np.ndarray:
+    """Values as floats, normalised integers divided by their type's maximum, as glTF 2.0 says (3.6.2)."""
     if values.dtype.kind == "f":
         return values
     # Integers of 32 bits are no float32.

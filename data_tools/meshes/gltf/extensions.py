@@ -53,9 +53,11 @@ class NotDrawn:
         self._counts: dict[str, int] = {}
 
     def add(self, what: str, count: int = 1) -> None:
+        """Count what is left out of the rendering."""
         self._counts[what] = self._counts.get(what, 0) + count
 
     def add_material(self, material: dict[str, Any]) -> None:
+        """Count what of a glTF material is left out: normal maps and extensions with an effect."""
         if "normalTexture" in material:
             self.add("normal map")
         for name, extension in material.get("extensions", {}).items():

@@ -33,6 +33,8 @@ class GltfMaterial:
 
 
 class Materials:
+    """Materials of a document, each made once."""
+
     def __init__(self, document: Document, not_drawn: NotDrawn) -> None:
         self._document = document
         self._not_drawn = not_drawn

@@ -96,6 +96,7 @@ def world_matrices(document: Document, wanted: list[int]) -> Float[np.ndarray, "
 
 
 def local_matrix(node: dict[str, Any]) -> Float[np.ndarray, "4 4"]:
+    """A node's transform: its matrix, or translation · rotation (xyzw) · scale."""
     if "matrix" in node:
         return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T  # stored column by column
     return matrices(

@@ -49,6 +49,7 @@ def unpacked_view(
 
 
 def draco_is_installed() -> bool:
+    """Whether DracoPy can be imported."""
     return importlib.util.find_spec("DracoPy") is not None
 
 
