@@ -1,4 +1,4 @@
-"""What went wrong, in one line: how foreign files' faults are named, and how a message is shown."""
+"""Errors in one line: faults of foreign files named, messages made printable, credentials masked."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def reading(
     verb: str = "read",
     passing: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """The wrapper at a door: whatever a reader of a foreign file raises becomes one line that names it.
+    """Context for reading a foreign file: whatever its reader raises becomes one line that names the file.
 
         with reading(path, "pack the data set again"):
             content = json.loads(path.read_bytes())

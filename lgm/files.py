@@ -1,4 +1,4 @@
-"""Files that several processes share: atomic writes, locks that end with their process, checksums."""
+"""Files that several processes share: atomic writes, file locks that end with their process, checksums."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BYTE_ORDER_MARKS = {
 
 
 class Locked(Exception):
-    """Somebody else holds the lock; `holder` says who, as far as the lock file does."""
+    """Another process or thread holds the lock; `holder` names it, as far as the lock file does."""
 
     def __init__(self, path: Path, holder: str) -> None:
         super().__init__(f"{path} is locked by {holder}")
@@ -50,6 +50,7 @@ def atomic(path: str | Path, sync: bool = False, alone: bool = False) -> Iterato
         if sync:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
+        # rename(2) is atomic within a file system, which a file beside the target is always in.
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -150,6 +151,7 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[None]:
 
 
 def _own_lock(path: Path) -> threading.Lock:
+    """This process's lock for that lock file, by its real path."""
     with _guard:
         return _held.setdefault(os.path.realpath(path), threading.Lock())
 

@@ -1,4 +1,4 @@
-"""The container of binary glTF 2.0 (.glb), which every writer of meshes fills."""
+"""Writer of binary glTF 2.0 (.glb) containers, for every exporter of meshes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLER = {
 
 
 class GlbBuffer:
-    """The buffer, and what describes it."""
+    """The binary buffer of a .glb, with its buffer views and accessors."""
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -41,6 +41,7 @@ class GlbBuffer:
 
     def geometry(self, positions: np.ndarray, normals: np.ndarray, uvs: np.ndarray) -> dict[str, int]:
         """Attributes of vertices [N, 3], [N, 3] and [N, 2]."""
+        # glTF requires bounds of positions, and of nothing else.
         bounds = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
         return {
             "POSITION": self._accessor(positions.astype("<f4"), _FLOAT, "VEC3", _ARRAY_BUFFER, **bounds),

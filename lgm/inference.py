@@ -1,4 +1,4 @@
-"""Images on disk to 3D Gaussians, in Python: what `evaluate.py data=images` writes as gaussians.ply.
+"""Inference in Python: images on disk to 3D Gaussians, as `evaluate.py data=images` writes them.
 
 from lgm.inference import reconstruct
 gaussians = reconstruct("my_chair")["my_chair"]  # front.png, right.png, back.png, left.png
@@ -82,6 +82,7 @@ def reconstruct(
     objects = {}
     for ordinal in range(sum(source.shard_sizes)):
         item = make_item(source.load(0, ordinal), views, np.random.default_rng(0))
+        # The same preparation as in evaluation: one path, one result.
         batch = preparation(collate([item], with_to_user=True).to(on))
         gaussians = net(batch.input.images, batch.input.cameras, batch.input.alphas)
         if refine is not None:

@@ -1,6 +1,6 @@
-"""Private names of Lightning: each that this program uses, in one file.
+"""Private names of Lightning that this program uses, all in this file.
 
-A release of Lightning may rename any of them without a word; `PRIVATE_NAMES` lists them, and
+A release of Lightning may rename any of them without notice; `PRIVATE_NAMES` lists them, and
 `missing_names()` says which ones the installed version lacks.
 """
 

@@ -1,4 +1,5 @@
-"""Credentials out of text: URLs with a password or a signature, commands with a key, the environment's.
+"""Masking of credentials in text: URLs with a password or a signature, commands with a key, the
+environment's.
 
 `masked` stands wherever text leaves a program: in log records (`mask_logs`), in error lines and `error.log`,
 in what a run records of its configuration (`masked_values`: config.yaml, `.hydra/`, checkpoints, loggers),

@@ -1,8 +1,8 @@
 """Test-time refinement: a network's Gaussians fitted to the very images that it was given.
 
 A feed-forward reconstruction is a little off its own inputs. Some steps of Adam on the Gaussians through the
-renderer bring it closer, at the price of overfitting: views that were no inputs gain less, and lose in the
-end. Few steps, small rates, a falling rate and a pull towards the network's prediction hold that.
+renderer bring it closer, at the price of overfitting: novel views gain less than the inputs, and lose in the
+end. Few steps, small rates, a falling rate and a pull towards the network's prediction limit that.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Refinement:
     def _fit(
         self, gaussians: Gaussians, views: Views, background: Float[Tensor, "B 3"], renderer: Renderer
     ) -> Gaussians:
+        """Adam on additive updates of unbounded parameters, all scenes of a chunk at once."""
         updates = {
             name: torch.zeros_like(getattr(gaussians, name)).requires_grad_()
             for name in (field.name for field in fields(Gaussians))
@@ -97,6 +98,7 @@ class Refinement:
         optimizer = torch.optim.Adam(groups, eps=1e-15)
         for step in range(self.steps):
             for group, rate in zip(optimizer.param_groups, rates.values(), strict=True):
+                # A linear decay to 0: the last steps settle instead of oscillating.
                 group["lr"] = rate * (1 - step / self.steps)
             render = draw(renderer, _updated(gaussians, updates), views, background)
             # Means over a scene's pixels and Gaussians, and sums over scenes, which stay apart so.
@@ -134,6 +136,7 @@ def _updated(gaussians: Gaussians, updates: Mapping[str, Tensor]) -> Gaussians:
     for name, update in updates.items():
         value = values[name]
         if name == "scales":
+            # A log scale: it stays positive, and a step is relative to the size.
             values[name] = value * update.exp()
         elif name == "opacities":
             values[name] = torch.sigmoid(torch.logit(value, eps=_EDGE) + update)

@@ -1,6 +1,6 @@
-"""Files of tensors from anywhere, `.safetensors` and torch's zip archives, read as data.
+"""Safe reading of tensor files of unknown origin: `.safetensors` and torch's zip archives.
 
-Whoever made such a file decides what it declares: sizes, strides, types, nesting. It is checked against the
+The author of such a file decides what it declares: sizes, strides, types, nesting. It is checked against the
 bytes that are really there before memory is spent on it, and nothing in it is executed: archives are
 unpickled with `weights_only=True`.
 """

@@ -1,4 +1,4 @@
-"""What passes between rooms.
+"""Data types that pass between packages: views, batches, predictions, rendered images.
 
 Letters in shapes: B scenes, V views, N Gaussians a scene, C channels, H height, W width.
 """
@@ -22,12 +22,13 @@ FRAMES = ("network", "user")
 
 @dataclass(frozen=True)
 class Views:
-    """Images and where they were taken from.
+    """Images and their cameras.
 
     As the loader makes them, images are uint8 with straight (not premultiplied) colour; after
     `lgm.preparation.prepare` they are float32 in 0..1, composited over the background.
 
-    view_ids: the views' numbers in their shard.
+    alphas: coverage, in the same type and range.
+    view_ids: the views' indices in their shard.
     depths: distance along the camera's axis, 0 where nothing is; None where the data have none.
     """
 
@@ -39,9 +40,11 @@ class Views:
 
     @property
     def num_views(self) -> int:
+        """V."""
         return self.images.shape[1]
 
     def to(self, *args: Any, **kwargs: Any) -> Views:
+        """On another device, or with another float type, as `Tensor.to`."""
         return Views(
             images=self.images.to(*args, **kwargs),
             alphas=self.alphas.to(*args, **kwargs),
@@ -51,6 +54,7 @@ class Views:
         )
 
     def pin_memory(self) -> Views:
+        """In page-locked host memory, from which copies to a GPU are asynchronous."""
         return Views(
             images=self.images.pin_memory(),
             alphas=self.alphas.pin_memory(),
@@ -70,9 +74,9 @@ class Batch:
         `lgm.preparation.prepare` sets them.
     scaled: whether the cameras' distances are those that the network wants already.
     to_user: similarities, from the frame of this batch's cameras to the one in which the data's owner gave
-        them; None where nobody asks.
+        them; None where they are not needed, as in training.
     up: the direction of the data's up axis in the canonical frame, where the first input is at elevation
-        0 whatever it was; `lgm.preparation.prepare` sets it. None in training, where nobody asks.
+        0 whatever it was; `lgm.preparation.prepare` sets it. None in training.
     surfaces: points of each object's true surface in the data's frame, on the host; None for an object
         without, () in training.
     """
@@ -89,9 +93,11 @@ class Batch:
     surfaces: tuple[Float[Tensor, "P 3"] | None, ...] = ()
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
+        """On another device; uids, seeds and surfaces stay on the host."""
         return self._each(lambda x: x.to(*args, **kwargs))
 
     def pin_memory(self) -> Batch:
+        """In page-locked host memory, from which copies to a GPU are asynchronous."""
         return self._each(lambda x: x.pin_memory())
 
     def _each(self, change: Callable[[Any], Any]) -> Batch:
@@ -172,7 +178,8 @@ class ViewGenerator(Protocol):
     """
 
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """All settings that, beside a prompt, decide what is generated, as plain values for a record."""
 
     def prepare(self) -> None:
         """Read what it needs, so that what is wrong shows before anything is generated."""

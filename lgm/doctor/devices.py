@@ -1,4 +1,4 @@
-"""GPUs, the driver against torch, the compiler for gsplat, and OpenGL for drawing meshes."""
+"""Checks of GPUs, the driver against torch, the compiler for gsplat, and OpenGL."""
 
 import ctypes
 import re
@@ -16,6 +16,7 @@ _INDEX = "https://pytorch.org/get-started/locally"
 
 
 def torch_and_driver() -> Iterator[Finding]:
+    """torch's CUDA version against what the driver supports."""
     import torch
 
     built, driver = torch.version.cuda, _driver_cuda()
@@ -46,6 +47,7 @@ def gpus() -> Iterator[Finding]:
             properties = torch.cuda.get_device_properties(device)
             x = torch.ones(256, 256, device=device)
             works = bool((x @ x == 256).all())
+            # Asynchronous errors of the product surface here at the latest, within the try.
             free, total = torch.cuda.mem_get_info(device)
         except Exception as error:
             advice = f"install a torch that is built for this GPU, {_HIDE}, or trainer=cpu"
@@ -120,4 +122,5 @@ def _driver_cuda() -> str | None:
     version = ctypes.c_int()
     if driver.cuDriverGetVersion(ctypes.byref(version)) != 0 or version.value == 0:
         return None
+    # The driver API's encoding: 12040 is CUDA 12.4.
     return f"{version.value // 1000}.{version.value % 1000 // 10}"

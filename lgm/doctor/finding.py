@@ -1,4 +1,4 @@
-"""What a check says."""
+"""Findings of the doctor's checks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,8 +25,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """run: yields findings as it makes them, so that what it knew survives its own crash.
+    """A named check of the machine.
 
+    run: yields findings as it makes them, so that what it knew survives its own crash.
     essential: whether training cannot run where the check fails altogether.
     """
 
@@ -35,6 +36,7 @@ class Check:
     essential: bool = False
 
     def failed(self, reason: str) -> Finding:
+        """The finding for a check that itself failed, e.g. with a crash."""
         state: State = "broken" if self.essential else "warning"
         return Finding(self.name, state, reason, "this check itself failed: please report it with this line")
 

@@ -27,10 +27,12 @@ def examine(names: Iterable[str], on_start: Callable[[str], None]) -> list[Findi
             # Its output is kept apart: libraries talk while they load and compile.
             child = subprocess.Popen(
                 [sys.executable, "-m", "lgm.doctor.isolation", str(write_end), *remaining],
+                # A pipe of its own for events: stdout belongs to libraries that print while they load.
                 pass_fds=[write_end],
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+            # The parent's copy, or reading would not end with the child.
             os.close(write_end)
             with os.fdopen(read_end) as events:
                 for line in events:

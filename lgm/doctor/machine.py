@@ -16,6 +16,7 @@ _LITTLE_DISK = 10 * _GIB  # two checkpoints of model=big
 
 
 def processor_and_memory() -> Iterator[Finding]:
+    """Number of cores, free memory, and shared memory for loader processes."""
     yield Finding("processor", "ok", f"{_cores():g} of {os.cpu_count()} cores may be used")
     memory = _memory_bytes()
     few = memory < _LITTLE_MEMORY

@@ -17,6 +17,7 @@ _REMOVE_TORCHVISION = "pip uninstall -y torchvision"
 
 
 def python() -> Iterator[Finding]:
+    """The version of Python."""
     seen = f"{platform.python_version()} on {platform.platform(terse=True)}, {sys.executable}"
     if sys.version_info >= _OLDEST_PYTHON:
         yield Finding("Python", "ok", seen)

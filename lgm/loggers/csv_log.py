@@ -1,4 +1,4 @@
-"""metrics.csv: one row a logged step, kept over resumes."""
+"""metrics.csv: one row per logged step, kept over resumes."""
 
 from __future__ import annotations
 
@@ -35,15 +35,18 @@ class CSVLog(Logger):
 
     @property
     def name(self) -> str:
+        """ "csv", as Lightning asks."""
         return "csv"
 
     @property
     def version(self) -> str:
+        """Empty: a run has one file."""
         return ""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> CSVLog:
+        """The logger itself, on rank 0."""
         return self
 
     @rank_zero_only
@@ -52,6 +55,7 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values to the row of `step`, rewriting the file only where a column is new."""
         step = step or 0
         if not self._opened:
             self._open(step, metrics)

@@ -1,4 +1,4 @@
-"""Loggers whose failures are one line: a full disk, a lost network, a server that refuses."""
+"""Guarded loggers: a full disk, a lost network or a refusing server becomes one line."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def guarded(logger: Logger, key: str) -> Logger:
     for name in _WRITING:
         if (method := getattr(logger, name, None)) is not None:
             setattr(logger, name, _guarded(method, what, key))
+    # Replaced on the instance, so that the logger keeps its class for Lightning.
     logger.finalize = _quiet(logger.finalize, what)
     return logger
 

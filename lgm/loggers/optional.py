@@ -1,4 +1,4 @@
-"""Packages that only some runs need."""
+"""Optional packages of loggers."""
 
 from importlib.util import find_spec
 

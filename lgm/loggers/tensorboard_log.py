@@ -33,15 +33,18 @@ class TensorBoardLog(Logger):
 
     @property
     def name(self) -> str:
+        """ "tensorboard", as Lightning asks."""
         return "tensorboard"
 
     @property
     def version(self) -> str:
+        """Empty: a run has one folder."""
         return ""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> TensorBoardLog:
+        """The logger itself, on rank 0."""
         return self
 
     @rank_zero_only
@@ -51,6 +54,7 @@ class TensorBoardLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Scalars by their names at `step`."""
         writer = self._opened(step or 0)
         for name, value in metrics.items():
             writer.add_scalar(name, value, step)
@@ -63,12 +67,14 @@ class TensorBoardLog(Logger):
 
     @rank_zero_only
     def save(self) -> None:
+        """Flush the event file, after each logged step."""
         # After each logged step: a kill loses nothing that a checkpoint is ahead of.
         if self._writer is not None:
             self._writer.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
+        """Close the event file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

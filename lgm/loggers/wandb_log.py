@@ -65,10 +65,12 @@ class WandbLog(Logger):
 
     @property
     def name(self) -> str:
+        """The project."""
         return str(self._options["project"])
 
     @property
     def version(self) -> str | None:
+        """The W&B run's id, once it has begun."""
         return None if self._run is None else self._run.id
 
     @property
@@ -94,21 +96,25 @@ class WandbLog(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        """The configuration, overwritten by that of a resumed run."""
         # A resumed run may have changed them.
         self.experiment.config.update(dict(params), allow_val_change=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Values with their `step`, the axis of all charts."""
         self.experiment.log({**metrics, "step": step or 0})
 
     @rank_zero_only
     def log_image(self, key: str, images: Sequence[Image.Image], step: int) -> None:
+        """Images at `step`."""
         import wandb
 
         self.experiment.log({key: [wandb.Image(image) for image in images], "step": step})
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
+        """End the W&B run, as successful or failed."""
         if self._run is not None:
             self._run.finish(exit_code=0 if status == "success" else 1)
             self._run, self._starts_anew = None, False

@@ -100,6 +100,7 @@ def handled(last_resort: bool = False) -> Iterator[None]:
 
 
 def is_handled() -> bool:
+    """Whether signals are taken as requests to stop at present."""
     return bool(_requests.previous) and _requests.pid == os.getpid()
 
 
