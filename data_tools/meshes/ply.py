@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from data_tools.meshes.surfaces import (
     too_many_triangles,
 )
 from data_tools.shared.colors import srgb_to_linear
+from lgm.errors import shown
 
 _POLYGONS = ("vertex_indices", "vertex_index", "vertex_indexes", "indices")
 _COLORS = (
@@ -40,6 +42,9 @@ _UV = (
     ("s0", "t0"),
     ("u0", "v0"),
 )
+
+_KNOWN = {"x", "y", "z", "nx", "ny", "nz", *chain.from_iterable((*_COLORS, *_UV))}
+_NO_COLORS = {"confidence", "quality", "flags"}  # of scanners and MeshLab
 
 Columns = Mapping[str, "np.ndarray | Ragged"]
 
@@ -77,12 +82,24 @@ def read_ply(path: Path, max_triangles: int) -> Mesh:
     except (BrokenPly, OSError) as error:
         raise UnrenderableMesh(f"unreadable PLY: {error}") from error
     images = _images(path, ply_textures(file.comments), vertices, faces, notes)
+    if not images and all(_pick(columns, _COLORS) is None for columns in (vertices, faces)):
+        notes += _undrawn(vertices)
     surfaces = list(_face_surfaces(positions, vertices, faces, polygons, triangles, images, notes))
     if len(strips):
         of_faces = {"corners": strips, "positions": positions, "vertices": vertices}
         surfaces.append(_surface(**of_faces, face_colors=None, uv=_vertex_uv(vertices, strips),
                                  image=images.get(0), notes=notes))  # fmt: skip
     return Mesh(surfaces, list(dict.fromkeys(notes)))
+
+
+def _undrawn(vertices: Columns) -> list[str]:
+    """A note of the columns in which a mesh without colours may have its brightness or colours after all."""
+    names = [name for name in vertices if name not in _KNOWN | _NO_COLORS]
+    if not names:
+        return []
+    listed = ", ".join(shown(name, 40) for name in names[:4])
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return [f"has no colours; its vertices' {listed}{more} are not drawn, grey is used"]
 
 
 def _face_element(elements: Mapping[str, Columns]) -> Columns:

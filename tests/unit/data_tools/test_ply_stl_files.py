@@ -150,6 +150,27 @@ def test_vertex_colours_of_any_name_and_type_are_srgb(tmp_path, names, kind, ful
     np.testing.assert_allclose(surface.colors[0, 2, :3], srgb_to_linear(128 / 255), rtol=2e-3)
 
 
+@pytest.mark.parametrize(("names", "words"), [
+    (["intensity"], "intensity"),
+    (["f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0"], "f_dc_0, f_dc_1, f_dc_2, opacity and 1 more"),
+    (["rgb", "confidence"], "rgb are not drawn"),
+])  # fmt: skip
+def test_columns_that_may_be_colours_by_other_names_are_noted(tmp_path, names, words):
+    path = ply_file(tmp_path, [(*corner, *[0.5] * len(names)) for corner in SQUARE], [([0, 1, 2, 3],)],
+                    [*XYZ, *((name, "float") for name in names)])  # fmt: skip
+    mesh = read_ply(path, ANY)
+    assert [note for note in mesh.notes if words in note and "grey is used" in note]
+    assert mesh.surfaces[0].material.base_color == UNCOLORED
+
+
+@pytest.mark.parametrize("name", ["confidence", "quality", "flags", "nx"])
+def test_columns_that_are_no_colours_need_no_note(tmp_path, name):
+    path = ply_file(
+        tmp_path, [(*corner, 0.5) for corner in SQUARE], [([0, 1, 2, 3],)], [*XYZ, (name, "float")]
+    )
+    assert read_ply(path, ANY).notes == []
+
+
 def test_alpha_of_colours_blends_and_an_alpha_of_0_everywhere_is_noted(tmp_path):
     columns = [*XYZ, *((name, "uchar") for name in ("red", "green", "blue", "alpha"))]
     for alpha, mode, notes in ((255, "opaque", []), (100, "blend", []),
