@@ -17,6 +17,7 @@ from lgm.reports.comparison import compare_folders, comparison_text, write_compa
 
 
 def main() -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

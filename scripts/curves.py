@@ -53,6 +53,7 @@ class Curves:
 
     @classmethod
     def read(cls, path: Path, name: str) -> Curves:
+        """The plotted columns of a metrics.csv, with their steps."""
         columns: dict[str, list[tuple[int, float]]] = {}
         wanted = [column for group in PANELS.values() for column in group]
         with path.open(newline="", encoding="utf-8") as file:
@@ -127,6 +128,7 @@ def _line(ax: Axes, run: Curves, columns: Sequence[str], **style: str) -> None:
 
 
 def main() -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -136,6 +136,7 @@ def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, A
 
 
 def main() -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

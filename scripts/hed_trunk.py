@@ -18,6 +18,7 @@ from lgm.masking import masked
 
 
 def main() -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -129,6 +129,7 @@ def _line(name: str, values: Mapping, columns: Mapping, confidence: Mapping) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

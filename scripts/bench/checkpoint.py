@@ -94,6 +94,7 @@ class PeakMemory:
 
 
 def options(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Overrides of a training run that saves every few steps."""
     trainer = "cpu" if args.device == "cpu" else "gpu"
     own = [f"model={args.model}", f"trainer={trainer}", "data=quickstart", f"run_dir={folder}"]
     own += [f"callbacks={'train_ema' if args.ema else 'train'}", f"data.micro_batch_size={args.batch}"]
@@ -112,6 +113,7 @@ def options(args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def measure(args: argparse.Namespace, wait: bool) -> dict[str, float]:
+    """Step times with and without a save, checkpoint size and peak memory, of one training run."""
     resolvers.register()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
@@ -140,6 +142,7 @@ def measure(args: argparse.Namespace, wait: bool) -> dict[str, float]:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

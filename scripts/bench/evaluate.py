@@ -39,6 +39,7 @@ OBJECTS_A_SHARD = 100
 
 
 def write_set(folder: Path, objects: int, targets: int, size: int) -> None:
+    """Write a data set of synthetic objects; a few different ones, repeated under new uids."""
     folder.mkdir(parents=True)
     source = SyntheticSource(
         num_objects=min(objects, DIFFERENT_OBJECTS), num_views=4 + targets, resolution=size
@@ -61,6 +62,7 @@ def write_set(folder: Path, objects: int, targets: int, size: int) -> None:
 
 
 def encoded(found) -> dict[str, bytes]:
+    """The members of one object in a tar, images as WebP."""
     files = {"cameras.json": found.cameras.to_json().encode()}
     for view in range(found.cameras.num_views):
         held = io.BytesIO()
@@ -85,6 +87,7 @@ def write_random_trunks(folder: Path) -> Path:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--objects", type=int, default=1000)
@@ -110,6 +113,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, folder: Path) -> None:
+    """Evaluate a network of random weights by the code of evaluate.py, and print its parts."""
     data = options.set or folder / "set"
     if not (data / "index.json").is_file():
         write_set(data, options.objects, options.targets, options.size)
@@ -150,6 +154,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
 
 
 def report(metrics: dict, parts: dict[str, float], whole: float) -> None:
+    """Print a table of the parts of a test run."""
     console = Console()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     run = parts.pop("whole")

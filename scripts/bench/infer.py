@@ -46,6 +46,7 @@ WHITE = (1.0, 1.0, 1.0)
 
 
 def make_net(options: argparse.Namespace) -> Network:
+    """The network of a checkpoint, or of a model's yaml with random weights."""
     if options.ckpt:
         return LGM.from_pretrained(options.ckpt).to(options.device)
     recorded = dict(OmegaConf.load(CONFIGS / "model" / f"{options.model}.yaml").model.net)
@@ -83,15 +84,18 @@ class Inference:
 
     @torch.no_grad()
     def compute(self, x: Any) -> Any:
+        """Network alone: its raw output, or Gaussians where it has no stages."""
         return self.fast.backbone(x) if self.is_staged else self.fast(*x)
 
     @torch.no_grad()
     def write(self, raw: Any, context: Any) -> Gaussians:
+        """Decode and write the .ply."""
         gaussians = self.net.decode(raw, context) if self.is_staged else raw
         save_ply(gaussians, self.path, min_opacity=0.0)
         return gaussians
 
     def all(self) -> Gaussians:
+        """From images on the host to a .ply on the disk."""
         x, context = self.upload()
         return self.write(self.compute(x), context)
 
@@ -111,11 +115,13 @@ def timed(run: Callable[[], object], device: torch.device, repeats: int) -> dict
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait for the device; a no-op on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def measure(inference: Inference, options: argparse.Namespace, folder: Path) -> dict[str, dict]:
+    """Times of the first call and of each part, medians over repeats."""
     device, rows = inference.device, {}
     start = time.perf_counter()
     x, context = inference.upload()
@@ -134,6 +140,7 @@ def measure(inference: Inference, options: argparse.Namespace, folder: Path) -> 
 
 
 def measure_turntable(inference: Inference, options: argparse.Namespace, folder: Path) -> dict[str, dict]:
+    """Times of a turntable as .mp4, and with its .gif."""
     device, renderer, rows = inference.device, make_renderer(options.renderer), {}
     gaussians = object_scene(1, inference.net.num_gaussians).to(device)
     repeats = 1 if device.type == "cpu" else 3
@@ -155,6 +162,7 @@ def measure_turntable(inference: Inference, options: argparse.Namespace, folder:
 
 
 def show(report: dict) -> None:
+    """Print the report as a table."""
     options = report["options"]
     how = [options["precision"], *(name for name in ("compile", "graph") if options[name])]
     what = f"{options['ckpt'] or options['model']}, {' + '.join(how)}"
@@ -174,6 +182,7 @@ def show(report: dict) -> None:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -61,6 +61,7 @@ def enlarged(folder: Path, size: int, image_format: str, quality: int | None) ->
 
 
 def num_distinct_views(batch: Batch) -> int:
+    """Views of a batch that were decoded: one that is input and target counts once."""
     both = torch.cat([batch.input.view_ids, batch.target.view_ids], dim=1)
     return sum(len(set(ids)) for ids in both.tolist())
 
@@ -96,6 +97,7 @@ def views_per_core_second(path: str | Path, options: argparse.Namespace) -> dict
 
 
 def rate(work, count: int, tries: int = 5) -> float:
+    """Units of work per second of CPU time, the best of a few tries."""
     best = 0.0
     for _ in range(tries):
         start = time.process_time()
@@ -147,6 +149,7 @@ def print_needs(options: argparse.Namespace, per_core: float, console: Console) 
 
 
 def loader(cache: Cache, options: argparse.Namespace, device: torch.device) -> DataLoader:
+    """A training loader over `options.path` with that cache."""
     path = options.path or QUICKSTART
     source = cache.wrap(ShardSource(path, options.split), device, options.workers)
     stream = TrainStream(source, RandomViews(4, options.views), options.batch, seed=0)
@@ -157,6 +160,7 @@ def loader(cache: Cache, options: argparse.Namespace, device: torch.device) -> D
 
 
 def ms_per_batch(batches: Iterable, device: torch.device, count: int) -> float:
+    """Milliseconds per batch, on the device, after the workers' head start is consumed."""
     stream: Iterator = iter(batches)
     for _ in range(8):  # what the workers made while they started
         next(stream).to(device)
@@ -168,6 +172,7 @@ def ms_per_batch(batches: Iterable, device: torch.device, count: int) -> float:
 
 
 def measure_caches(options: argparse.Namespace, console: Console) -> None:
+    """Print start-up time and time per batch of each data/cache."""
     device = torch.device(options.device)
     table = Table("data/cache", "before the first batch, s", "ms a batch")
     for name, cache in (("none", NoCache()), ("memory", MemoryCache(1e12)), ("gpu", DeviceCache(1e12))):
@@ -179,6 +184,7 @@ def measure_caches(options: argparse.Namespace, console: Console) -> None:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

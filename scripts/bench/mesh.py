@@ -44,6 +44,9 @@ SHOWN = 6
 
 
 def cameras(views: int, device: torch.device) -> Cameras:
+    """Cameras [V] at equal areas of the sphere between elevations of -30 and 60 degrees, by the golden
+    angle.
+    """
     low, high = (math.sin(math.radians(angle)) for angle in (-30, 60))
     elevations = torch.linspace(low, high, views).asin().rad2deg()
     azimuths = torch.arange(views) * GOLDEN_ANGLE_DEG % 360
@@ -51,12 +54,14 @@ def cameras(views: int, device: torch.device) -> Cameras:
 
 
 def gaussians_images(gaussians: Gaussians, views: int, size: int) -> Tensor:
+    """The Gaussians from these cameras [V, 3, size, size], over white."""
     renderer, orbit = make_renderer(), cameras(views, gaussians.means.device)
     images = [renderer(gaussians, orbit[i : i + 1][None], size, size).images[0] for i in range(views)]
     return torch.cat(images).clamp(0, 1)
 
 
 def mesh_images(mesh: Mesh, views: int, size: int, device: torch.device) -> Tensor:
+    """The mesh from these cameras [V, 3, size, size], over white, with 2×2 supersampling."""
     mesh, orbit = mesh.to(device), cameras(views, device)
     images = [draw(mesh, orbit[i : i + 1], size, size, supersampling=2).images[0] for i in range(views)]
     return torch.cat(images).clamp(0, 1)
@@ -76,6 +81,7 @@ class SettledStages(Stages):
 
 
 def convert(path: Path, device: torch.device, options: dict, folder: Path) -> tuple[Mesh, Stages]:
+    """Read, convert and write one object, with the time of each stage."""
     stages = SettledStages(device)
     with stages("read"):
         gaussians = load_ply(path).to(device)
@@ -151,6 +157,7 @@ def medians(results: list[dict]) -> str:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help=".ply of 3D Gaussians")
     parser.add_argument("--device", default=str(default_device()))

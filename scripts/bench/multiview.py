@@ -62,11 +62,13 @@ VISION = {
 
 
 def shrink(widths: dict[str, Any], **own: Any) -> dict[str, Any]:
+    """A configuration with some of its widths replaced."""
     return {**widths, **own}
 
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make tensors of that precision by default within the block."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -132,6 +134,7 @@ class Generation:
 
 
 def compare(kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Times, memory and difference of views at each speed."""
     rows: dict[str, Any] = {}
     views = {}
     for speed in SPEEDS:
@@ -152,6 +155,7 @@ def compare(kind: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def free(device: torch.device) -> None:
+    """Return cached memory to the device, between two measurements."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -182,6 +186,7 @@ def memory(options: argparse.Namespace, offload: bool) -> dict[str, float]:
 
 
 def show(report: dict[str, Any]) -> None:
+    """Print the report as a table."""
     table = Table(title=f"views of one object, {report['device']}")
     for column in ("", *SPEEDS, "ratio", "mean difference", "peak at fast, GB"):
         table.add_column(column, justify="right" if column else "left")
@@ -200,6 +205,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -58,6 +58,7 @@ def original_step(
 
 
 def load(checkout: Path, preset: str, batch: int, with_lpips: bool) -> nn.Module:
+    """The released program's model from its checkout; ValueError where that or its packages are missing."""
     if not (checkout / "core" / "models.py").is_file():
         raise ValueError(
             f"--original {checkout} is not a checkout of the released program: no core/models.py"

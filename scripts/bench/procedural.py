@@ -46,6 +46,7 @@ def measure_making(count: int, seed: int) -> tuple[dict, list[ProceduralMesh]]:
 
 
 def measure_drawing(meshes: list[ProceduralMesh], options: argparse.Namespace, device: torch.device) -> dict:
+    """Objects per second of rendering on the device."""
     cameras = ProceduralSource("train", num_views=options.views).load(0, 0).cameras
     batches = [
         Sketches.of([Sketch(mesh, cameras.c2w, cameras.fov_y_deg, options.size, options.supersampling)
@@ -64,6 +65,7 @@ def measure_drawing(meshes: list[ProceduralMesh], options: argparse.Namespace, d
 
 
 def measure_loading(options: argparse.Namespace, device: torch.device) -> dict:
+    """Objects per second of loader processes and rendering together."""
     source = ProceduralSource(
         "train", options.seed, num_views=options.views, resolution=options.size,
         supersampling=options.supersampling, reuse=options.reuse,
@@ -87,11 +89,13 @@ def measure_loading(options: argparse.Namespace, device: torch.device) -> dict:
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait for the device; a no-op on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -42,6 +42,9 @@ CAPTURED = "triton, captured"
 
 
 def object_scene(scenes: int, num: int) -> Gaussians:
+    """Scenes that resemble a trained network's output: opaque Gaussians on a bumpy shell, faint ones
+    elsewhere.
+    """
     direction = normalize(torch.randn(scenes, num, 3), dim=-1)
     x, y, _ = direction.unbind(-1)
     bumps = 1 + 0.15 * torch.sin(5 * x) * torch.cos(4 * y)
@@ -58,6 +61,7 @@ def object_scene(scenes: int, num: int) -> Gaussians:
 
 
 def init_scene(scenes: int, num: int) -> Gaussians:
+    """Scenes that resemble a random initialisation: large overlapping Gaussians of medium opacity."""
     return Gaussians(
         means=torch.rand(scenes, num, 3) - 0.5,
         quats=normalize(torch.randn(scenes, num, 4), dim=-1),
@@ -71,6 +75,7 @@ SCENES = {"object": object_scene, "init": init_scene}
 
 
 def ply_scene(scenes: int, path: Path) -> Gaussians:
+    """The Gaussians of a .ply, as so many equal scenes."""
     packed = load_ply(path).packed()
     return Gaussians.from_packed(packed.expand(scenes, -1, -1).contiguous())
 
@@ -85,6 +90,7 @@ def orbit(scenes: int, views: int) -> Cameras:
 
 
 def milliseconds(run: Callable[[], None], device: torch.device, repeats: int) -> list[float]:
+    """Times of `run` in milliseconds, device included, after two calls that warm up."""
     times = []
     for repeat in range(repeats + 2):
         _synchronize(device)
@@ -97,6 +103,7 @@ def milliseconds(run: Callable[[], None], device: torch.device, repeats: int) ->
 
 
 def measure(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: int, repeats: int) -> dict:
+    """Forward and backward times and peak memory of one renderer."""
     device = gaussians.means.device
     packed = gaussians.packed().requires_grad_()
     cotangent = torch.randn(*cameras.shape, 3, size, size, device=device)
@@ -146,6 +153,7 @@ def describe(gaussians: Gaussians, cameras: Cameras, size: int) -> dict:
 
 
 def show(report: dict) -> None:
+    """Print the report as a table."""
     scene, options = report["scene"], report["options"]
     table = Table(
         title=f"{options['scene']}: {options['scenes']} × {options['views']} images of {options['size']}², "
@@ -182,6 +190,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

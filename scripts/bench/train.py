@@ -90,6 +90,8 @@ def ball(cameras: Cameras, size: int) -> Views:
 
 
 def make_batch(cfg: DictConfig, size: int, device: torch.device) -> Batch:
+    """A batch of noise images with cameras on an orbit, of the shapes of training."""
+
     def cameras(elevations: list[float], azimuths: list[float]) -> Cameras:
         one = Cameras.orbit(elevations, azimuths).to(device)
         return Cameras(*(x.expand(cfg.batch, *x.shape).contiguous() for x in (one.c2w, one.K_norm)))
@@ -105,6 +107,7 @@ def make_batch(cfg: DictConfig, size: int, device: torch.device) -> Batch:
 
 
 def make_module(cfg: DictConfig, way: str, device: torch.device) -> LGMModule:
+    """The training module with its network in one of the ways that are compared."""
     torch.manual_seed(0)
     net = build_net(cfg).to(device)
     if cfg.train.gradient_checkpointing:
@@ -291,6 +294,7 @@ class TrainStep:
         module.stopwatch.mark("optimizer")
 
     def inputs(self) -> tuple[Tensor, Cameras, Tensor]:
+        """Images, cameras and alphas of the input views."""
         views = self.batch.input
         return views.images, views.cameras, views.alphas
 
@@ -298,6 +302,7 @@ class TrainStep:
 def measure(
     cfg: DictConfig, way: str, device: torch.device, options: argparse.Namespace
 ) -> dict[str, dict | float | None]:
+    """Times, memory and FLOP of one way; None where a quantity cannot be measured."""
     with cudnn_benchmark(way != "plain"):
         return _measure(cfg, way, device, options)
 
@@ -353,6 +358,7 @@ def _measure(
 
 
 def show(report: dict) -> None:
+    """Print the report as a table."""
     options = report["options"]
     table = Table(title=f"{options['model']}, batch {options['batch']}, {report['device']}")
     columns = ("", "network, ms", "step, ms", "in a row, ms", "objects/s", "TFLOP/s", "peak, GiB")
@@ -391,6 +397,7 @@ def show(report: dict) -> None:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -435,6 +442,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, ways: tuple[str, ...], folder: Path) -> dict:
+    """Measure all ways, each alone on the device."""
     keep_freed_memory()  # as train.py does
     resolvers.register()
     loss = []
@@ -463,6 +471,7 @@ def run(options: argparse.Namespace, ways: tuple[str, ...], folder: Path) -> dic
 
 
 def measure_original(cfg: DictConfig, options: argparse.Namespace) -> dict[str, float]:
+    """The same step by the released program."""
     device = options.device
     ours = TrainStep(cfg, "plain", device, options.state)
     shell = ours.net.packed if options.state == "object" else None

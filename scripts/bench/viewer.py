@@ -50,6 +50,7 @@ _ORBIT = """async (seconds) => {
 
 
 def measure(page: Any, viewed: ViewedObject, size: int, seconds: float) -> dict[str, Any]:
+    """Frames per second of the viewer's page while it orbits."""
     page.evaluate(f"""() => {{
       const figure = document.querySelector("figure");
       const corner = "position: fixed; inset: 0 auto auto 0; z-index: 1";
@@ -86,6 +87,7 @@ def run(chromium: Any, path: Path, options: argparse.Namespace) -> dict[str, Any
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

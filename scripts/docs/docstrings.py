@@ -19,6 +19,7 @@ class NamedLines(griffe.Extension):
     """Every docstring's lines of named arguments as a Markdown list."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rewrite each object's docstring as it is loaded."""
         if obj.docstring is not None:
             obj.docstring.value = as_list(obj.docstring.value)
 

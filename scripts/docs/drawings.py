@@ -25,6 +25,7 @@ RADIUS, REACH = 1.5, 0.6  # of the cameras' orbit, and of an object
 
 
 def text(at: Point, words: str, size: int = 13, color: str = DARK, anchor: str = "middle") -> str:
+    """SVG text at a point."""
     return (
         f"<text x='{at[0]:.1f}' y='{at[1]:.1f}' {FONT} font-size='{size}' fill='{color}' "
         f"text-anchor='{anchor}'>{escape(words)}</text>"
@@ -32,11 +33,13 @@ def text(at: Point, words: str, size: int = 13, color: str = DARK, anchor: str =
 
 
 def line(points: Sequence[Point], color: str, width: float = 1.5, more: str = "") -> str:
+    """An SVG polyline."""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return f"<polyline points='{path}' fill='none' stroke='{color}' stroke-width='{width}' {more}/>"
 
 
 def arrow(start: Point, end: Point, color: str, width: float = 2) -> str:
+    """A line with two wings at its end."""
     angle = math.atan2(end[1] - start[1], end[0] - start[0])
     wings = [
         (end[0] - 9 * math.cos(angle + turn), end[1] - 9 * math.sin(angle + turn)) for turn in (0.4, -0.4)
@@ -45,6 +48,7 @@ def arrow(start: Point, end: Point, color: str, width: float = 2) -> str:
 
 
 def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
+    """An SVG document with a title for screen readers."""
     head = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' role='img'>"
     return "\n".join([head, f"<title>{escape(title)}</title>", *parts, "</svg>", ""])
 
@@ -77,6 +81,7 @@ def frustum(viewer: Viewer, azimuth_deg: float, elevation_deg: float, color: str
 
 
 def world_drawing(viewer: Viewer) -> list[str]:
+    """The orbit, the world's axes, the object and the canonical cameras."""
     parts = []
     ring = [
         (math.sin(a) * RADIUS, 0.0, math.cos(a) * RADIUS) for a in torch.linspace(0, 2 * math.pi, 73).tolist()
@@ -150,6 +155,7 @@ def camera_drawing(left: float, top: float) -> list[str]:
 
 
 def cameras_svg() -> str:
+    """The drawing of camera conventions for the documentation."""
     viewer = Viewer(azimuth_deg=32, elevation_deg=26, scale=118, middle=(262, 232))
     parts = [
         text((262, 24), "world: +y up, cameras on an orbit of radius 1.5, object within 0.6", 14),
@@ -204,6 +210,7 @@ DRAWINGS = {"cameras.svg": cameras_svg, "pipeline.svg": pipeline_svg}
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command; see --help."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python scripts/docs/drawings.py <folder>\n")
         return 2

@@ -64,6 +64,7 @@ def room(module: str) -> str:
 
 
 def between_rooms(modules: Edges) -> Edges:
+    """Imports between packages (rooms) from those between modules."""
     rooms: Edges = {}
     for module, imported in modules.items():
         if module != "lgm":  # it holds the version alone
@@ -109,6 +110,8 @@ def layers() -> list[list[str]]:
 
 
 def page(rooms: Edges) -> str:
+    """The page: one row per package with what it imports."""
+
     def shown(name: str) -> str:
         return f"`{name.removeprefix('lgm.')}`"
 
@@ -157,6 +160,8 @@ d="M0 0 L8 4 L0 8 z" style="fill: #90a4ae; stroke: none; marker-end: none"/></ma
 
 
 def counts(modules: Edges, rooms: Edges) -> str:
+    """Numbers of modules, imports and import cycles."""
+
     def of(edges: Edges) -> str:
         found = circles(edges)
         return f"{len(found)} circles" + "".join(f"\n  {', '.join(group)}" for group in found)
@@ -168,6 +173,7 @@ def counts(modules: Edges, rooms: Edges) -> str:
 
 
 def main() -> None:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -19,6 +19,7 @@ from PIL import Image
 
 
 def main() -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
