@@ -1,4 +1,4 @@
-"""Lists that people pass around: uids, captions, URLs; as text, CSV, JSON or JSON lines."""
+"""Readers of object lists as people pass them around: uids, captions, URLs; text, CSV, JSON or JSON lines."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def read_uids(path: Path) -> list[str]:
         names = [row[column] for row in rows[1:] if len(row) > column] if column is not None else [
             _uid_column(row) for row in rows
         ]  # fmt: skip
+    # Each once, in the order of the list.
     uids = list(dict.fromkeys(uid for uid in map(uid_of, names) if uid))
     if not uids:
         raise ValueError(f"{path} names no object; give one uid a line, or a JSON list of uids")
@@ -66,6 +67,7 @@ def _caption_pairs(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         table = list(csv.reader(text.splitlines()))
         column = _header_column(table[0]) if table else None
         if column is None:
+            # Cap3D's captions hold commas without quotes: all after the first belongs to the caption.
             yield from ((row[0], ",".join(row[1:])) for row in table if len(row) > 1)
             return
         rows = (dict(zip(table[0], row, strict=False)) for row in table[1:])

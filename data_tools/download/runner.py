@@ -1,4 +1,4 @@
-"""Many items at once: who is next, what went wrong, and when to give up."""
+"""Concurrent downloads of many objects: order, outcomes, and when to stop without a network."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ class Runner:
         try:
             while True:
                 # A few more than workers, so that none waits; never the whole list.
+                # The list may be a million objects long: it is consumed as workers become free.
                 while len(waiting) < 2 * self._workers and (item := next(items, None)) is not None:
                     waiting[pool.submit(self._bring, item, not self._has_contact)] = item
                 if not waiting:
@@ -141,6 +142,7 @@ class Runner:
             self._write_sidecar(path, item)
             self._fetcher.fetch(item.url, path, item.sha256, impatient)
             return []
+        # The mesh gets its final name after its companions: a complete name means a complete object.
         staged = path.with_name(path.name + ".staged")
         if not staged.is_file():
             self._fetcher.fetch(item.url, staged, item.sha256, impatient)

@@ -1,6 +1,8 @@
-"""Cycles, the path tracer of Blender: the same surfaces, cameras and lights as the OpenGL engine, with
-shadows and light from one face on another. Blender runs as a program of its own: its Python is another, and
-a crash costs one object."""
+"""Rendering by Cycles, the path tracer of Blender.
+
+The same surfaces, cameras and lights as the OpenGL engine, with shadows and light from one face on another.
+Blender runs as a program of its own: its Python is another, and a crash costs one object.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +77,9 @@ class BlenderEngine(Engine):
         hdri_strength: float | None = None,
         **options: Any,
     ) -> dict[str, Any]:
+        """The engine's entry of an index: Blender's version, samples, and the environment image's
+        checksum.
+        """
         command, version = find_blender(blender)
         return {
             **super().settings(),
@@ -86,6 +91,7 @@ class BlenderEngine(Engine):
     def render(
         self, path: Path, plan: RenderPlan
     ) -> tuple[Iterator[np.ndarray] | Iterator[ViewPasses], list[str]]:
+        """A view at a time, images or passes, from one Blender process per pass; and the mesh's notes."""
         mesh = load_mesh(
             path, plan.normalize, plan.world_from_file, plan.max_triangles, plan.companions, plan.tints
         )
@@ -93,6 +99,7 @@ class BlenderEngine(Engine):
         return self._views(mesh.surfaces, plan), mesh.notes
 
     def close(self) -> None:
+        """End all Blender processes."""
         for process in self._processes.values():
             process.close()
         self._processes.clear()
@@ -122,10 +129,12 @@ class BlenderEngine(Engine):
             np.savez(scene_file, **arrays)
             process.ask(
                 do="scene", kind=kind, file=str(scene_file), materials=materials,
+                # Depth and normals are taken at pixel centres: one sample, no antialiasing.
                 resolution=plan.resolution, samples=1 if kind == "geometry" else self._samples,
                 threads=self._threads, fov_deg=plan.fov_y_deg, far=plan.distances[1] + 1.0,
                 pole="z" if self._radiance is None else "y",
             )  # fmt: skip
+            # Blender has read it: /dev/shm is small.
             scene_file.unlink()
         arrays.clear()
         for c2w in plan.c2w:

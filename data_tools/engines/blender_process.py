@@ -1,4 +1,4 @@
-"""The other program: which Blender there is, and a process of it that answers commands."""
+"""Blender as a child process that answers commands, and the search for one."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def _environment(gpu: int | None = None) -> dict[str, str]:
     """Without our own Python's settings, which another Python would stumble over."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     # Ray tracing goes to one GPU; the number is nvidia-smi's.
+    # Each worker sees one GPU.
     return kept if gpu is None else {**kept, "CUDA_VISIBLE_DEVICES": str(gpu)}
 
 

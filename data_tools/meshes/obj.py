@@ -1,5 +1,8 @@
-"""Wavefront OBJ, read here and not by trimesh: its reader drops the texture coordinates of a whole
-material when one face of it has none, and reads relative indices from the wrong end."""
+"""Reader of Wavefront OBJ meshes.
+
+Not trimesh's, which drops the texture coordinates of a whole material when one face of it has none, and reads
+relative indices from the wrong end.
+"""
 
 from __future__ import annotations
 
@@ -106,6 +109,7 @@ def _chosen_materials(
     for material_file in find_libraries(file.libraries, path, library_notes):
         library |= read_materials(material_file, library_notes)
     notes += library_notes
+    # Some exporters write a material's name in another case in the .obj than in the .mtl.
     folded = {name.casefold(): material for name, material in library.items()}
     chosen = {}
     for name in file.groups:
@@ -151,6 +155,8 @@ def _surfaces(
     has_uv = _present(triangles[..., 1], len(file.texture))
     has_normals = _present(triangles[..., 2], len(file.normals))
     surfaces = []
+    # Up to four surfaces a material: a surface has texture coordinates and normals for all corners or for
+    # none.
     for want_uv in (True, False):
         for want_normals in (True, False):
             some = triangles[(has_uv == want_uv) & (has_normals == want_normals)]

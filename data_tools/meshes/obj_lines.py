@@ -1,5 +1,7 @@
-"""The lines of a Wavefront OBJ, as arrays. Millions of them: a block is split by Python and its numbers are
-read by NumPy."""
+"""The lines of a Wavefront OBJ, as arrays.
+
+Files have millions of lines: a block is split by Python, and its numbers are parsed by NumPy at once.
+"""
 
 from __future__ import annotations
 
@@ -134,6 +136,7 @@ def _read_block(lines: list[bytes], parsed: _Parsed) -> None:
         if key in numbers:
             numbers[key].append(rest)
         elif key == b"f" or key == b"fo":
+            # Relative indices count from the last element so far, so they are resolved line by line.
             if b"-" in rest:
                 rest = _absolute(rest, [counts[0] + len(vertices), counts[1] + len(texture),
                                         counts[2] + len(normals)])  # fmt: skip
@@ -173,6 +176,7 @@ def _table(rows: list[bytes], width: int, missing: float = np.nan) -> np.ndarray
     numbers = _parse(b" ".join(rows)) if len(lengths) == 1 else None
     if numbers is None or len(numbers) % len(rows) or not _even(rows, len(numbers) // len(rows)):
         split = [[_number(word) for word in row.partition(b"#")[0].split()] for row in rows]
+        # The slow path: lines of different lengths, or with comments.
         table = np.full((len(rows), max(width, *map(len, split))), missing)
         for place, words in enumerate(split):
             table[place, : len(words)] = words
@@ -242,6 +246,7 @@ def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 def _alike(text: bytes, count: int) -> np.ndarray | None:
     """Where all corners are written alike (`1`, `1/2`, `1//3`, `1/2/3`); else None."""
+    # The fast path: one parse for all corners instead of one per corner.
     codes = np.frombuffer(text, np.uint8)
     ends = np.append(np.flatnonzero(codes == ord(" ")), len(codes))
     slashes = np.diff(np.cumsum(codes == ord("/"))[ends - 1], prepend=0)

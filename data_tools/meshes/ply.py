@@ -1,4 +1,4 @@
-"""PLY: polygons, triangle strips, colours of vertices, faces or corners, and textures."""
+"""Reader of PLY meshes: polygons, triangle strips, colours of vertices, faces or corners, and textures."""
 
 from __future__ import annotations
 
@@ -176,6 +176,7 @@ def _face_surfaces(
     corner_uv = _wedge_uv(faces, polygons, triangles)
     if corner_uv is None:
         corner_uv = _vertex_uv(vertices, triangles.corners)
+    # The texture of each triangle; -1 for none.
     numbers = np.zeros(len(triangles.corners), np.int64)
     if "texnumber" in faces:
         numbers = np.asarray(faces["texnumber"]).astype(np.int64)[triangles.polygon]
@@ -222,6 +223,7 @@ def _wedge_uv(faces: Columns, polygons: Ragged, triangles: _Triangles) -> np.nda
     lists = faces.get("texcoord", faces.get("texcoords"))
     if not isinstance(lists, Ragged) or not len(lists.values):
         return None
+    # A face without texture coordinates has an empty list, or one of another length.
     has_uv = lists.sizes == 2 * polygons.sizes
     uv = np.full((len(polygons.values), 2), np.nan)
     uv[np.repeat(has_uv, polygons.sizes)] = lists.values[np.repeat(has_uv, lists.sizes)].reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Which objects are not worth training on, and why: one small function a reason.
+"""Filters of objects that are not worth training on, one small function per reason.
 
 A threshold of 0 (1 for --max-white) switches its filter off; all are off unless asked for. Measured from
 images, so that they hold for renders of any engine; `thickness_of_points` says of a mesh, before it is
@@ -124,6 +124,7 @@ def measure_image(pixels: np.ndarray, options: FilterOptions) -> ImageMeasures:
     if options.min_thickness > 0:
         rows, columns = np.nonzero(visible)
         if len(rows) >= _FEWEST_PIXELS:
+            # Between the outer pixels' centres, plus one pixel.
             width = float(_extents(np.stack([columns, rows], axis=1).astype(np.float64))[0]) + 1.0
     return ImageMeasures(float(alpha.mean()) / 255, num_visible, num_white, width)
 
@@ -203,5 +204,6 @@ def _extents(points: np.ndarray) -> np.ndarray:
     centered = points - points.mean(axis=0)
     scale = max(float(np.abs(centered).max()), 1e-300)
     centered = centered / scale  # lengths of 1e-200 must not vanish when squared
+    # Principal component analysis: axes of the covariance.
     _, axes = np.linalg.eigh(centered.T @ centered)
     return np.sort(np.ptp(centered @ axes, axis=0)) * scale

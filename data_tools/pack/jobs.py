@@ -1,5 +1,8 @@
-"""Shards as jobs: which objects each holds is known before any is written, so that they can be written in
-parallel, in any order, and again after a kill, with the same bytes."""
+"""Shards as independent jobs.
+
+Which objects each shard holds is known before any is written, so that they can be written in parallel, in
+any order, and again after a kill, with the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -97,6 +100,7 @@ def plan_shards(arranged: dict[str, list[str]], object_bytes: float, shard_bytes
     for split, uids in arranged.items():
         count = min(max(1, math.ceil(len(uids) * object_bytes / shard_bytes)), len(uids))
         for i in range(count):
+            # Sizes that differ by one object at most.
             members = uids[i * len(uids) // count : (i + 1) * len(uids) // count]
             jobs.append(ShardJob(f"{split}-{i:06d}.tar", split, tuple(members), len(uids), set_size))
     return jobs
@@ -154,6 +158,7 @@ def make_shard_writer(
 
         def objects() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
             for uid, packed in zip(job.uids, _in_order(reader.read, job.uids, threads), strict=True):
+                # A worker whose parent was killed is adopted by init.
                 if parent is not None and os.getppid() != parent:
                     raise Orphaned("its parent process is gone")
                 if isinstance(packed, LeftOut):

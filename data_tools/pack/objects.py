@@ -79,6 +79,8 @@ class ObjectReader:
                 fault = caption_fault(metadata, self.filters.excluded_words)
                 if fault:
                     raise FilteredOut(fault)
+                # The order within the tar: metadata first, so that a reader of metadata need not seek past
+                # images.
                 files = [("json", _json_bytes(metadata)), (CAMERAS_NAME, record.to_json().encode())]
                 measures = {}
                 for number, name in view_keys(sample).items():
@@ -96,6 +98,7 @@ class ObjectReader:
                 if surface.is_file():
                     files.append((SURFACE_KEY, surface.read_bytes()))
                     decode_surface(files[-1][1], uid)
+                # After all views: a filter needs the measures of the whole object.
                 fault = image_fault(measures, self.filters, record.canonical_inputs)
                 if fault:
                     raise FilteredOut(fault)

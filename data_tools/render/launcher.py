@@ -1,4 +1,4 @@
-"""One command as several disjoint parts: as processes here, or as an array of Slurm jobs."""
+"""Launching a command in disjoint parts: as local processes, or as an array of Slurm jobs."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ class Call:
 
     def checkpoint(self) -> Any:
         """For submitit, when the job is preempted or its time is up: the same again, which goes on."""
+        # The part resumes by itself: complete objects are skipped.
         return import_submitit().helpers.DelayedSubmission(self)
 
 
@@ -107,7 +108,7 @@ def run_here(calls: list[Call], folder: Path) -> int:
 
 
 def submit(calls: list[Call], folder: Path, options: argparse.Namespace, cluster: str = "slurm") -> int:
-    """As one array of jobs through submitit. cluster: also "local", which needs no Slurm."""
+    """Submit the parts as one array of Slurm jobs, through submitit. cluster: also "local", without Slurm."""
     submitit = import_submitit()
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)

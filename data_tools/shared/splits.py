@@ -1,4 +1,4 @@
-"""Which objects belong to which split: by a hash, or by a list that someone made."""
+"""Assignment of objects to splits: by a hash of the uid, or by a list."""
 
 from __future__ import annotations
 
