@@ -1,1 +1,1 @@
-"""The LightningModule, and how it is optimised."""
+"""Training: the LightningModule, optimizers, schedules, checkpoint files, resume."""

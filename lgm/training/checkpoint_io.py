@@ -1,4 +1,7 @@
-"""Writing checkpoints beside training, so that a kill at any moment leaves a complete one."""
+"""Checkpoint files: atomic writes, retention of former ones, and asynchronous saving.
+
+A kill at any moment leaves a complete checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Retention:
-    """What is kept of a file that is overwritten.
+    """Checkpoint retention: what is kept of a file that is overwritten.
 
     previous: how many of its predecessors, as `previous.ckpt`, `previous_2.ckpt`, …
     every_n_steps: keeps the first at or after each multiple, as `step_00001000.ckpt`; None keeps none.
@@ -38,7 +41,7 @@ class Retention:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, waits for the disk, then renames.
+    """Atomic writes: beside the target, waits for the disk, then renames.
 
     Lightning's own goes through memory and the system's temporary folder and moves the file from
     there, which between two disks is a copy: a kill in its middle would leave half a `last.ckpt`. A stop
@@ -56,6 +59,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
+        """Write and retain former files; ValueError in one line for a full or broken disk."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -67,6 +71,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             path.parent.mkdir(parents=True, exist_ok=True)
             with stopping.held() if is_main else stopping.writing():
                 if retention.previous and path.is_file():
+                    # A hard link before the rename: the former file keeps a name while the new one takes its
+                    # place.
                     _link(path, predecessor)
                 with atomic(path, sync=True, alone=True) as partial, partial.open("wb") as file:
                     torch.save(checkpoint, file)
@@ -112,8 +118,12 @@ class AsyncCheckpointIO(AtomicCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
+        """Copy the state to the host and queue the write; raises the ValueError of an earlier write that
+        failed.
+        """
         step = checkpoint.get("global_step")
         if step is None or step != self._step:
+            # One set of buffers: a save of another step waits for the disk.
             self.wait()  # the host memory is being written
         self.check()
         copied, event = self._host.copy(checkpoint, step)
@@ -147,6 +157,7 @@ class AsyncCheckpointIO(AtomicCheckpointIO):
             self._host.clear()
 
     def _write(self, copied: Any, path: str | Path, event: torch.Event | None, storage_options: Any) -> None:
+        # In the writer's thread: it waits for the device's copy, training does not.
         if event is not None:
             event.synchronize()
         super().save_checkpoint(copied, path, storage_options)

@@ -1,4 +1,4 @@
-"""A network that has collapsed: rendered alpha is 0, or 1, at every pixel of every view."""
+"""Detection of collapse: rendered alpha is 0, or 1, at every pixel of every view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors copied to host memory that is kept from one save to the next."""
+"""Asynchronous copy of a checkpoint's tensors to page-locked host memory, kept from save to save."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class HostState:
         if isinstance(value, Tensor):
             return self._tensor(value.detach(), path, with_values)
         if isinstance(value, dict):
+            # State dicts carry their metadata as an attribute.
             copied = copy.copy(value)  # an ordered one with its attributes
             for key, item in value.items():
                 copied[key] = self._walk(item, (*path, key), with_values)
@@ -87,6 +88,7 @@ class HostState:
             return torch.empty_like(tensor, device="cpu", pin_memory=True)
         # PyTorch's own page-locked memory takes the next power of two of each size. Own pages: malloc's
         # blocks share them, and a page is locked once.
+        # Anonymous pages of exactly this size.
         pages = mmap.mmap(-1, tensor.nbytes)
         if hasattr(
             mmap, "MADV_DONTFORK"

@@ -1,4 +1,4 @@
-"""Training and evaluation of the model, as Lightning drives them."""
+"""The LightningModule: training, validation and test of a network."""
 
 from __future__ import annotations
 

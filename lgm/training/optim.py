@@ -1,4 +1,4 @@
-"""Optimizers."""
+"""AdamW, and learning rates by batch size."""
 
 from collections.abc import Sequence
 from typing import Literal

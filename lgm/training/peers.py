@@ -1,4 +1,4 @@
-"""Ranks that Lightning has started, watched by the first: what one of them dies of must not cost the work."""
+"""Supervision of ranks that Lightning has started: the death of one must not cost the work of all."""
 
 from __future__ import annotations
 

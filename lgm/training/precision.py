@@ -1,4 +1,4 @@
-"""Which numbers a network computes with, where Lightning's own ways do not fit."""
+"""Precision plugins where Lightning's own do not fit: half-precision weights, FSDP under autocast."""
 
 from __future__ import annotations
 
@@ -40,10 +40,13 @@ class FSDPAutocast(FSDPPrecision):
 
     @property
     def mixed_precision_config(self) -> MixedPrecision:
+        """Everything in the parameters' own float32; autocast decides per operation."""
         return MixedPrecision()
 
     def convert_input(self, data: Any) -> Any:
+        """Inputs as they are: cameras stay float32."""
         return data
 
     def convert_output(self, data: Any) -> Any:
+        """Outputs as they are."""
         return data

@@ -1,4 +1,4 @@
-"""What a resumed run takes from its checkpoint, and what from its own configuration.
+"""Resume: what a run takes from its checkpoint, and what from its own configuration.
 
 From the checkpoint: weights, moments, counts of steps. From the configuration: rates, decays,
 schedules, batch sizes; a person who resumes with `optimizer.lr=1e-4` means it.
@@ -42,6 +42,7 @@ def check_state(checkpoint: Mapping[str, Any], optimizer: Optimizer) -> None:
 
 
 def _check_moments(states: Mapping[str, Any], parameters: list[Tensor]) -> None:
+    # Parameters are numbered over all groups, in the order of the optimizer that saved them.
     order = [index for group in states["param_groups"] for index in group["params"]]
     if sorted(order) != list(range(len(parameters))):
         raise ValueError(f"its optimizer is not one of {len(parameters)} parameters")
@@ -81,6 +82,7 @@ def realign_loops(checkpoint: dict[str, Any], accumulation: int) -> None:
     of one. A run goes on from whole steps: `global_step * accumulation` batches, all done.
     """
     step = checkpoint["global_step"]
+    # Gradient accumulation: so many micro-batches of this run's size make the steps done.
     batches = step * accumulation
     done = {"ready": batches, "started": batches, "processed": batches, "completed": batches}
     none = {"ready": 0, "started": 0, "processed": 0, "completed": 0}

@@ -1,4 +1,4 @@
-"""Learning rates by optimizer step."""
+"""Learning-rate schedules by optimizer step: warm-up with cosine or constant, and the released OneCycle."""
 
 import math
 
@@ -17,6 +17,7 @@ def warmup_cosine(
 
     def fraction(step: int) -> float:
         if step < warmup_steps:
+            # From 1 / warmup_steps, not from 0: the first step would change nothing.
             return (step + 1) / warmup_steps
         progress = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
         return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -30,8 +31,10 @@ def warmup_constant(optimizer: Optimizer, warmup_steps: int = 0) -> LambdaLR:
 
 
 def onecycle_released(optimizer: Optimizer, max_steps: int, warmup_steps: int = 3000) -> OneCycleLR:
-    """The released program's: half a cosine from lr/25 up over `warmup_steps`, half a cosine down to
-    lr/250,000 at `max_steps`; Adam's first beta goes from 0.95 to 0.85 and back with it."""
+    """The released program's OneCycleLR: half a cosine from lr/25 up over `warmup_steps`, half a cosine
+    down to
+    lr/250,000 at `max_steps`; Adam's first beta goes from 0.95 to 0.85 and back with it.
+    """
     if not 2 <= warmup_steps < max_steps:
         # The original computes pct_start = 3000 / total_steps and dies in PyTorch's own check.
         raise ValueError(

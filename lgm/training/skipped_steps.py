@@ -105,6 +105,7 @@ class SkippedSteps:
                 skipped.append((number, is_loss))
             if self._in_a_row >= self.max_in_a_row and not is_searching:
                 fault = fault or f"{self._in_a_row} steps in a row (train.max_skipped_in_a_row)"
+        # A ring buffer of the last WINDOW steps; earlier flags have been overwritten.
         total = int(sum(flag for flag, _ in flags))
         if total > self.max_fraction * WINDOW and not is_searching:
             fault = fault or f"{total} of the last {WINDOW} steps (train.max_skipped_fraction)"

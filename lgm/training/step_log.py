@@ -1,4 +1,4 @@
-"""What is logged of an optimizer step: the mean over all of its micro-batches, on all ranks."""
+"""The log of an optimizer step: means over all of its micro-batches (gradient accumulation), on all ranks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class StepLog:
         self._counts: dict[str, int] = {}
 
     def clear(self) -> None:
+        """Forget all values, after a logged step."""
         self._sums, self._counts = {}, {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
@@ -29,6 +30,7 @@ class StepLog:
         """The mean of each value over micro-batches and ranks; collective, so all ranks must call it."""
         if not self._sums:
             return {}
+        # One tensor, so that all values take one all-reduce.
         means = torch.stack([self._sums[name] / self._counts[name] for name in self._sums])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(means)

@@ -1,4 +1,4 @@
-"""How long each part of a step takes, without waiting for the device."""
+"""Timing of each part of a step by device events, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import torch
 class Moment(Protocol):
     """A point in time, as a device's event has it."""
 
-    def record(self) -> None: ...
+    def record(self) -> None:
+        """Take this as the moment; on a device, when its queue reaches this point."""
 
-    def query(self) -> bool: ...
+    def query(self) -> bool:
+        """Whether the moment has passed."""
 
     def elapsed_time(self, end: Any) -> float:
         """Milliseconds."""
@@ -27,12 +29,15 @@ class HostMoment:
     """A moment on the host's clock, where there is no device that runs behind."""
 
     def record(self) -> None:
+        """Now."""
         self.time = time.perf_counter()
 
     def query(self) -> bool:
+        """Always: the host's clock does not run behind."""
         return True
 
     def elapsed_time(self, end: HostMoment) -> float:
+        """Milliseconds from this moment to `end`."""
         return (end.time - self.time) * 1e3
 
 
@@ -40,7 +45,7 @@ Lap = tuple[str, Moment, Moment]  # part, begin, end
 
 
 class Stopwatch:
-    """Whoever finishes a part of a step calls `mark`; the time since the mark before is that part's.
+    """Each part of a step ends with a call of `mark`; the time since the mark before is that part's.
 
     On a device, marks are events in its stream of work: what lies between two of them is what the part
     cost the device, idle time included. A loader that keeps ahead of the device costs nothing. Events
@@ -70,6 +75,7 @@ class Stopwatch:
         self.resume()
 
     def stop(self) -> None:
+        """Forget all marks; later ones cost nothing."""
         self._make, self._running, self._last = None, False, None
         self.left_out_s, self._paused_at = 0.0, None
         self._laps, self._steps = [], deque()
