@@ -1,6 +1,6 @@
-"""Gaussians to textured meshes.
+"""Meshing: 3D Gaussians to textured triangle meshes.
 
-Views of the Gaussians (`capture`) are fused into a truncated signed distance field (`fusion`), whose zero
+Views of the Gaussians (`capture`) are fused into a truncated signed distance field (TSDF; `fusion`). Its zero
 level is extracted, cleaned and simplified (`surface`), unwrapped (`unwrap`) and given a texture (`bake`).
 `convert` runs them all, `rasterizer` draws meshes, and `files` writes them.
 

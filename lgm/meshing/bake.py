@@ -1,4 +1,4 @@
-"""Textures from views: each texel takes its colour from the views that see its point of the surface."""
+"""Texture baking: each texel blends the colours of the views that see its point of the surface."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ def bake(surface: Surface, atlas: Atlas, field: Field, capture: Capture) -> Mesh
     """
     device = field.values.device
     surface, atlas = surface.to(device), atlas.to(device)
+    # The atlas drawn as an image: which face each texel's centre lies on.
     fragments = rasterize_texture(atlas.uvs, atlas.uv_faces, atlas.size, atlas.size)
     covered = fragments.face_ids[0] >= 0
     points = interpolate(fragments, surface.vertices, surface.faces)[0][covered]
     normals = interpolate(fragments, vertex_normals(surface), surface.faces)[0][covered]
+    # Simplification moved faces off the surface that the views saw.
     points = on_zero_level(points, field)
     normals = F.normalize(normals, dim=-1)
     colors, weights = _blended(points, normals, capture, _TOLERANCE * field.voxel)
@@ -127,6 +129,7 @@ def _blend_part(
         alpha = sampled[4].clamp_min(1e-6)
         behind = camera[2] - sampled[3] / alpha
         visible = (1 - (behind / tolerance).clamp(0, 1) ** 2) * (sampled[4] > 0.2)
+        # Frontal, unoccluded and opaque observations count most.
         weight = cosine[seen] ** _SHARPNESS * visible * sampled[4] ** 2
         coverage = (sampled[4] / _OPAQUE).clamp_max(1)
         seen_colors = sampled[:3] / alpha * coverage + (1 - coverage)

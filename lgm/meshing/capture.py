@@ -1,4 +1,4 @@
-"""Views of Gaussians from all sides: what a mesh is made of."""
+"""Capture: depth, colour and alpha views of Gaussians from all sides, the input of TSDF fusion."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Capture:
 
     @property
     def size(self) -> int:
+        """Height and width of the views in pixels."""
         return self.alphas.shape[-1]
 
 
@@ -141,6 +142,7 @@ def opaque(gaussians: Gaussians, renderer: Renderer, size: int) -> Gaussians:
     usual = float(covered.median().clamp(1e-6, 1 - 1e-6))
     if usual >= _SEE_THROUGH:
         return gaussians
+    # Optical depths -log(1 - alpha) add up along a ray, so one factor on all of them scales the ray's.
     factor = math.log(1 - _OPAQUE) / math.log(1 - usual)
     log.info("the object is see-through (median alpha=%.2f): its mesh is opaque", usual)
     return replace(gaussians, opacities=1 - (1 - gaussians.opacities.clamp_max(1 - 1e-6)) ** factor)
@@ -172,6 +174,7 @@ def depth_scenes(gaussians: Gaussians, cameras: Cameras, deviations: float, size
     determinant = (xx * yy - xy.square()).clamp_min(1e-20)
     gradient_x = (zx * yy - zy * xy) / determinant
     gradient_y = (zy * xx - zx * xy) / determinant
+    # The conditional variance of depth, given the image position: a Schur complement.
     variance = axes[2].square().sum(-1) - gradient_x * zx - gradient_y * zy
     front = z - deviations * variance.clamp_min(0).sqrt()
     features = torch.stack(

@@ -1,4 +1,4 @@
-"""Gaussians to a textured mesh, all stages in order."""
+"""The conversion of Gaussians to a textured mesh, all stages in order."""
 
 from __future__ import annotations
 

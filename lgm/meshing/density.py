@@ -1,8 +1,8 @@
-"""The solid of fuzzy parts, on which no two depth maps agree: the visual hull, where there are Gaussians.
+"""Density of fuzzy parts, on which no two depth maps agree: the visual hull, where there are Gaussians.
 
 A thin or blurred part of a prediction is a cloud of thick Gaussians. Each view sees its front elsewhere, and
 in a fused field the votes for air win: forks, spokes and bars vanish. What all views agree on is its
-silhouette. So a point counts as solid too where no view sees nothing (it lies in the visual hull) and the
+silhouette. So a point counts as solid too where no view sees background (it lies in the visual hull) and the
 cloud's opacity there, 1 - Π (1 - o_i exp(-d_i² / 2)) with Mahalanobis distances d_i, says that the hull
 is not of air (Yu et al. 2024, Gaussian Opacity Fields). Concave parts stay open: their air has no Gaussians.
 """
@@ -48,6 +48,7 @@ def with_fuzzy_parts(field: Field, gaussians: Gaussians) -> Field:
     cloud = _DEPTH_GAIN * (_BORDER / depth.clamp_min(1e-6)).log()
     hull = _AIR_GAIN * (field.air - _MOST_AIR)
     low, high = float(field.values.min()), float(field.values.max())
+    # Of signed distances, a maximum is an intersection and a minimum a union.
     fuzzy = torch.maximum(cloud, hull).clamp(low, high)
     return Field(torch.minimum(field.values, fuzzy), field.origin, field.voxel, field.air)
 
@@ -98,6 +99,7 @@ def optical_depth(
             alpha = opacities[part, None] * (-0.5 * distance).exp()
             inside = ((index >= 0) & (index < size)).all(-1) & (alpha > 0.5 * _MIN_ALPHA)
             flat = (index[..., 0] * size[1] + index[..., 1]) * size[2] + index[..., 2]
+            # Optical depths add where opacities multiply.
             field.index_add_(0, flat[inside], -torch.log1p(-alpha[inside]))
     return field.view(shape), spacing
 

@@ -1,4 +1,4 @@
-"""Truncated signed distance fields from depth maps (Curless and Levoy 1996), in a narrow band.
+"""TSDF fusion: a truncated signed distance field from depth maps (Curless and Levoy 1996), in a narrow band.
 
 Each view votes on each voxel: in front of the surface that it sees (positive), a little behind it
 (negative), or hidden. Three choices serve Gaussians, whose depth maps are soft:
@@ -71,6 +71,7 @@ def fuse(capture: Capture, resolution: int) -> Field:
     origin = (low + high) / 2 - blocks * _BLOCK * voxel / 2
     centers = _grid(blocks, origin + (_BLOCK - 1) / 2 * voxel, _BLOCK * voxel)
     coarse, coarse_air = (x.view(*blocks.tolist()) for x in _distances(centers, capture, maps, voxel))
+    # Coarse to fine: only blocks near the surface are evaluated at every voxel.
     band = _near(points, origin, _BLOCK * voxel, blocks) | _sign_changes(coarse)
     values, air = _spread(coarse), _spread(coarse_air)
     index = _voxels(band)
@@ -165,6 +166,7 @@ def _fused(
         grid = torch.stack([u, v], -1)[None, None]
         sampled = F.grid_sample(maps.values[view : view + 1], grid, align_corners=False)[0, :, 0]
         distance, weight = _vote(sampled, rows[2], maps.threshold, voxel)
+        # The weighted mean of truncated distances, one view at a time to bound memory.
         total.addcmul_(distance, weight)
         weights += weight
         num_free += torch.where(weight > 0, distance.clamp(0, 1), 0)

@@ -1,4 +1,4 @@
-"""How near a mesh is to a true surface."""
+"""Surface metrics of a mesh against the truth: Chamfer distance, precision, recall and F-score."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def sample_surface(surface: Surface, count: int = NUM_SAMPLES, seed: int = 0) ->
     a, b, c = surface.to("cpu").corners.double().unbind(1)
     areas = torch.linalg.cross(b - a, c - a).norm(dim=-1)
     place = torch.rand(count, generator=generator, dtype=torch.float64) * areas.sum()
+    # Inverse transform sampling: faces in proportion to their area.
     face = torch.searchsorted(areas.cumsum(0), place).clamp_max(len(areas) - 1)
     u, v = torch.rand(2, count, 1, generator=generator, dtype=torch.float64)
+    # The parallelogram's other half, folded back onto the triangle.
     beyond = u + v > 1
     u, v = torch.where(beyond, 1 - u, u), torch.where(beyond, 1 - v, v)
     return (a[face] + u * (b - a)[face] + v * (c - a)[face]).float()

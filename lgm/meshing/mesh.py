@@ -29,6 +29,7 @@ class Surface:
 
     @property
     def num_faces(self) -> int:
+        """F."""
         return self.faces.shape[0]
 
     @property
@@ -77,6 +78,7 @@ class Mesh:
 
     @property
     def num_faces(self) -> int:
+        """F."""
         return self.faces.shape[0]
 
     @property

@@ -1,4 +1,4 @@
-"""Packages of the `mesh` extra, imported when they are used."""
+"""Optional packages of the `mesh` extra, imported when they are used."""
 
 from __future__ import annotations
 

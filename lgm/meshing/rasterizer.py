@@ -1,4 +1,4 @@
-"""Drawing one mesh: `lgm.rendering.meshes` for the rest of this package, by Triton where there is a GPU."""
+"""Rasterization of one mesh by `lgm.rendering.meshes`: Triton on a GPU, PyTorch elsewhere."""
 
 from __future__ import annotations
 

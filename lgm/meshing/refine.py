@@ -1,4 +1,4 @@
-"""Refinement: vertices and texture of a mesh fitted to renders of its Gaussians, by inverse rendering.
+"""Mesh refinement by inverse rendering: vertices and texture fitted to renders of the Gaussians.
 
 Vertices move by offsets and faces stay, so that a watertight mesh stays watertight.
 """
@@ -158,6 +158,7 @@ def _fit(
         optimizer.step()
         schedule.step()
         with torch.no_grad():
+            # A projected gradient step: the written texture holds no other values.
             texture.clamp_(0, 1)
         if on_step:
             on_step(step + 1, settings.steps)

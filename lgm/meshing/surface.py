@@ -1,4 +1,4 @@
-"""From a signed distance field to a clean surface of few faces."""
+"""Surface extraction: marching cubes on a signed distance field, cleaning and mesh simplification."""
 
 from __future__ import annotations
 

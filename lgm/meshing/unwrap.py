@@ -1,4 +1,4 @@
-"""Texture coordinates: a surface cut into charts that are flattened and packed."""
+"""UV unwrapping: a surface cut into charts that are flattened and packed into a texture atlas."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PADDING = 3
 
 @dataclass(frozen=True)
 class Atlas:
-    """Texture coordinates of a surface's corners in a square texture of `size`² texels, as of `Mesh`."""
+    """A texture atlas: coordinates of a surface's corners in a texture of `size`² texels; see `Mesh`."""
 
     uvs: Float[Tensor, "T 2"]
     uv_faces: Int[Tensor, "F 3"]
