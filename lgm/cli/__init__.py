@@ -1,4 +1,4 @@
-"""What `train.py` and `evaluate.py` do: check, build, run."""
+"""The programs behind `train.py` and `evaluate.py`: check, build, run."""
 
 try:
     import lightning  # noqa: F401

@@ -1,4 +1,6 @@
-"""What an evaluation takes from the weights: model, scene and resolution, of their record or their shapes."""
+"""Adoption of model, scene and resolution from the weights that are evaluated: their record, or their
+shapes.
+"""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ Config = Mapping[str, Any]  # a plan's, or a composed one
 
 
 def build_net(config: Config) -> Network:
+    """The network of `model.net`; ValueError where that is not an `lgm.models.Network`."""
     net = made(config["model"]["net"])
     if not isinstance(net, Network):
         raise ValueError(
@@ -100,6 +101,7 @@ def build_module(config: Config, net: Network, batch_size: int | None) -> LGMMod
         preparation,
         eval_preparation=eval_preparation,
         loss=build_loss(config),
+        # Partials: the module makes the optimizer once Lightning has placed (or sharded) the parameters.
         optimizer=made(config["optimizer"], batch_size=batch_size),
         scheduler=made(config["scheduler"]),
         clip_grad_norm=config["train"]["clip_grad_norm"],
@@ -161,6 +163,7 @@ def build_trainer(config: Config, callbacks: dict[str, L.Callback], **derived: A
     plugins: list[Any] = [AsyncCheckpointIO()]
     if config["trainer"]["precision"] in HALVES:
         plugins.append(HalfWeights(config["trainer"]["precision"]))
+        # Lightning refuses a precision beside a precision plugin.
         derived["precision"] = None
     loggers = [
         guarded(made(entry), name)

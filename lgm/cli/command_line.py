@@ -1,4 +1,4 @@
-"""The command line before Hydra reads it: paths as a shell gives them, and mistakes in one line.
+"""The command line before Hydra reads it: paths quoted as a shell gives them, mistakes in one line.
 
 Hydra has a grammar for values, in which `=`, brackets, commas, quotes and letters beyond ASCII mean something
 or are not allowed, `007` and `2024_10` are numbers, and `~` is nothing. A path is a path: its value is quoted

@@ -1,4 +1,4 @@
-"""`python evaluate.py ckpt=…`"""
+"""`python evaluate.py ckpt=…`: measure weights under a protocol."""
 
 from __future__ import annotations
 
@@ -48,8 +48,10 @@ def evaluate(cfg: DictConfig) -> float | None:
 
 
 def build_evaluation(plan: EvaluationPlan) -> Evaluation:
+    """Check the data, build network, module, callbacks and trainer, and load the weights."""
     config, weights = plan.config, plan.weights
     datamodule = build_datamodule(config)
+    # Before the network: broken data is said within seconds, not after gigabytes of weights.
     datamodule.check("test", plan.devices, plan.num_nodes)
     net = build_net(config)
     load_weights(net, weights, config["rotation"])

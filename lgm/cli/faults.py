@@ -1,4 +1,4 @@
-"""What ends a run, as one line: what a person can do something about, and what it happened to."""
+"""Errors that end a run, as one line: what is wrong, where, and the fix."""
 
 from __future__ import annotations
 
@@ -137,8 +137,9 @@ def _free(path: Path) -> str:
 
 
 def quieten_side_shows() -> None:
-    """What fails beside the run costs one line, not a traceback: a log that cannot be written (a full disk, a
-    closed pipe), a library's thread."""
+    """One line, not a traceback, for failures beside the run: a log that cannot be written (a full disk, a
+    closed pipe), a library's thread.
+    """
     said: set[int] = set()
 
     def say_once(handler: logging.Handler, record: logging.LogRecord) -> None:

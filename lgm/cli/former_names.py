@@ -1,4 +1,4 @@
-"""A configuration that names classes and keys as they were called before, e.g. a person's own yaml."""
+"""Former names of classes and keys in a configuration, e.g. a person's own yaml."""
 
 from __future__ import annotations
 

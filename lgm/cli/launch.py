@@ -1,9 +1,10 @@
-"""Who starts the processes of a run (Slurm, torchrun, LSF, MPI, or Lightning), and how many they are.
+"""Launchers (Slurm, torchrun, LSF, MPI, or Lightning) and the number of processes of a run.
 
 Lightning takes the number of processes from a cluster's environment and the number of devices from its
 arguments, and trains on without a word where the first is smaller: on a part of each batch. Where it does
 not recognise a cluster, each process starts a training of its own in one folder. So both are compared here,
 before anything is built, and `check_world_size` compares with what Lightning made of it.
+The Slurm split of processes over nodes is read here (`_slurm`); that of the data is `lgm.data.order`.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def outside_launch() -> Launch | None:
 
 
 def _slurm() -> Launch:
+    """The Slurm job's split: tasks, tasks per node and nodes, from srun's environment."""
     for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
         if _number(name) is None:
             raise ValueError(f"SLURM_NTASKS is set and {name} is not; start the command by srun")

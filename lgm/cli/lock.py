@@ -1,4 +1,4 @@
-"""One run a folder."""
+"""A lock per run folder: one run writes to it at a time."""
 
 from __future__ import annotations
 

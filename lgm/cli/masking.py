@@ -1,4 +1,4 @@
-"""What Hydra writes and says of a run, with credentials masked (`lgm.masking`)."""
+"""Masking of credentials in what Hydra writes and logs of a run (`lgm.masking`)."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ class MaskRecords(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Mask log records from here on."""
         mask_logs()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Mask log records of a sweep from here on."""
         mask_logs()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write the masked `.hydra` records of a job."""
         if not is_first_process():  # which writes for all
             return
         if config.hydra.mode == RunMode.MULTIRUN:
@@ -46,12 +49,14 @@ class MaskRecords(Callback):
         _write(_unresolved(config.hydra.overrides.task), folder / "overrides.yaml")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Mask the overrides and the error of a job."""
         # Of a job that failed, Hydra prints the overrides and the traceback.
         job_return.overrides = masked_values(list(job_return.overrides or ()))
         if isinstance(job_return._return_value, BaseException):
             mask_error(job_return._return_value)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Mask the sweep's own records."""
         _rewrite_records(Path(config.hydra.sweep.dir))
 
 

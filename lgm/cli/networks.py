@@ -1,4 +1,4 @@
-"""The network that whoever runs a program has chosen, beside those that records may name."""
+"""The network that a configuration names, which records may then name as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a composed configuration to a checked plan: the last that sees the configuration itself.
+"""Plans: from a composed configuration to checked plain values, the last module that sees the configuration.
 
     composed configuration → plan (here) → objects (`lgm.cli.build`) → fit, test
 
@@ -51,6 +51,7 @@ class Plan:
 
     @property
     def world_size(self) -> int:
+        """Processes over all nodes."""
         return self.devices * self.num_nodes
 
 

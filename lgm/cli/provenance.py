@@ -1,4 +1,4 @@
-"""What made an evaluation's page: words for a reader to whom it is mailed, without folders of the machine."""
+"""Provenance on an evaluation's page: weights, model, data, command, without folders of the machine."""
 
 from __future__ import annotations
 

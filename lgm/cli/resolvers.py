@@ -1,4 +1,4 @@
-"""The functions that configuration files may call: `${lgm.asset:quickstart}`, `${lgm.precision:}`."""
+"""OmegaConf resolvers of the configuration files: `${lgm.asset:quickstart}`, `${lgm.precision:}`."""
 
 from importlib import resources
 

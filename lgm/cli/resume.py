@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, whether it fits, and what has changed since."""
+"""Resume from a checkpoint: which one, whether it fits, and what has changed since."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ def _latest(folder: Path, network: MakeNetwork | None) -> Path | None:
             log.warning("%s is missing: starting anew; resume=%s goes on from the best", last, best)
         return None
     others = [path for path in (*previous, best) if path.is_file()]
+    # The chain of fallbacks: newest first.
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)  # stable: equal ones as listed
     faults = [] if last.is_file() else [f"{last} is missing"]
     for path in ([last] if last.is_file() else []) + others:

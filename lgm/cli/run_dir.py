@@ -1,4 +1,4 @@
-"""The folder that a run writes to: made, named and locked before Hydra writes `.hydra` and a log into it."""
+"""The run folder: made, named and locked before Hydra writes `.hydra` and a log into it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ class RunDir(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Prepare a run's folder."""
         _prepare(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Prepare a sweep's folder."""
         _prepare(config, "sweep")
 
 
@@ -85,6 +87,7 @@ def _claim(path: Path) -> Path:
     for number in itertools.count():
         candidate = path.with_name(f"{path.name}-{number}") if number else path
         try:
+            # mkdir is atomic: of two runs in one second, one gets the name.
             candidate.mkdir()
         except FileExistsError:
             continue

@@ -1,4 +1,4 @@
-"""The frame around a run: its folder, its errors, the process it runs in."""
+"""The frame around a run: its folder, error handling, exit codes, and settings of the process."""
 
 from __future__ import annotations
 

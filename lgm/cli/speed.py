@@ -1,4 +1,4 @@
-"""What computes a run's network and loss: one key, and what it stands for."""
+"""The `speed` option: which kernels, compilation and CUDA graphs a training uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def apply_speed(cfg: DictConfig) -> None:
 
 
 def check_graph(cfg: DictConfig) -> None:
-    """Whether a step's network can be recorded."""
+    """Raise ValueError where a step's network cannot be captured as a CUDA graph."""
     for key in ("compile", "gradient_checkpointing"):
         if cfg.train[key]:
             raise ValueError(f"train.graph=true does not go with train.{key}=true; leave one of them out")

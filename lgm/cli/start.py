@@ -1,4 +1,4 @@
-"""Weights that a training starts from: `init_from`."""
+"""Starting a training from weights: `init_from`."""
 
 from __future__ import annotations
 

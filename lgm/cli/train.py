@@ -1,4 +1,4 @@
-"""`python train.py …`"""
+"""`python train.py …`: train a network."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def build_training(plan: TrainingPlan) -> Training:
+    """Check the data, build network, module, callbacks and trainer, and read the checkpoint of a resume."""
     config = plan.config
     datamodule = build_datamodule(config, accumulation=plan.batches.accumulation)
     datamodule.check("fit", plan.devices, plan.num_nodes)
@@ -88,6 +89,7 @@ def build_training(plan: TrainingPlan) -> Training:
         config,
         callbacks,
         accumulate_grad_batches=plan.batches.accumulation,
+        # Lightning counts micro-batches here: gradient accumulation multiplies the optimizer steps.
         val_check_interval=interval * plan.batches.accumulation,
     )
     check_world_size(trainer, plan.world_size)

@@ -1,4 +1,4 @@
-"""Checks across configuration fields, before any long work starts."""
+"""Validation across configuration fields, before any long work starts."""
 
 import logging
 from dataclasses import dataclass
@@ -180,6 +180,7 @@ def check_run_dir(cfg: DictConfig) -> None:
 
 
 def check_data(cfg: DictConfig) -> None:
+    """Raise ValueError in one line for a data set without a path, and for a scene out of bounds."""
     check_scene(cfg)
     if "path" in cfg.data and cfg.data.path is None:
         raise ValueError(
