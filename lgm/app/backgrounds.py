@@ -1,4 +1,4 @@
-"""How images without transparency are cut out, as a person chooses it in the page."""
+"""Background removal as a person chooses it in the app's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network may ask the app for: a middleware in front of gradio and of our own routes.
+"""Access control of the app: an ASGI middleware in front of gradio and of our own routes.
 
 A password (HTTP Basic), a list of paths, bounds on what is sent, no path and no URL from a page that is not
 an upload, and headers by which a browser asks no other host for anything.
@@ -80,6 +80,7 @@ class Door:
         if scope["type"] != "http":  # there is no WebSocket here
             await send({"type": "websocket.close", "code": 1008})
             return
+        # ASGI headers are bytes in latin-1.
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         status, text = self._fault(scope, headers)
         if not status and scope["method"] == "POST":
@@ -102,6 +103,7 @@ class Door:
         )
         if not is_open:
             return 404, "There is nothing here."
+        # CSRF: browsers state whether the request comes from this page.
         if method == "POST" and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return 403, "Another site's page asked for that."
         file = path.partition("/gradio_api/file=")[2]
@@ -157,6 +159,7 @@ def _is_password(header: str, password: str) -> bool:
     if kind.lower() != "basic":
         return False
     try:
+        # Any user name; the password follows the first colon.
         given = base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):
         return False

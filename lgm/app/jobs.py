@@ -1,4 +1,4 @@
-"""A queue with a limit: one job at a time computes, a few wait, and whoever comes then is told so."""
+"""A bounded job queue: one job computes at a time, a few wait, and further requests are refused."""
 
 from __future__ import annotations
 
@@ -59,9 +59,11 @@ class Job:
 
     @property
     def is_abandoned(self) -> bool:
+        """Whether the page that asked for it was closed, or has not asked for a minute."""
         return self._is_ended or time.monotonic() - self._watched_at > _ABANDONED_S
 
     def run(self) -> None:
+        """Do the work; its result or the error's line is there when `done` is set."""
         try:
             if not self.is_abandoned:
                 self.result = self._work(self)
@@ -69,6 +71,7 @@ class Job:
                 raise Abandoned
         except Abandoned:
             self.error = "This was given up, because no page was waiting for it."
+        # A job must end whatever it raises, or its page would wait for ever.
         except BaseException as error:
             self.error = message(error, self.folder)
         finally:

@@ -38,6 +38,7 @@ class GeneratorTab:
 
 
 def four_images(examples: Examples) -> FourViews:
+    """The four slots for uploads, one per side."""
     gr.Markdown(
         "The object seen level from its front, right, back and left, as large in each. Best are square "
         "images on a transparent background."

@@ -25,6 +25,7 @@ class Limits:
 
     @property
     def max_bytes(self) -> int:
+        """The largest file in bytes."""
         return int(self.max_megabytes * (1 << 20))
 
 
