@@ -32,6 +32,7 @@ def columns_of(summary: Mapping[str, Any]) -> dict[str, Column]:
 
 
 def format_number(value: float | None, spec: str) -> str:
+    """A number as tables show it; "–" for None."""
     return "–" if value is None else format(value, spec)
 
 

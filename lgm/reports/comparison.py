@@ -76,6 +76,10 @@ def compare_folders(folders: Sequence[Path]) -> Comparison:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
+    """The metrics.json and per_view.csv of a run of evaluate.py.
+
+    Raises FileNotFoundError or ValueError in one line where they are missing, damaged or hold no numbers.
+    """
     path = folder / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no metrics.json; give folders of runs of evaluate.py")
@@ -127,6 +131,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 
 
 def as_values(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain values, for JSON."""
     first = comparison.evaluations[0]
     return {
         "protocol": first.summary["protocol"],

@@ -35,6 +35,7 @@ class Thumbnail:
 
     @classmethod
     def of(cls, image: Image.Image, path: str) -> Thumbnail:
+        """The image as a JPEG data URL. path: of its full-size file, relative to the page."""
         buffer = io.BytesIO()
         image.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
         encoded = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Gaussians in a browser: files, runs and checkpoints, and validation objects while a network trains."""
+"""The viewer: Gaussians in a browser, from files, runs and checkpoints, or from a training under way."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the viewer's server answers, whatever carries it."""
+"""The viewer's answers to requests, independent of the server that carries them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NotThere(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """status: of HTTP. kind: the content's media type."""
+    """An HTTP response. status: its code. kind: the content's media type."""
 
     status: int
     kind: str
@@ -71,6 +71,7 @@ class Answers:
         raise NotThere(path)
 
     def changed(self) -> None:
+        """The objects are new: drop what is in memory and wake the pages that wait."""
         with self._changes:
             self._version += 1
             self._changes.notify_all()
@@ -78,6 +79,7 @@ class Answers:
             self._objects.clear()
 
     def close(self) -> None:
+        """Wake the pages that wait; the server is about to end."""
         with self._changes:
             self._closed = True
             self._changes.notify_all()
@@ -85,6 +87,7 @@ class Answers:
     def _state(self, after: str) -> dict:
         with self._changes:
             if self._live and after == str(self._version):
+                # Long polling: the answer waits for a change, so that pages need no timer and no WebSocket.
                 self._changes.wait_for(lambda: self._closed or after != str(self._version), _WAIT_S)
             return {
                 "version": self._version,

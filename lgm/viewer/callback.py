@@ -40,11 +40,13 @@ class ViewerCallback(Callback):
         self.server: ViewerServer | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the server on rank 0."""
         if stage == "fit" and trainer.is_global_zero and self.server is None:
             self.server = ViewerServer([self._objects], self.host, self.port, live=True)
             self.server.start()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a new set of objects."""
         self._pending = []
 
     def on_validation_batch_end(
@@ -56,6 +58,7 @@ class ViewerCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Copy the batch's first objects to the host."""
         if self.server is None:
             return
         left = self.max_objects - len(self._pending)
@@ -64,11 +67,13 @@ class ViewerCallback(Callback):
             self._pending.append((uid, ViewedObject(gaussians, inputs_of(outputs.batch, scene))))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish the objects, all at once."""
         if self.server is not None and self._pending:
             self._objects.put(self._pending, trainer.global_step)
             self.server.changed()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop the server."""
         if self.server is not None:
             self.server.close()
             self.server = None

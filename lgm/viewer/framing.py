@@ -1,4 +1,4 @@
-"""Any scene into the frame that the page draws: as large as an object of the network, around the origin."""
+"""Framing of any scene for the page: as large as an object of the network, around the origin."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def extent(gaussians: Gaussians) -> tuple[Float[Tensor, " 3"], float]:
         return torch.zeros(3, dtype=torch.float64), OBJECT_RADIUS
     means, scales = (x[:: len(x) // _SAMPLE + 1] for x in (means, scales))
     low, high = (torch.quantile(means, q, dim=0) for q in (0.02, 0.98))
+    # Quantiles: a few stray Gaussians would move a bounding box.
     center = (low + high) / 2
     distances = (means - center).norm(dim=-1)
     # A single Gaussian is as large as it is.

@@ -1,4 +1,4 @@
-"""What is shown: objects by name, each with its Gaussians and the views that they were made from."""
+"""Sets of objects that the viewer shows, each with its Gaussians and input views."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class InputViews:
 
 @dataclass(frozen=True)
 class ViewedObject:
-    """gaussians: one scene [1, N, …], +y up, on the CPU. notes: lines for whoever looks at it."""
+    """An object to show: gaussians of one scene [1, N, …], +y up, on the CPU. notes: lines for the page."""
 
     gaussians: Gaussians
     inputs: InputViews | None = None
@@ -73,9 +73,11 @@ class PlyFiles(ObjectSet):
 
     @property
     def names(self) -> list[str]:
+        """Names of the files without their suffix, or of an evaluation's objects."""
         return list(self._paths)
 
     def load(self, name: str) -> ViewedObject:
+        """The file's Gaussians and, of an evaluation's object, its input cameras and images."""
         path = self._paths[name]
         gaussians, cameras_path = load_ply(path, self._up), path.with_name(input_cameras.FILE_NAME)
         if path.name != OF_RUN or not cameras_path.is_file():
@@ -105,6 +107,7 @@ class Predictions(ObjectSet):
 
     @property
     def names(self) -> list[str]:
+        """The objects that were put in, in that order."""
         return list(self._objects)
 
     def put(self, objects: Iterable[tuple[str, ViewedObject]], step: int | None = None) -> None:
@@ -113,6 +116,7 @@ class Predictions(ObjectSet):
         self.step = step
 
     def load(self, name: str) -> ViewedObject:
+        """The latest prediction of that object."""
         return self._objects[name]
 
 

@@ -1,4 +1,4 @@
-"""From what a person names to what is shown: a .ply, a run, a checkpoint."""
+"""Opening what a person names: a .ply, a run, a checkpoint."""
 
 from __future__ import annotations
 

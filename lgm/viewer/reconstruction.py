@@ -1,4 +1,4 @@
-"""What weights make of the objects of a data set, one at a time, when somebody looks at it."""
+"""Reconstructions on demand: a network's objects of a data set, one at a time, as they are chosen."""
 
 from __future__ import annotations
 

@@ -70,6 +70,7 @@ class ViewerServer:
 
     @property
     def url(self) -> str:
+        """The page's address on this machine."""
         name = "localhost" if self.host in ("0.0.0.0", "::", "") else self.host
         return f"http://{f'[{name}]' if ':' in name else name}:{self.port}"
 
@@ -86,6 +87,7 @@ class ViewerServer:
         self._answers.changed()
 
     def close(self) -> None:
+        """Stop serving; waiting pages are told."""
         self._answers.close()
         if self._thread.is_alive():
             self._server.shutdown()
