@@ -102,6 +102,7 @@ class Batch:
 
     def _each(self, change: Callable[[Any], Any]) -> Batch:
         """With what holds tensors changed."""
+        # Not uids, seeds and surfaces, which stay on the host.
         names = ("input", "target", "background", "to_user", "up", "input_background")
         values = {name: getattr(self, name) for name in names}
         return replace(self, **{name: change(x) for name, x in values.items() if x is not None})

@@ -95,6 +95,7 @@ class _Ascii:
     def rows(self, element: Element) -> dict[str, np.ndarray | Ragged]:
         numbers, at, properties = self._numbers, self._at, element.properties
         if not any(p.counted_by for p in properties):
+            # Without lists all rows have one length: a reshape.
             width = len(properties)
             end = at + element.count * width
             self._require(end)
@@ -171,6 +172,7 @@ class _Binary:
                 fields.append((f"values {k}", self._order + p.kind, (lengths.get(p.name, 0),)))
             else:
                 fields.append((f"values {k}", self._order + p.kind))
+        # A structured dtype for rows whose lists all have the first row's lengths: triangles, nearly always.
         row = np.dtype(fields)
         end = self._at + element.count * row.itemsize
         if end > len(self._content):
@@ -236,6 +238,7 @@ class _Binary:
     def _gather(self, starts: np.ndarray, sizes: np.ndarray, kind: str) -> np.ndarray:
         """The numbers of lists that begin at these bytes."""
         width = np.dtype(kind).itemsize
+        # Bytes are gathered and then viewed as numbers: rows of lists are not aligned.
         raw = np.frombuffer(self._content, np.uint8)
         pieces = [
             raw[_spans(starts[k : k + _AT_ONCE], sizes[k : k + _AT_ONCE] * width)]

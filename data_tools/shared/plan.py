@@ -86,6 +86,7 @@ class RenderPlan:
         """
         upright = self.world_from_file[:3, :3]
         linear = self.world_from_file.copy()
+        # A variant is stretched in the world's axes, after the file is upright.
         linear[:3, :3] = first_linear(metadata) @ upright
         return replace(
             self,
@@ -160,6 +161,7 @@ def make_plan(
     if lighting not in LIGHTINGS:
         raise ValueError(f"--lights {lighting!r} is none of {', '.join(LIGHTINGS)}")
     path = camera_path(trajectory, num_views, radius)
+    # Trajectories may have a distance per view.
     radii = torch.tensor(path.radius, dtype=torch.float64)
     upright = torch.eye(4, dtype=torch.float64)
     if up == "z":

@@ -27,7 +27,7 @@ from lgm.errors import shown
 # Takes the object and the index's render information; yields faults without the object's name.
 SampleCheck = Callable[[Sample, dict[str, Any]], Iterator[str]]
 
-EMPTY_ALPHA = 8
+EMPTY_ALPHA = 8  # of 255: below it an image shows nothing that anyone would see
 _CANONICAL_HEIGHT_TOLERANCE = 1e-3
 _CANONICAL_AZIMUTH_TOLERANCE_DEG = 0.1
 
@@ -39,6 +39,7 @@ def check_schema(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
     except BrokenSample as error:
         yield str(error).removeprefix(f"object {sample.uid!r}: ")
         return
+    # Adapted sets state no number of views: each object has its own.
     if "views" in render and record.num_views != render["views"]:
         yield f"{record.num_views} views, index.json says {render['views']}"
     if "fov_y_deg" in render and abs(record.fov_y_deg - render["fov_y_deg"]) > 1e-6:
@@ -66,6 +67,7 @@ def check_canonical_views(sample: Sample, render: dict[str, Any]) -> Iterator[st
         wanted = distances[canonical[0]]
         says = f"view {canonical[0]} stands at {wanted:.4g}"
     for view, azimuth_deg in zip(canonical, CANONICAL_AZIMUTHS_DEG, strict=False):
+        # Azimuth 0 stands on +z, 90 on +x: atan2(x, z).
         x, height, z = record.c2w[view, :3, 3]
         off_deg = _turned(float(np.degrees(np.arctan2(x, z))) - azimuth_deg)
         if abs(height) > _CANONICAL_HEIGHT_TOLERANCE * distances[view]:

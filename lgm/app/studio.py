@@ -67,6 +67,7 @@ class Studio:
         self._renderer = make_renderer()
         self._device = next(net.parameters()).device
         on_cpu = self._device.type == "cpu"
+        # Fewer and smaller frames on a CPU: a person waits for them.
         frames, seconds, size = (60, 4.0, 384) if on_cpu else (180, 6.0, 512)
         self._turntable = Turntable(frames, seconds, size, elevation_deg=10.0, gif=False, frames_per_call=10)
 
@@ -86,6 +87,7 @@ class Studio:
         for number, side in enumerate(SIDES):
             job.report("reading the images", number / len(SIDES))
             take_in(uploads[side], side, folder, self._limits)
+            # Views that were generated come cut out already.
             if generated_in and _is_same(uploads[side], generated_in / VIEWS / f"{side}.png"):
                 generated.append(side)
         job.report("reconstructing")
@@ -161,6 +163,7 @@ def _previews(job: Job) -> Callable[[int, int, Callable[[], Tensor]], None]:
         every = max(1, round(total / _NUM_PREVIEWS))
         images: tuple[Image.Image, ...] = ()
         if number % every == 0 and number < total:
+            # Not the last step: its views follow at once.
             images = tuple(to_image(view) for view in preview()[0].cpu())
         left = (time.monotonic() - began) / number * (total - number)
         stage = f"denoising the views: step {number} of {total}, {left:.0f} s to go"

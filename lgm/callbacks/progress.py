@@ -158,6 +158,7 @@ class StepProgress(ProgressBar):
         if rate := self._rate.per_s():
             steps_per_s, objects_per_s = rate
             notes.append(f"{objects_per_s:{'.1f' if objects_per_s >= 1 else '.2g'}} objects/s")
+            # ETA from the recent rate, not from the whole run's: validation and start-up would distort it.
             if total > step and steps_per_s > 0:
                 notes.append(f"{duration((total - step) / steps_per_s)} left")
         return notes

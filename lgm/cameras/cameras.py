@@ -68,6 +68,7 @@ class Cameras:
         fov_y_deg = torch.as_tensor(fov_y_deg, dtype=c2w.dtype, device=c2w.device)
         aspect = torch.as_tensor(aspect, dtype=c2w.dtype, device=c2w.device)
         check_broadcast(c2w.shape[:-2], fov_y_deg=fov_y_deg, aspect=aspect)
+        # In units of the image's height: tan(fov / 2) = 0.5 / f.
         focal_y = 0.5 / torch.tan(torch.deg2rad(fov_y_deg) / 2)
         return cls(c2w=c2w, K_norm=_centred(c2w, focal_y, aspect))
 
@@ -197,6 +198,7 @@ class Cameras:
         """Cameras [*scenes, V] in the frame that `canonicalise` moves the world to. What an orthographic
         camera sees has a size in the world's unit, which changes with all distances."""
         moved = replace(self, c2w=canonicalise(self.c2w, reference, radius))
+        # The factor by which `canonicalise` scales the world.
         scale = radius / reference[..., :3, 3].norm(dim=-1).clamp_min(1e-6)
         return moved.for_scaled_world(scale[..., None])
 
@@ -243,6 +245,7 @@ def _centred(
 ) -> Float[Tensor, "*batch 3 3"]:
     """Intrinsics of square pixels, with the principal point in the middle."""
     K_norm = torch.zeros(*c2w.shape[:-2], 3, 3, dtype=c2w.dtype, device=c2w.device)
+    # Square pixels: the same focal length in pixels along both axes.
     K_norm[..., 0, 0] = focal_y / aspect
     K_norm[..., 1, 1] = focal_y
     K_norm[..., 0, 2] = 0.5

@@ -41,6 +41,7 @@ def fault_line(error: BaseException) -> str | None:
             f"out of memory: {one_line(error)}; give a smaller data.micro_batch_size, or "
             "train.gradient_checkpointing=true"
         )
+    # The rank that failed first has written its own error; this line points to it.
     if isinstance(error, RuntimeError) and _is_of_a_peer(error):
         return (
             f"another process of this run is gone ({one_line(error)}): its own error says why (above, or in "

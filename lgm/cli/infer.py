@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    # Hydra reads the process's arguments.
     sys.argv[1:] = overrides
     programs.evaluate()
     run_dir = Path(next(text.partition("=")[2] for text in overrides if text.startswith("run_dir=")))
@@ -99,6 +100,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
         own["refine.steps"] = str(options.refine)
     typed = [text for text in options.images if _is_option(text)]
     for text in typed:
+        # A typed option takes the place of the short command's own.
         own.pop(text.partition("=")[0], None)
     return [*(f"{key}={value}" for key, value in own.items()), *typed]
 

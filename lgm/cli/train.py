@@ -64,6 +64,7 @@ def build_training(plan: TrainingPlan) -> Training:
     datamodule.check("fit", plan.devices, plan.num_nodes)
     resume = resume_path(config["resume"], plan.run_dir, plan.network)
 
+    # Just before the network: its initial weights depend on the seed alone, not on what was built before.
     L.seed_everything(config["train"]["seed"], verbose=False)
     net = build_net(config)
     before, checkpoint, first_step = {}, None, 0

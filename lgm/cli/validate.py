@@ -83,6 +83,7 @@ def plan_batches(cfg: DictConfig) -> BatchPlan:
             f"train.global_batch_size={global_batch} is not a multiple of data.micro_batch_size * devices "
             f"= {micro} * {world_size} = {at_once}; try {nearest}, or another data.micro_batch_size"
         )
+    # Gradient accumulation is derived, never given: a remainder would change the batch size in silence.
     return BatchPlan(world_size, micro, global_batch // at_once)
 
 
@@ -92,6 +93,7 @@ def num_devices(cfg: DictConfig) -> int:
     if isinstance(devices, int) and devices > 0:
         return devices
     if devices in ("auto", -1, "-1"):
+        # Lightning's `auto` on a CPU is one process.
         return 1 if cfg.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
     raise ValueError(f"trainer.devices={devices!r} must be a positive number, auto, or -1 for all")
 

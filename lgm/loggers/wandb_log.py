@@ -91,6 +91,7 @@ class WandbLog(Logger):
                     "neither a key nor a network)"
                 ) from error
             self._run.define_metric("step")
+            # All charts over our own step.
             self._run.define_metric("*", step_metric="step", step_sync=True)
         return self._run
 

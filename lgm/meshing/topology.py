@@ -39,6 +39,7 @@ def vertex_normals(surface: Surface) -> Float[Tensor, "V 3"]:
 def signed_volume(surface: Surface) -> float:
     """The volume that a closed surface encloses; negative where its faces look inward."""
     a, b, c = surface.corners.double().unbind(1)
+    # Signed tetrahedra with the origin: the divergence theorem.
     return float((a * torch.linalg.cross(b, c)).sum() / 6)
 
 
@@ -47,6 +48,7 @@ def is_watertight(surface: Surface) -> bool:
     edges = _directed_edges(surface.faces)
     if not len(edges):
         return False
+    # Each directed edge once, and its reverse once: closed, manifold in its edges, consistently oriented.
     forward, reverse = _codes(edges), _codes(edges.flip(1))
     return len(forward.unique()) == len(forward) and torch.equal(forward.sort().values, reverse.sort().values)
 
@@ -63,6 +65,7 @@ def drop_degenerate(surface: Surface) -> Surface:
     faces = surface.faces
     a, b, c = faces.unbind(1)
     faces = faces[(a != b) & (b != c) & (c != a)]
+    # Opposite faces have the same vertices in another order; both of a pair go.
     key = faces.sort(1).values
     _, index, counts = key.unique(dim=0, return_inverse=True, return_counts=True)
     single = counts[index] == 1
@@ -79,6 +82,7 @@ def manifold(surface: Surface, rounds: int = 8) -> Surface:
         if not len(bad):
             break
         onto = torch.arange(len(surface.vertices))
+        # Edge collapse: the higher vertex is replaced by the lower one.
         onto[bad.amax(1)] = bad.amin(1)
         surface = drop_degenerate(Surface(surface.vertices, onto[surface.faces]))
     return surface
@@ -91,6 +95,7 @@ def split_non_manifold(surface: Surface) -> Surface:
     half = _directed_edges(faces)  # half-edge i of face i % F, from its corner i // F to the next
     forward = _codes(half).numpy()
     low, high = half.amin(1), half.amax(1)
+    # Half-edges of one undirected edge stand beside each other, of one direction first.
     order = np.lexsort((forward, (low << 32 | high).numpy()))
     key = (low << 32 | high).numpy()[order]
     starts = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
@@ -115,6 +120,7 @@ def _paired_by_angle(surface: Surface, half: Int[Tensor, "E 2"], edges: np.ndarr
     offset = surface.vertices[other].double() - surface.vertices[start].double()
     offset = offset - (offset @ axis)[:, None] * axis
     side = torch.linalg.cross(axis, offset[0])
+    # Dihedral angles about the edge, from the first face's.
     angle = torch.atan2(offset @ side, offset @ offset[0]).numpy()
     around = edges[np.argsort(-angle, kind="stable")]
     is_forward = (half[around, 0] == start).numpy()
@@ -163,6 +169,7 @@ def close_holes(surface: Surface, max_edges: int = 200) -> Surface:
         if len(loop) == 3:
             faces.append(ring.flip(0)[None])
             continue
+        # A fan about the loop's centroid.
         vertices.append(surface.vertices[ring].mean(0, keepdim=True))
         faces.append(torch.stack([following, ring, torch.full_like(ring, count)], 1))
         count += 1

@@ -48,6 +48,7 @@ class ViewTable:
             return self
         _, index = self._grouped
         views = self.columns[VIEW_ID]
+        # By object, then by view: the last key is the primary one.
         order = np.lexsort((views, index))
         index, views = index[order], views[order]
         twice = np.flatnonzero((index[1:] == index[:-1]) & (views[1:] == views[:-1]))
@@ -116,6 +117,7 @@ class ViewTable:
         known = ~np.isnan(self.columns[name])
         values = np.where(known, self.columns[name], 0.0)
         size = len(uids)
+        # Group-by sums without sorting.
         return np.bincount(index, values, size), np.bincount(index, known, size)
 
 

@@ -26,6 +26,7 @@ class ResnetBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = GroupNorm(NUM_NORM_GROUPS, out_channels, eps=NORM_EPS, silu=True)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        # As released: no 1×1 convolution where the channels stay.
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
@@ -136,6 +137,7 @@ class MidBlock(nn.Module):
         """Images [B*V, C, h, w] at the lowest resolution, in the same shape."""
         x = self.nets[0](x)
         for net, attn in zip(self.nets[1:], self.attns, strict=True):
+            # Attention before the second block, as released: block, (attention, block).
             if isinstance(attn, MultiViewAttention):
                 x = attn(x, num_views)
             x = net(x)

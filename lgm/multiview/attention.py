@@ -178,6 +178,7 @@ class Resampler(nn.Module):
         head_channels: int = 64,
     ) -> None:
         super().__init__()
+        # Learned queries, the same for each image.
         self.latents = nn.Parameter(torch.randn(1, num_tokens, channels) / channels**0.5)
         self.proj_in = nn.Linear(image_channels, channels)
         self.proj_out = nn.Linear(channels, channels)

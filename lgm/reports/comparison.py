@@ -42,6 +42,7 @@ class CompareSweep(Callback):
         folder = Path(config.hydra.sweep.dir)
         # Not what an earlier sweep left in the same folder.
         found = [path for path in folder.glob("*/metrics.json") if path.stat().st_mtime >= self._started]
+        # A job that failed has no metrics.json.
         jobs = [path.parent for path in found]
         if len(jobs) < 2:
             return
@@ -63,6 +64,7 @@ def compare_folders(folders: Sequence[Path]) -> Comparison:
     evaluations = _labelled([read_evaluation(folder) for folder in folders])
     first = evaluations[0]
     for other in evaluations[1:]:
+        # Numbers of two protocols differ by more than networks do: they never stand in one table.
         if other.summary["protocol_hash"] != first.summary["protocol_hash"]:
             then, now = (e.summary["protocol_content"] for e in (first, other))
             detail = ", ".join(list(changes(then, now, "protocol"))[:3]) or "another version of the metrics"

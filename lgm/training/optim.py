@@ -62,5 +62,6 @@ def adamw(
         [group for group in groups if group["params"]],
         lr=scaled_rate(lr, batch_size, reference_batch_size, lr_scaling),
         betas=tuple(betas),
+        # One kernel for all tensors on a GPU; None leaves PyTorch's choice on a CPU.
         fused=all(p.device.type != "cpu" for p in parameters) or None,
     )

@@ -27,6 +27,7 @@ class HalfWeights(Precision):
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         """module: a network (`lgm.models.Network`), or what holds one as `net`."""
+        # Only the network: the module around it holds metrics and buffers in float32.
         getattr(module, "net", module).in_half(HALVES[self.precision])
         return module
 

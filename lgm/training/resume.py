@@ -122,6 +122,7 @@ def restore_options(
     options: of `option_values` before loading; schedule: the scheduler's state dict before loading.
     """
     for group, fresh in zip(optimizer.param_groups, options, strict=True):
+        # Learning rate, decay and betas of the configuration, not of the checkpoint.
         group.update(fresh)
         if group.get("fused"):  # a count that a CPU has kept on the CPU
             for p in group["params"]:

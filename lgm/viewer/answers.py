@@ -126,6 +126,7 @@ class Answers:
             key = (set_index, names[index])
             if key not in self._objects:
                 self._objects[key] = framed(shown.load(names[index]), self._max_gaussians)
+                # Least recently loaded first.
                 while len(self._objects) > _KEPT:
                     self._objects.popitem(last=False)
             return self._objects[key]

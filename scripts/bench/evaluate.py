@@ -121,6 +121,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         torch.hub.set_dir(str(write_random_trunks(folder / "torch") / "hub"))
     ckpt = folder / "model_fp16_fixrot.safetensors"
     net = instantiate(compose("train", overrides=[f"model={options.model}", "run_dir=x"]).model.net)
+    # Named as the released file, so that evaluate.py infers the architecture.
     save_file({name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}, ckpt)
     del net
     cfg = compose(

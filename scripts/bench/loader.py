@@ -102,6 +102,7 @@ def rate(work, count: int, tries: int = 5) -> float:
     for _ in range(tries):
         start = time.process_time()
         done = sum(work() for _ in range(max(1, count // tries)))
+        # CPU time, not wall time: other processes do not count. The best try has the fewest cache misses.
         best = max(best, done / (time.process_time() - start))
     return best
 

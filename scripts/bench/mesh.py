@@ -47,6 +47,7 @@ def cameras(views: int, device: torch.device) -> Cameras:
     """Cameras [V] at equal areas of the sphere between elevations of -30 and 60 degrees, by the golden
     angle.
     """
+    # Equal steps in sin(elevation) are equal areas of the sphere.
     low, high = (math.sin(math.radians(angle)) for angle in (-30, 60))
     elevations = torch.linspace(low, high, views).asin().rad2deg()
     azimuths = torch.arange(views) * GOLDEN_ANGLE_DEG % 360

@@ -106,6 +106,7 @@ def measure(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: in
     """Forward and backward times and peak memory of one renderer."""
     device = gaussians.means.device
     packed = gaussians.packed().requires_grad_()
+    # Backward from a fixed random cotangent: the time of the rasterizer alone, without a loss.
     cotangent = torch.randn(*cameras.shape, 3, size, size, device=device)
 
     # A viewer's camera moves: two that take turns, so that no renderer profits from the same one again.

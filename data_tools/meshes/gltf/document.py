@@ -128,6 +128,7 @@ class Document:
             name = posixpath.normpath(written.replace("\\", "/"))
             if _ABSOLUTE.match(name):  # of the author's own machine: by its last part, as in OBJ
                 name = name.rsplit("/", 1)[-1]
+            # After normalisation, so that `a/../../..` counts as what it is.
             if name.split("/").count("..") > _MAX_LEVELS_UP:
                 raise Unreadable(f"lies more than {_MAX_LEVELS_UP} folders up, where nothing is read")
             path = find(name, self.folder)
@@ -169,6 +170,7 @@ def _chunks(raw: np.ndarray) -> tuple[bytes, np.ndarray | None]:
             text = content.tobytes()
         elif kind == b"BIN\0" and binary is None:
             binary = content
+        # Unknown chunks are skipped, as glTF 2.0 demands of readers.
         position += 8 + size
     if text is None:
         raise UnrenderableMesh("a GLB without JSON")

@@ -39,6 +39,7 @@ class PlacedMesh:
 def placed_meshes(document: Document) -> Iterator[PlacedMesh]:
     """Each node of the scene that has a mesh; raises UnrenderableMesh for a graph with a circle."""
     visited = 0
+    # Depth first without recursion: files may be nested deeper than Python's stack.
     stack = [(root, np.eye(4), frozenset()) for root in reversed(_roots(document))]
     while stack:
         index, parent, above = stack.pop()

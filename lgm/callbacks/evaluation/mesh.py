@@ -125,6 +125,7 @@ class WriteMesh(ObjectHook):
         path = folder / f"mesh.{self.suffix}"
         with stages("write"):
             save_mesh(self._in_frame(mesh, prediction, scene, self.frame), path)
+        # Rendered beside the Gaussians; the file is written already.
         mesh = mesh.to(gaussians.means.device)
         with atomic(folder / IMAGE_NAME) as partial:
             mosaic(_sides(mesh), columns=6).save(partial, format="PNG")
@@ -153,6 +154,7 @@ class WriteMesh(ObjectHook):
         # `Measure` has written it once the test epoch ended, whatever the callbacks' order.
         if not trainer.is_global_zero or not objects or not path.is_file():
             return
+        # Read, extended and written again: `Measure` knows nothing of meshes.
         metrics = json.loads(path.read_text(encoding="utf-8"))
         metrics["mesh"] = summary(objects, self.num_views, self.size)
         write_text(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
@@ -179,6 +181,7 @@ class WriteMesh(ObjectHook):
     ) -> tuple[float, float]:
         """Mean PSNR and SSIM over views, over white."""
         views = torch.arange(self.num_views)
+        # With golden-angle azimuths: all sides, a few from below.
         elevation = torch.linspace(-30, 60, self.num_views)
         cameras = Cameras.orbit(elevation, views * GOLDEN_ANGLE_DEG % 360).to(gaussians.means.device)
         values = []

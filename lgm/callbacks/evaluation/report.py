@@ -181,6 +181,7 @@ class Report(Callback):
     def _chosen(self, first: list[str], table: ViewTable) -> list[str]:
         """Which objects are shown: the same on all ranks."""
         means = {uid: views.columns["psnr"].mean() for uid, views in table.by_object()}
+        # From the table of all ranks, so that every rank chooses the same.
         worst = sorted(means, key=lambda uid: means[uid])[: self._num_worst]
         return list(dict.fromkeys([*worst, *first]))[: self.max_objects]
 

@@ -85,6 +85,7 @@ class ShownObject:
             path = folder / f"{name}.png"
             with atomic(path) as partial:
                 image.save(partial, format="PNG")
+            # Full size beside the page, a thumbnail inside it.
             small = resized(image, min(thumbnail_size, max(image.size)))  # not enlarged
             return Thumbnail.of(small, path.relative_to(run_dir).as_posix())
 

@@ -70,10 +70,12 @@ class MeshRenderer(ABC):
         background = on_device(background, meshes.device)
         _check(meshes, cameras, height, width, background, supersampling)
         meshes, cameras = meshes.to(torch.float32), cameras.to(torch.float32)
+        # Samples are rendered as pixels of a larger image and averaged.
         size = height * supersampling, width * supersampling
         matrices = pixel_matrices(cameras, *size)
         # Which face is nearest has no gradient; all that has one is computed from the vertices afterwards.
         keys = self.nearest_faces(meshes, matrices, *size)
+        # One colour per image, images flattened over meshes and views.
         behind = background if background.ndim == 1 else background.flatten(0, 1)
         inputs = (meshes.vertices, meshes.uvs, meshes.textures, background)
         is_training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)

@@ -45,6 +45,7 @@ class OwnImages(PosedObject):
 
     def decode(self, view_ids: Sequence[int]) -> UInt8[np.ndarray, "n H W 4"]:
         """Re-images each photo through the frame's square lens, background removed."""
+        # One square lens for all views.
         target = Lens.from_fov(self._frame.fov_y_deg, self._frame.resolution, self._frame.resolution)
         return np.stack([self._view(view, target) for view in view_ids])
 

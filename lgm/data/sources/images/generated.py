@@ -229,6 +229,7 @@ def _write(folder: Path, views: GeneratedViews, record: dict[str, Any]) -> None:
     }
     (partial / _RECORD).write_text(json.dumps({**record, "cameras": cameras}, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
+    # Atomic: a folder under its own name is complete.
     partial.rename(folder)
 
 

@@ -100,6 +100,7 @@ def checks(rng: Generator, palette: np.ndarray) -> Pattern:
             return _mix(first, second, waves / 2 + 0.5)
         s, t = texels.st.T / side
         if kind == 2:  # every second row of bricks is moved by half a brick
+            # Bricks are twice as wide as high.
             s = s / 2 + 0.5 * (np.floor(t) % 2)
         if kind == 0:
             return _mix(first, second, _square(s, soft) * _square(t, soft) / 2 + 0.5)
@@ -141,6 +142,7 @@ def mosaic(rng: Generator, palette: np.ndarray) -> Pattern:
     count = int(log_uniform(rng, 8, 90))
     centers = rng.uniform(-1, 1, (count, 3))
     if rng.random() < 0.5:
+        # On the sphere: cells of equal width on round shapes.
         centers /= np.linalg.norm(centers, axis=1, keepdims=True)
     colors = _several(rng, palette, min(len(palette), 4))[rng.integers(min(len(palette), 4), size=count)]
     border = float(rng.choice([0.0, rng.uniform(0.02, 0.09)]))
@@ -234,6 +236,7 @@ def _one(rng: Generator, palette: np.ndarray) -> np.ndarray:
 
 def _several(rng: Generator, palette: np.ndarray, count: int) -> np.ndarray:
     """Colours of the palette, each once as long as there are more."""
+    # `resize` repeats the permutation where more colours are asked for than there are.
     order = rng.permutation(len(palette))
     return palette[np.resize(order, count)]
 
