@@ -63,7 +63,7 @@ def open_texture(name: str, folder: Path, notes: list[str]) -> Image.Image | Non
 
 def find_texture(name: str, folder: Path) -> Path | None:
     """As `find_beside`; then in the folders where archives keep textures; then as an image of another format,
-    which whoever packed the archive converted it to."""
+    which the archive's packer converted it to."""
     places = [folder, *_texture_folders(folder)]
     for place in places:
         if (path := find_beside(name, place)) is not None:

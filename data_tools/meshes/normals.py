@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CREASE_ANGLE_DEG = 45.0
-# A fan's hub can have thousands of triangles; past this many neighbours the average stands.
+# A fan's hub can have thousands of triangles; beyond this many neighbours the mean is used.
 _MAX_NEIGHBOURS = 64
 
 

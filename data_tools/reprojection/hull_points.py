@@ -50,7 +50,7 @@ def find_surface(alphas: np.ndarray, c2w: np.ndarray, fov_y_deg: float, carves: 
 
 def carved_points(alphas: np.ndarray, c2w: np.ndarray, fov_y_deg: float) -> tuple[np.ndarray, float] | None:
     """All points [N, 3] of a grid within the hull, and the side of its cells; None where cameras look at no
-    common object. alphas, c2w: as of `find_surface`."""
+    common object. alphas, c2w: see `find_surface`."""
     ball = _ball(c2w, fov_y_deg)
     if ball is None:
         return None

@@ -1,7 +1,7 @@
 """The folder of rendered objects: `<renders>/<uid>/view_000.png … cameras.json meta.json`.
 
 An object's folder is written under `.partial/`, in a folder that no other process writes to, and renamed when
-whole: a folder with a uid's name is complete whatever stopped the program, and whoever else was at work.
+whole: a folder with a uid's name is complete whatever stopped the program, and whatever else ran.
 """
 
 from __future__ import annotations

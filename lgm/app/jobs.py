@@ -16,7 +16,7 @@ from lgm.app.messages import Refused, message
 
 log = logging.getLogger(__name__)
 
-# What follows by itself ends when nobody asks for it any more: a page asks several times a second.
+# A job whose page no longer polls is abandoned: an open page polls several times a second.
 _ABANDONED_S = 60.0
 
 

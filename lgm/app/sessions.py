@@ -29,7 +29,7 @@ MAX_SEED = 2**31 - 1
 class Progress:
     """token: of the job's folder; "" where none was made. kind: of the job. ahead: jobs before it.
 
-    stage, fraction, preview: as of `lgm.app.jobs.Job`. error: a line; then nothing was made. result: what the
+    stage, fraction, preview: see `lgm.app.jobs.Job`. error: a line; then nothing was made. result: what the
     job returned, once it is done.
     """
 

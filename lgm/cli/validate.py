@@ -234,7 +234,7 @@ def check_devices(cfg: DictConfig) -> None:
 
 
 def check_renderer(cfg: DictConfig) -> None:
-    """A back end that only draws on GPUs, in a run that computes on the CPU."""
+    """A backend that only draws on GPUs, in a run that computes on the CPU."""
     try:
         backend = get_object(cfg.renderer._target_)
     except ImportError:

@@ -4,11 +4,11 @@ Nothing here remembers anything, so a training that resumes at step k computes w
 instead of replaying k steps, and no random state need be stored. There is no shuffle buffer: objects lie
 within reach in their shard, so each pass is a full permutation, not an approximate shuffle.
 
-*Consumers* are the loader workers of all ranks together. In each pass over the data the shards
-are shuffled and dealt to the consumers like cards; a consumer reads its shards one after the
-other, each shuffled in itself. With fewer shards than consumers, a shard is dealt in several
-parts (every k-th object). Consumers go on to their next pass on their own: a stream never ends,
-so ranks with unequal shards never wait for each other.
+*Consumers* are the loader workers of all ranks together, under Slurm, torchrun or one process alike. In
+each pass over the data the shards are shuffled and dealt to the consumers like cards; a consumer reads its
+shards one after the other, each shuffled in itself. With fewer shards than consumers, a shard is dealt in
+several parts (every k-th object). Consumers go on to their next pass on their own: a stream never ends, so
+ranks with unequal shards never wait for each other.
 """
 
 import hashlib

@@ -53,7 +53,7 @@ def requirements() -> Iterator[Finding]:
 
 
 def torchvision() -> Iterator[Finding]:
-    """The registry's torchvision beside a CPU build of torch breaks whoever imports it."""
+    """The registry's torchvision beside a CPU build of torch breaks every package that imports it."""
     if find_spec("torchvision") is None:
         yield Finding("torchvision", "ok", "not installed; nothing here needs it")
         return

@@ -29,7 +29,7 @@ def save_compressed_ply(
 ) -> None:
     """Write one scene ([1, N, …]) as a compressed .ply, in another order of its Gaussians.
 
-    min_opacity, up: as of `lgm.gaussians.ply.save_ply`.
+    min_opacity, up: see `lgm.gaussians.ply.save_ply`.
 
     Raises ValueError as `save_ply`, and where gsplat is missing.
     """

@@ -10,7 +10,7 @@ from lgm.types import Prediction
 class AlphaMSE(nn.Module):
     """Mean squared error of the alpha maps.
 
-    in_decibels: as of `lgm.losses.squared.squared_error`.
+    in_decibels: see `lgm.losses.squared.squared_error`.
     """
 
     def __init__(self, in_decibels: bool = False) -> None:

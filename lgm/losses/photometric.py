@@ -10,7 +10,7 @@ from lgm.types import Prediction
 class PhotometricMSE(nn.Module):
     """Mean squared error of the rgb images, both over the same background.
 
-    in_decibels: as of `lgm.losses.squared.squared_error`.
+    in_decibels: see `lgm.losses.squared.squared_error`.
     """
 
     def __init__(self, in_decibels: bool = False) -> None:

@@ -41,7 +41,7 @@ def rasterize(
 def rasterize_texture(
     uvs: Float[Tensor, "T 2"], uv_faces: Int[Tensor, "F 3"], height: int, width: int
 ) -> Fragments:
-    """The face at each texel's centre of a texture, as of one camera (C = 1); all depths are 1."""
+    """The face at each texel's centre of a texture, as if seen by one camera (C = 1); all depths are 1."""
     vertices = torch.cat([uvs, torch.zeros_like(uvs[:, :1])], 1)
     matrix = uvs.new_tensor([[width, 0, 0, 0], [0, height, 0, 0], [0, 0, 0, 1]])
     return _rasterize(vertices, uv_faces, matrix[None], height, width)
@@ -61,7 +61,7 @@ def interpolate(
 def sample_texture(
     texture: Float[Tensor, "H W 3"], uvs: Float[Tensor, "*batch 2"]
 ) -> Float[Tensor, "*batch 3"]:
-    """Bilinear look-up at texture coordinates as of `Mesh.uvs`; beyond the border its nearest texel."""
+    """Bilinear look-up at texture coordinates like `Mesh.uvs`; beyond the border its nearest texel."""
     flat = uvs.reshape(-1, 2)
     first = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
     return sample_textures(texture[None], first, flat).reshape(*uvs.shape[:-1], 3)

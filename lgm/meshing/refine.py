@@ -171,7 +171,7 @@ def _image_loss(
 ) -> Float[Tensor, ""]:
     """Mean squared errors of colours over white and, weighted, of alphas.
 
-    drawn: premultiplied colours and alphas. targets: as of `_targets`.
+    drawn: premultiplied colours and alphas. targets: see `_targets`.
     """
     over_white = drawn[..., :3] + 1 - drawn[..., 3:]
     alphas = (drawn[..., 3] - targets[..., 3]).square().mean()

@@ -34,7 +34,7 @@ class RefinementRasterizer(Protocol):
         matrices: Float[Tensor, "C 3 4"],
         size: int,
     ) -> Float[Tensor, "C size size 4"]:
-        """Premultiplied colours and alphas, antialiased at silhouettes; matrices: as of `pixel_matrices`."""
+        """Premultiplied colours and alphas, antialiased at silhouettes; matrices: see `pixel_matrices`."""
         ...
 
 

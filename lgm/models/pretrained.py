@@ -193,7 +193,7 @@ def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict")
 def load_weights(net: nn.Module, weights: Weights, rotation: Rotation | None = None) -> None:
     """Copy weights, strictly, into a network that is used as they were trained.
 
-    rotation: of weights without a record, as of `lgm.models.checkpoint.load_released`; a record says it.
+    rotation: of weights without a record, see `lgm.models.checkpoint.load_released`; a record says it.
 
     Raises ValueError as `lgm.models.checkpoint.load_strictly`.
     """

@@ -141,7 +141,7 @@ def check_run(config: Any, chosen: MakeNetwork | None = None) -> dict[str, Any]:
 
 def check_training(training: Any) -> dict[str, Any]:
     """What a record says of how its weights came about (`Training`), as plain values; the configuration in it
-    as of `check_run`, whose network is a name alone."""
+    see `check_run`, whose network is a name alone."""
     if not isinstance(training, dict):
         raise ValueError(f"its record of the training is {type(training).__name__}, not named values")
     known: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Gaussians and cameras to images: one interface, several back ends."""
+"""Gaussians and cameras to images: one interface, several backends."""
 
 from lgm.rendering.base import Renderer
 from lgm.rendering.choice import make_renderer

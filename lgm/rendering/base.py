@@ -33,8 +33,7 @@ class Renderer(ABC):
         width: int,
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     ) -> RenderOutput:
-        """Alpha compositing of the Gaussians of B scenes, seen from cameras [B, V], as images of height ×
-        width.
+        """Alpha compositing of the Gaussians of B scenes from cameras [B, V], in images of height × width.
 
         background: rgb in 0..1, for all images ([3]) or one per image ([B, V, 3]).
         Returns images [B, V, 3, H, W], alphas and depths [B, V, 1, H, W]; images are not clamped to 0..1.

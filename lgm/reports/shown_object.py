@@ -99,7 +99,7 @@ class ObjectImages:
     """An object's section of a page.
 
     files: what lies beside the page, by its label. turntable: where a video does, or its data URI.
-    mesh: its six sides. mesh_numbers: as of `lgm.callbacks.evaluation.mesh.MeshNumbers`.
+    mesh: its six sides. mesh_numbers: see `lgm.callbacks.evaluation.mesh.MeshNumbers`.
     """
 
     uid: str

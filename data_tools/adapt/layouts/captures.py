@@ -47,7 +47,7 @@ class NoBackground(Background):
 
 @dataclass(frozen=True)
 class ReimagedPhotos(PosedImages):
-    """frame: the new cameras. background: as of the framing that found them."""
+    """frame: the new cameras. background: that of the framing that made them."""
 
     capture: Capture
     frame: Frame

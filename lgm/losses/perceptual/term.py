@@ -48,7 +48,7 @@ class PerceptualLPIPS(PerceptualTerm):
 class PerceptualHED(PerceptualTerm):
     """Mean distance to the trunk of HED's edge detector, which is not LPIPS: see `HEDDistance`.
 
-    size: as of `PerceptualLPIPS`.
+    size: see `PerceptualLPIPS`.
     """
 
     def __init__(self, weights_path: str | Path | None = None, size: int | None = 256) -> None:

@@ -99,7 +99,7 @@ class MeshRenderer(ABC):
 
     @abstractmethod
     def _nearest_faces(self, meshes: MeshBatch, matrices: Tensor, height: int, width: int) -> Tensor:
-        """Keys of the nearest faces [I, H, W], as of `visibility.nearest_faces`."""
+        """Keys of the nearest faces [I, H, W], see `visibility.nearest_faces`."""
 
     def _shade(self, *inputs: object) -> tuple[Tensor, ...]:
         """Outputs [I, …] of keys, without gradients; only where `has_fused_shading`."""

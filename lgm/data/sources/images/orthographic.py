@@ -25,7 +25,7 @@ class OrthographicViews(PosedObject):
     nothing, so all stand where the network knows its first camera. The world is scaled until the object's
     outlines have the size of training's objects.
 
-    c2w, K_norm: as of `lgm.cameras.Cameras`; the object's centre is the world's origin.
+    c2w, K_norm: see `lgm.cameras.Cameras`; the object's centre is the world's origin.
     radius: of the network's first camera. max_resolution: side in pixels.
 
     Raises BrokenSample for cameras that are none, and images that show no object.

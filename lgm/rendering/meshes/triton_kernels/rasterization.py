@@ -66,7 +66,7 @@ def _range(a, b, c, margin, size):
 
 @triton.jit
 def _box(X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, mask, height, width, near, margin):
-    """Left, top, columns and rows of the samples that each face may cover; as of `visibility._boxes`."""
+    """Left, top, columns and rows of the samples that each face may cover; see `visibility._boxes`."""
     nearest = tl.minimum(tl.minimum(Z0, Z1), Z2)
     farthest = tl.maximum(tl.maximum(Z0, Z1), Z2)
     total = (X0 + Y0 + Z0) + (X1 + Y1 + Z1) + (X2 + Y2 + Z2)
