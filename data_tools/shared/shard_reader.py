@@ -52,7 +52,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
                     raise ShardFault(f"unreadable or truncated: {fault}")
                 uid, dot, name = member.name.partition(".")
                 if not member.isfile() or not uid or not dot or "/" in member.name:
-                    raise ShardFault(f"member {shown(repr(member.name))} is no file named <uid>.<key>")
+                    raise ShardFault(f"member {shown(repr(member.name))} is not a file named <uid>.<key>")
                 if sample is not None and sample.uid != uid:
                     yield sample
                     sample = None

@@ -198,7 +198,7 @@ def _announce(config: Mapping[str, Any], opened: socket.socket) -> None:
     host, port = config["host"], opened.getsockname()[1]
     if host not in _LOCAL and not config["password"]:
         log.warning(
-            "host=%s without a password: whoever reaches this machine can use the app; set LGM_APP_PASSWORD",
+            "host=%s without a password: all who reach this machine can use the app; set LGM_APP_PASSWORD",
             host,
         )
     log.info("the app is at http://%s:%d", f"[{host}]" if ":" in host else host, port)

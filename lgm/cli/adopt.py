@@ -35,10 +35,10 @@ def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: MakeNetwork | None = 
     for override, key in typed() or []:
         if key.split(".")[0] in ("scene", "resolution"):
             raise ValueError(f"{override} would have no effect: ckpt={cfg.ckpt} brings its own; leave it out")
-        back_end = key.removeprefix("model.net.")
-        if back_end != key and back_end in COMPUTED_BY:
+        backend = key.removeprefix("model.net.")
+        if backend != key and backend in COMPUTED_BY:
             value = override.partition("=")[2]
-            raise ValueError(f"{override} would have no effect beside a .ckpt; give {back_end}={value}")
+            raise ValueError(f"{override} would have no effect beside a .ckpt; give {backend}={value}")
     if cfg.rotation is not None:
         raise ValueError(
             f"rotation={cfg.rotation} would have no effect: ckpt={cfg.ckpt} says how its rotations are read; "

@@ -51,7 +51,7 @@ def resume_path(resume: str | None, run_dir: Path, network: MakeNetwork | None =
         return _latest(run_dir / "checkpoints", network)
     path = Path(resume)
     if not path.is_file():
-        raise FileNotFoundError(f"resume={resume} is no file; give a .ckpt, auto or none")
+        raise FileNotFoundError(f"resume={resume} is not a file; give a .ckpt, auto or none")
     if path.suffix == ".safetensors":
         raise ValueError(f"resume={resume} holds weights alone, no training to go on with; give a .ckpt")
     return path
@@ -146,7 +146,7 @@ def check_resume(
                 f"whose moments fit no other; set it back, or start anew: resume=none init_from={path}"
             )
     if "ema" in checkpoint and not (now.get("callbacks") or {}).get("ema"):
-        log.warning("%s holds a running average, which is not kept on: add callbacks=train_ema", path)
+        log.warning("%s holds EMA weights, which are not continued: add callbacks=train_ema", path)
     changed = [line for key in _COMPARED for line in changes(then.get(key), now.get(key), key)]
     if changed:
         more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""

@@ -136,6 +136,6 @@ def fastest(device_type: str, max_gib: float | None = None) -> Renderer:
         reason = "; ".join(["the fastest", *refused])
         _log.info("renderer auto on %s: %s (%s)", device_type, name, reason)
         return renderer
-    reason = "; ".join(refused) or "the only back end there"
+    reason = "; ".join(refused) or "the only backend there"
     _log.info("renderer auto on %s: torch (%s)", device_type, reason)
     return TorchRenderer()

