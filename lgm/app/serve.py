@@ -27,6 +27,7 @@ from lgm.models.pretrained import read_weights
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S = 60.0
+# Names of this machine alone; with anything else the page can be reached from outside.
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _POSITIVE: dict[str, Any] = {
     "queue_limit": int,
@@ -45,9 +46,11 @@ def serve(config: Mapping[str, Any], generators: Generators, folder: Path) -> No
     config: of configs/app.yaml, resolved. folder: where everything is written; `work` in it goes at the end.
     """
     check(config)
+    # In this order: gradio reads the environment when it is imported, and a port that is taken is said before
     use_gradio(folder)
     import uvicorn
 
+    # the weights are read, which takes long.
     with bound(config["host"], config["port"]) as opened, sessions(config, generators, folder) as asked:
         server = uvicorn.Server(server_config(build(asked, config)))
         _announce(config, opened)
@@ -58,6 +61,7 @@ def check(config: Mapping[str, Any]) -> None:
     """Raise ValueError in one line for values that nothing can be served with."""
     for key, kind in _POSITIVE.items():
         value = config[key]
+        # A bool is an int for Python.
         is_number = isinstance(value, kind) and not isinstance(value, bool)
         if not is_number or not 0 < value < float("inf"):
             what = "a whole number" if kind is int else "a number"
@@ -78,13 +82,13 @@ def server_config(app: Door) -> Any:
 
     return uvicorn.Config(
         app,
-        log_config=None,
+        log_config=None,  # the program's own logging stays
         log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
+        access_log=False,  # its lines would hold tokens, which are the keys to objects
+        server_header=False,  # tells a stranger nothing about versions
+        timeout_graceful_shutdown=2,  # seconds; a page's stream of progress has no end of its own
         limit_concurrency=_MAX_CONNECTIONS,
-        h11_max_incomplete_event_size=1 << 16,
+        h11_max_incomplete_event_size=1 << 16,  # bytes of a request's headers
     )
 
 
@@ -108,14 +112,16 @@ def build(sessions: Sessions, config: Mapping[str, Any]) -> Door:
         css=markup.CSS,
         footer_links=[],
         run_history=False,
-        ssr_mode=False,
+        ssr_mode=False,  # would need Node
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        show_error=False,
+        show_error=False,  # a traceback is for the log, not for the page
         max_file_size=_limits(config).max_bytes,
     )
+    # Served locally, requests for other host names are turned away: a page elsewhere whose name was
     hosts = _LOCAL if config["host"] in _LOCAL else None
+    # pointed at 127.0.0.1 (DNS rebinding) could else use the app through its visitor's browser.
     return Door(app, sessions.store, _limits(config).max_bytes, _password(config), hosts)
 
 
@@ -149,6 +155,7 @@ def sessions(config: Mapping[str, Any], generators: Generators, folder: Path) ->
         while not ended.wait(_SWEEP_EVERY_S):
             asked.sweep()
 
+    # A daemon: it may sleep for a minute when the program ends.
     threading.Thread(target=sweep, name="expiry", daemon=True).start()
     try:
         yield asked
@@ -185,6 +192,7 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
     """Bound before anything long begins; raises ValueError in one line where that is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as opened:
+        # Else a restart fails for about a minute, until the last run's connections have left TIME_WAIT.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             opened.bind((host, port))
@@ -195,6 +203,7 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _announce(config: Mapping[str, Any], opened: socket.socket) -> None:
+    # Asked of the socket: port=0 takes any that is free.
     host, port = config["host"], opened.getsockname()[1]
     if host not in _LOCAL and not config["password"]:
         log.warning(

@@ -18,11 +18,11 @@ from lgm.app.studio import MESH, PACKED, PLY, VIDEO, Studio
 from lgm.app.uploads import SIDES
 
 OBJECT, FILM, MESHING = "object", "turntable", "mesh"  # kinds of jobs, beside those of generators
-_ASK_EVERY_S = 0.1
-_TELL_EVERY_S = 2.0
-_END_S = 10.0
+_ASK_EVERY_S = 0.1  # how often a job's state is looked at
+_TELL_EVERY_S = 2.0  # a page hears something at least this often
+_END_S = 10.0  # that a job has to end when the server does
 MAX_TEXT = 500  # characters; CLIP reads 77 tokens
-MAX_SEED = 2**31 - 1
+MAX_SEED = 2**31 - 1  # the largest a number field in a browser and every generator take
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Sessions:
             self.studio.reconstruct(job, images, background, self.store.folder(generated_in))
 
         try:
+            # Looked up before a job is queued: a wrong path is said at once, not when its turn comes.
             images = {side: self._upload(path) for side, path in zip(SIDES, uploads, strict=True) if path}
             yield from self._new(OBJECT, work)
         except (Refused, OSError) as error:
@@ -129,6 +130,7 @@ class Sessions:
         try:
             job = self.jobs.submit(kind, folder, work)
         except Refused:
+            # The queue is full; the empty folder would stay until it expires.
             folder.rmdir()
             raise
         yield from self._begin(token, job)
@@ -158,7 +160,7 @@ class Sessions:
     def _follow(self, token: str, job: Job) -> Iterator[Progress]:
         last, told_at = None, 0.0
         while True:
-            is_done = job.done.wait(0.0 if last is None else _ASK_EVERY_S)
+            is_done = job.done.wait(0.0 if last is None else _ASK_EVERY_S)  # the first state is told at once
             job.watch()
             self.store.folder(token)  # whose time begins anew
             if is_done:

@@ -16,8 +16,9 @@ from lgm.app.messages import Refused
 
 log = logging.getLogger(__name__)
 
+# Of token_urlsafe(16); without dots and slashes, it leads to no other folder.
 _TOKEN = re.compile(r"[\w-]{22}", re.ASCII)
-_MEASURE_EVERY_S = 5.0
+_MEASURE_EVERY_S = 5.0  # walking through all folders for each request would be slow
 
 
 class Store:
@@ -56,6 +57,7 @@ class Store:
             return None
         folder = self.objects / token
         try:
+            # The time of its last change serves as that of its last use, which `sweep` compares.
             os.utime(folder)
         except OSError:
             return None
@@ -66,6 +68,7 @@ class Store:
         if not isinstance(path, str):
             return None
         try:
+            # Resolved first: `..` and links would else lead out of the folder.
             resolved = Path(path).resolve()
             is_ours = Path(path).is_absolute() and resolved.is_relative_to(self.uploads)
         except (OSError, ValueError, RuntimeError):  # too long, a null byte, a circle of links
@@ -81,6 +84,7 @@ class Store:
             measured_at, used = self._measured
             if used + size > self._max_bytes:
                 raise Refused("The server is full for the moment; try again in a while.")
+            # Counted at once: several uploads between two measurements must not pass one by one.
             self._measured = measured_at, used + size
 
     def sweep(self) -> int:
@@ -89,6 +93,7 @@ class Store:
         removed = 0
         for parent in (self.objects, self.uploads, self.cutouts):
             for path in parent.iterdir():
+                # The page offers these for as long as it runs.
                 if path == self.examples:
                     continue
                 with suppress(OSError):  # it went in the meantime
@@ -109,5 +114,5 @@ def _size(folder: Path) -> int:
     for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
-                total += (Path(parent) / name).lstat().st_size
+                total += (Path(parent) / name).lstat().st_size  # a link counts itself, not what it names
     return total

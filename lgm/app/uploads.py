@@ -44,6 +44,7 @@ def take_in(upload: Path, name: str, folder: Path, limits: Limits) -> Path:
         )
     try:
         with reading("the file", kind=Refused):
+            # Reads the header alone: a small file can decode to gigabytes of pixels.
             image = open_image(upload, turn=True)
             megapixels = image.width * image.height / 1e6
             if megapixels > limits.max_megapixels:
@@ -57,9 +58,11 @@ def take_in(upload: Path, name: str, folder: Path, limits: Limits) -> Path:
         if "cannot be decoded" in text:
             text = f"the file is no image that can be read; give {KINDS}"
         raise Refused(f"{name}: {text}") from error
+    # Written anew from its pixels: EXIF with places and names, and anything hidden in the file, stay behind.
     pixels = Image.fromarray(rgba, "RGBA")
     pixels.thumbnail((limits.max_side, limits.max_side), Image.Resampling.LANCZOS)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
+    # Written fast rather than small: it is kept for an hour.
     (pixels if has_alpha else pixels.convert("RGB")).save(path, compress_level=1)
     return path

@@ -66,6 +66,7 @@ class Reconstructions(ObjectSet):
         self._preparation = build_eval_preparation(config, net)
         source = datamodule.make_source(split=datamodule.split)
         total = source.num_objects if datamodule.max_test_objects is None else datamodule.max_test_objects
+        # Places, not objects: a data set may be larger than the memory.
         self._source, self._places = source, {}
         for number in range(min(max_objects, total, source.num_objects)):
             place = source.place(number)
@@ -85,6 +86,7 @@ class Reconstructions(ObjectSet):
 
     @torch.inference_mode()
     def load(self, name: str) -> ViewedObject:
+        # The generator anew for each object: the same object shows the same views whenever it is chosen.
         item = make_item(
             self._source.load(*self._places[name]), self._views, np.random.default_rng(self._seed)
         )
@@ -108,6 +110,7 @@ class _InputsAlone(ViewSampler):
 def _plan(path: Path, overrides: Sequence[str]) -> EvaluationPlan:
     """As evaluate.py would plan it; ValueError in one line for options that it does not take."""
     resolvers.register()
+    # A second initialisation in one process is refused by Hydra.
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(configs_folder()), version_base="1.3"):

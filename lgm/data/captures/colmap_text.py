@@ -19,7 +19,9 @@ from lgm.data.schema.sample import BrokenSample
 from lgm.errors import reading, shown
 
 _MAX_SIDE = 1e6  # pixels
+# Where COLMAP, 3D Gaussian splatting's converter and nerfstudio's leave a model.
 FOLDERS = (".", "sparse", "sparse/0", "colmap/sparse/0", "colmap", "model", "text")
+# `input` is where 3D Gaussian splatting's convert.py expects the photos.
 _IMAGE_FOLDERS = ("images", ".", "input")
 # Where fx, fy, cx, cy, k1, k2, p1, p2 stand among a model's parameters; None is zero.
 _MODELS: dict[str, tuple[int | None, ...]] = {
@@ -57,6 +59,7 @@ def read(folder: Path, uid: str) -> Capture:
     for name, camera, c2w, where in images:
         if camera not in lenses:
             raise BrokenSample(f"{where} names camera {camera}, which {model / 'cameras.txt'} lacks")
+        # The model may have been made from larger images than those that are here.
         image, lens = fitted(_image_path(folder, name), lenses[camera], f"camera {camera} of cameras.txt")
         mask = find_stated(folder / "masks", f"{name}.png")
         if mask.is_file():
@@ -74,7 +77,7 @@ def _lenses(path: Path) -> dict[str, Lens]:
             raise BrokenSample(
                 f"{where} has {len(words)} words, expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS"
             )
-        camera, model = words[0], words[1].upper()
+        camera, model = words[0], words[1].upper()  # ids need not count from 0, nor be without gaps
         if model not in _MODELS:
             raise BrokenSample(
                 f"{where}: the lens model {model} is not read, only {', '.join(_MODELS)}; colmap "
@@ -96,6 +99,7 @@ def _images(path: Path) -> list[tuple[str, str, np.ndarray, str]]:
     images: list[tuple[str, str, np.ndarray, str]] = []
     for number, line in _lines(path):
         where = f"{path} line {number}"
+        # A file's name may hold blanks.
         words = line.split(maxsplit=9)
         if images and _are_points(line):
             continue
@@ -108,6 +112,7 @@ def _images(path: Path) -> list[tuple[str, str, np.ndarray, str]]:
             raise BrokenSample(
                 f"{where} has a pose of {shown(words[1:8])}, expected numbers within {MAX_COORDINATE:g}"
             )
+        # It is divided by below.
         if np.linalg.norm(values[:4]) < 1e-6:
             raise BrokenSample(f"{where} has a quaternion of zeros")
         images.append((words[9].strip(), words[8], _camera_to_world(values), where))
@@ -127,6 +132,7 @@ def _camera_to_world(values: np.ndarray) -> np.ndarray:
         ]
     )
     c2w = np.eye(4)
+    # The inverse of a rigid motion: no general inverse, which would round.
     c2w[:3, :3] = rotation.T
     c2w[:3, 3] = -rotation.T @ values[4:]
     return c2w

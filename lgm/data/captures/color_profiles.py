@@ -17,8 +17,8 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 # "DCI-P3 D65 Gamut with sRGB Transfer" is another space.
 _LEVELS = np.linspace(0, 255, 5).astype(np.uint8)
 _PROBE = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), axis=-1).reshape(1, -1, 3)
-_NEARLY = 3
-_BLOCK_PIXELS = 1 << 20
+_NEARLY = 3  # levels of 255; profiles round their tables differently
+_BLOCK_PIXELS = 1 << 20  # 12 MB in float32
 # Of a PNG's gAMA chunk, whose usual value is 1 / 2.2.
 _GAMMA_TOLERANCE = 0.05
 
@@ -34,15 +34,17 @@ class _Space:
         """[3, 3], for linear colours as columns."""
         xyz = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in self.primaries]).T
         white = np.array([0.3127 / 0.3290, 1.0, (1 - 0.3127 - 0.3290) / 0.3290])
+        # Each primary is scaled so that together they make the white.
         return xyz * np.linalg.solve(xyz, white)
 
 
+# From IEC 61966-2-1, SMPTE EG 432-1 and Adobe RGB (1998), in this order.
 _SRGB = _Space(((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)))
 _DISPLAY_P3 = _Space(((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)))
 _ADOBE_RGB = _Space(((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), gamma=563 / 256)
 # Numbers of ITU-T H.273 that are read as sRGB: BT.709, and "unspecified".
 _SRGB_PRIMARIES, _P3_PRIMARIES = (1, 2), 12
-_SRGB_TRANSFERS = (1, 2, 6, 13)
+_SRGB_TRANSFERS = (1, 2, 6, 13)  # BT.709 and BT.601 are shown with sRGB's curve
 
 
 def in_srgb(image: Image.Image, path: Path) -> Image.Image:
@@ -69,6 +71,7 @@ def in_srgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile, srgb: ImageCms.ImageCmsProfile) -> bool:
+    # Gray or CMYK is converted, whatever its colours are near to.
     if profile.profile.xcolor_space.strip() != "RGB":
         return False
     probe = ImageCms.profileToProfile(Image.fromarray(_PROBE), profile, srgb, outputMode="RGB")
@@ -78,6 +81,7 @@ def _is_srgb(profile: ImageCms.ImageCmsProfile, srgb: ImageCms.ImageCmsProfile) 
 def _applied(image: Image.Image, convert) -> Image.Image:
     """convert: from an image without alpha to one in RGB."""
     if image.mode in ("P", "PA"):
+        # A palette's numbers are no colours that a profile applies to.
         image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
     alpha = image.getchannel("A") if image.mode in _WITH_ALPHA else None
     colors = image.convert({"LA": "L", "La": "L"}.get(image.mode, "RGB")) if alpha else image
@@ -115,6 +119,7 @@ def _converted(image: Image.Image, space: _Space) -> Image.Image:
     pixels = np.asarray(image.convert("RGB"))
     levels = np.arange(256) / 255
     if space.gamma is None:
+        # A table of 256 values instead of a power for each pixel.
         linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
     else:
         linear = levels**space.gamma
@@ -123,6 +128,7 @@ def _converted(image: Image.Image, space: _Space) -> Image.Image:
     converted = np.empty_like(pixels)
     rows = max(1, _BLOCK_PIXELS // image.width)
     for start in range(0, image.height, rows):  # all of a large photo in float32 is gigabytes
+        # Colours that sRGB cannot show are cut off channel by channel.
         colors = np.clip(linear[pixels[start : start + rows]] @ matrix.T, 0, 1)
         encoded = np.where(colors <= 0.0031308, 12.92 * colors, 1.055 * colors ** (1 / 2.4) - 0.055)
         converted[start : start + rows] = np.round(255 * encoded)

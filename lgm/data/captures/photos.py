@@ -24,7 +24,7 @@ from lgm.errors import reading, shown
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 _HEIF = (".heic", ".heif")  # a phone's, which Pillow reads through pillow-heif alone
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_SIZE_TOLERANCE = 0.01
+_SIZE_TOLERANCE = 0.01  # relative, of the aspect; sizes are whole pixels, also of reduced images
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Image:
             image = ImageOps.exif_transpose(image) if self.turned else image
             rgba = np.asarray(in_srgb(image, self.path).convert("RGBA"))
         if self.mask is not None:
+            # The object is where both say so.
             alpha = np.minimum(rgba[..., 3], read_mask(self.mask, (self.width, self.height)))
             return np.concatenate([rgba[..., :3], alpha[..., None]], axis=-1), True
         return rgba, bool((rgba[..., 3] < 255).any())
@@ -186,6 +187,7 @@ def find_stated(folder: Path, stated: str) -> Path:
         candidates.append(folder / stated.replace("\\", "/"))
     if PureWindowsPath(stated).is_absolute() or PurePosixPath(stated).is_absolute():
         parts = PureWindowsPath(stated).parts[1:]  # which takes both kinds of slashes
+        # The longest end first: a short one could name another folder's file of the same name.
         candidates += [folder.joinpath(*parts[start:]) for start in range(len(parts))]
     for path in candidates:
         if path.is_file():

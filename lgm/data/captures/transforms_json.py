@@ -77,6 +77,7 @@ def _frames(path: Path, uid: str) -> list[Photo]:
         for key in ("file_path", "transform_matrix"):
             if key not in frame:
                 raise BrokenSample(f"{where} lacks {key}")
+        # What a frame states holds for it alone; what it leaves out stands at the top.
         stated = {**content, **frame}
         image, lens = _lens(find_stated(path.parent, str(frame["file_path"])), stated, where)
         if frame.get("mask_path"):
@@ -99,6 +100,7 @@ def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Image, Len
     if width is None or height is None:
         image = open_image(path)
         width, height = image.width, image.height
+    # 0.5 because they are rounded to whole pixels below.
     if not all(0.5 < side <= _MAX_SIDE for side in (width, height)):
         raise BrokenSample(
             f"{where} has w={width:g} and h={height:g}, which must be pixels, above 0 and finite"
@@ -109,9 +111,10 @@ def _lens(path: Path, stated: Mapping[str, Any], where: str) -> tuple[Image, Len
         if angle_x is None:
             raise BrokenSample(f"{where} lacks a lens: state fl_x, or camera_angle_x in radians")
         focal_x = _focal(angle_x, width, "camera_angle_x", where)
+        # Square pixels where one angle is given: instant-ngp writes both, NeRF's scenes the first.
         focal_y = focal_x if angle_y is None else _focal(angle_y, height, "camera_angle_y", where)
     else:
-        focal_y = number(stated, "fl_y", where) or focal_x
+        focal_y = number(stated, "fl_y", where) or focal_x  # 0 and nothing alike: square pixels
     center_x, center_y = number(stated, "cx", where), number(stated, "cy", where)
     lens = Lens(
         focal_x,
@@ -171,8 +174,10 @@ def _focal(angle_rad: float, size: float, key: str, where: str) -> float:
 def _pose(matrix: Any, where: str) -> np.ndarray:
     with reading(f"{where}: its transform_matrix", "it is no matrix of numbers", BrokenSample):
         c2w = np.asarray(matrix, dtype=np.float64)
+    # Some programs leave out the last row, which is always the same.
     if c2w.shape == (3, 4):
         c2w = np.concatenate([c2w, [[0.0, 0.0, 0.0, 1.0]]])
     if c2w.shape != (4, 4):
         raise BrokenSample(f"{where} has a transform_matrix of shape {c2w.shape}, expected (4, 4)")
+    # NeRF's camera looks along -z with y up; ours along +z with y down.
     return opengl_to_opencv(torch.from_numpy(c2w)).numpy()

@@ -21,7 +21,7 @@ from lgm.gaussians import Gaussians
 MAGIC = b"LGM1"
 # Below it a Gaussian adds less than one step of an 8-bit image wherever it is alone.
 _LEAST_OPACITY = 1 / 255
-_LEAST_SCALE = 1e-7
+_LEAST_SCALE = 1e-7  # has a finite logarithm, and is far below a pixel
 
 
 @torch.no_grad()
@@ -37,8 +37,10 @@ def packed(gaussians: Gaussians) -> bytes:
     if not np.isfinite(x).all():
         raise ValueError("Gaussians with non-finite values cannot be drawn")
     means, opacities, scales, quats, colors = np.split(x, [3, 4, 7, 11], axis=1)
+    # Scales of one object differ by factors of hundreds; equal steps of 8 bits would make the small ones 0.
     log_scales = np.log(np.maximum(scales, _LEAST_SCALE))
     box = np.concatenate([_least(means), _greatest(means)])
+    # Infinite for an empty scene, which the line below replaces.
     span = np.array([log_scales.min(initial=np.inf), log_scales.max(initial=-np.inf)])
     span = span if len(x) else np.zeros(2)
     rgba = np.concatenate([colors, opacities], axis=1).clip(0, 1)

@@ -51,6 +51,7 @@ class OrthographicViews(PosedObject):
         self._scale = radius * TRAINED_REACH / reach
         self._height = 2 * MARGIN * reach  # in the unit of c2w
         sizes = np.array([(image.width, image.height) for image in images])
+        # No view is made smaller than it came, unless max_resolution asks for it.
         finest = float((self._focal * sizes).max())  # pixels per unit
         self._resolution = int(np.clip(round(finest * self._height), 1, max_resolution))
         placed = np.tile(np.eye(4), (len(c2w), 1, 1))

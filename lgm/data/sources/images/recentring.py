@@ -35,6 +35,7 @@ def frame_of_ring(
         all alone.
     """
     lenses = [photo.lens for photo in capture.photos]
+    # x and y of the upper left corner, then of the lower right.
     boxes = np.array([[pixels.min(axis=0), pixels.max(axis=0)] for pixels in outlines])  # [V, 2, 2]
     fit = _fit(lenses, boxes)
     # Of images that are all object, as without a background to remove, nothing tells where it is.
@@ -92,10 +93,11 @@ def _recentred(
     low, high = boxes[:, 0] / unit[:, None], boxes[:, 1] / unit[:, None]
     center = (low + high) / 2
     if alike:
+        # One for all: cameras at one height see the object at one height.
         center[:, 1] = (low[:, 1].min() + high[:, 1].max()) / 2
         tallest = high[:, 1].max() - low[:, 1].min()
     else:
-        tallest = 1.0
+        tallest = 1.0  # each fills the height by definition of `unit`
     side = max(tallest, (high[:, 0] - low[:, 0]).max()) / (1 - border)
     lenses = []
     for photo, scale, (x, y) in zip(photos, unit, center, strict=True):

@@ -25,6 +25,7 @@ def reimage(
     """
     rgba = reduced(rgba, max(target.focal_x / lens.focal_x, target.focal_y / lens.focal_y))
     lens = lens.resized(rgba.shape[1], rgba.shape[0])
+    # A pixel's centre lies half a pixel from its corner.
     rows, columns = np.mgrid[: target.height, : target.width] + 0.5
     rays = target.directions(np.stack([columns, rows], axis=-1)) @ rotation.T
     pixels, seen = lens.project(rays)
@@ -37,6 +38,7 @@ def resampled(
     rgba: UInt8[np.ndarray, "H W 4"], positions: Float[np.ndarray, "h w 2"]
 ) -> UInt8[np.ndarray, "h w 4"]:
     """The image at places of its own, 0 to 1 along each side; beyond its edge nothing, with an alpha of 0."""
+    # grid_sample's places, from -1 to 1 between the outer edges of the pixels (align_corners=False).
     grid = torch.from_numpy(positions * 2 - 1)
     # Premultiplied: colours of transparent pixels mean nothing and must not bleed into the outline.
     alpha = rgba[..., 3:].astype(np.float64) / 255
@@ -46,6 +48,7 @@ def resampled(
     warped = warped[0].permute(1, 2, 0).numpy()
     alpha = warped[..., 3:] / 255
     straight = warped[..., :3] / np.maximum(alpha, 1e-6)
+    # 0.002 is half a step of 255: an alpha below is written as 0, and its colour would be noise.
     result = np.concatenate([np.where(alpha > 0.002, straight, 0.0), warped[..., 3:]], axis=-1)
     return result.round().clip(0, 255).astype(np.uint8)
 
