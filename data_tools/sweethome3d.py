@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     unpacked: set[str] = set()
     skipped = 0
     for path, (archive, properties) in zip(options.catalogues, catalogues, strict=True):
+        # One catalogue's own ids stay as they are, so that they can be looked up in it.
         prefix = f"{path.stem}-" if len(catalogues) > 1 else ""
         with archive:
             for piece in _pieces(properties):
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _open(path: Path) -> tuple[zipfile.ZipFile, dict[str, str]]:
     try:
         archive = zipfile.ZipFile(path)
+        # Java reads .properties as Latin-1; all other letters are escaped in them.
         return archive, parse_properties(archive.read(CATALOGUE_NAME).decode("latin-1"))
     except (zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{path} is no furniture catalogue: {error}") from error
@@ -83,6 +85,7 @@ def _uid(prefix: str, piece: dict[str, str]) -> str:
 def parse_properties(text: str) -> dict[str, str]:
     """A Java properties file: `key=value`, backslash escapes, lines continued with a backslash."""
     properties = {}
+    # Continued lines first: their second half may hold a `=`.
     for line in re.sub(r"\\\r?\n[ \t]*", "", text).splitlines():
         line = line.strip()
         key, separator, value = line.partition("=")
@@ -121,9 +124,11 @@ def _unpack(
     licence = licence_id(properties.get("license", "unknown"))
     for entry in archive.infolist():
         path = PurePosixPath(entry.filename)
+        # Materials and textures lie beside the model, and are named relative to it.
         if path.parent == model.parent and not entry.is_dir():
             content = archive.read(entry)
             if path == model and "modelRotation" in piece:
+                # Written turned: no later program knows of the catalogue's rotation.
                 content = rotate_obj(content, parse_rotation(piece["modelRotation"]))
             if path.name == _OWN_LICENCE_NAME:
                 # What came with the model says more than the catalogue does: some are freer.
@@ -170,6 +175,7 @@ def parse_rotation(text: str) -> np.ndarray:
 
 def rotate_obj(content: bytes, rotation: np.ndarray) -> bytes:
     """The same OBJ file with its vertices and normals turned."""
+    # Names of other encodings come back as the bytes that they were.
     lines = content.decode("utf-8", "surrogateescape").splitlines()
     for number, line in enumerate(lines):
         words = line.split()

@@ -79,6 +79,7 @@ class Curves:
 
     def panel(self, columns: Sequence[str]) -> list[tuple[int, float]]:
         """The first of the columns that this run has."""
+        # Columns of a panel are alternatives: EMA weights first, where there are any.
         return next((self.columns[column] for column in columns if column in self.columns), [])
 
 

@@ -36,7 +36,7 @@ BANDS = {
 }
 BASELINES = {"untrained": "untrained", "white": "all white", "nearest_input": "nearest input, copied"}
 THUMBNAIL = 72  # pixels
-QUALITY = 60
+QUALITY = 60  # of the WebP: thumbnails for a page, not for measuring
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def write(folder: Path, out: Path, count: int) -> None:
     text = (folder / "metrics.json").read_text("utf-8")
     summary = plain(parsed(text, "metrics.json"), built=("protocol_content",))
     with (folder / "per_object.csv").open(newline="", encoding="utf-8") as file:
+        # Objects without a PSNR could not be measured.
         lines = [{**row, "uid": plain_text(row["uid"])} for row in csv.DictReader(file) if row["psnr"]]
     rows = sorted(lines, key=lambda row: float(row["psnr"]))
     chosen = {"worst": rows[:count], "best": rows[-count:][::-1]} if count else {"all": rows}

@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     if next(layout.find_objects(options.folder), None) is None:
         raise ValueError(f"{options.folder} holds no object laid out as {options.layout!r}")
     resolution = options.resolution or _first_resolution(layout, options.folder)
+    # A folder that was begun with other settings is refused: its objects would not fit these.
     check_settings(
         options.out,
         {"resolution": resolution, "trajectory": options.layout, "engine": ADAPTED_ENGINE + options.layout,
@@ -101,8 +102,10 @@ def main(arguments: list[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     for outcome in _in_order(adapt, layout.find_objects(options.folder), options.workers):
         counts[outcome.kind] += 1
+        # Of those that were complete before too: the advice below is about the whole folder.
         counts["without canonical views"] += not outcome.is_canonical
         if outcome.kind != "complete before":
+            # In data_tools.render's words: data_tools.pack and people read one report.
             status = "failed" if outcome.reason else "rendered"
             append_report(
                 options.out,
@@ -153,6 +156,7 @@ def adapt_object(
             is_canonical = bool(record.canonical_inputs)
             if is_complete(renders / uid, posed.num_views):
                 return Outcome(uid, relative, "complete before", is_canonical=is_canonical)
+            # Raises for what no reader would take, before images are written.
             parse_cameras(record.to_json(), uid)
             views = (posed.image(view, resolution) for view in range(posed.num_views))
             metadata = {"uid": uid, "source": relative, **_read_metadata(folder)}
@@ -167,10 +171,12 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
     the set lacks one of them. c2w: [V, 4, 4]."""
     centers = c2w[:, :3, 3]
     chosen: list[int] = []
+    # y is up; azimuth 0 looks from +z, 90 from +x.
     for azimuth in np.radians(CANONICAL_AZIMUTHS_DEG):
         direction = np.array([np.sin(azimuth), 0.0, np.cos(azimuth)])
         distances = np.linalg.norm(centers, axis=1)
         aside = np.linalg.norm(centers - distances[:, None] * direction, axis=1)
+        # OpenCV's z axis: a view from this direction looks along its opposite.
         forward_error = np.linalg.norm(c2w[:, :3, 2] + direction, axis=1)
         is_there = (aside < _POSITION_TOLERANCE * distances) & (forward_error < 10 * _POSITION_TOLERANCE)
         if chosen:

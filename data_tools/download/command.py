@@ -96,6 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         raise _package_missing(error) from error
     token = os.environ.get("HF_TOKEN")  # optional: Hugging Face lets known callers ask more often
+    # The token goes to this host alone: a mirror or a list of URLs must not learn it.
     fetch_options = FetchOptions(
         timeout_s=options.timeout_s,
         retries=options.retries,
@@ -184,8 +185,10 @@ def _url_item(row: dict[str, Any], captions: dict[str, str], folder: Path) -> It
     suffix = PurePosixPath(name).suffix.lower()
     if parts.scheme == "":
         url = str(folder / url)
+    # 60 characters for people; the hash keeps apart files of one name from two places.
     uid = str(row.get("uid") or f"{make_uid(name)[:60]}-{stable_hash(row['url'])[:8]}")
     metadata = {
+        # Without a password or a signature, which would travel on into the shards.
         "source": masked(row["url"]),
         **{key: row[key] for key in SIDECAR_KEYS if row.get(key)},
         "uid": uid,
@@ -193,6 +196,7 @@ def _url_item(row: dict[str, Any], captions: dict[str, str], folder: Path) -> It
     if uid in captions:
         metadata["caption"] = captions[uid]
     has_companions = suffix in HAVE_COMPANIONS
+    # What names other files beside it gets a folder of its own: theirs may be called alike.
     path = PurePosixPath(uid, f"model{suffix}") if has_companions else PurePosixPath(f"{uid}{suffix}")
     fault = None
     if suffix not in MESH_SUFFIXES:

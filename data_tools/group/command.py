@@ -23,6 +23,7 @@ from data_tools.shared.sources import MeshSource, find_meshes, read_metadata, si
 from data_tools.shared.worker_pool import Lost, run_tasks
 from lgm.files import write_text
 
+# As data_tools.render's default; bounds a worker's memory.
 _MAX_TRIANGLES = 5_000_000
 
 
@@ -62,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         lines = [{"a": uids[i], "b": uids[j], "distance": round(apart, 4)} for i, j, apart in pairs]
         write_text(options.report, "".join(json.dumps(line) + "\n" for line in lines))
     if not options.dry_run:
+        # By uid, not by the order of the inputs, so that a second run gives the same names.
         names = {member: min(uids[k] for k in group) for group in groups for member in group}
         for number, source in enumerate(sources):
             _write_group(source, names.get(number))
@@ -117,6 +119,7 @@ def connect(pairs: list[tuple[int, int]]) -> list[list[int]]:
 
     def root(node: int) -> int:
         while parent.setdefault(node, node) != node:
+            # Path halving: chains stay short without recursion.
             parent[node] = parent[parent[node]]
             node = parent[node]
         return node
@@ -124,7 +127,7 @@ def connect(pairs: list[tuple[int, int]]) -> list[list[int]]:
     for i, j in pairs:
         parent[root(j)] = root(i)
     groups: dict[int, list[int]] = {}
-    for node in sorted(parent):
+    for node in sorted(parent):  # so that groups come in the order of their first members
         groups.setdefault(root(node), []).append(node)
     return list(groups.values())
 

@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         if begun is not None:
             state.check(begun, wanted)
         else:
+            # Estimated once and written down: a run that goes on must cut the shards at the same places.
             begun = {**wanted, "object_bytes": estimate_object_bytes(arranged, reader)}
             state.begin(begun)
         index = state.finished()
@@ -109,9 +110,11 @@ def _write_shards(
     records = {job.name: record for job in jobs if (record := state.record(job)) is not None}
     if records:
         print(f"{len(records)} of {len(jobs)} shards were there before", flush=True)
+    # Only whole shards have a record; one that was cut off is written anew.
     todo = [job for job in jobs if job.name not in records]
     shown = time.monotonic()
     _check_set(jobs, records, options.renders)
+    # An error here must end the workers too.
     with closing(run_jobs(todo, options.out, reader, options.workers)) as results:
         for job, record in results:
             if isinstance(record, WrongSet):
@@ -124,6 +127,7 @@ def _write_shards(
             if time.monotonic() - shown > _PROGRESS_EVERY_S:
                 shown = time.monotonic()
                 print(f"{len(records)} of {len(jobs)} shards", flush=True)
+    # In the order of the plan, not in that in which workers ended: the same bytes each time.
     ordered = [records[job.name] for job in jobs]
     shards = tuple(record.shard for record in ordered if record.shard is not None)
     if not shards:
@@ -181,6 +185,7 @@ def _pack_settings(
     options: argparse.Namespace, render: dict, reader: ObjectReader, arranged: dict[str, list[str]]
 ) -> dict[str, Any]:
     """All that decides on the bytes of the shards."""
+    # Two: which objects go where, and what their renders hold.
     digest, content_digest = hashlib.sha256(), hashlib.sha256()
     for split, uids in arranged.items():
         digest.update(f"{split}: {' '.join(uids)}\n".encode())

@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     make_folder(options.out)
     start = time.monotonic()
     indices = range(options.first, options.first + options.count)
+    # A sidecar is written after its mesh, so a mesh without one was cut off.
     missing = [
         index for index in indices if not _sidecar(options.out, options.seed, index, booleans).is_file()
     ]
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     for index, result in run_tasks(
         iter(missing), [recipe] * min(options.workers, max(1, len(missing))), _TIMEOUT_S
     ):
-        if isinstance(result, Lost):
+        if isinstance(result, Lost):  # the worker died or was stopped
             failed += 1
             print(f"failed {uid_of(options.seed, index, booleans)}: {result.reason}", flush=True)
     written = len(missing) - failed

@@ -109,7 +109,9 @@ def choose(index: Index, num_objects: int | None, num_on_sheet: int) -> list[Sha
     # None for all: no list of as many as an index counts, which may be one that lies.
     chosen = None
     if num_objects is not None and num_objects < total:
+        # A fixed seed: the same objects each time, so that two runs can be compared.
         generator = np.random.default_rng(_SAMPLE_SEED)
+        # Sorted: each shard is then read once, from front to back.
         chosen = np.sort(generator.choice(total, num_objects, replace=False))
     count = total if chosen is None else len(chosen)
     spread = np.linspace(0, count - 1, min(num_on_sheet, count)).round().astype(int)
@@ -155,6 +157,7 @@ def count_shard(
                     strips.append((sample.uid, strip(images, drawing.views, drawing.tile)))
                 for name, score in measured.scores().items():
                     if drawing.num_cases and tally.stands_out(name, score):
+                        # Compressed at once: a tally travels between processes.
                         thumbnail = as_webp(strip(images, drawing.views, drawing.tile))
                         tally.keep(name, Case(score, sample.uid, thumbnail))
     except (ShardFault, FileNotFoundError, ValueError) as error:
@@ -169,7 +172,7 @@ def _samples(path: Path, ordinals: tuple[int, ...] | None) -> Iterator[tuple[int
     members = ShardMembers()
     with path.open("rb") as file:
         for ordinal in ordinals:
-            members.extend(file, ordinal + 1)
+            members.extend(file, ordinal + 1)  # reads headers up to this object, no content
             if ordinal >= len(members.uids):
                 raise ShardFault(f"holds {len(members.uids)} objects, index.json says more")
             uid = members.uids[ordinal]

@@ -32,6 +32,7 @@ class Histogram:
         """Count values; those outside of the range fall into the first or last bin."""
         values = np.asarray(list(values), dtype=np.float64)
         bins = (values - self.low) / (self.high - self.low) * len(self.counts)
+        # Not `counts[bins] += 1`, which counts a bin that comes twice once.
         np.add.at(self.counts, np.clip(bins.astype(np.int64), 0, len(self.counts) - 1), 1)
         self.total += float(values.sum())
 
@@ -52,6 +53,7 @@ class Histogram:
 
     def percentile(self, percent: float) -> float:
         """To the width of a bin, a thousandth of the range."""
+        # At least 1, so that percentile 0 is the least value and not an empty first bin.
         place = np.searchsorted(np.cumsum(self.counts), max(percent / 100 * self.number, 1))
         return self.low + (min(place, len(self.counts) - 1) + 0.5) / len(self.counts) * (self.high - self.low)
 
@@ -104,6 +106,7 @@ def figures(images: list[np.ndarray], record: CameraRecord) -> ObjectFigures:
     rows = []
     for image in images:
         alpha = image[..., 3]
+        # An empty image has neither brightness nor whiteness; 0 is what it counts as.
         weight = max(float(alpha.sum()), 1e-6)
         border = max(alpha[0].max(), alpha[-1].max(), alpha[:, 0].max(), alpha[:, -1].max())
         rows.append(
@@ -111,10 +114,11 @@ def figures(images: list[np.ndarray], record: CameraRecord) -> ObjectFigures:
                 alpha.mean(),
                 (image[..., :3].mean(axis=-1) * alpha).sum() / weight,
                 (image[..., :3].min(axis=-1) * alpha).sum() / weight,
-                border > 0.5,
+                border > 0.5,  # not the soft edge of an object that ends just inside
             )
         )
     centers = record.c2w[:, :3, 3]
+    # y is up; clipped because rounding can pass 1.
     elevation = np.arcsin(np.clip(centers[:, 1] / np.maximum(np.linalg.norm(centers, axis=1), 1e-12), -1, 1))
     return ObjectFigures(*(np.array(column) for column in zip(*rows, strict=True)), np.rad2deg(elevation))
 
@@ -154,6 +158,7 @@ class Tally:
     def keep(self, name: str, case: Case) -> None:
         """Keep an outlier among the `num_cases` most extreme ones of its kind."""
         if self.stands_out(name, case.score):
+            # A heap whose first is the least extreme: the one to drop.
             push = heapq.heappush if len(self.cases[name]) < self._num_cases else heapq.heappushpop
             push(self.cases[name], case)
 

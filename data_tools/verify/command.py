@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     uids: Counter[str] = Counter()
     num_images = num_free = 0
     tally = Tally()
+    # Of objects.jsonl as the shards would give it, in their order, without holding its lines.
     table_digest = hashlib.sha256()
     for shard, report in zip(index.shards, _reports(options, index, share), strict=True):
         repeated = [f"shard {shard.name}: object {uid!r}: stands twice in the set" for uid in report.uids
@@ -101,6 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(fault)
         num_faults += 1
     table = options.folder / TABLE_NAME
+    # After a fault the lines are not all known.
     if not num_faults and table.is_file() and file_sha256(table) != table_digest.hexdigest():
         print(f"{TABLE_NAME}: differs from what the shards hold; remove it, or pack the set again")
         num_faults += 1
@@ -198,6 +200,7 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
     faults = []
     if path.stat().st_size != shard.bytes:
         faults.append(f"{where}: {path.stat().st_size} bytes, {INDEX_NAME} says {shard.bytes}")
+    # Not asked of another length, which already says that it is another file.
     elif file_sha256(path) != shard.sha256:
         faults.append(f"{where}: its sha256 is not the one in {INDEX_NAME}")
     uids: list[str] = []

@@ -82,6 +82,7 @@ PEAK_SIZE = 8192  # of the matrices whose product is the peak; a CPU's are an ei
 def ball(cameras: Cameras, size: int) -> Views:
     """A ball over white, shaded by its height in the image, from cameras [B, V]."""
     origins, directions = pixel_rays(cameras, size, size)
+    # The point of each ray that is nearest to the origin: it lies in the ball where the ray hits it.
     nearest = origins - (origins * directions).sum(dim=2, keepdim=True) * directions
     alphas = (nearest.norm(dim=2, keepdim=True) < RADIUS).float()
     colors = (0.5 + nearest).clamp(0, 1)
@@ -136,6 +137,7 @@ class Shell(nn.Module):
 
 def write_random_vgg(path: Path) -> None:
     """A file such as torchvision's, of kernels that keep the variance."""
+    # He's initialisation: activations keep their size through 13 layers of ReLU.
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in TRUNKS["vgg"].build().state_dict().items()}
@@ -150,6 +152,7 @@ def measure_peak(device: torch.device) -> float:
     """TFLOP/s of a large product, in bf16 on a GPU."""
     size, dtype = (PEAK_SIZE, torch.bfloat16) if device.type == "cuda" else (PEAK_SIZE // 8, torch.float32)
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
+    # A product of n × n matrices is n³ multiplications and as many additions; ms to s and FLOP to TFLOP.
     return 2 * size**3 / timed(lambda: a @ b, device, 10)["median_ms"] / 1e9
 
 

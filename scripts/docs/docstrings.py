@@ -28,8 +28,11 @@ def as_list(docstring: str) -> str:
     """The same text, each `name: …` line but the first as an item of a list."""
     lines, out, in_item = docstring.splitlines(), [], False
     for number, line in enumerate(lines):
+        # Not the first line: it is the summary, even where it has a colon.
         match = _NAMED.match(line) if number else None
+        # `https://…` and `Raises ValueError: …` look like names, too.
         if match and not line.startswith(("http", "Raises")):
+            # A list needs an empty line before it, and text one behind it.
             if out and out[-1].strip() and not in_item:
                 out.append("")
             out.append(f"- **{match[1]}**: {match[2]}")

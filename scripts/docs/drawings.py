@@ -41,7 +41,7 @@ def line(points: Sequence[Point], color: str, width: float = 1.5, more: str = ""
 def arrow(start: Point, end: Point, color: str, width: float = 2) -> str:
     """A line with two wings at its end."""
     angle = math.atan2(end[1] - start[1], end[0] - start[0])
-    wings = [
+    wings = [  # 9 units long, 0.4 rad off the line
         (end[0] - 9 * math.cos(angle + turn), end[1] - 9 * math.sin(angle + turn)) for turn in (0.4, -0.4)
     ]
     return line([start, end], color, width) + line([wings[0], end, wings[1]], color, width)
@@ -58,6 +58,7 @@ class Viewer:
 
     def __init__(self, azimuth_deg: float, elevation_deg: float, scale: float, middle: Point) -> None:
         pose = Cameras.orbit([elevation_deg], [azimuth_deg]).c2w[0].double()
+        # A parallel projection needs the camera's axes alone: a distance would change nothing.
         self.right, self.down = pose[:3, 0], pose[:3, 1]
         self.scale, self.middle = scale, middle
 
@@ -72,6 +73,7 @@ def frustum(viewer: Viewer, azimuth_deg: float, elevation_deg: float, color: str
     c2w = Cameras.orbit([elevation_deg], [azimuth_deg], radius=RADIUS).c2w[0].double()
     tip = c2w[:3, 3]
     corners = [
+        # Columns of c2w are right, down and forward; 0.457 is the tangent of half of 49.1 degrees.
         tip + 0.34 * (c2w[:3, 2] + 0.457 * (x * c2w[:3, 0] + y * c2w[:3, 1]))
         for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))
     ]
@@ -103,6 +105,7 @@ def world_drawing(viewer: Viewer) -> list[str]:
         at = viewer((math.sin(math.radians(azimuth)) * RADIUS, 0, math.cos(math.radians(azimuth)) * RADIUS))
         parts.append(text((at[0] + dx, at[1] + dy), f"azimuth {azimuth}°"))
     arc = [
+        # Up from azimuth 270, which is at -x.
         (-math.cos(e) * RADIUS, math.sin(e) * RADIUS, 0.0)
         for e in torch.linspace(0, math.radians(50), 20).tolist()
     ]

@@ -53,6 +53,7 @@ modules that import each other. It printed, before `lgm/data` (48 modules in two
 
 def graph() -> Edges:
     """Which modules each module imports."""
+    # Without a cache on the disk: the map must be that of the code as it is now.
     built = grimp.build_graph(*PACKAGES, cache_dir=None)
     return {module: built.find_modules_directly_imported_by(module) for module in built.modules}
 
@@ -137,6 +138,7 @@ def image(rooms: Edges) -> str:
     for name, others in sorted(reduced({name: rooms[name] for name in centre}).items()):
         for other in sorted(others & centre.keys()):
             (x, y), (to_x, to_y) = centre[name], centre[other]
+            # Straight down through a row of boxes in between: bent around them, to the nearer edge.
             bend = 70 * (1 if x <= _WIDTH / 2 else -1) if x == to_x and to_y - y > _ROW else 0
             middle = f"{(x + to_x) / 2 + 2 * bend:.0f} {(y + to_y) / 2:.0f}"
             start, end = f"{x:.0f} {y + height / 2:.0f}", f"{to_x:.0f} {to_y - height / 2:.0f}"

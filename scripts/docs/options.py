@@ -61,6 +61,7 @@ def read_config(path: Path, configs: Path) -> ConfigFile:
     prefix = "" if is_global else group.replace("/", ".") + "."
     head = 1 if text.startswith(_PACKAGE) else 0
     description = [line.lstrip("#").strip() for line in lines[head : _head_length(lines)]]
+    # Nodes with their lines, which loaded values have lost; the comments are found by these.
     root = yaml.compose(text)
     options = list(_options(root, lines, prefix)) if isinstance(root, yaml.MappingNode) else []
     choice = f"{group}={relative.stem}" if group else relative.name
@@ -118,6 +119,7 @@ def _options(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[
             yield Option(f"{prefix}{name}", value.value, comment)
         else:
             first, last = value.start_mark, value.end_mark
+            # As written: 1e-4 would come back as a string, and an interpolation resolved.
             default = lines[line][first.column : last.column] if first.line == last.line else value.value
             yield Option(f"{prefix}{name}", str(default), comment)
 
@@ -127,6 +129,7 @@ def _comment_of(lines: list[str], key: yaml.Node, value: yaml.Node) -> str:
     number, column = key.start_mark.line, key.start_mark.column
     above: list[str] = []
     for text in reversed(lines[:number]):
+        # A comment of another indentation belongs to another key.
         if not text.strip().startswith("#") or len(text) - len(text.lstrip()) != column:
             break
         above.insert(0, text.strip().lstrip("#").strip())

@@ -34,10 +34,10 @@ def main() -> int:
         options.out,
         save_all=True,
         append_images=frames[1:],
-        duration=4000 // len(frames),
+        duration=4000 // len(frames),  # ms a frame: one turn takes four seconds
         loop=0,
         quality=options.quality,
-        method=6,
+        method=6,  # slowest and smallest
     )
     sys.stdout.write(f"{options.out}: {len(frames)} frames, {options.out.stat().st_size / 1e3:.0f} kB\n")
     return 0
