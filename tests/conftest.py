@@ -20,6 +20,7 @@ import pytest
 from safetensors import safe_open
 
 from lgm.cli import resolvers
+from tests import budget
 from tests.browser import browser, chromium_process  # noqa: F401 - fixtures
 from tests.datasets import write_dataset
 from tests.perceptual_weights import write_hed_package, write_torch_home
@@ -32,6 +33,10 @@ resolvers.register()
 torch.set_num_threads(1)
 # nohup has processes ignore SIGHUP, which the program respects: tests of a lost terminal do not inherit it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_configure(config):
+    budget.register(config)
 
 
 def pytest_report_header():
