@@ -1,5 +1,12 @@
 """Worker processes that may die: a mesh that crashes a driver or eats the memory costs one object,
-not the run. Python's own pool would end with the first process that is lost."""
+not the run. Python's own pool would end with the first process that is lost.
+
+Why not pebble: tried with pebble 5.2. It replaces a worker that dies or takes too long in a task, as this
+pool does. But a worker that dies between two tasks ends the pool ("Unexpected error within the Pool"); an
+initializer that fails gives "All workers expired", and its reason goes to the log alone; all workers share
+one initializer, while each of ours has its own device; and `map` draws all tasks before it gives the first
+result. `process_pool`, whose tasks kill no process, is concurrent.futures'.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""EMA weights: an exponential moving average of the raw weights, saved and measured beside them."""
+"""EMA weights: an exponential moving average of the raw weights, saved and measured beside them.
+
+Why not Lightning's `EMAWeightAveraging`: tried with Lightning 2.6. A run resumed from a checkpoint of its
+middle has the same weights; but when training ends, it copies the EMA weights over the raw ones, so that a
+checkpoint written then has lost these and a longer run cannot go on exactly. It also copies the whole
+module, loss networks included; swaps weights during validation, so that the raw ones are not measured;
+updates after skipped steps; and stores the EMA weights under `state_dict`, where other programs expect the
+raw ones.
+"""
 
 from __future__ import annotations
 

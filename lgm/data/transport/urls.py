@@ -1,4 +1,10 @@
-"""Downloads from URLs, with retries for servers that fail for a while and one line for those that refuse."""
+"""Downloads from URLs, with retries for servers that fail for a while and one line for those that refuse.
+
+Why not fsspec: tried with fsspec 2026.9 and aiohttp 3.14 against servers that fail. A transfer that broke
+off raised an error and was not resumed by a byte range; an answer without a length that ended early counted
+as complete; one without an end was written without a limit; a byte a second was waited for; and every
+transfer ends after 300 s, that of a large shard over a slow line too.
+"""
 
 from __future__ import annotations
 
