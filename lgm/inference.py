@@ -76,7 +76,9 @@ def reconstruct(
         fov_y_deg=scene["fov_y_deg"],
     )
     views = OwnViews(num_input_views or net.num_input_views)
-    preparation = Preparation(net.input_size, net.input_size, scene["background"], scene["radius"])
+    preparation = Preparation(
+        net.input_size, net.input_size, scene["background"], scene["radius"], resize=net.input_resize
+    )
     on = next(net.parameters()).device
     refine = None if refinement is None else partial(refinement, renderer=renderer or make_renderer())
     objects = {}

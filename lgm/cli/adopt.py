@@ -104,3 +104,14 @@ def set_backends(cfg: DictConfig, chosen: MakeNetwork | None) -> None:
                     f"{argument}={cfg[argument]} would have no effect: {cfg.model.net._target_} takes no "
                     f"{argument}; leave it out"
                 )
+
+
+def set_resize(cfg: DictConfig, weights: Weights) -> None:
+    """Have input images shrunk as in training, unless `data.resize` says otherwise."""
+    trained, asked = weights.input_resize, cfg.data.get("resize")
+    if asked is not None and asked != trained:
+        log.warning("data.resize=%s: %s was trained with data.resize=%s", asked, weights.path, trained)
+    elif asked is None and trained != "antialiased":
+        log.info("data.resize=%s: as %s was trained", trained, weights.path)
+    with open_dict(cfg):
+        cfg.data.resize = asked or trained

@@ -94,6 +94,8 @@ def build_module(config: Config, net: Network, batch_size: int | None) -> LGMMod
         augmentation=made(config["data"]["augment"]),
         # Runs that were begun before there was this key have none.
         other_target_sizes=tuple(config["resolution"].get("other_target_sizes") or ()),
+        resize=config["data"].get("resize") or "antialiased",
+        compositing=config["data"].get("compositing") or "once",
     )
     return LGMModule(
         net,
@@ -123,6 +125,7 @@ def build_eval_preparation(config: Config, net: Network) -> Preparation:
         input_background=tuple(config["scene"]["background"]),
         radius=protocol["input_radius"],
         disturbance=made(protocol.get("disturbance")),
+        resize=config["data"].get("resize") or "antialiased",
     )
 
 

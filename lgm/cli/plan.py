@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lgm.cli.adopt import adopt, infer, set_backends
+from lgm.cli.adopt import adopt, infer, set_backends, set_resize
 from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.provenance import provenance
 from lgm.cli.speed import apply_speed
@@ -98,6 +98,7 @@ def plan_evaluation(cfg: DictConfig) -> EvaluationPlan:
     elif cfg.model is None:
         infer(cfg, weights)
     set_backends(cfg, network)
+    set_resize(cfg, weights)
     if cfg.refine.steps:  # part of what is measured, and so of the protocol's hash
         with open_dict(cfg):
             cfg.protocol.refine = cfg.refine

@@ -24,6 +24,7 @@ FOR_TRAINING = {
     "data.views": "the protocol chooses the views that are evaluated",
     "data.augment": "evaluation augments nothing",
     "data.cache": "evaluation reads each object once",
+    "data.compositing": "evaluation measures against targets that are composited once",
     "data.micro_batch_size": "evaluation takes data.eval_batch_size objects at once",
     "data.train_split": "evaluation reads data.split",
     "data.val_split": "evaluation reads data.split",

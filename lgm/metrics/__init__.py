@@ -6,6 +6,7 @@ from lgm.metrics.image import PSNR_CAP_DB, alpha_iou, depth_error, lpips, psnr, 
 from lgm.metrics.late import Late
 from lgm.metrics.measurement import Measurement, PerceptualNets, novel_targets
 from lgm.metrics.protocol import Protocol
+from lgm.metrics.released import released_psnr
 
 __all__ = [
     "PSNR_CAP_DB",
@@ -21,6 +22,7 @@ __all__ = [
     "nearest_input_index",
     "novel_targets",
     "psnr",
+    "released_psnr",
     "ssim",
     "ssims",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from lgm.metrics.gather import alone, gather_items
 from lgm.metrics.image import alpha_iou, depth_error, lpips, psnr, ssims
 from lgm.metrics.late import Late
 from lgm.metrics.protocol import Protocol
+from lgm.metrics.released import released_errors
 from lgm.metrics.table import VIEW_ID, ViewTable
 from lgm.types import Batch, Prediction
 
@@ -85,6 +87,7 @@ class Measurement:
         self.perceptual = perceptual or PerceptualNets()
         self._rows: list[_Rows] = []
         self._broken: list[str] = []  # uids
+        self._released: list[Tensor] = []  # an error of each object [B]
         self._late: tuple[Late, Tensor, tuple[str, ...]] | None = None
         self._has_depth = False
 
@@ -124,6 +127,8 @@ class Measurement:
                 options.alpha_threshold,
             )
         self._rows.append(_Rows(batch.uids, columns, novel_targets(batch)))
+        if self.protocol.released_psnr:
+            self._released.append(released_errors(prediction))
         self._check_finite(prediction, columns["psnr"])
 
     def last_psnr(self) -> Float[Tensor, " B"]:
@@ -140,6 +145,14 @@ class Measurement:
         _refuse(gather_items(self._broken))
         parts = gather_items([_on_host(rows) for rows in self._rows])
         return ViewTable.joined(parts).ordered()
+
+    def released_psnr(self) -> float | None:
+        """In dB over all objects of all ranks, as of `lgm.metrics.released`; None where the protocol does not
+        ask for it. Every rank must call it once."""
+        if not self.protocol.released_psnr:
+            return None
+        errors = gather_items([error for batch in self._released for error in batch.tolist()])
+        return -10 * math.log10(max(sum(errors) / len(errors), 1e-10)) if errors else None
 
     def reasons(self) -> dict[str, str]:
         """Why a column is not there, on any rank: one without weights leaves holes, and then there is no

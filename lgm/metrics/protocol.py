@@ -84,7 +84,8 @@ class Protocol:
     """A protocol as a configuration file describes it.
 
     content: the file, resolved to plain values: everything that its numbers depend on besides data and
-        network. `metrics` in it holds the values of `MetricOptions`.
+        network. `metrics` in it holds the values of `MetricOptions`; `released_psnr: true` asks for that
+        number too (`lgm.metrics.released`).
 
     Raises ValueError where it has no name or an unknown metric option.
     """
@@ -94,6 +95,7 @@ class Protocol:
         if not self.content.get("name"):
             raise ValueError("a protocol needs a name: protocol.name=<letters, digits and _>")
         self.name = str(self.content["name"])
+        self.released_psnr = bool(self.content.get("released_psnr"))
         options = dict(self.content.get("metrics") or {})
         try:
             if "bootstrap" in options:

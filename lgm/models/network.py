@@ -35,6 +35,8 @@ class Network(nn.Module, ABC):
 
     input_size: height and width to which images are resized before they reach the network.
     num_input_views: how many views it is given; protocols read it as `model.net.num_input_views`.
+    input_resize: how larger images were shrunk to `input_size` in training, as of
+        `lgm.preparation.prepare.Preparation`; `of_weights` sets it by their record.
     decisive_arguments: constructor arguments that tensors' shapes do not show and without whose values the
         tensors mean nothing: `init_from` and weights of other values are refused.
     noted_arguments: arguments whose other values `init_from` warns of.
@@ -42,6 +44,7 @@ class Network(nn.Module, ABC):
 
     input_size: int
     num_input_views: int
+    input_resize: str = "antialiased"
     decisive_arguments: ClassVar[tuple[str, ...]] = ()
     noted_arguments: ClassVar[tuple[str, ...]] = ()
 
@@ -141,6 +144,7 @@ class Network(nn.Module, ABC):
             changes["kernels"] = kernels
         net = cls(**options_of(weights, cls, changes))
         load_weights(net, weights, changes.get("rotation"))
+        net.input_resize = weights.input_resize
         return net.eval() if dtype == torch.float32 else net.eval().in_half(dtype)
 
     @classmethod

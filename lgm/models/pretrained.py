@@ -65,6 +65,18 @@ class Weights:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def input_resize(self) -> str:
+        """How larger images were shrunk to the network's size in training (`data.resize`): "antialiased", or
+        "released". Weights without a record are taken for released ones."""
+        if self.config is None:
+            return "released"
+        data = self.training.get("config", {}).get("data")
+        recorded = data.get("resize") if isinstance(data, dict) else None
+        if recorded not in (None, "antialiased", "released"):
+            raise ValueError(f"{self.path}: its record has data.resize={shown(recorded, 60)}; {FIX}")
+        return recorded or "antialiased"
+
 
 def find_weights(where: str | Path) -> Path:
     """The file behind a name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,11 @@ from lgm.cameras import Cameras, canonical_up, from_canonical
 from lgm.cameras.canonical import RADIUS
 from lgm.preparation.augment import Augmentation
 from lgm.types import Batch, Views
+
+# How larger input images are shrunk, and how often targets are composited over their background. `released`
+# and `twice` are as the released program of LGM does (docs/coming-from-lgm.md).
+Resize = Literal["antialiased", "released"]
+Compositing = Literal["once", "twice"]
 
 
 class Preparation:
@@ -31,6 +37,12 @@ class Preparation:
     augmentation: of batches that train.
     disturbance: of the inputs of batches that are measured, for protocols that ask how much a network
         forgives; it may move cameras, cut and bend images.
+    resize: of input images that are larger than the network's: "antialiased", or "released" as
+        `shrunk_as_released` does. Targets are always antialiased.
+    compositing: of targets in training. "twice" takes the composited image for the object's colour and
+        composites it once more: half-covered pixels are up to 0.25 brighter.
+
+    Raises ValueError for values that are none of these.
     """
 
     def __init__(
@@ -43,7 +55,13 @@ class Preparation:
         disturbance: Augmentation | None = None,
         other_target_sizes: Sequence[int] = (),
         input_background: Sequence[float] | None = None,
+        resize: Resize = "antialiased",
+        compositing: Compositing = "once",
     ) -> None:
+        for name, value, known in (("resize", resize, Resize), ("compositing", compositing, Compositing)):
+            if value not in get_args(known):
+                raise ValueError(f"data.{name}={value!r} is not one of {', '.join(get_args(known))}")
+        self.resize, self.compositing = resize, compositing
         self.input_size = input_size
         self.target_size = target_size
         self.other_target_sizes = tuple(other_target_sizes)
@@ -69,7 +87,7 @@ class Preparation:
         # Before augmentation: the first input defines the frame, jitter moves only later ones.
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
         radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
-        rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size)
+        rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size, self.resize)
         target_size = self._target_size(step) if training else self.target_size
         target_rgba = premultiplied(batch.target.images, batch.target.alphas, target_size)
         cameras, target_cameras = (
@@ -91,16 +109,21 @@ class Preparation:
         if to_user is not None:
             to_user = None if training else to_user @ from_canonical(reference.double(), radius)
         target_background = augmentation.recolour(background, seeds)
+        target = _over(
+            target_background,
+            batch.target,
+            target_rgba,
+            target_cameras,
+            _depths(batch.target.depths, target_size, reference, radius),
+        )
+        if training and self.compositing == "twice":
+            target = replace(
+                target, images=composited_again(target.images, target.alphas, target_background[:, None])
+            )
         return replace(
             batch,
             input=_over(input_background, batch.input, rgba, cameras),
-            target=_over(
-                target_background,
-                batch.target,
-                target_rgba,
-                target_cameras,
-                _depths(batch.target.depths, target_size, reference, radius),
-            ),
+            target=target,
             background=target_background,
             input_background=input_background,
             to_user=to_user,
@@ -149,10 +172,23 @@ def _over(
     )
 
 
+def composited_again(
+    images: Float[Tensor, "*batch 3 H W"],
+    alphas: Float[Tensor, "*batch 1 H W"],
+    background: Float[Tensor, "*#batch 3"],
+) -> Float[Tensor, "*batch 3 H W"]:
+    """Images that already are over a background, taken for the object's colour and put over it once more, as
+    the released program does with its targets: colour c at alpha a becomes a² c + (1 - a²) background."""
+    return torch.lerp(background[..., None, None].to(images), images, alphas)
+
+
 def premultiplied(
-    images: UInt8[Tensor, "B V 3 H W"], alphas: UInt8[Tensor, "B V 1 H W"], size: int
+    images: UInt8[Tensor, "B V 3 H W"],
+    alphas: UInt8[Tensor, "B V 1 H W"],
+    size: int,
+    resize: Resize = "antialiased",
 ) -> Float[Tensor, "B V 4 h w"]:
-    """Straight 8-bit colour to premultiplied float rgba, resized with antialiasing.
+    """Straight 8-bit colour to premultiplied float rgba of `size`, resized as `Preparation` says.
 
     Multiplied before it is resized: colours of transparent pixels mean nothing and must not bleed
     into the object's edge.
@@ -170,6 +206,23 @@ def premultiplied(
     if rgba.shape[-2:] != (size, size):
         num_views = rgba.shape[1]
         rgba = rearrange(rgba, "b v c h w -> (b v) c h w")
-        rgba = F.interpolate(rgba, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        rgba = shrunk_as_released(rgba, size) if resize == "released" else _antialiased(rgba, (size, size))
         rgba = rearrange(rgba.clamp(0, 1), "(b v) c h w -> b v c h w", v=num_views)
     return rgba
+
+
+def shrunk_as_released(images: Float[Tensor, "M C H W"], size: int) -> Float[Tensor, "M C size size"]:
+    """Bilinear without antialiasing, as the released program resizes: at half the size, its 512² renders at
+    256², the mean of 2×2 pixels, where antialiasing weighs 4×4 by (1, 3, 3, 1) / 8.
+
+    Images of more than twice the size are first brought to twice the size, antialiased. Bilinear sampling
+    alone would leave out most of their pixels, and the released weights were trained on no such images.
+    """
+    height, width = (min(side, 2 * size) for side in images.shape[-2:])
+    if (height, width) != images.shape[-2:]:
+        images = _antialiased(images, (height, width))
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _antialiased(images: Float[Tensor, "M C H W"], size: tuple[int, int]) -> Float[Tensor, "M C h w"]:
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)

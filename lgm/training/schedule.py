@@ -1,6 +1,7 @@
 """Learning-rate schedules by optimizer step: warm-up with cosine or constant, and the released OneCycle."""
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
@@ -30,16 +31,47 @@ def warmup_constant(optimizer: Optimizer, warmup_steps: int = 0) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))
 
 
-def onecycle_released(optimizer: Optimizer, max_steps: int, warmup_steps: int = 3000) -> OneCycleLR:
-    """The released program's OneCycleLR: half a cosine from lr/25 up over `warmup_steps`, half a cosine
-    down to
-    lr/250,000 at `max_steps`; Adam's first beta goes from 0.95 to 0.85 and back with it.
+class SeveralStepOneCycle(OneCycleLR):
+    """One cycle that advances `per_step` steps at each step: its rates are those of every `per_step`-th step
+    of PyTorch's `OneCycleLR`."""
+
+    last_epoch: int
+
+    def __init__(self, optimizer: Optimizer, per_step: int, **options: Any) -> None:
+        self.per_step = per_step  # before the constructor, which takes the first step
+        super().__init__(optimizer, **options)
+
+    def get_lr(self) -> list[Any]:
+        step = self.last_epoch
+        # last_epoch counts optimizer steps, as of every schedule: a resume sets it (`lgm.training.resume`).
+        self.last_epoch = step * self.per_step
+        try:
+            return super().get_lr()
+        finally:
+            self.last_epoch = step
+
+
+def onecycle_released(
+    optimizer: Optimizer, max_steps: int, warmup_steps: int = 3000, processes: int = 1
+) -> OneCycleLR:
+    """The released program's OneCycleLR: half a cosine from lr/25 up over `warmup_steps`, then half a cosine
+    down to lr/250,000 at `max_steps`; Adam's first beta goes from 0.95 to 0.85 and back with it.
+
+    processes: GPUs of the run that is imitated. There the library `accelerate` advances the schedule once per
+        process at each optimizer step, so that the warm-up ends after `warmup_steps` / processes of them:
+        375 on eight. `max_steps` are this run's own optimizer steps.
     """
-    if not 2 <= warmup_steps < max_steps:
+    cycle = max_steps * processes
+    if processes < 1:
+        raise ValueError(f"scheduler.processes={processes} must be at least 1")
+    if not 2 <= warmup_steps < cycle:
         # The original computes pct_start = 3000 / total_steps and dies in PyTorch's own check.
         raise ValueError(
-            f"scheduler.warmup_steps={warmup_steps} must lie between 2 and train.max_steps={max_steps}; "
-            "the released program trains for more than 3000 steps"
+            f"scheduler.warmup_steps={warmup_steps} must lie between 2 and train.max_steps * "
+            f"scheduler.processes = {max_steps} * {processes} = {cycle}; the released program trains for "
+            "more than 3000 steps of its schedule"
         )
     rates = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, max_lr=rates, total_steps=max_steps, pct_start=warmup_steps / max_steps)
+    return SeveralStepOneCycle(
+        optimizer, processes, max_lr=rates, total_steps=cycle, pct_start=warmup_steps / cycle
+    )

@@ -5,9 +5,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lgm.models import LGM
 from lgm.models.checkpoint import network_weights, read_checkpoint, training_of
+from lgm.models.pretrained import read_weights
+from scripts.export import export
 from tests.integration.running import run_evaluate, run_train
 
 SLOW_RATE = ["optimizer.lr=1e-6", "scheduler=constant", "scheduler.warmup_steps=0"]
@@ -143,6 +146,33 @@ def test_an_average_goes_on_where_it_stopped(dataset, tmp_path):
     )
     assert whole["num_updates"] == cut["num_updates"] == 4
     assert all(torch.equal(t, cut["state_dict"][name]) for name, t in whole["state_dict"].items())
+
+
+def test_weights_remember_how_their_inputs_were_resized(trained, dataset, tmp_path, caplog):
+    options = [
+        "data.resize=released",
+        "data.compositing=twice",
+        "train.max_steps=2",
+        "train.val_every_steps=2",
+    ]
+    run_train(dataset, tmp_path / "run", *options)
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    exported = export(read_weights(path), tmp_path / "exported", torch.float32)
+    save_file(network_weights(last(tmp_path / "run")), tmp_path / "bare.safetensors")
+    for weights, expected in (
+        (path, "released"),
+        (exported, "released"),
+        (tmp_path / "bare.safetensors", "released"),  # as the original's: without a record
+        (trained / "checkpoints" / "last.ckpt", "antialiased"),
+        ("mini", "antialiased"),
+    ):
+        assert read_weights(weights).input_resize == expected, weights
+    assert LGM.from_pretrained(path).input_resize == "released"
+    for name, asked in (("as_trained", []), ("otherwise", ["data.resize=antialiased"])):
+        run_evaluate(dataset, tmp_path / name, path, "data.split=val", *asked)
+        made_with = json.loads((tmp_path / name / "metrics.json").read_text())["made_with"]
+        assert made_with["input_resize"] == ("antialiased" if asked else "released")
+    assert f"data.resize=antialiased: {path} was trained with data.resize=released" in caplog.text
 
 
 def test_gradient_checkpointing_trains_to_the_same_weights(dataset, tmp_path):

@@ -173,6 +173,7 @@ def test_metrics_json(evaluated):
         "weights_hash": None,
         "precision": "32-true",
         "renderer": None,  # this module draws by itself
+        "input_resize": None,
         "skipped_objects": None,
     }
     assert metrics["protocol_hash"] == Protocol({"name": "a<b>"}).hash

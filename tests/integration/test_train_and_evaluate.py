@@ -80,7 +80,13 @@ def test_evaluation_needs_the_checkpoint_alone(trained, dataset, tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["num_objects"] == 2 and metrics["num_views"] == 2 * 6
     assert metrics["protocol"] == "canonical4"
-    made_with = {"weights": "raw", "precision": "32-true", "renderer": "torch", "skipped_objects": 0}
+    made_with = {
+        "weights": "raw",
+        "precision": "32-true",
+        "renderer": "torch",
+        "input_resize": "antialiased",
+        "skipped_objects": 0,
+    }
     assert metrics["made_with"].pop("weights_hash") == weights_hash(read_weights(best).tensors)
     assert metrics["made_with"] == made_with
     assert metrics["psnr"] == pytest.approx(metric, rel=1e-5)

@@ -119,6 +119,10 @@ class Measure(Callback):
                 write_nothing_measured(Path(trainer.default_root_dir), self.protocol, sorted(self._seen))
             return
         numbers = summarise(self.table, self.protocol, self._reasons())
+        released = self.measurement.released_psnr()
+        if released is not None:
+            numbers["released_psnr"] = released
+            log.info("released_psnr=%.2f dB, as the released program prints it", released)
         self.summary = {**numbers, "made_with": self._made_with(trainer, pl_module)}
         # The rows are those of all ranks, so each rank logs the same value.
         values = {f"test/{name}": value for name in METRICS if (value := self.summary[name]) is not None}
@@ -138,11 +142,13 @@ class Measure(Callback):
         """What numbers depend on besides the protocol; None where it is not known."""
         renderer = getattr(pl_module, "renderer", None)
         wanted = getattr(trainer.datamodule, "num_test_objects", None)
+        preparation = getattr(pl_module, "eval_preparation", None)
         return {
             "weights": self.weights,
             "weights_hash": self.weights_hash,
             "precision": str(trainer.precision),
             "renderer": None if renderer is None else name_of(renderer, pl_module.device.type),
+            "input_resize": None if preparation is None else preparation.resize,
             "skipped_objects": None if wanted is None else wanted - len(self._seen),
         }
 

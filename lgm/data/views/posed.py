@@ -190,6 +190,7 @@ class TrajectoryViews(ViewSampler):
 
     num_input_views: the first so many of `input_fractions`.
     tolerance: how far, as a fraction, a view may lie from its place.
+    with_inputs: render the inputs too, before the other targets.
     """
 
     def __init__(
@@ -198,7 +199,9 @@ class TrajectoryViews(ViewSampler):
         input_fractions: Sequence[float],
         target_fractions: Sequence[float],
         tolerance: float,
+        with_inputs: bool = False,
     ) -> None:
+        self.with_inputs = with_inputs
         self.input_fractions = _first(input_fractions, num_input_views, "input_fractions")
         self.target_fractions = list(target_fractions)
         self.tolerance = tolerance
@@ -221,9 +224,8 @@ class TrajectoryViews(ViewSampler):
                 )
             taken.append(place)
         views = [path[place] for place in taken]
-        return ViewChoice(
-            tuple(views[: len(self.input_fractions)]), tuple(views[len(self.input_fractions) :])
-        )
+        num_inputs = len(self.input_fractions)
+        return ViewChoice(tuple(views[:num_inputs]), tuple(views[0 if self.with_inputs else num_inputs :]))
 
 
 def _first(values: Sequence[float], count: int, name: str) -> list[float]:

@@ -40,6 +40,23 @@ def test_an_evaluation_is_planned_with_what_its_weights_record():
     assert plan.config["protocol"]["target_size"] == plan.config["resolution"]["target_size"]
 
 
+def test_the_released_weights_are_trained_on_as_released():
+    choice = ["experiment=released_finetune", "data=quickstart", "trainer=cpu", "init_from=null"]
+    config = plan_training(composed(*choice)).config
+    assert config["data"]["resize"] == "released" and config["data"]["compositing"] == "twice"
+    assert config["data"]["augment"]["grid_distortion"]["cells"] == [7, 15]
+    assert config["scheduler"]["processes"] == 8 and config["train"]["global_batch_size"] == 64
+    assert config["optimizer"]["decay_norms_and_biases"] and "lpips" in config["loss"]["terms"]
+    assert config["resolution"]["target_size"] == 512 and config["model"]["name"] == "big"
+
+
+def test_what_targets_are_composited_over_is_no_option_of_an_evaluation(monkeypatch):
+    typed = [("data.compositing=twice", "data.compositing")]
+    monkeypatch.setattr("lgm.cli.validate.typed", lambda: typed)
+    with pytest.raises(ValueError, match=r"data.compositing=twice would have no effect: evaluation measures"):
+        plan_evaluation(composed("ckpt=mini", "data=quickstart", "trainer=cpu", config="evaluate"))
+
+
 def test_nothing_climbs_back_to_the_configuration():
     """Below the plan no function takes a composed configuration, and none asks for what was typed."""
     for name in BELOW:

@@ -21,7 +21,15 @@ from lgm.metrics import Protocol
 from lgm.preparation.augment import Augmentation
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-NAMES = ("canonical4", "canonical4_rough", "lgm_window", "gslrm_like", "grm_like", "own_images")
+NAMES = (
+    "canonical4",
+    "canonical4_rough",
+    "lgm_window",
+    "lgm_printed",
+    "gslrm_like",
+    "grm_like",
+    "own_images",
+)
 
 
 def composed(name: str, *overrides: str):
@@ -180,6 +188,14 @@ def test_lgm_window_is_the_released_programs_views_of_its_hundred():
     choice = sampler.choose(record, np.random.default_rng(0))
     assert [view - 4 for view in choice.input] == [36, 40, 44, 48]
     assert [view - 4 for view in choice.target] == [52, 56, 60, 64]
+
+
+def test_lgm_printed_renders_its_inputs_too():
+    record = cameras([0.0] * 104, [3.0 * i for i in range(104)], canonical=(0, 1, 2, 3))
+    choice = instantiate(composed("lgm_printed").protocol.views).choose(record, np.random.default_rng(0))
+    assert [view - 4 for view in choice.input] == [36, 40, 44, 48]
+    assert [view - 4 for view in choice.target] == [36, 40, 44, 48, 52, 56, 60, 64]
+    assert protocol("lgm_printed").released_psnr and not protocol("lgm_window").released_psnr
 
 
 def test_a_short_trajectory_gives_distinct_views_or_none():

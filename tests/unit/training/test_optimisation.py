@@ -72,7 +72,8 @@ def test_the_released_cycle():
 
 
 def test_the_released_cycle_needs_more_steps_than_its_warm_up():
-    with pytest.raises(ValueError, match=r"warmup_steps=3000 .* train.max_steps=3000; the released"):
+    fault = r"warmup_steps=3000 .* scheduler.processes = 3000 \* 1 = 3000; the released program"
+    with pytest.raises(ValueError, match=fault):
         onecycle_released(adamw(net(), 256, lr=4e-4), max_steps=3000)
 
 
