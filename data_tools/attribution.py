@@ -21,6 +21,7 @@ from lgm.files import read_text, write_text
 
 _UNKNOWN = "unknown"
 _FIELDS = ("name", "author", "licence")
+# What Markdown would read as code, a cell's end, a link or emphasis.
 _MARKUP = re.compile(r"[\\`|\[\]*]")
 _LINKS = {
     "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
@@ -74,6 +75,7 @@ def read_objects(shards: Path) -> list[dict[str, Any]]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     with reading(path, "pack the set again"):
+        # Not splitlines, which also parts at U+2028: a name may hold that.
         return [(number, line) for number, line in enumerate(path.read_text("utf-8").split("\n"), 1) if line]
 
 

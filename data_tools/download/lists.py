@@ -49,6 +49,7 @@ def read_captions(path: Path) -> dict[str, str]:
     for uid, caption in _caption_pairs(path, _read(path)):
         caption = caption[0] if isinstance(caption, list) and caption else caption
         if isinstance(caption, str) and caption.strip():
+            # The first of several lines of an object, as the first of a list.
             captions.setdefault(uid_of(uid), caption.strip())
     if not captions:
         raise ValueError(f"{path} holds no caption; give CSV lines `uid,caption` or JSON {{uid: caption}}")

@@ -122,6 +122,7 @@ class BlenderEngine(Engine):
         kinds = [kind for kind, is_asked in asked.items() if is_asked]
         arrays, materials = describe(surfaces)
         arrays["environment"] = environment(plan.lights) if self._radiance is None else self._radiance
+        # Blender gets its own copy: the memory of ours is free while it draws.
         surfaces.clear()
         for kind in kinds:
             process = self._started(kind)
@@ -131,6 +132,8 @@ class BlenderEngine(Engine):
                 do="scene", kind=kind, file=str(scene_file), materials=materials,
                 # Depth and normals are taken at pixel centres: one sample, no antialiasing.
                 resolution=plan.resolution, samples=1 if kind == "geometry" else self._samples,
+                # `far`: beyond any depth, for an object reaches 0.87 from the origin at most (a cube's
+                # corner).
                 threads=self._threads, fov_deg=plan.fov_y_deg, far=plan.distances[1] + 1.0,
                 pole="z" if self._radiance is None else "y",
             )  # fmt: skip

@@ -19,7 +19,7 @@ from data_tools.meshes.surfaces import (
 from data_tools.shared.colors import srgb_to_linear
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("word", "<u2")])
-_HEADER_BYTES = 84
+_HEADER_BYTES = 84  # 80 of text and four of the number of triangles
 _VERTEX = re.compile(rb"\bvertex\s+(\S+)\s+(\S+)\s+(\S+)", re.IGNORECASE)
 
 
@@ -28,6 +28,7 @@ def read_stl(path: Path, max_triangles: int) -> Mesh:
     content = path.read_bytes()
     if is_binary(content):
         return _binary(content, max_triangles)
+    # `facet` and `loop` are left out: three vertices in a row are a triangle.
     corners = _VERTEX.findall(content)
     if not corners:
         raise UnrenderableMesh("unreadable STL: neither a whole binary file nor ASCII with vertices")
@@ -47,7 +48,7 @@ def is_binary(content: bytes) -> bool:
     """By its length, not by its first word: many a binary file's header begins with `solid`."""
     if len(content) < _HEADER_BYTES:
         return False
-    expected = _HEADER_BYTES + 50 * _count(content)
+    expected = _HEADER_BYTES + 50 * _count(content)  # 12 floats and a word of 16 bits
     if len(content) == expected:
         return True
     text = content.lstrip()[:5].lower() == b"solid" and b"facet" in content.lower()

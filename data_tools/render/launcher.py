@@ -36,6 +36,7 @@ def launcher_parser() -> argparse.ArgumentParser:
 
 def own_arguments(arguments: list[str] | None) -> list[str]:
     """The command line without the launcher's options: what a part is started with."""
+    # What this parser does not know, in its order and unread.
     return launcher_parser().parse_known_args(arguments)[1]
 
 
@@ -91,6 +92,7 @@ def run_here(calls: list[Call], folder: Path) -> int:
     failed = 0
     try:
         for call, log in zip(calls, logs, strict=True):
+            # The child holds its own handle of the log; ours can close.
             with log.open("w", encoding="utf-8") as output:
                 command = [sys.executable, "-m", call.module, *call.arguments]
                 running.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
@@ -100,6 +102,7 @@ def run_here(calls: list[Call], folder: Path) -> int:
             said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["said nothing"]
             print(f"part {number}: {said[-1]}" + (f" (exit code {code}; {log})" if code else ""), flush=True)
     finally:
+        # Also where Ctrl-C or a fault of another part ends this: no part goes on unseen.
         for process in running:
             if process.poll() is None:
                 process.terminate()
@@ -117,6 +120,7 @@ def submit(calls: list[Call], folder: Path, options: argparse.Namespace, cluster
     asked = {
         "slurm_partition": options.slurm_partition,
         "slurm_account": options.slurm_account,
+        # Said in any case: submitit's own default is 256 at once.
         "slurm_array_parallelism": options.slurm_at_once or len(calls),
     }
     executor.update_parameters(
@@ -128,6 +132,7 @@ def submit(calls: list[Call], folder: Path, options: argparse.Namespace, cluster
         **{name: value for name, value in asked.items() if value is not None},
     )
     try:
+        # One array instead of a job for each part, which schedulers dislike.
         with executor.batch():
             jobs = [executor.submit(call) for call in calls]
     except submitit.core.utils.FailedJobError as error:

@@ -24,6 +24,7 @@ def parse_fractions(text: str) -> dict[str, float]:
             raise ValueError(f"--splits {text!r}: {item!r} must be name=fraction") from error
     if not all(is_uid(name) for name in fractions) or any(f <= 0 for f in fractions.values()):
         raise ValueError(f"--splits {text!r} needs plain names and positive fractions")
+    # Not exactly 1: 0.7 + 0.2 + 0.1 is not, in binary.
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise ValueError(f"--splits {text!r} adds up to {sum(fractions.values()):g}, not 1")
     return fractions
@@ -88,6 +89,7 @@ def arrange(
             raise ValueError(
                 f"split {split!r} gets no object; ask for a larger fraction, or name some by --assign <file>"
             )
+    # Sorted by name, too: the same shards whatever the order on the disk.
     return {split: sorted(chosen[split], key=stable_hash) for split in sorted(chosen)}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from lgm.cameras import CANONICAL_AZIMUTHS_DEG, spiral_angles
 from lgm.cameras.canonical import RADIUS
 
-_SEED = 0
+_SEED = 0  # every set of a protocol has the same views
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def gslrm_like(num_views: int, radius: float) -> Path:
     """
     count = num_views - len(CANONICAL_AZIMUTHS_DEG)
     rng = np.random.default_rng(_SEED)
+    # Even over the sphere: equal bands of height have equal areas (Archimedes).
     height, azimuth = rng.uniform(-1, 1, count), rng.uniform(0, 360, count)
     stretch = (rng.permutation(count) + rng.uniform(size=count)) / max(1, count)
     distances = radius * (1 + stretch * (2.8 / RADIUS - 1))

@@ -9,9 +9,9 @@ from data_tools.stats.contact_sheet import as_webp
 from data_tools.stats.tally import EXTREMES, Case, Histogram, Tally
 from lgm.errors import shown
 
-_BINS = 50
+_BINS = 50  # divides the 1000 of a histogram
 _WIDTH, _HEIGHT = 500, 120
-_MOST_VALUES = 20
+_MOST_VALUES = 20  # of a field; the rest as a number
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; padding: 0 1rem;
   color: #222; background: #fff }
@@ -43,6 +43,7 @@ def page(title: str, facts: dict[str, str], tally: Tally, strips: list) -> str:
     for name, cases in tally.cases.items():
         if cases:
             parts.append(f"<h2>The {escape(name)}</h2><div class='row'>")
+            # A tally keeps them as a heap, in no order to be shown.
             parts += [_case(name, case) for case in sorted(cases, reverse=True)]
             parts.append("</div>")
     parts.append("<h2>Contact sheet</h2><div class='row'>")
@@ -77,7 +78,7 @@ def _figure(name: str, histogram: Histogram) -> str:
     width = _WIDTH / _BINS
     bars = "".join(
         f"<rect x='{i * width:.1f}' y='{_HEIGHT - _HEIGHT * count / highest:.2f}' "
-        f"width='{width - 1:.1f}' height='{_HEIGHT * count / highest:.2f}'/>"
+        f"width='{width - 1:.1f}' height='{_HEIGHT * count / highest:.2f}'/>"  # a gap between bars
         for i, count in enumerate(counts)
         if count
     )

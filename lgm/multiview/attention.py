@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lgm.kernels import GroupNorm
 
-_GROUPS = 32
+_GROUPS = 32  # Stable Diffusion's, as the eps of 1e-6 below
 
 
 class Attention(nn.Module):
@@ -43,6 +43,7 @@ class Attention(nn.Module):
         if num_image_tokens:
             self.to_k_ip = nn.Linear(context_channels, channels, bias=False)
             self.to_v_ip = nn.Linear(context_channels, channels, bias=False)
+        # A list of one: the released checkpoints call it `to_out.0`.
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(
@@ -179,6 +180,7 @@ class Resampler(nn.Module):
     ) -> None:
         super().__init__()
         # Learned queries, the same for each image.
+        # Divided by the root of the channels, so that each has a length of about 1, as IP-Adapter begins.
         self.latents = nn.Parameter(torch.randn(1, num_tokens, channels) / channels**0.5)
         self.proj_in = nn.Linear(image_channels, channels)
         self.proj_out = nn.Linear(channels, channels)

@@ -123,9 +123,9 @@ class Layout(ABC):
         """Folders of objects, at any depth, in the order of their names."""
         for folder, children, _ in os.walk(root):
             if self.is_object(Path(folder)):
-                children.clear()
+                children.clear()  # nothing below an object is another one
                 yield Path(folder)
-            children.sort()
+            children.sort()  # os.walk goes through them in this order
 
 
 def from_blender(c2w: np.ndarray) -> np.ndarray:

@@ -61,6 +61,7 @@ class _Nodes:
         if wrap == "repeat":
             return coordinate
         if wrap == "mirror":
+            # Up from 0 to 1 and down again, every 2.
             coordinate = self.math("PINGPONG", coordinate, 1.0)
         half = 0.5 / size  # of a texel: no nearer to an edge, across which filtering would mix
         return self.math("MINIMUM", self.math("MAXIMUM", coordinate, half), 1.0 - half)
@@ -91,6 +92,7 @@ class _Nodes:
         """How much of the surface is there; None for all of it."""
         if material["alpha_mode"] == "opaque" or (material["alpha_mode"] == "blend" and blended):
             return alpha if material["alpha_mode"] == "blend" else None
+        # Depths cannot be mixed: of what is blended, half covered counts as there.
         cutoff = material["alpha_cutoff"] if material["alpha_mode"] == "mask" else 0.5
         return self.math("SUBTRACT", 1.0, self.math("LESS_THAN", alpha, cutoff))
 

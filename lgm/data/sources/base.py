@@ -113,7 +113,7 @@ class Source(ABC):
         for number in range(seen):
             try:
                 item = self.load(*self.place(number))
-                item.decode([0])
+                item.decode([0])  # one view: says whether images can be read, and is quick
             except BrokenSample as error:
                 broken.append(f"{error}{self.remedy}")
                 continue
@@ -147,6 +147,7 @@ class Source(ABC):
 
     def in_shards(self, number: int) -> tuple[int, int]:
         """Shard and ordinal of the `number`-th object in the order of the shards."""
+        # Right, not left: empty shards, whose ends are equal, are passed over.
         shard = bisect_right(self._ends, number)
         return shard, number - self.first(shard)
 

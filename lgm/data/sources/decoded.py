@@ -64,6 +64,7 @@ class DecodedSource(Source):
     ) -> None:
         self._source = source
         self._objects: list[DecodedObject | BrokenSample] = []
+        # Names and cameras first, images later: how many views there are decides on the tensor's size.
         loaded = [_load(source, number) for number in range(source.num_objects)]
         height, width = image_size(loaded)
         num_views = [0 if isinstance(x, BrokenSample) else x.cameras.num_views for x in loaded]
@@ -151,7 +152,7 @@ def _one_by_one(item: PosedObject, views: Sequence[int]) -> _Decoded:
             faults[view] = str(error)
     if not images:
         return _Decoded(None, faults)
-    shape = next(iter(images.values())).shape
+    shape = next(iter(images.values())).shape  # of the first view that can be read
     for view, image in list(images.items()):
         if image.shape != shape:
             faults[view] = f"object {item.uid!r}: views of different sizes {sorted({shape, image.shape})}"

@@ -34,6 +34,7 @@ class OwnImages(PosedObject):
 
     def __init__(self, capture: Capture, frame: Frame, background: Background) -> None:
         self.uid = capture.uid
+        # A ring's images all are canonical inputs; of posed ones a sampler chooses.
         self.cameras = CameraRecord(
             frame.fov_y_deg, frame.c2w, () if capture.posed else tuple(range(len(capture.photos)))
         )
@@ -112,6 +113,7 @@ class Framing:
             )
         else:
             frame = frame_of_ring(capture, outlines, self.fov_y_deg, self.recenter, self.max_resolution)
+        # Asked again of the framed cameras: turning and scaling may have made them useless.
         fault = pose_fault(frame.c2w) or distance_fault(frame.c2w)
         fault = fault or ((0, wrong) if (wrong := fov_fault(frame.fov_y_deg)) else None)
         if fault:
@@ -134,6 +136,7 @@ class Framing:
 
 def cut_out(image: Image, background: Background) -> UInt8[np.ndarray, "H W 4"]:
     """An image with the alpha that it has, or with one that the background gives it."""
+    # A person's own cut-out is better than any that we could make.
     rgba, has_alpha = image.read()
     return rgba if has_alpha else background.cut(rgba[..., :3], image.path)
 

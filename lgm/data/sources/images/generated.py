@@ -104,6 +104,7 @@ class GeneratedSource(Source):
         for item in self._inputs:
             if isinstance(item, Path):
                 self._framing.check_size(open_image(item, turn=True))
+        # What is all kept needs no generator's weights.
         if not all(map(self._is_kept, range(self.num_objects))):
             self._generator.prepare()
         return []
@@ -129,6 +130,7 @@ class GeneratedSource(Source):
             _write(self._folder(number), views, self._record(number))
 
     def _prompt(self, ordinal: int) -> ViewPrompt:
+        # By the object's number, not by its place in a batch: the same whatever was kept before.
         item, seed = self._inputs[ordinal], self._seed + ordinal
         if isinstance(item, str):
             return ViewPrompt(item, None, seed)
@@ -158,6 +160,7 @@ class GeneratedSource(Source):
             kept = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
+        # Of the file, these keys alone: it holds the cameras too.
         return {key: kept.get(key) for key in self._record(ordinal)} == self._record(ordinal)
 
 
@@ -248,6 +251,7 @@ def _kept_views(folder: Path, uid: str, framing: Framing) -> PosedObject:
         for image, K, pose in zip(images, K_norm, c2w, strict=True)
     ]
     posed = bool(cameras.get("posed", False))
+    # +y is up in a generator's frame (`lgm.types.GeneratedViews`).
     return framing.framed(Capture(uid, tuple(photos), up=(0.0, 1.0, 0.0), posed=posed))
 
 

@@ -86,6 +86,7 @@ def _tube(rng: Generator) -> Solid:
 
 def _wire_frame(rng: Generator) -> Solid:
     nodes, edges = tubes.polyhedron(rng) if rng.random() < 0.6 else tubes.lattice(rng)
+    # Of the shortest edge: bars that are thicker would close the frame.
     spacing = np.linalg.norm(nodes[edges[:, 0]] - nodes[edges[:, 1]], axis=1).min()
     radius = spacing * log_uniform(rng, 0.025, 0.12)
     return tubes.frame(nodes, edges, radius, int(rng.choice([4, 6, 8])), rng.choice([1.0, 1.5, 2.5]))
@@ -129,6 +130,7 @@ def hollow(rng: Generator) -> Solid:
 def proportioned(solid: Solid, rng: Generator, most: float = 4.0) -> Solid:
     """Stretched along the axes, up to `most` times, and bent, twisted or tapered now and then."""
     low, high = solid.vertices.min(0), solid.vertices.max(0)
+    # Each axis from 1 / sqrt(most) to sqrt(most), so that two of them differ `most` times at the farthest.
     stretch = np.exp(rng.uniform(-1, 1, 3) * np.log(most) / 2)
     solid = _unit(solid.fitted((high - low) * stretch))
     if rng.random() < 0.3:
