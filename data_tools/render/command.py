@@ -121,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise ValueError(
             f"--part {options.part} and --launcher exclude each other: it makes the parts itself"
         )
+    # Filled while the sources are gone through: files that are no meshes, by their suffix.
     others: Counter[str] = Counter()
     sources = find_meshes(options.inputs, others)
     engine = engine_class(options.engine)
@@ -129,6 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.normalize, options.up, options.max_triangles, options.lights or "studio", options.geometry,
         options.trajectory, options.albedo, options.surface_points,
     )  # fmt: skip
+    # Refused before hours of rendering, not at the first object.
     asked = (
         ("geometry", plan.geometry, engine.draws_geometry),
         ("albedo", plan.albedo, engine.draws_albedo),
@@ -141,10 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
     recipes = _worker_recipes(options, engine_options, plan)
     check_settings(options.out, {**plan.summary(), **engine.settings(**engine_options)})
     if options.launcher is not None:
+        # Workers are decided here: a part would else take half of all cores for itself.
         own = [*own_arguments(arguments), "--workers", str(options.workers)]
         return launch("data_tools.render", own, options, options.out / LOG_FOLDER)
     counts: Counter[str] = Counter()
     report = _Report(options.out, part, counts)
+    # Folders of objects that a killed run left unfinished.
     remove_abandoned(options.out)
     named = named_apart(sources, options.out, report.add)
     tasks = _tasks(_objects(named, options.variants), options.out, plan, part, report)
@@ -162,6 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not counts and part.total == 1:
         print(f"no mesh in {', '.join(map(str, options.inputs))}: {', '.join(MESH_SUFFIXES)} files are read")
     print(f"{_summary(counts)} in {time.monotonic() - start:.0f} s{report.noted()}; {options.out}")
+    # A part may have no objects where there are few; alone, that is a mistake.
     nothing_to_do = part.total > 1 and not counts["failed"]
     return 0 if counts["rendered"] + counts["complete before"] or nothing_to_do else 1
 
@@ -227,7 +232,7 @@ def _worker_recipes(
         except ValueError as error:
             raise ValueError(f"--gpus {options.gpus!r} must be numbers with commas, e.g. 0,1") from error
     recipes = []
-    for worker in range(options.workers):
+    for worker in range(options.workers):  # in turn over the devices
         device = devices[worker % len(devices)]
         own_options = engine_options if device is None else {**engine_options, "device_index": device}
         arguments = (options.engine, own_options, plan, options.out, options.format)

@@ -12,7 +12,7 @@ from PIL import Image
 from lgm.app.sessions import Progress
 from lgm.app.studio import MESH, PLY, VIDEO
 
-_PREVIEW_SIDE = 128
+_PREVIEW_SIDE = 128  # pixels: small enough to travel within the page at every step
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 .slots { display: grid !important; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); }
@@ -60,6 +60,7 @@ def status(progress: Progress) -> str:
 def viewer(token: str) -> str:
     """The object that turns."""
     return (
+        # A relative address holds behind a proxy's path, too.
         f'<iframe src="objects/{escape(token)}/view" title="The object: drag to turn it, wheel to zoom" '
         'loading="eager"></iframe>'
     )
@@ -74,6 +75,7 @@ def files(token: str, offered: Sequence[str]) -> str:
         for name, text in names.items()
         if name in offered
     )
+    # Browsers start a video by themselves only where it is muted.
     video = f'<video src="{address}/{VIDEO}" controls autoplay loop muted playsinline></video>'
     return links + (video if VIDEO in offered else "")
 

@@ -80,12 +80,13 @@ def build_evaluation(plan: EvaluationPlan) -> Evaluation:
 def test(plan: EvaluationPlan, evaluation: Evaluation) -> float | None:
     """Measure; return the metric that a sweep reads."""
     trainer = evaluation.trainer
+    # Rank 0 alone writes and holds the folder: the others would find it in use.
     with exclusive(plan.run_dir) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             save_config(plan.config, plan.run_dir)
         with ending_peers(trainer):
             trainer.test(evaluation.module, evaluation.datamodule, verbose=False)
-    value = trainer.callback_metrics.get(plan.config["optimized_metric"])
+    value = trainer.callback_metrics.get(plan.config["optimized_metric"])  # None where nothing was measured
     return None if value is None else float(value)
 
 

@@ -29,6 +29,7 @@ def torch_and_driver() -> Iterator[Finding]:
     elif built is None:
         advice = f"install a build of torch for CUDA {driver} or lower ({_INDEX})"
         yield Finding("torch", "warning", f"{build}: a build for the CPU, the GPU stays idle", advice)
+    # Majors alone: within one, a newer toolkit runs on an older driver.
     elif int(driver.split(".")[0]) < int(built.split(".")[0]):
         advice = f"update the driver, or install a build of torch for CUDA {driver} or lower ({_INDEX})"
         yield Finding("torch", "warning", f"{build}: too old for this torch, built for CUDA {built}", advice)
@@ -46,7 +47,7 @@ def gpus() -> Iterator[Finding]:
         try:
             properties = torch.cuda.get_device_properties(device)
             x = torch.ones(256, 256, device=device)
-            works = bool((x @ x == 256).all())
+            works = bool((x @ x == 256).all())  # a sum of 256 ones, exact in any precision
             # Asynchronous errors of the product surface here at the latest, within the try.
             free, total = torch.cuda.mem_get_info(device)
         except Exception as error:
@@ -61,6 +62,7 @@ def gpus() -> Iterator[Finding]:
             yield Finding(what, "broken", f"{seen}: it computes wrong numbers", _HIDE)
         elif free < 0.5 * total:
             yield Finding(what, "warning", f"{seen}: in use", "see nvidia-smi for who uses it")
+        # False: not by emulation.
         elif not torch.cuda.is_bf16_supported(False):
             yield Finding(what, "ok", f"{seen}; no bf16, so trainer=auto computes in float32")
         else:

@@ -37,9 +37,11 @@ def requirements() -> Iterator[Finding]:
         return
     unmet = []
     for requirement in wanted:
+        # Without an extra: what only they ask for is optional.
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         version = _version(requirement.name)
+        # Pre-releases count: a nightly torch is one.
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             unmet.append((requirement, version))
     if unmet:
@@ -59,7 +61,7 @@ def torchvision() -> Iterator[Finding]:
         return
     try:
         module = importlib.import_module("torchvision")
-    except Exception as error:
+    except Exception as error:  # RuntimeError, for operators that torch lacks
         seen = f"does not fit the installed torch ({with_type(error)}); nothing here needs it"
         yield Finding("torchvision", "warning", seen, _REMOVE_TORCHVISION)
     else:

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _convert(options: argparse.Namespace) -> None:
+    # First what can be said at once, before the conversion.
     path = check_suffix(options.output)
     check_options(options.faces, options.texture)
     stages = Stages(_show if sys.stderr.isatty() else None)

@@ -57,7 +57,7 @@ class MeshViews:
         supersampling: int = 4,
         radius: float = RADIUS,
         fov_y_deg: float = FOV_Y_DEG,
-        height: float = 2.1 * OBJECT_RADIUS,
+        height: float = 2.1 * OBJECT_RADIUS,  # a margin of 5 %
         accelerator: str = "auto",
     ) -> None:
         if projection not in PROJECTIONS:
@@ -143,6 +143,7 @@ class MeshViews:
 
     def _mesh(self, path: Path) -> Skinned:
         with reading(path, "it must be a mesh that can be rendered"):
+            # No turn: glTF says that +y is up, as it is here.
             mesh = skinned(self._read_mesh(path, "sphere", np.eye(4), _MAX_TRIANGLES))
         for note in mesh.notes:
             log.info("%s: %s", path, note)

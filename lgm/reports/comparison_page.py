@@ -57,6 +57,7 @@ def _objects(first: Evaluation, by_object: dict[str, float]) -> list[dict[str, A
     """The objects that lost and gained most."""
     means = {uid: rows.columns["psnr"].mean() for uid, rows in first.table.by_object()}
     ranked = sorted(by_object, key=lambda uid: by_object[uid])
+    # Few enough are all shown, each once.
     if len(ranked) > 2 * _SHOWN_OBJECTS:
         ranked = [*ranked[:_SHOWN_OBJECTS], *ranked[-_SHOWN_OBJECTS:]]
     return [

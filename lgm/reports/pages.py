@@ -33,7 +33,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("lgm.reports"),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name is an error, not nothing
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -52,6 +52,7 @@ def _environment() -> Environment:
 def page_script() -> Markup:
     """What pages run: the viewer of Gaussians, and tables, flips and viewers of a page."""
     text = f"{script()}\n{(_FOLDER / 'report.js').read_text(encoding='utf-8')}"
+    # Either would end or swallow the element that the script stands in.
     assert "</script" not in text and "<!--" not in text
     return Markup(text)
 
@@ -60,6 +61,7 @@ def page_script() -> Markup:
 def _policy() -> str:
     """Of this page: nothing from other hosts, and no script but its own, whatever a name of an object is."""
     digest = base64.b64encode(hashlib.sha256(page_script().encode()).digest()).decode("ascii")
+    # Of a page that is opened from the disk, 'self' is nothing: files beside it need `file:`.
     beside = "data: 'self' file:"
     return (
         f"default-src 'none'; img-src {beside}; media-src {beside}; style-src 'unsafe-inline'; "

@@ -22,6 +22,7 @@ log = logging.getLogger("lgm.viewer")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; 0 after it, 2 with one line where there is nothing to show."""
     parser = _parser()
+    # Intermixed: options may stand between the things that are shown.
     options = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -56,6 +57,7 @@ def _server(options: argparse.Namespace) -> ViewerServer:
 
 
 def _is_option(text: str) -> bool:
+    # A file's name may have `=`, too.
     return "=" in text and not Path(text).exists()
 
 

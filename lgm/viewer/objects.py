@@ -112,6 +112,7 @@ class Predictions(ObjectSet):
 
     def put(self, objects: Iterable[tuple[str, ViewedObject]], step: int | None = None) -> None:
         """Add objects, or replace those of the same name."""
+        # A new dict instead of a changed one: threads of the server read the old one meanwhile.
         self._objects = {**self._objects, **dict(objects)}
         self.step = step
 

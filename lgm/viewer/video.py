@@ -12,6 +12,7 @@ from PIL import Image
 
 from lgm.callbacks.evaluation.video import mp4
 
+# What a page may send: 24 s at 30 frames a second, sides of H.264's common levels, and a bound on memory.
 MAX_FRAMES, MAX_SIDE, MAX_BYTES = 720, 4096, 512 << 20
 _LENGTH = struct.Struct("<I")
 
@@ -26,6 +27,7 @@ def frames_to_mp4(content: bytes, fps: float) -> bytes:
         raise ValueError(f"fps={fps:g} is not in 1..120")
     images = _split(content)
     width, height = _opened(images[0]).size
+    # H.264 halves the colours' resolution (4:2:0), for which sides must be even.
     if width % 2 or height % 2 or max(width, height) > MAX_SIDE:
         raise ValueError(f"frames of {width}x{height} pixels: even sides up to {MAX_SIDE} make a video")
     with tempfile.TemporaryDirectory() as folder:

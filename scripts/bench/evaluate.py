@@ -34,7 +34,7 @@ from lgm.data.sources.synthetic import SyntheticSource
 from lgm.losses.perceptual.trunks import TRUNKS
 
 ROOT = Path(__file__).resolve().parents[2]
-DIFFERENT_OBJECTS = 8
+DIFFERENT_OBJECTS = 8  # rendering a thousand would take longer than the evaluation
 OBJECTS_A_SHARD = 100
 
 
@@ -77,6 +77,7 @@ def write_random_trunks(folder: Path) -> Path:
         with torch.device("meta"):
             shapes = {name: tensor.shape for name, tensor in spec.build().state_dict().items()}
         weights = {
+            # He's initialisation: activations keep their size through the layers.
             name: torch.randn(s) * (2 / s[1:].numel()) ** 0.5 if len(s) == 4 else torch.zeros(s)
             for name, s in shapes.items()
         }
@@ -138,6 +139,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
             f"callbacks.measure.untrained_objects={options.untrained}",
             f"callbacks.measure.lpips.weights_path={options.lpips or 'null'}",
             "callbacks.measure.lpips.download=false",
+            # Not measured: files of Gaussians, and what writes to the terminal.
             "callbacks.export_ply=null",
             "callbacks.progress=null",
             "trainer.enable_progress_bar=false",
@@ -147,6 +149,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     )
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    # From here on, reading the weights and checking the data included.
     start = time.perf_counter()
     evaluate(cfg)
     whole = time.perf_counter() - start

@@ -69,6 +69,7 @@ class Inference:
         self.path = folder / "gaussians.ply"
         shape = (1, net.num_input_views, 3, net.input_size, net.input_size)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
+        # Evenly around, unless they are the four that networks are trained on.
         azimuths = [360 * view / shape[1] for view in range(shape[1])]
         if shape[1] == len(CANONICAL_AZIMUTHS_DEG):
             azimuths = list(CANONICAL_AZIMUTHS_DEG)

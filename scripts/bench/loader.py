@@ -162,7 +162,7 @@ def loader(cache: Cache, options: argparse.Namespace, device: torch.device) -> D
 
 def ms_per_batch(batches: Iterable, device: torch.device, count: int) -> float:
     """Milliseconds per batch, on the device, after the workers' head start is consumed."""
-    stream: Iterator = iter(batches)
+    stream: Iterator = iter(batches)  # starts the workers
     for _ in range(8):  # what the workers made while they started
         next(stream).to(device)
     start = time.perf_counter()
@@ -201,7 +201,7 @@ def main() -> None:
     add("--workers", type=int, default=2, help="with --caches: loader processes (2)")
     add("--device", default="cpu", help="with --caches: where the batches go (cpu)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # as a loader process has
     keep_freed_memory()  # as train.py does
     console = Console()
     if options.caches:

@@ -40,7 +40,7 @@ from lgm.meshing.topology import is_watertight
 from lgm.metrics.image import psnr
 from lgm.rendering import make_renderer
 
-SHOWN = 6
+SHOWN = 6  # views of each row of --images
 
 
 def cameras(views: int, device: torch.device) -> Cameras:
@@ -105,8 +105,10 @@ def measure(path: Path, arguments: argparse.Namespace, console: Console) -> tupl
         if arguments.quick:
             options |= {"resolution": 48, "num_views": 8, "size": 64}
         with tempfile.TemporaryDirectory() as folder:
+            # One more than measured: the first compiles kernels.
             runs = [convert(path, device, options, Path(folder)) for _ in range(1 + arguments.repeats)]
         mesh, stages = min(runs[1:], key=lambda run: sum(run[1].seconds.values()))
+        # Back to the frame of the images: a similarity without rotation.
         vertices = mesh.vertices.double() * to_unit[0, 0] + to_unit[:3, 3]
         mesh = replace(mesh, vertices=vertices.float())
         images = mesh_images(mesh, arguments.views, arguments.size, device)

@@ -40,7 +40,7 @@ from lgm.rendering import make_renderer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 KINDS = {"text": 7.5, "image": 5.0}  # guidance, as the original has it
-TOKENS = 77
+TOKENS = 77  # of CLIP's text
 UNET = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": 2,
     "attention_resolutions": [4, 2, 1], "channel_mult": [1, 2, 4, 4], "num_head_channels": 64,
@@ -88,6 +88,7 @@ def build(kind: str, micro: bool, device: torch.device) -> Components:
     image = {"ip_dim": 16, "ip_weight": 1.0} if kind == "image" else {}
     torch.manual_seed(0)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
+    # On the device from the start: billions of random numbers take long on a CPU.
     with torch.device(device), default_dtype(dtype):
         networks = {
             "unet": MultiViewUNet(**unet, **image),
@@ -168,6 +169,7 @@ def memory(options: argparse.Namespace, offload: bool) -> dict[str, float]:
     free(device)
     peaks = {"peak_gb": 0.0, "reserved_gb": 0.0}
     recorded = dict(OmegaConf.load(CONFIGS / "model" / "big.yaml").model.net)
+    # Hydra's key, not an argument of the class.
     recorded.pop("_target_")
     net = LGM(**{**recorded, "kernels": "auto"}).eval().in_half(torch.float16).to(device)
     cameras = Cameras.orbit([0.0] * 4, list(CANONICAL_AZIMUTHS_DEG))[None].to(device)

@@ -34,6 +34,7 @@ from lgm.rendering.choice import BACKENDS
 from lgm.rendering.projection import project
 from lgm.rendering.tiles import list_splats
 
+# Figures of trained networks' objects, in units of the world: an object reaches 0.6.
 SHELL_RADIUS = 0.45
 SHELL_SCALE = 0.008
 OPAQUE_SHARE = 0.35

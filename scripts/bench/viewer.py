@@ -35,6 +35,7 @@ from lgm.viewer.opening import open_objects
 from lgm.viewer.server import ViewerServer
 
 AZIMUTH_DEG, ELEVATION_DEG = 30.0, 20.0
+# WebGL on the CPU where there is no GPU; a container's root may not use Chromium's sandbox.
 _FLAGS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox")
 _ORBIT = """async (seconds) => {
   const canvas = document.querySelector("figure canvas"), frames = () => Number(canvas.dataset.frames);

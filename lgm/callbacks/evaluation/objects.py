@@ -60,6 +60,7 @@ class ObjectHook(Callback, ABC):
     ) -> None:
         """Write each object of the batch, failures tolerated."""
         for scene, uid in enumerate(outputs.batch.uids):
+            # Counted before it is written: an object that fails counts, too.
             self._seen += 1
             if self.max_objects is not None and self._seen > self.max_objects:
                 return

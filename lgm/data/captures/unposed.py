@@ -53,6 +53,7 @@ def _in_ring_order(paths: list[Path], uid: str, azimuths_deg: Sequence[float]) -
         raise BrokenSample(f"object {uid!r}: {error}") from error
     if named is not None:
         by_azimuth = dict(zip(named, paths, strict=True))
+        # Names state 0 to 270; a person may write -90.
         ring = [azimuth % 360 for azimuth in azimuths_deg]
         for azimuth, path in by_azimuth.items():
             if azimuth not in ring:

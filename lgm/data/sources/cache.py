@@ -99,6 +99,7 @@ def decoded_bytes(source: Source, examples: Sequence[PosedObject]) -> tuple[floa
     """What a set takes decoded, judged by some of its objects, and that as words."""
     num_views = sum(example.cameras.num_views for example in examples) / max(1, len(examples))
     height, width = image_size(examples)
+    # Four bytes a pixel: rgba.
     needed = source.num_objects * num_views * height * width * 4
     return needed, (
         f"{source.num_objects} objects × {num_views:g} views of {height} × {width} take {needed / 1e9:.3g} GB"
