@@ -3,10 +3,11 @@
 import hydra
 from omegaconf import DictConfig
 
-from lgm.cli import command_line, resolvers, runtime
+from lgm.cli import command_line, resolvers, runtime, sweeps
 from lgm.cli.train import train
 
 resolvers.register()
+sweeps.register()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")

@@ -26,6 +26,7 @@ from lgm.callbacks.training.evaluate_every import EvaluateEvery
 from lgm.callbacks.training.image_grid import ImageGrid
 from lgm.callbacks.training.stop import StopOnSignal
 from lgm.callbacks.training.throughput import Throughput
+from lgm.callbacks.training.trial_report import ReportTrial
 from lgm.callbacks.training.watchdog import Watchdog
 from lgm.errors import RunStopped
 
@@ -40,6 +41,7 @@ __all__ = [
     "Measure",
     "ObjectHook",
     "Report",
+    "ReportTrial",
     "RunStopped",
     "SameOnAllRanks",
     "StepProgress",

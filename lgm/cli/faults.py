@@ -42,7 +42,7 @@ def fault_line(error: BaseException) -> str | None:
             "train.gradient_checkpointing=true"
         )
     # The rank that failed first has written its own error; this line points to it.
-    if isinstance(error, RuntimeError) and _is_of_a_peer(error):
+    if is_of_a_peer(error):
         return (
             f"another process of this run is gone ({one_line(error)}): its own error says why (above, or in "
             f"error_rank*.log of its run_dir); {_GOES_ON}"
@@ -97,7 +97,10 @@ def _key(error: InstantiationException) -> str:
     return match[1] if match else ""
 
 
-def _is_of_a_peer(error: RuntimeError) -> bool:
+def is_of_a_peer(error: BaseException) -> bool:
+    """Whether an error of a collective says that another rank is gone."""
+    if not isinstance(error, RuntimeError):
+        return False
     distributed = getattr(torch.distributed, "DistError", None)  # there is none in a build without it
     message = str(error).lower()
     is_known = "gloo" in message or "nccl" in message

@@ -41,7 +41,7 @@ class MaskRecords(Callback):
         if not is_first_process():  # which writes for all
             return
         if config.hydra.mode == RunMode.MULTIRUN:
-            _rewrite_records(Path(config.hydra.sweep.dir))
+            mask_sweep_records(Path(config.hydra.sweep.dir))
         folder = Path(config.hydra.runtime.output_dir) / (config.hydra.output_subdir or _OUTPUT_SUBDIR)
         task = {key: value for key, value in _unresolved(config).items() if key != "hydra"}
         _write(task, folder / "config.yaml")
@@ -57,7 +57,7 @@ class MaskRecords(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Mask the sweep's own records."""
-        _rewrite_records(Path(config.hydra.sweep.dir))
+        mask_sweep_records(Path(config.hydra.sweep.dir))
 
 
 def _unresolved(config: Any) -> Any:
@@ -68,7 +68,7 @@ def _write(values: Any, path: Path) -> None:
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(masked_values(values))))
 
 
-def _rewrite_records(folder: Path) -> None:
+def mask_sweep_records(folder: Path) -> None:
     """Mask what a sweep has written beside its jobs."""
     for path in (folder / name for name in _SWEEP_RECORDS):
         if path.is_file():

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 import lgm
-from lgm.cli import command_line, resolvers, runtime
+from lgm.cli import command_line, resolvers, runtime, sweeps
 
 
 def configs_folder() -> Path:
@@ -41,6 +41,7 @@ def run(name: str, task: Callable[[DictConfig], float | None]) -> None:
     """A task with the configuration `configs/<name>.yaml` and this process's arguments, with exit codes and
     signals."""
     resolvers.register()
+    sweeps.register()
 
     def main(cfg: DictConfig) -> float | None:
         return runtime.run(task, cfg)

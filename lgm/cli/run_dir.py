@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lgm.cli.command_line import quoted
 from lgm.cli.launch import is_first_process
 from lgm.cli.lock import hold
+from lgm.cli.sweeps import PLUGIN
 from lgm.errors import first_line, shown
 
 _SWEEP_DIR = "LGM_SWEEP_DIR"  # for the processes that Lightning starts: their clock shows another time
@@ -53,7 +54,8 @@ def _prepare(config: DictConfig, mode: str) -> None:
         if is_ours:
             if not keys & {"run_dir", f"hydra.{mode}.dir"} and _is_named_by_time(config):
                 run_dir = str(_claim(Path(run_dir)))
-            hold(Path(run_dir))
+            if not _is_shared(config, mode):
+                hold(Path(run_dir))
     except (ValueError, OSError) as error:
         _refuse(str(error) if "run_dir=" in str(error) else f"run_dir={run_dir}: {error}")
     with read_write(config), open_dict(config):
@@ -79,6 +81,11 @@ def _check(run_dir: str) -> None:
 
 def _is_named_by_time(config: DictConfig) -> bool:
     return "${now:" in str(OmegaConf.to_container(config, resolve=False).get("run_dir"))
+
+
+def _is_shared(config: DictConfig, mode: str) -> bool:
+    """Whether several processes may fill the folder: a sweep that locks each trial by itself."""
+    return mode == "sweep" and config.hydra.sweeper._target_ == f"{PLUGIN}.TPESweeper"
 
 
 def _claim(path: Path) -> Path:

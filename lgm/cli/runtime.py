@@ -19,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lgm import stopping
-from lgm.cli.faults import fault_line, quieten_side_shows
+from lgm.cli.faults import fault_line, one_line, quieten_side_shows
 from lgm.cli.former_names import update_names
+from lgm.cli.sweeps.trial import current_trial
 from lgm.errors import RunStopped
 from lgm.masking import mask_error, masked
 
@@ -44,11 +45,17 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         OmegaConf.update(cfg, "run_dir", HydraConfig.get().runtime.output_dir)
     keep_freed_memory()
     quieten_libraries()
+    trial = None if local_rank() else current_trial()
     try:
         update_names(cfg)
         with stopping.handled(last_resort=True):
+            if trial is not None:
+                trial.begin()
             stopping.begin_rank(local_rank())
-            return task(cfg)
+            result = task(cfg)
+            if trial is not None:
+                trial.complete(result)
+            return result
     except RunStopped as stopped:
         _leave(stopped, cfg.run_dir)
     except Exception as error:
@@ -59,6 +66,8 @@ def run(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
             run_dir.mkdir(parents=True, exist_ok=True)
             name = f"error_rank{local_rank()}.log" if local_rank() else "error.log"
             (run_dir / name).write_text(masked(traceback.format_exc()))
+            if trial is not None:
+                trial.failed(masked(line or one_line(error)), error)
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         if line is None:

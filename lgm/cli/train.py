@@ -12,7 +12,7 @@ import lightning as L
 from omegaconf import DictConfig
 
 from lgm import stopping
-from lgm.callbacks import SameOnAllRanks, TrainingCost
+from lgm.callbacks import ReportTrial, SameOnAllRanks, TrainingCost
 from lgm.cli.build import (
     build_callbacks,
     build_datamodule,
@@ -27,6 +27,7 @@ from lgm.cli.plan import TrainingPlan, plan_training
 from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
 from lgm.cli.speed import times_convolutions
 from lgm.cli.start import start
+from lgm.cli.sweeps.trial import MetricNeverLogged, current_trial
 from lgm.cli.values import recorded
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.kernels import cudnn_benchmark
@@ -84,6 +85,8 @@ def build_training(plan: TrainingPlan) -> Training:
     if plan.world_size > 1:
         facts = facts_of(config, datamodule, "fit") | {"resume": resume_fact(resume, first_step)}
         callbacks["agreement"] = SameOnAllRanks(facts)
+    if (trial := current_trial()) is not None:
+        callbacks["trial"] = ReportTrial(config["optimized_metric"], trial.report, MetricNeverLogged)
     # A run shorter than the interval is validated at its end: a sweep wants its value.
     interval = min(config["train"]["val_every_steps"], config["train"]["max_steps"])
     trainer = build_trainer(
