@@ -23,6 +23,7 @@ from lgm.cli import resolvers
 from tests import budget
 from tests.browser import browser, chromium_process  # noqa: F401 - fixtures
 from tests.datasets import write_dataset
+from tests.forked import ForkedTrial
 from tests.perceptual_weights import write_hed_package, write_torch_home
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -97,6 +98,13 @@ def golden():
 def dataset(tmp_path_factory) -> Path:
     """Two training shards of three objects and one validation shard of two, 32², 10 views."""
     return write_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture
+def forked_trials(monkeypatch):
+    """Trials of a sweep that a fork runs are forks of it: they load nothing anew."""
+    if not torch.cuda.is_available():  # whose threads cannot be forked
+        monkeypatch.setattr("lgm.cli.sweeps.process.Popen", ForkedTrial)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
 from tests.clock import GIVE_UP_S
 
@@ -91,6 +92,30 @@ class Forked:
     def _read(self, number: int) -> str:
         size = os.fstat(self._output[number].fileno()).st_size
         return os.pread(self._output[number].fileno(), size, 0).decode()
+
+
+class ForkedTrial(Forked):
+    """In place of `subprocess.Popen` of a sweep's trial: a fork of the sweep, which may be one itself."""
+
+    def __init__(self, command: list[str], env: dict[str, str], pass_fds: tuple[int, ...]) -> None:
+        def program() -> None:
+            GlobalHydra.instance().clear()  # the sweep's
+            os.environ.clear()
+            os.environ.update(env)
+            sys.argv = command[1:]
+            runpy.run_path(command[1], run_name="__main__")
+
+        super().__init__(program)
+
+    def wait(self, timeout: float = GIVE_UP_S) -> int:
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("trial", timeout)
+            time.sleep(0.01)
+        for stream, text in ((sys.stdout, self.stdout), (sys.stderr, self.stderr)):
+            stream.write(text)
+        return self.returncode
 
 
 def _exit_code(function: Callable[[], object]) -> int:

@@ -84,7 +84,7 @@ def test_no_file_of_a_run_holds_the_credentials_that_it_was_given(guarded, tmp_p
 
 
 @pytest.mark.parametrize("mode", [[], ["train.seed=1", "-m"]], ids=["run", "sweep"])
-def test_no_error_of_a_run_holds_them(guarded, tmp_path, mode):
+def test_no_error_of_a_run_holds_them(guarded, tmp_path, mode, forked_trials):
     """Of a sweep's job that fails, Hydra itself prints the overrides and the traceback."""
     result = trained(guarded.replace("/set", "/other"), tmp_path, *mode)
     assert result.returncode != 0 and "index.json?sv=***&sig=***: HTTP 403" in result.stderr

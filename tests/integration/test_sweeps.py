@@ -13,49 +13,18 @@ import time
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.utils import get_class
 
 from lgm.cli import sweeps
-from lgm.cli.sweeps import process
 from lgm.cli.sweeps.trial import Record
 from tests.clock import GIVE_UP_S
-from tests.forked import Forked
 from tests.integration.running import MICRO, ROOT, SHORT, run_script, start_script
 
 optuna = pytest.importorskip("optuna", reason="optuna is missing; pip install 'lgm-training[sweeps]'")
 
 SMALL = [*MICRO, *SHORT, "callbacks.images=null", "callbacks.throughput=null"]
 TPE = ["-m", "hparams_search=tpe", "hydra.sweeper.sampler.n_startup_trials=2"]
-
-
-@pytest.fixture
-def forked_trials(monkeypatch):
-    """Trials are forks of the sweep, which is a fork of this process: nothing is loaded anew."""
-
-    class Process(Forked):
-        def __init__(self, command, env, pass_fds):
-            def program():
-                GlobalHydra.instance().clear()  # the sweep's
-                os.environ.clear()
-                os.environ.update(env)
-                sys.argv = command[1:]
-                exec(compile(Path(command[1]).read_text(), command[1], "exec"), {"__name__": "__main__"})
-
-            super().__init__(program)
-
-        def wait(self, timeout=GIVE_UP_S):
-            deadline = time.monotonic() + timeout
-            while self.poll() is None:
-                if time.monotonic() > deadline:
-                    raise subprocess.TimeoutExpired("trial", timeout)
-                time.sleep(0.01)
-            sys.stdout.write(self.stdout)
-            sys.stderr.write(self.stderr)
-            return self.returncode
-
-    monkeypatch.setattr(process.subprocess, "Popen", Process)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -122,22 +91,21 @@ def test_a_grid_ends_with_a_table_and_its_failures(tmp_path, dataset, forked_tri
 def test_what_is_refused_before_any_trial(tmp_path, dataset):
     options = [*TPE, *SMALL, f"data.path={dataset}", f"run_dir={tmp_path}/sweep"]
     for more, said in (
-        (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0 must be a whole number from 1 on"),
-        (["hydra.sweeper.params.optimizer.lr=3"], "optimizer.lr"),
-        ([f"hydra.sweeper.storage={tmp_path}/study.txt"], "neither SQLite nor journal"),
-        (["launcher=local"], "leave launcher=… out"),
         (["no.such=interval(0,1)"], "no"),
+        (["launcher=local"], "leave launcher=… out"),
     ):
         assert said in line_of(run_script("train.py", *options, *more)), more
     assert not list(tmp_path.glob("sweep/*/checkpoints"))
 
 
+@pytest.mark.slow
 def test_an_error_before_the_first_step_ends_the_search(tmp_path, forked_trials):
     options = [*TPE, *SMALL, "data.path=/no/such/folder", f"run_dir={tmp_path}/sweep"]
     assert "/no/such/folder" in line_of(run_script("train.py", *options))
     assert [row["status"] for row in table(tmp_path / "sweep")] == ["failed"]
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_never_logged_ends_the_search(tmp_path, dataset, forked_trials):
     options = [*TPE, *SMALL, f"data.path={dataset}", f"run_dir={tmp_path}/sweep"]
     line = line_of(run_script("train.py", *options, "optimized_metric=val/pnsr"))
@@ -169,7 +137,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 def test_a_kill_in_the_middle_and_the_same_command_again(tmp_path, dataset, victim):
     options = [
         *TPE, *SMALL, f"data.path={dataset}", f"run_dir={tmp_path}/sweep", "hydra.sweeper.n_trials=2",
-        "train.max_steps=400", "train.val_every_steps=100", "train.checkpoint_every_steps=1",
+        "train.max_steps=60", "train.val_every_steps=20", "train.checkpoint_every_steps=1",
     ]  # fmt: skip
     sweep, first = started(*options), tmp_path / "sweep" / "0"
     wait_for(first / "checkpoints" / "last.ckpt", sweep)
@@ -185,7 +153,7 @@ def test_a_kill_in_the_middle_and_the_same_command_again(tmp_path, dataset, vict
     rows = table(tmp_path / "sweep")
     assert [row["status"] for row in rows if row["status"] != "killed"] == ["complete", "complete"]
     assert [row["trial"] for row in rows if row["status"] == "killed"] == ["0"]
-    assert {row["step"] for row in rows if row["status"] == "complete"} == {"400"}
+    assert {row["step"] for row in rows if row["status"] == "complete"} == {"60"}
     assert "resuming from" in (first / "train.log").read_text()
 
 

@@ -7,13 +7,13 @@ import logging
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
 from types import TracebackType
 from typing import Any
 
@@ -143,7 +143,7 @@ class _Process:
         environment = {**os.environ, **handed_over(folder, pipe)}
         environment.pop("LGM_SWEEP_DIR", None)
         try:
-            self._process = subprocess.Popen(command, env=environment, pass_fds=pipe or ())
+            self._process = Popen(command, env=environment, pass_fds=pipe or ())
         finally:
             for descriptor in pipe or ():
                 os.close(descriptor)
@@ -176,14 +176,14 @@ class _Process:
 
     def _answer_reports(self) -> None:
         if self._report is None:
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(TimeoutExpired):
                 self._process.wait(_POLL_S)
             return
         if not select.select([self._values], [], [], _POLL_S)[0]:
             return
         received = os.read(self._values, 1 << 16)
         if not received:  # its end is closed: it is about to end
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(TimeoutExpired):
                 self._process.wait(_POLL_S)
         *lines, self._buffer = (self._buffer + received).split(b"\n")
         for line in lines:
