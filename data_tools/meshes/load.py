@@ -45,6 +45,7 @@ def load_mesh(
     """
     mesh = _turned(path, world_from_file[:3, :3], max_triangles)
     _tint(mesh.surfaces, tints)
+    # Each is first made as large as a sphere of its own, so that their sizes can be compared.
     if companions:
         _fit(mesh.surfaces, "sphere")
         low, high = _bounds(mesh.surfaces)
@@ -73,6 +74,7 @@ def _turned(path: Path, linear: np.ndarray, max_triangles: int) -> Mesh:
     mesh.surfaces = [surface for surface in mesh.surfaces if surface.num_triangles]
     if not mesh.surfaces:
         raise UnrenderableMesh("no triangle with an area")
+    # Before they are turned: a shell is found by how faces are wound, which a mirror would change.
     mesh.surfaces, notes = mark_shells(mesh.surfaces)
     mesh.notes += notes
     for surface in mesh.surfaces:
@@ -82,7 +84,7 @@ def _turned(path: Path, linear: np.ndarray, max_triangles: int) -> Mesh:
 
 def _tint(surfaces: list[Surface], tints: Sequence[tuple[float, float, float]]) -> None:
     """In place. No colour becomes brighter than white; an image's brightest parts are cut off there."""
-    for surface, tint in zip(surfaces, cycle(tints), strict=False):
+    for surface, tint in zip(surfaces, cycle(tints), strict=False):  # no tints, no change
         material = surface.material
         *color, alpha = material.base_color
         tinted = [value * factor for value, factor in zip(color, tint, strict=True)]
@@ -154,6 +156,7 @@ def _without_degenerate(surface: Surface) -> Surface:
     edge_b = surface.positions[:, 2] - surface.positions[:, 0]
     area = np.linalg.norm(np.cross(edge_a, edge_b), axis=1)
     longest = np.maximum(np.einsum("fc,fc->f", edge_a, edge_a), np.einsum("fc,fc->f", edge_b, edge_b))
+    # Relative to the edges: files come in millimetres and in kilometres.
     keep = area > 1e-10 * np.maximum(longest, 1e-300)
     return surface.take(keep)
 

@@ -18,7 +18,7 @@ from data_tools.meshes.surfaces import UnrenderableMesh
 
 NONE = -1
 _KEYS = frozenset((b"v", b"vt", b"vn", b"f", b"fo", b"usemtl", b"mtllib", b"surf", b"curv", b"#MRGB"))
-_BLOCK_BYTES = 1 << 23
+_BLOCK_BYTES = 1 << 23  # bounds the memory of split lines, a multiple of a block's
 
 
 @dataclass
@@ -73,6 +73,7 @@ def read_lines(path: Path, max_triangles: int) -> ObjFile:
         _read_block(lines, parsed)
         if parsed.num_triangles > max_triangles:  # before the rest of it fills the memory
             raise UnrenderableMesh(f"more than --max-triangles {max_triangles}")
+    # x y z, and r g b a where a program wrote colours behind them.
     rows = _joined(parsed.vertices, 7)
     has_colors = np.isfinite(rows[:, 3:6]).all(axis=1)
     return ObjFile(
@@ -101,7 +102,7 @@ def _painted(lines: list[bytes]) -> np.ndarray | None:
 
 def _joined(pieces: list[np.ndarray], width: int | None, dtype: type = np.float64) -> np.ndarray:
     joined = np.concatenate(pieces) if pieces else np.zeros((0,) if width is None else (0, width), dtype)
-    pieces.clear()
+    pieces.clear()  # the pieces' memory is free before the next are joined
     return joined
 
 
@@ -113,6 +114,7 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
         # Of a byte order mark the file's other half is wanted too.
         source = io.BytesIO(to_utf8(file.read())) if not start.isascii() else file
         while block := source.read(_BLOCK_BYTES):
+            # A block ends with a whole line.
             block += source.readline()
             while block.rstrip(b"\r\n").endswith(b"\\") and (more := source.readline()):
                 block += more
@@ -172,6 +174,7 @@ def _table(rows: list[bytes], width: int, missing: float = np.nan) -> np.ndarray
     """[N, width]; numbers beyond are left out, and those that a line has not are `missing`."""
     if not rows:
         return np.zeros((0, width))
+    # A quick test before the parse: rows of different lengths make no table.
     lengths = {row.count(b" ") for row in rows}
     numbers = _parse(b" ".join(rows)) if len(lengths) == 1 else None
     if numbers is None or len(numbers) % len(rows) or not _even(rows, len(numbers) // len(rows)):

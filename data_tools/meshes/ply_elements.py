@@ -38,6 +38,7 @@ class PlyFile:
 def read_elements(path: Path) -> PlyFile:
     """Raises BrokenPly, and OSError."""
     content = path.read_bytes()
+    # `order` is NumPy's sign for the bytes' order; none for ASCII.
     order, elements, comments, start = read_header(content)
     if order:
         return PlyFile(_all_rows(_Binary(content, start, order), elements), comments)
@@ -83,6 +84,7 @@ class _Ascii:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)  # what is no number ends the reading
             try:
+                # One parse in C for the whole file; Python's own words below where that finds no number.
                 self._numbers = np.fromstring(text.decode("latin-1"), dtype=np.float64, sep=" ")
             except (DeprecationWarning, ValueError):
                 words = (b"nan" if b"nan" in w.lower() or b"#" in w else w for w in text.split())
@@ -140,6 +142,7 @@ class _Binary:
 
     def rows(self, element: Element) -> dict[str, np.ndarray | Ragged]:
         lengths = self._first_lengths(element)
+        # At once where all rows are alike; else each has to be found behind the one before.
         rows = self._alike(element, lengths)
         if rows is None:
             rows = self._one_by_one(element)
@@ -163,6 +166,7 @@ class _Binary:
 
     def _alike(self, element: Element, lengths: dict[str, int]) -> dict[str, np.ndarray | Ragged] | None:
         """The rows at once, where all have lists of these lengths; else None."""
+        # A length that no face has: the row may be misread, and a dtype of it fill the memory.
         if any(not 0 <= length < 1 << 16 for length in lengths.values()):
             return None
         fields = []
@@ -204,7 +208,7 @@ class _Binary:
             (np.dtype(p.counted_by).itemsize, p.counted_by[0] == "i") if p.counted_by else None
             for p in properties
         ]
-        total = len(content)
+        total = len(content)  # once: the loop below runs for each row of the file
         for _ in range(element.count):
             for k, counter in enumerate(counters):
                 if counter is None:
@@ -257,5 +261,6 @@ class _Binary:
 def _spans(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """start, start + 1, … of each span, one span after another."""
     ends = np.cumsum(sizes)
+    # Counts from 0 anew in each span.
     within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
     return np.repeat(starts, sizes) + within

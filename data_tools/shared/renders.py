@@ -116,6 +116,7 @@ def write_views(
         if source is not None:
             (partial / SOURCE_NAME).write_text(source.to_json() + "\n", "utf-8")
         (partial / META_NAME).write_text(_metadata_text(metadata), "utf-8")
+        # Last, for `is_complete`.
         (partial / CAMERAS_NAME).write_text(record.to_json() + "\n", "utf-8")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -154,7 +155,7 @@ def remove_abandoned(renders: Path) -> None:
 
 def _is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # signal 0 asks only
     except ProcessLookupError:
         return False
     except PermissionError:  # another person's
@@ -221,6 +222,7 @@ def _write_first(path: Path, text: str) -> bool:
     partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     partial.write_text(text, "utf-8")
     try:
+        # A link, unlike a rename, fails where the file is there already.
         os.link(partial, path)
     except FileExistsError:
         return False
@@ -259,6 +261,7 @@ def object_uids(renders: Path) -> Iterator[str]:
 def append_report(folder: Path, line: dict[str, Any], name: str = REPORT_NAME) -> None:
     """One line more; a half line that a killed run left at the end stays a line of its own."""
     with (folder / name).open("ab+") as report:
+        # Not empty: look at its last byte.
         if report.seek(0, os.SEEK_END):
             report.seek(-1, os.SEEK_END)
             if report.read(1) != b"\n":

@@ -79,6 +79,7 @@ def plan_batches(cfg: DictConfig) -> BatchPlan:
         )
     at_once = micro * world_size
     if global_batch % at_once:
+        # The largest multiple below, for the advice.
         nearest = max(1, global_batch // at_once) * at_once
         raise ValueError(
             f"train.global_batch_size={global_batch} is not a multiple of data.micro_batch_size * devices "
@@ -155,6 +156,7 @@ def refuse_options(without_effect: dict[str, str]) -> None:
     """Raise for typed options that this program would not read: keys, and what it goes by instead."""
     for override, key in typed() or []:
         for option, instead in without_effect.items():
+            # With the dots: `data.views.count` is of `data.views`, `data.views_of` is not.
             if f"{key}.".startswith(f"{option}."):
                 raise ValueError(f"{override} would have no effect: {instead}; leave it out")
 

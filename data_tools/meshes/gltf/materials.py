@@ -61,6 +61,7 @@ class Materials:
             factor = _numbers(values.get("baseColorFactor"), (1.0, 1.0, 1.0, 1.0))
         is_unlit = _UNLIT in extensions
         emission, glow = None, (0.0, 0.0, 0.0)
+        # The extension says that an unlit material shows its base colour alone.
         if not is_unlit:
             strength = float(extensions.get(_STRENGTH, {}).get("emissiveStrength", 1.0))
             glow = _numbers(entry.get("emissiveFactor"), glow)
@@ -114,7 +115,7 @@ def _alpha_mode(declared: str, opacity: float, base: TextureUse | None) -> str:
         return "mask"
     if declared != "BLEND":
         return "opaque"
-    if opacity < 0.999:
+    if opacity < 0.999:  # an exporter's rounding of 1
         return "blend"
     return "opaque" if base is None else image_alpha_mode(base.image)
 

@@ -57,6 +57,7 @@ def placed_meshes(document: Document) -> Iterator[PlacedMesh]:
         children = node.get("children", [])
         if children:
             below = above | {index}
+            # Reversed, so that the first child is taken from the stack first: the file's order stays.
             stack += [(child, world, below) for child in reversed(children)]
 
 
@@ -86,6 +87,7 @@ def world_matrices(document: Document, wanted: list[int]) -> Float[np.ndarray, "
     for index in wanted:
         chain, at = [], index
         while at is not None and at not in known:
+            # A chain without a circle is no longer than there are nodes.
             if len(chain) > len(nodes):
                 raise UnrenderableMesh(f"nodes[{index}] stands below itself")
             chain.append(at)

@@ -13,6 +13,7 @@ from data_tools.meshes.gltf.document import Document
 from data_tools.meshes.gltf.packing import DRACO, draco_is_installed, unpacked_draco
 from data_tools.meshes.surfaces import UnrenderableMesh
 
+# glTF's numbers of `mode`, which are OpenGL's.
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _NOT_DRAWN = {0: "points", 1: "lines", 2: "lines", 3: "lines"}
 
@@ -38,6 +39,7 @@ def num_triangles(document: Document, primitive: dict[str, Any]) -> int:
         return 0
     source = primitive["indices"] if "indices" in primitive else primitive["attributes"]["POSITION"]
     count = count_of(document, source)
+    # A strip's or fan's every corner from the third on makes a triangle.
     return count // 3 if primitive.get("mode", _TRIANGLES) == _TRIANGLES else max(count - 2, 0)
 
 
@@ -49,6 +51,7 @@ def read_triangles(
     Raises UnrenderableMesh.
     """
     extension = primitive.get("extensions", {}).get(DRACO)
+    # Without the decoder, the plain copy that some exporters leave beside the packed one.
     packed = extension is not None and (draco_is_installed() or not _has_plain_copy(document, primitive))
     if packed:
         indices, attributes = _read_draco(document, primitive, extension, names)
@@ -129,6 +132,7 @@ def _morph(
     used: np.ndarray | None,
 ) -> None:
     """In place: each attribute plus its targets' displacements times their weights."""
+    # Weights may be missing, or be more than the targets.
     for target, weight in zip(primitive.get("targets", []), weights, strict=False):
         if not weight:
             continue
@@ -137,6 +141,7 @@ def _morph(
             moved = moved if used is None else moved[used]
             base = attributes[name]
             width = min(base.shape[1], moved.shape[1])
+            # A copy: the file's own numbers may be those of other primitives, too.
             base = np.array(base, dtype=np.float64)
             base[:, :width] += weight * moved[: len(base), :width]
             attributes[name] = base

@@ -54,6 +54,7 @@ class Places:
         directions = cameras.c2w[:, :3, 3] / np.maximum(distances, 1e-9)[:, None]  # [V, 3]
         off_deg = np.degrees(np.arccos(np.clip(self._directions @ directions.T, -1, 1)))
         off_deg[:, ~fits] = np.inf
+        # The first alone: one message is enough.
         for place in np.flatnonzero(off_deg.min(axis=1) > self.tolerance_deg)[:1]:
             raise ValueError(
                 f"it has no view within {self.tolerance_deg:g}° of elevation {self.elevation_deg[place]:g}°, "
@@ -106,6 +107,7 @@ class RingTargets(Targets):
 
     def choose(self, cameras: CameraRecord, inputs: Sequence[int], rng: np.random.Generator) -> list[int]:
         """The view nearest to each position, each once, inputs left out."""
+        # Each once, in order: two places may have one nearest view.
         return [view for view in dict.fromkeys(self.places.views(cameras)) if view not in inputs]
 
 
@@ -130,6 +132,7 @@ class RandomTargets(Targets):
         """`count` views drawn from those within the distances, sorted."""
         distances = camera_distances(cameras)
         others = [view for view in trajectory(cameras) if view not in inputs]
+        # 1e-3: distances come from float32 matrices.
         within = [v for v in others if self.nearest - 1e-3 <= distances[v] <= self.farthest + 1e-3]
         if len(within) < self.count:
             raise ValueError(

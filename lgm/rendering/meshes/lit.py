@@ -138,6 +138,7 @@ class _Pyramid:
         linear = _linear(meshes.texels)
         textures = linear.split([size * size for size in meshes.texture_sizes])
         pools, firsts, end = [], [0] * len(textures), 0
+        # All textures of one size are averaged down together, level by level.
         for size in sorted(set(meshes.texture_sizes)):
             members = [k for k, other in enumerate(meshes.texture_sizes) if other == size]
             level = torch.stack([textures[k] for k in members])
@@ -160,6 +161,7 @@ class _Pyramid:
         """Trilinear. footprint: the longer side of a sample, in units of the whole texture."""
         size, first = self.sizes[skins], self.first[skins]
         levels = torch.log2(size.float())
+        # Level 0 is full size: where a sample spans a texel or less. A footprint of 0 gives -inf, clamped.
         level = torch.log2(footprint * size).nan_to_num(0.0).clamp_min(0.0).minimum(levels)
         lower = level.floor()
         upper = (lower + 1).minimum(levels)
@@ -191,6 +193,7 @@ def _geometry(meshes: LitMeshes) -> MeshBatch:
         faces_per_mesh=meshes.faces_per_mesh,
         uvs=meshes.uvs,
         uv_faces=faces,
+        # A MeshBatch wants textures; which face is nearest asks for none.
         textures=meshes.vertices.new_zeros(meshes.num_meshes, 1, 1, 3),
     )
 

@@ -105,6 +105,7 @@ def checks(rng: Generator, palette: np.ndarray) -> Pattern:
         if kind == 0:
             return _mix(first, second, _square(s, soft) * _square(t, soft) / 2 + 0.5)
         if kind in (1, 2):
+            # A brick's s was halved above: its joints are as wide as the others.
             near = np.minimum(_to_line(s) * (2 if kind == 2 else 1), _to_line(t))
             return _mix(second, first, _step((near - joint / 2) / soft))
         if kind == 3:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from lgm.data.sources.procedural.products import transformed
 
 # Of a texture's side, around each chart: bilinear look-ups stay within it.
-GUTTER = 1.5 / 128
+GUTTER = 1.5 / 128  # one and a half texels of the smallest texture
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 Rect = tuple[float, float, float, float]
@@ -118,6 +118,7 @@ def patch(
         columns[-1] = 0
     welds = rows[:, None] * n + columns[None]
     is_pole = np.ptp(grid, axis=1).max(-1) < 1e-9
+    # All points of a pole are one, and share its normal.
     welds[is_pole] = (rows * n)[is_pole, None]
     faces = _quads(index)
     us, vs = _spread(np.diff(grid, axis=1), 0), _spread(np.diff(grid, axis=0), 1)
@@ -147,6 +148,7 @@ def planar(
 def joined(solids: Sequence[Solid], smooth: bool = False) -> Solid:
     """Patches as one closed surface whose faces look outwards and whose textures no side mirrors; `smooth`:
     across the patches' borders too."""
+    # Of all together: a single patch is open, and its volume says nothing.
     if sum(solid.volume for solid in solids) < 0:
         solids = [replace(solid, faces=solid.faces[:, ::-1]) for solid in solids]
     solids = [_readable(solid) for solid in solids]
@@ -204,6 +206,7 @@ def _facets(grid: np.ndarray, rect: Rect) -> Solid:
     smooth = patch(grid, rect)
     quads = _quads(np.arange(grid.shape[0] * grid.shape[1]).reshape(grid.shape[:2]))
     half = len(quads) // 2
+    # Quads at a pole are triangles; their other half has no area.
     kept = _has_area(smooth.vertices, quads)
     number = np.tile(np.arange(half), 2)[kept]
     faces = quads[kept]
