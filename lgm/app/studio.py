@@ -35,7 +35,7 @@ from lgm.types import ViewPrompt
 # Files of an object, by the names under which they are offered.
 PLY, MESH, VIDEO, PACKED = "object.ply", "object.glb", "object.mp4", "object.bin"
 IMAGES, VIEWS = "images", "views"
-_NUM_PREVIEWS = 10
+_NUM_PREVIEWS = 10  # of all steps; each costs a pass of the VAE
 _MESH_STAGES = {
     "frame": "framing",
     "views": "drawing depth",
@@ -92,9 +92,11 @@ class Studio:
                 generated.append(side)
         job.report("reconstructing")
         cut = chosen(background, self._cutouts, generated)
+        # One folder of images is one object.
         (gaussians,) = reconstruct(folder, self._net, background=cut, scene=self._scene).values()
         job.report("writing", 0.9)
         save_ply(gaussians, job.folder / PLY)
+        # PACKED comes last and at once: with it the page shows the object, and `resume` finds it whole.
         content = packed(gaussians)
         with atomic(job.folder / PACKED) as partial:
             partial.write_bytes(content)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# In the order of the original's packed tensor, which released weights predict.
 _WIDTHS = {"means": 3, "opacities": 1, "scales": 3, "quats": 4, "colors": 3}
 
 

@@ -76,6 +76,7 @@ class Level(nn.Module):
         skip: the encoder's features of that layer, for blocks of the decoder.
         """
         if self.gradient_checkpointing and torch.is_grad_enabled():
+            # The other kind, reentrant, wants inputs with gradients and meddles with autocast.
             return checkpoint(self._pair, layer, num_views, x, skip, use_reentrant=False)
         return self._pair(layer, num_views, x, skip)
 

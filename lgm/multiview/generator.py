@@ -135,6 +135,7 @@ class DiffusionViews:
         views = self.pipeline(texts, seeds, images, on_step=progress, **self.options)
         elevations = [self.options["elevation_deg"]] * len(_ORDER)
         cameras = Cameras.orbit(elevations, list(CANONICAL_AZIMUTHS_DEG), self.radius, self.fov_y_deg)
+        # To the host: background removal and images on the disk need no device.
         return [self._cut_out(own[list(_ORDER)].cpu(), cameras) for own in views]
 
     def _images(self, prompts: Sequence[ViewPrompt]) -> Float[Tensor, "B 3 H W"] | None:

@@ -90,6 +90,7 @@ def _in_unit_frame(scenes: Sequence[Gaussians]) -> list[Gaussians]:
     """All scenes moved and scaled alike, so that what is solid of the first fills the canonical cameras."""
     means = scenes[0].means[0][scenes[0].opacities[0] > _SOLID]
     means = means if len(means) else scenes[0].means[0]
+    # Not the least and the greatest: a few stray Gaussians would make the object small.
     low, high = (torch.quantile(means.double(), q, dim=0) for q in (0.005, 0.995))
     center = (0.5 * (low + high)).float()
     distances = (means - center).norm(dim=-1)

@@ -21,7 +21,7 @@ from lgm.gaussians import Gaussians
 from lgm.gaussians.similarity import moved
 from lgm.reports.splats.packing import packed
 
-_JPEG_QUALITY = 88
+_JPEG_QUALITY = 88  # artefacts of less would pass for the network's
 MOST_GAUSSIANS = 100_000  # in a page, of one object: about 2 MB
 _LEAST_OPACITY = 0.005  # as in .ply files
 
@@ -118,5 +118,6 @@ def _most_visible(gaussians: Gaussians, most: int) -> Gaussians:
     if gaussians.num_gaussians <= most:
         return gaussians
     axes = gaussians.scales[0].sort(dim=-1).values
+    # The two longest axes: what a flat Gaussian shows from its best side.
     visible = gaussians.opacities[0] * axes[:, 1] * axes[:, 2]
     return gaussians.select(visible.topk(most).indices.sort().values)

@@ -55,6 +55,8 @@ class Mixture(Source):
     def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
         """Each position's set by weight, and of that set the next slot of its own stream."""
         mix = MixOrder(self.shares, seed, consumer)
+        # Each stream starts where its own share of the positions before `start` ends: a resume costs no
+        # reading.
         streams = [
             self._slots_of(index, num_consumers, consumer, seed, int(done))
             for index, done in enumerate(mix.before(start))
@@ -107,6 +109,7 @@ class Mixture(Source):
         """Set and rank in it of each object, the sets in turn until each is exhausted: [N, 2]."""
         sets = np.concatenate([np.full(s.num_objects, i, np.int32) for i, s in enumerate(self.sources)])
         ranks = np.concatenate([np.arange(s.num_objects, dtype=np.int32) for s in self.sources])
+        # lexsort's last key comes first: by rank, then by set.
         return np.stack([sets, ranks], axis=1)[np.lexsort((sets, ranks))]
 
 
@@ -137,6 +140,7 @@ def mixture_of_shards(
             raise ValueError(f"data.sets[{number}].weight={weight!r} must be a number above 0")
         weights.append(float(weight))
     for number, weight in enumerate(weights):
+        # Within a block it would round to no sample at all.
         if weight / sum(weights) < 1 / MixOrder.BLOCK:
             raise ValueError(
                 f"data.sets[{number}].weight={weight:g} is less than one sample in {MixOrder.BLOCK}; "

@@ -134,6 +134,7 @@ class ShardSource(Source):
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
         """Cameras and file offsets of an object; its images are read when `decode` asks."""
+        # `ordinal` counts what is selected, `place` all objects of the tar.
         info, places = self._selection[shard]
         place = ordinal if places is None else int(places[ordinal])
         try:
@@ -199,6 +200,7 @@ class ShardSource(Source):
         """The member table of a shard; least recently used tables are dropped beyond `_KNOWN_MEMBERS`
         files.
         """
+        # Headers of a tar are read once in a process, and as far as objects are asked for.
         members = self._members.setdefault(shard.name, ShardMembers())
         self._members.move_to_end(shard.name)
         while len(self._members) > 1 and sum(map(len, self._members.values())) > _KNOWN_MEMBERS:

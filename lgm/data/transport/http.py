@@ -56,6 +56,7 @@ def _redirected(url: str, place: str, name: str) -> str:
 def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
     parts = urlsplit(url)
     userinfo, at, host = parts.netloc.rpartition("@")
+    # Without the password: it would else stand in errors and in the Host header.
     request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers=dict(headers))
     if at:
         credentials = base64.b64encode(unquote(userinfo).encode()).decode()
@@ -93,6 +94,7 @@ def ends_in_time(connection: http.client.HTTPConnection) -> Iterator[None]:
             except OSError:
                 connection.sock.close()
 
+    # Once for connecting and sending, once for an answer that comes at all.
     limit_s = 2 * connection.timeout
     timer = threading.Timer(limit_s, end)
     timer.daemon = True

@@ -80,6 +80,7 @@ class MeshRenderer(ABC):
         inputs = (meshes.vertices, meshes.uvs, meshes.textures, background)
         is_training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         with current(meshes.device), torch.autocast(meshes.device.type, enabled=False):
+            # The fused kernel has no backward pass, and does not mix across silhouettes.
             if self.has_fused_shading and not (is_training or antialias):
                 outputs = self._shade(meshes, matrices, behind, keys, supersampling)
             else:
