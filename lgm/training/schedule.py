@@ -42,6 +42,7 @@ class SeveralStepOneCycle(OneCycleLR):
         super().__init__(optimizer, **options)
 
     def get_lr(self) -> list[Any]:
+        """The rates of the groups at step `last_epoch * per_step` of PyTorch's cycle."""
         step = self.last_epoch
         # last_epoch counts optimizer steps, as of every schedule: a resume sets it (`lgm.training.resume`).
         self.last_epoch = step * self.per_step

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = 3
-_MOST_SLICES = 10
+_MOST_SLICES = 10  # an image of more rows is not looked at
 _LOG_FROM = 30.0  # a ratio of largest to smallest, from which an axis is logarithmic
 
 
@@ -34,6 +34,7 @@ def draw(
     count = 2 + len(names[:_MOST_SLICES])
     num_rows = -(-count // _COLUMNS)
     figure = Figure(figsize=(4.2 * _COLUMNS, 3.2 * num_rows), dpi=90, layout="constrained")
+    # Without pyplot, which would look for a screen.
     FigureCanvasAgg(figure)
     axes = figure.subplots(num_rows, _COLUMNS, squeeze=False).flatten()
     _bars(axes[0], {labels[name]: share for name, share in importances.items() if name in labels})
@@ -69,6 +70,7 @@ def _history(ax: Axes, rows: Sequence[Row], best: Row | None, metric: str, direc
     bests: list[float] = []
     for row in (row for row in ordered if row.status == "complete"):
         numbers.append(row.number)
+        # Complete trials alone: a pruned one's value is of an earlier step.
         bests.append(better([*bests[-1:], row.value]))
     ax.step(numbers, bests, where="post", color="C1", label="best so far")
     ax.set_title(metric, fontsize=10)

@@ -55,6 +55,7 @@ def _by_optuna(study: Any) -> dict[str, float]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Normalised by the caller, for grids and studies alike.
             return dict(get_param_importances(study, normalize=False))
     except Exception as error:  # all values equal, one trial too few: its list is long
         log.info("importances: %s", first_line(error))

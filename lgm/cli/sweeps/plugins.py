@@ -39,6 +39,7 @@ class TPESweeper(Sweeper):
         self.hydra_context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """What Hydra calls first; ValueError where optuna is missing, or another launcher is asked for."""
         self.hydra_context, self.config = hydra_context, config
         if find_spec("optuna") is None:
             raise ValueError(
@@ -52,6 +53,7 @@ class TPESweeper(Sweeper):
             )
 
     def sweep(self, arguments: list[str]) -> Any:
+        """Run trials until the study has as many as were asked for; returns the best value."""
         from lgm.cli.sweeps.tpe import TPESweep
 
         return TPESweep(self.config, self.hydra_context, self.options).run(arguments)
@@ -66,6 +68,7 @@ class TrialLauncher(BasicLauncher):
     __module__ = _MODULE
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run each job of a grid; returns their results in Hydra's form, failed ones too."""
         if outside_launch() is not None:
             return super().launch(job_overrides, initial_job_idx)
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -132,6 +135,7 @@ def _returned(number: int, overrides: Sequence[str], outcome: Outcome) -> JobRet
     if outcome.status == "complete":
         job.status, job.return_value = JobStatus.COMPLETED, outcome.value
     else:
+        # Hydra raises a failed job's error once it is asked for its value: the other jobs go on.
         job.status = JobStatus.FAILED
         job.return_value = ValueError(f"job {number}: {outcome.status}: {outcome.error}")
     return job

@@ -30,7 +30,7 @@ from lgm.files import Locked, locked
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.1
+_POLL_S = 0.1  # between looks at the process and its pipe
 # Of Hydra's own overrides, those of the sweep; a trial is a run.
 _OF_SWEEPS = (
     "hydra.sweep",
@@ -145,6 +145,7 @@ class _Process:
         try:
             self._process = Popen(command, env=environment, pass_fds=pipe or ())
         finally:
+            # The child's ends: held here too, its end would never be seen as the pipe's.
             for descriptor in pipe or ():
                 os.close(descriptor)
 
@@ -203,6 +204,7 @@ def _outcome(code: int, record: Record | None, seconds: float, has_failed_rank: 
     if record.status == "failed":
         is_killed = record.lost_rank and not has_failed_rank
         return Outcome("killed" if is_killed else "failed", error=record.error, **facts)
+    # Popen gives -signal; a shell in between gives 128 + signal.
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
         return Outcome("killed", error=f"ended by {_signal_name(number)}", **facts)

@@ -32,11 +32,17 @@ _FORMS = "interval(a, b), range(a, b), choice(a, b, …), int(interval(a, b)) or
 class Suggests(Protocol):
     """As much of an Optuna trial as a search space needs."""
 
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        """A number between low and high, both included. step: distance of the values; None is any."""
+        ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """A whole number between low and high, both included."""
+        ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        """One of the choices."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Parameter:
         if self.is_int:
             step = int(self.step or 1)
             return str(trial.suggest_int(self.key, int(self.low), int(self.high), step=step, log=self.is_log))
+        # repr gives the shortest text that reads back as the same number.
         return repr(trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.is_log))
 
     def described(self) -> str:
@@ -88,6 +95,7 @@ class Space:
         return values
 
     def described(self) -> dict[str, str]:
+        """Canonical text of each parameter by key; equal ones are one search space."""
         return {parameter.key: parameter.described() for parameter in self.parameters}
 
 
@@ -166,6 +174,7 @@ def _checked(parameter: Parameter) -> Parameter:
         raise ValueError(
             f"hydra.sweeper.params: {parameter.key}: {parameter.low:g} to {parameter.high:g}: {fault}"
         )
+    # Optuna takes no step beside a logarithm.
     return replace(parameter, step=None) if parameter.is_log else parameter
 
 

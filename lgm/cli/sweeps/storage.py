@@ -23,7 +23,7 @@ from lgm.masking import masked
 
 DEFAULT_NAME = "study.db"
 _SQLITE, _JOURNAL = (".db", ".sqlite", ".sqlite3"), (".journal", ".log", ".jsonl")
-_HEARTBEAT_S, _GRACE_S = 20, 90
+_HEARTBEAT_S, _GRACE_S = 20, 90  # seconds; four beats may be lost before a trial counts as killed
 _TAKE_LOCK, _JOURNAL_LOCK = "take.lock", "journal.lock"
 _BUSY_S = 60  # how long a statement waits for another process's
 _REMEDY = (

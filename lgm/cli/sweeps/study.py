@@ -52,6 +52,7 @@ class Asked:
 
     @property
     def number(self) -> int:
+        """The trial's own number in the study; `root` is that of its folder."""
         return self.trial.number
 
 
@@ -79,7 +80,7 @@ class SweepStudy:
         ):
             warnings.filterwarnings(
                 "ignore", **what
-            )  # whoever asks and tells beats by hand, as `Storage` does
+            )  # a study that is asked and told beats by hand, as `Storage` does
         self._states = optuna.trial.TrialState
         self.storage, self.task, self.n_trials = storage, task, n_trials
         self._make_sampler, self._seed, self._max_retries = make_sampler, seed, max_retries
@@ -139,6 +140,7 @@ class SweepStudy:
             asked = self._ask() if self._is_one_missing() else None
             held = None if asked is None else self.storage.running(asked.number, asked.trial._trial_id)
             if held is not None:
+                # Held before other sweeps may look: a running trial without its lock counts as killed.
                 held.__enter__()
         try:
             yield asked
@@ -155,6 +157,7 @@ class SweepStudy:
         seed = self._seed
         if seed is not None:
             # By number: sweeps that share a study, and one that goes on, must not draw the same again.
+            # A large factor: neighbouring seeds share no draws within a million trials.
             seed = (seed * 1_000_003 + len(self.study.get_trials(deepcopy=False))) % 2**32
         self.study.sampler = self._make_sampler(seed=seed)
         trial = self.study.ask()
@@ -241,6 +244,7 @@ class SweepStudy:
 
     @property
     def num_running(self) -> int:
+        """Trials that any process runs at the moment."""
         return sum(trial.state == self._states.RUNNING for trial in self._counted())
 
     @property
@@ -250,6 +254,7 @@ class SweepStudy:
         return any(trial.state in states for trial in self.study.get_trials(deepcopy=False))
 
     def rows(self) -> list[Row]:
+        """Every trial of the study, repeated ones too, in the order of their numbers."""
         return [_row(trial) for trial in self.study.get_trials(deepcopy=False)]
 
 

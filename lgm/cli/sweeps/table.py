@@ -40,6 +40,7 @@ def ranked(rows: Sequence[Row], direction: str) -> list[Row]:
 
     def key(row: Row) -> tuple[int, bool, float, int]:
         order = _ORDER.index(row.status) if row.status in _ORDER else len(_ORDER)
+        # Sorted ascending: a metric to maximise is turned round.
         return order, row.value is None, sign * (row.value or 0.0), row.number
 
     return sorted(rows, key=key)

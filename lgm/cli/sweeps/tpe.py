@@ -45,6 +45,7 @@ class TPESweep:
         searched = [override for override in overrides if override.is_sweep_override()]
         fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
         space = search_space(self.options["params"] or {}, searched)
+        # A misspelt key is said at once, not by the first trial's process.
         self._check_composes(space, fixed)
         study = self._study(space, fixed)
         try:

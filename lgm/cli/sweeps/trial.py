@@ -48,6 +48,7 @@ class Record:
     lost_rank: bool = False
 
     def write(self, folder: Path) -> None:
+        """Write the record into a trial's folder, in place of what stands there."""
         write_text(folder / RECORD, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
@@ -84,17 +85,22 @@ class Trial:
         if self._pipe is None:
             return False
         answers, values = self._pipe
+        # One line for each report, and the answer awaited: pruning is decided before the next step.
         os.write(values, f"{json.dumps({'step': step, 'value': value})}\n".encode())
         self._pruned = os.read(answers, 1) == b"p"
         return self._pruned
 
     def complete(self, value: float | None) -> None:
+        """Record the metric's last value; a trial that was pruned stays pruned, one that is not finite has
+        failed.
+        """
         if value is not None and not math.isfinite(value):
             self._update(status="failed", error=f"the metric ended as {value}", value=None)
         else:
             self._update(status="pruned" if self._pruned else "complete", value=value)
 
     def failed(self, line: str, error: BaseException) -> None:
+        """Record why the run has failed. line: the error in one line."""
         never_logged = isinstance(error, MetricNeverLogged)
         self._update(status="failed", error=line, never_logged=never_logged, lost_rank=is_of_a_peer(error))
 
