@@ -10,9 +10,8 @@ In a tar, one object is one WebDataset key `<uid>`, which has no dot:
     <uid>.surface.npz     where there is a true surface: points [P, 3] of it (`lgm.data.schema.surface`)
 
 `index.json` names the shards with their sizes and checksums (`Index`; `lgm.data.schema.names` says what a
-name, a checksum and a count may be). `objects.jsonl`, where there is one, repeats each object's `<uid>.json`
-in the order of the shards, one a line, with its `shard`: so that choosing objects by licence or category
-need not read the shards.
+name, a checksum and a count may be). `objects.jsonl`, where there is one, repeats each `<uid>.json` with its
+`shard`, one a line in their order: so objects are chosen by licence or category without reading the shards.
 """
 
 from __future__ import annotations
@@ -224,6 +223,8 @@ def table_line(shard: str, uid: str, metadata: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class ShardInfo:
+    """A tar of the set. name: its file's. samples: objects in it. bytes, sha256: of the whole file."""
+
     name: str
     samples: int
     bytes: int
@@ -232,10 +233,7 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class Index:
-    """`index.json`: the shards of a data set, how they were rendered, and its splits.
-
-    splits: by name, a list of shard names or of uids.
-    """
+    """`index.json`: shards, how they were rendered, and splits, lists of names of shards or of uids."""
 
     shards: tuple[ShardInfo, ...]
     render: dict[str, Any] = field(default_factory=dict)
@@ -243,6 +241,7 @@ class Index:
 
     @property
     def num_samples(self) -> int:
+        """Objects in all shards."""
         return sum(shard.samples for shard in self.shards)
 
     @property
@@ -253,6 +252,7 @@ class Index:
         ).hexdigest()
 
     def to_json(self) -> str:
+        """The file's content, as `parse_index` reads it."""
         content: dict[str, Any] = {
             "version": VERSION,
             "shards": [vars(shard) for shard in self.shards],
