@@ -23,6 +23,7 @@ class Sessions:
     """One a thread: connections and cookies are kept, proxies and .netrc are the environment's."""
 
     def __init__(self) -> None:
+        # requests.Session is not safe for several threads.
         self._local = threading.local()
 
     @contextmanager
@@ -43,6 +44,7 @@ class Sessions:
                 if target is None:
                     yield response
                     return
+            # Headers are made anew for the next host, in the next turn.
             url = _redirected(url, target)
         raise requests.TooManyRedirects(f"redirects more than {_MOST_REDIRECTS} times")
 

@@ -24,7 +24,7 @@ from data_tools.meshes.mtl import texture_names
 
 _MTLLIB = re.compile(rb"^[ \t]*mtllib[ \t]+(.+?)[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
 _LIBRARY = re.compile(r"\S.*?\.mtl(?=\s|$)", re.IGNORECASE)
-_PLY_HEADER_BYTES = 1 << 16
+_PLY_HEADER_BYTES = 1 << 16  # longer headers are no mesh's
 # What a mesh that names none would take, by its own name.
 ANY_LIBRARY, ANY_IMAGE = "*.mtl", "*.png"
 
@@ -119,6 +119,7 @@ def _gltf_json(mesh: Path) -> Any:
         if start[:4] != b"glTF":
             text = start + file.read()
         else:
+            # The length of the first chunk, the JSON, stands behind the 12 bytes of a GLB's header.
             text = file.read(struct.unpack_from("<I", start, 12)[0]) if len(start) == 20 else b""
     try:
         document = json.loads(text.decode("utf-8-sig"))

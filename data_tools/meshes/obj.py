@@ -74,6 +74,7 @@ def _triangles(file: ObjFile) -> tuple[np.ndarray, np.ndarray]:
     """Corners [F, 3 corners, 3 indices: vertex, texture, normal], and the face of each triangle [F]."""
     place = triangulate(file.corners[:, 0], file.sizes, file.vertices)
     ends = np.cumsum(file.sizes)
+    # The face whose corners hold the triangle's first one.
     polygon = np.searchsorted(ends, place[:, 0], side="right")
     return file.corners[place], polygon
 
@@ -193,6 +194,7 @@ def _corner_colors(
     has_color = np.isfinite(colors[..., 0])
     if not has_color.any():
         return None, None
+    # A texture goes before colours, as viewers of scans show them.
     if chosen is not None and chosen.material.base_image is not None and has_uv:
         if colors[has_color].min() < 0.98:
             # Scanners write both; their product would be dark.

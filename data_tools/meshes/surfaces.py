@@ -113,8 +113,9 @@ def image_alpha_mode(image: Image.Image) -> str:
     if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
         return "opaque"
     alpha = np.asarray(image.convert("RGBA"))[..., 3]
-    if alpha.min() >= 250:
+    if alpha.min() >= 250:  # lossy images have no exact 255
         return "opaque"
+    # Clearly neither; edges of leaves have some such texels, and compression makes others.
     between = ((alpha > 25) & (alpha < 230)).mean()
     return "mask" if between < 0.15 else "blend"
 

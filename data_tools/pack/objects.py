@@ -37,7 +37,7 @@ class CamerasDoNotFit(FilteredOut):
     """The reprojection test faults the object, and verify would."""
 
 
-_ESTIMATE_VIEWS = 4
+_ESTIMATE_VIEWS = 4  # of an object, spread over its views
 _TAR_BLOCK = 512
 
 

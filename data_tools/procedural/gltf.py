@@ -35,6 +35,7 @@ def save_glb(mesh: ProceduralMesh, path: Path) -> None:
             {
                 "pbrMetallicRoughness": {
                     "baseColorTexture": {"index": number},
+                    # Diffuse alone, as data=procedural draws them; glTF's own default is a metal.
                     "metallicFactor": 0.0,
                     "roughnessFactor": 1.0,
                 }

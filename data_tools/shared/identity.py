@@ -81,6 +81,7 @@ def compare(folder: Path, meshes: Sequence[Path] | None = None) -> str:
     if record is None:
         return SAME  # nothing is known of it
     paths = [Path(mesh) for mesh in record.meshes] if meshes is None else meshes
+    # Another path may be the same file in another folder: its content decides below.
     is_moved = record.meshes != tuple(str(_absolute(mesh)) for mesh in paths)
     if not is_moved and _untouched(record):
         return SAME
@@ -105,6 +106,7 @@ def _untouched(record: SourceRecord) -> bool:
             return False
     except OSError:
         return False
+    # A texture that was missing and has come is a change, though no file that was there is another.
     return all(find_named(name, Path(near)).path is None for near, name in record.missing)
 
 

@@ -59,6 +59,7 @@ def variants_of(metadata: dict[str, Any], count: int, uids: Sequence[str]) -> It
         parts = [_drawn(generator, metadata["uid"], is_turned=has_companion)]
         if has_companion:
             other = _drawn(generator, others[generator.integers(len(others))], is_turned=True)
+            # Each draw in this order, for good: another order would make other objects of the same names.
             angle, distance = generator.uniform(0, 2 * math.pi), generator.uniform(0.3, 0.9)
             other["size"] = round(generator.uniform(0.4, 1.0), 4)
             other["on_top"] = bool(generator.random() < 0.3)
@@ -112,6 +113,7 @@ def companions(
 def _variant_uid(uid: str, number: int) -> str:
     ending = f"-variant{number}"
     whole = uid + ending
+    # 80 characters at most: cut, with a hash of what was cut off.
     return whole if is_uid(whole) else f"{uid[: 80 - len(ending) - 9]}-{stable_hash(uid)[:8]}{ending}"
 
 

@@ -130,6 +130,7 @@ def check_images(sample: Sample, render: dict[str, Any]) -> Iterator[str]:
         except UndecodableImage as error:
             yield f"view {number}: {error}"
             continue
+        # Where the index says none, the first image's holds for the object.
         size = size or image.size[0]
         if not image.has_colors:
             yield f"view {number}: image is {image.mode}, not RGBA"

@@ -47,10 +47,10 @@ def serve(config: Mapping[str, Any], generators: Generators, folder: Path) -> No
     """
     check(config)
     # In this order: gradio reads the environment when it is imported, and a port that is taken is said before
+    # the weights are read, which takes long.
     use_gradio(folder)
     import uvicorn
 
-    # the weights are read, which takes long.
     with bound(config["host"], config["port"]) as opened, sessions(config, generators, folder) as asked:
         server = uvicorn.Server(server_config(build(asked, config)))
         _announce(config, opened)
@@ -120,8 +120,8 @@ def build(sessions: Sessions, config: Mapping[str, Any]) -> Door:
         max_file_size=_limits(config).max_bytes,
     )
     # Served locally, requests for other host names are turned away: a page elsewhere whose name was
-    hosts = _LOCAL if config["host"] in _LOCAL else None
     # pointed at 127.0.0.1 (DNS rebinding) could else use the app through its visitor's browser.
+    hosts = _LOCAL if config["host"] in _LOCAL else None
     return Door(app, sessions.store, _limits(config).max_bytes, _password(config), hosts)
 
 

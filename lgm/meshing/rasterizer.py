@@ -43,6 +43,7 @@ def rasterize_texture(
 ) -> Fragments:
     """The face at each texel's centre of a texture, as if seen by one camera (C = 1); all depths are 1."""
     vertices = torch.cat([uvs, torch.zeros_like(uvs[:, :1])], 1)
+    # A camera without perspective: w is 1 everywhere, and so is the depth.
     matrix = uvs.new_tensor([[width, 0, 0, 0], [0, height, 0, 0], [0, 0, 0, 1]])
     return _rasterize(vertices, uv_faces, matrix[None], height, width)
 

@@ -26,6 +26,7 @@ def unwrap_by_xatlas(
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.npz", Path(folder) / "made.npz"
         np.savez(given, vertices=vertices, faces=faces, texture=texture, padding=padding)
+        # A command, not multiprocessing: a fork would copy CUDA's state, a spawn import the main program.
         command = [sys.executable, "-m", "lgm.meshing.xatlas_process", str(given), str(made)]
         try:
             result = subprocess.run(

@@ -37,6 +37,7 @@ class Sketches:
         if len(sizes) > 1:
             raise ValueError(f"objects of one batch are drawn at sizes {sizes}; give all one data.resolution")
         most = max(len(sketch.c2w) for sketch in sketches)
+        # Repeated views cost a little drawing and keep one shape; nobody reads them.
         filled = [np.arange(most).clip(max=len(sketch.c2w) - 1) for sketch in sketches]
         c2w = np.stack([sketch.c2w[rows] for sketch, rows in zip(sketches, filled, strict=True)])
         fov_y_deg = torch.tensor([sketch.fov_y_deg for sketch in sketches])[:, None]

@@ -28,6 +28,7 @@ def real_and_procedural(
     """
     weights = _weights(ratio)
     real = ShardSource(split=split, **shards)
+    # Measured on what is real, whatever is trained on.
     if split != train_split or not weights[1]:
         return real
     options = dict(procedural)

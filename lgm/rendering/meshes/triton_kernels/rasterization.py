@@ -7,7 +7,7 @@ faces of an edge differently, and samples on it would fall through.
 import triton
 import triton.language as tl
 
-FARTHEST = tl.constexpr(0x7FFFFFFFFFFFFFFF)
+FARTHEST = tl.constexpr(0x7FFFFFFFFFFFFFFF)  # the largest int64: above every key
 
 
 @triton.jit
@@ -75,6 +75,7 @@ def _box(X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, mask, height, width, ne
     d0, d1, d2 = tl.where(across, 1.0, W0), tl.where(across, 1.0, W1), tl.where(across, 1.0, W2)
     left, columns = _range(X0 / d0, X1 / d1, X2 / d2, margin, width)
     top, rows = _range(Y0 / d0, Y1 / d1, Y2 / d2, margin, height)
+    # A face that crosses the near plane projects to anywhere: all samples are asked.
     left, columns = tl.where(across, 0, left), tl.where(across, width, columns)
     top, rows = tl.where(across, 0, top), tl.where(across, height, rows)
     return left, top, tl.where(seen, columns, 0), tl.where(seen, rows, 0)
@@ -87,11 +88,15 @@ def _test(X0, Y0, W0, Z0, X1, Y1, W1, Z1, X2, Y2, W2, Z2, column, row, face, ima
         X0, Y0, W0, X1, Y1, W1, X2, Y2, W2, column.to(tl.float32) + 0.5, row.to(tl.float32) + 0.5
     )
     total = w0 + w1 + w2
+    # Both signs: both sides of a face are drawn. Its edges belong to it, and the depth test decides.
     positive = (w0 >= 0) & (w1 >= 0) & (w2 >= 0) & (total > 0)
     negative = (w0 <= 0) & (w1 <= 0) & (w2 <= 0) & (total < 0)
     inside = mask & (positive | negative)
+    # Correctly rounded, as PyTorch divides: a tie must be one in both renderers.
     depth = tl.div_rn(w0 * Z0 + w1 * Z1 + w2 * Z2, tl.where(inside, total, 1.0))
     inside = inside & (depth > near) & (depth < float("inf"))
+    # Depth in the upper half, where bits of positive floats sort as their values do; the face in the lower,
+    # so that of equal depths the first face wins, in whatever order lanes arrive.
     key = (depth.to(tl.int32, bitcast=True).to(tl.int64) << 32) | face.to(tl.int64)
     tl.atomic_min(image_keys + row * width + column, key, inside, sem="relaxed")
 
@@ -120,6 +125,7 @@ def cover_kernel(
     large = count > MAX_SAMPLES
     num_large = tl.sum(large.to(tl.int32), 0)
     if num_large > 0:
+        # One atomic for the block; each large face then takes its place among the block's own.
         slot = tl.atomic_add(queue_length, num_large, sem="relaxed") + tl.cumsum(large.to(tl.int32), 0) - 1
         tl.store(queue + slot, view.to(tl.int64) * num_faces + face, large)
     count = tl.where(large, 0, count)
