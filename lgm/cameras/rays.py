@@ -31,7 +31,7 @@ def _pixel_rays(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tens
     y = (v - center_y) / focal_y
     x = (u - center_x - skew * y) / focal_x
     pixels = torch.stack([x, y, torch.ones_like(x)], dim=-3).flatten(-2)  # [*, 3, H*W]
-    directions = c2w[..., :3, :3] @ pixels
+    directions = c2w[..., :3, :3] @ pixels  # [*, 3, H*W]
     directions = torch.nn.functional.normalize(directions, dim=-2).unflatten(-1, (height, width))
     origins = c2w[..., :3, 3, None, None].expand_as(directions)
     if cameras.is_orthographic is None:

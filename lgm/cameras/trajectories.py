@@ -57,7 +57,7 @@ def orbit_poses(
     up = torch.linalg.cross(backward, right)
     center = backward * radius[..., None]
     c2w = torch.zeros(*azimuth.shape, 4, 4, dtype=torch.float64, device=device)
-    c2w[..., :3, :] = torch.stack([right, up, backward, center], dim=-1)
+    c2w[..., :3, :] = torch.stack([right, up, backward, center], dim=-1)  # [*, 3, 4]
     c2w[..., 3, 3] = 1.0
     return opengl_to_opencv(c2w).float()
 

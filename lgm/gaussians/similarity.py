@@ -42,5 +42,5 @@ def _quat(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, 4]:
         [xz - zx, yx + xy, 1 - xx + yy - zz, zy + yz],
         [yx - xy, xz + zx, zy + yz, 1 - xx - yy + zz],
     ]
-    outer = torch.stack([torch.stack(row) for row in rows])
+    outer = torch.stack([torch.stack(row) for row in rows])  # [4, 4]
     return torch.nn.functional.normalize(outer[outer.diagonal().argmax()], dim=-1)

@@ -71,7 +71,7 @@ def phase_weights(weight: Float[Tensor, "D C 3 3"]) -> Float[Tensor, "P C 2 2"]:
     """Kernels of the pixels at even rows and columns, at odd columns, at odd rows, and at both."""
     # An even row sees the one above once and its own twice; an odd row its own twice and the one below.
     rows = _summed(weight, 2)  # [2, D, C, 2, 3]
-    return _summed(rows, 4).transpose(0, 1).flatten(0, 2)
+    return _summed(rows, 4).transpose(0, 1).flatten(0, 2)  # of [rows, columns, D, C, 2, 2]
 
 
 def _summed(weight: Tensor, dim: int) -> Tensor:

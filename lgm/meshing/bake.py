@@ -58,7 +58,7 @@ def bake(surface: Surface, atlas: Atlas, field: Field, capture: Capture) -> Mesh
 def on_zero_level(points: Float[Tensor, "P 3"], field: Field, steps: int = 2) -> Float[Tensor, "P 3"]:
     """Points moved along the field's gradient to its zero level, by Newton's steps of bounded length."""
     start = points
-    gradient = torch.stack(torch.gradient(field.values), 0)
+    gradient = torch.stack(torch.gradient(field.values), 0)  # [3, X, Y, Z]
     maps = torch.cat([field.values[None], gradient])[None]  # [1, 4, X, Y, Z]
     size = points.new_tensor(field.values.shape)
     for _ in range(steps):
@@ -124,8 +124,8 @@ def _blend_part(
         ]
         u = (K[view, 0, 0] * camera[0] / camera[2] + K[view, 0, 2]) * 2 - 1
         v = (K[view, 1, 1] * camera[1] / camera[2] + K[view, 1, 2]) * 2 - 1
-        grid = torch.stack([u, v], -1)[None, None]
-        sampled = F.grid_sample(maps[view : view + 1], grid, align_corners=False)[0, :, 0]
+        grid = torch.stack([u, v], -1)[None, None]  # [1, 1, P, 2]
+        sampled = F.grid_sample(maps[view : view + 1], grid, align_corners=False)[0, :, 0]  # [5, P]
         alpha = sampled[4].clamp_min(1e-6)
         behind = camera[2] - sampled[3] / alpha
         visible = (1 - (behind / tolerance).clamp(0, 1) ** 2) * (sampled[4] > 0.2)

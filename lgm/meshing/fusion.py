@@ -89,7 +89,7 @@ def surface_points(capture: Capture, threshold: float) -> Float[Tensor, "P 3"]:
     x = (column + 0.5 - K[:, 0, 2]) / K[:, 0, 0] * depth
     y = (row + 0.5 - K[:, 1, 2]) / K[:, 1, 1] * depth
     c2w = capture.cameras.c2w[view]
-    camera = torch.stack([x, y, depth], -1)
+    camera = torch.stack([x, y, depth], -1)  # [P, 3]
     return (c2w[:, :3, :3] * camera[:, None]).sum(-1) + c2w[:, :3, 3]
 
 
@@ -163,7 +163,7 @@ def _fused(
         ]
         u = (K[view, 0, 0] * rows[0] / rows[2] + K[view, 0, 2]) * 2 - 1
         v = (K[view, 1, 1] * rows[1] / rows[2] + K[view, 1, 2]) * 2 - 1
-        grid = torch.stack([u, v], -1)[None, None]
+        grid = torch.stack([u, v], -1)[None, None]  # [1, 1, P, 2]
         sampled = F.grid_sample(maps.values[view : view + 1], grid, align_corners=False)[0, :, 0]
         distance, weight = _vote(sampled, rows[2], maps.threshold, voxel)
         # The weighted mean of truncated distances, one view at a time to bound memory.

@@ -69,8 +69,8 @@ def face_atlas(surface: Surface, texture: int) -> Atlas:
     upper = torch.tensor([[far, far], [near + gap, far], [far, near + gap]])
     face = torch.arange(count)
     cell = face // 2
-    corner = torch.stack([cell % columns, cell // columns], -1)[:, None]
-    uvs = (torch.where((face % 2 == 0)[:, None, None], lower, upper) + corner) / columns
+    corner = torch.stack([cell % columns, cell // columns], -1)[:, None]  # [F, 1, 2]
+    uvs = (torch.where((face % 2 == 0)[:, None, None], lower, upper) + corner) / columns  # [F, 3, 2]
     return Atlas(uvs.flatten(0, 1), torch.arange(3 * count).view(-1, 3), texture)
 
 

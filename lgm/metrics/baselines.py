@@ -36,7 +36,7 @@ def nearest_input(batch: Batch) -> Float[Tensor, "B V 3 H W"]:
 
 def nearest_input_index(inputs: Cameras, targets: Cameras) -> Int[Tensor, "B V"]:
     """Which input camera's viewing direction is nearest in angle, for each target camera."""
-    cosines = torch.einsum("bti,bvi->btv", _forward(targets), _forward(inputs))
+    cosines = torch.einsum("bti,bvi->btv", _forward(targets), _forward(inputs))  # [B, T, V]
     # Halfway between two views rounding decides, differently on each device: let the first win.
     return cosines.mul(1e4).round().argmax(dim=-1)
 

@@ -47,7 +47,7 @@ def pixel_anchors(
     num_views, factors = images.shape[1], (images.shape[-2] // height, images.shape[-1] // width)
     images = images.float()
     # The splat map may be smaller than the image: a Gaussian starts at the mean colour of its pixels.
-    colors = F.avg_pool2d(rearrange(images, "b v c h w -> (b v) c h w"), factors)
+    colors = F.avg_pool2d(rearrange(images, "b v c h w -> (b v) c h w"), factors)  # [BV, 3, h, w]
     means = nearest_to_origin(cameras, height, width)
     if kind == "hull":
         means = _entries(images, cameras, means, fuse, alphas)

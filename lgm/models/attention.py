@@ -109,7 +109,7 @@ class SelfAttention(nn.Module):
             self.qkv(x), "b l (three heads d) -> b l three heads d", three=3, heads=self.num_heads
         )
         # Views of one tensor: their gradients are then joined in the layout of qkv, without a copy.
-        q, k, v = qkv.unbind(2)
+        q, k, v = qkv.unbind(2)  # [B, L, heads, d] each
         return self.proj(rearrange(self.core(q, k, v), "b l heads d -> b l (heads d)"))
 
 
@@ -126,6 +126,6 @@ class MultiViewAttention(nn.Module):
         """Attention among all V*h*w tokens of a scene, for images batched as B*V."""
         height, width = x.shape[-2:]
         tokens = rearrange(self.norm(x), "(b v) c h w -> b (v h w) c", v=num_views)  # [B, V*h*w, C]
-        tokens = self.attn(tokens)
+        tokens = self.attn(tokens)  # the same shape
         residual = rearrange(tokens, "b (v h w) c -> (b v) c h w", v=num_views, h=height, w=width)
         return (x + residual) * self.skip_scale  # keeps the variance of the sum at one, see SKIP_SCALE

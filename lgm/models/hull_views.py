@@ -94,12 +94,12 @@ def _colors(
 ) -> Float[Tensor, "B D 3 N"]:
     """Means over the views of what they show where the points would be seen, background left out."""
     num_points = points.shape[-1]
-    points = rearrange(points, "b d c n -> b 1 c (d n)")
+    points = rearrange(points, "b d c n -> b 1 c (d n)")  # [B, 1, 3, D*N]
     linear, offset = silhouettes.projections.split([3, 1], dim=-1)
     with torch.autocast(points.device.type, enabled=False):
         x, y, depth = (linear @ points + offset)[..., None, :].unbind(2)  # [B, V, 1, D*N] each
     shown = 1 - silhouettes.background
-    with_shown = torch.cat([images * shown, shown], dim=2)
+    with_shown = torch.cat([images * shown, shown], dim=2)  # [B, V, 4, H, W]
     seen = look_up(with_shown, x, y, depth)  # [B*V, 4, 1, D*N]
     total = seen[:, :, 0].unflatten(0, images.shape[:2]).sum(dim=1)  # [B, 4, D*N]
     colors = total[:, :3] / total[:, 3:].clamp_min(1e-3)

@@ -179,10 +179,10 @@ class LGM(StagedNetwork):
         self._map_size(*x.shape[-2:])
         num_views = x.shape[1]
         x = x.to(self.unet.conv_in.weight.dtype)  # half precision: rays were computed in float32
-        x = rearrange(x, "b v c h w -> (b v) c h w")
+        x = rearrange(x, "b v c h w -> (b v) c h w")  # [BV, 9, H, W]
         raw = self.unet(x, num_views) if self.graphs is None else self.graphs(self.unet, x, num_views)
         with torch.autocast(x.device.type, enabled=False):  # as the U-Net's own last layer
-            raw = self.conv(raw)
+            raw = self.conv(raw)  # [BV, 14, h, w]
         return rearrange(raw, "(b v) c h w -> b v c h w", v=num_views)
 
     def _map_size(self, height: int, width: int) -> tuple[int, int]:

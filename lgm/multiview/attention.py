@@ -124,7 +124,7 @@ class TransformerBlock(nn.Module):
     ) -> Float[Tensor, "BV L C"]:
         """Views batched as B*V; L pixels each. context: one per view."""
         # What makes the diffusion multi-view: self-attention sees the pixels of all views.
-        tokens = rearrange(self.norm1(x), "(b v) l c -> b (v l) c", v=num_views)
+        tokens = rearrange(self.norm1(x), "(b v) l c -> b (v l) c", v=num_views)  # [B, V*L, C]
         x = x + rearrange(self.attn1(tokens), "b (v l) c -> (b v) l c", v=num_views)
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
@@ -156,7 +156,7 @@ class SpatialTransformer(nn.Module):
     ) -> Float[Tensor, "BV C h w"]:
         """Feature maps [B*V, C, h, w] as h*w tokens, and back."""
         height = x.shape[2]
-        tokens = self.proj_in(rearrange(self.norm(x), "m c h w -> m (h w) c"))
+        tokens = self.proj_in(rearrange(self.norm(x), "m c h w -> m (h w) c"))  # [BV, h*w, C]
         for block in self.transformer_blocks:
             tokens = block(tokens, context, num_views)
         return x + rearrange(self.proj_out(tokens), "m (h w) c -> m c h w", h=height)
@@ -203,7 +203,7 @@ class Resampler(nn.Module):
     def forward(self, image: Float[Tensor, "B L D"]) -> Float[Tensor, "B num_tokens C"]:
         """CLIP's tokens [B, L, D] to `num_tokens` tokens of the context."""
         image = self.proj_in(image)
-        latents = self.latents.expand(len(image), -1, -1)
+        latents = self.latents.expand(len(image), -1, -1)  # [B, num_tokens, C]
         for attention, feed_forward in self.layers:
             latents = latents + attention(image, latents)
             latents = latents + feed_forward(latents)

@@ -62,7 +62,7 @@ def denoise(
     for step, step_on_device in zip(scheduler.timesteps, of_network, strict=True):
         views = scheduler.scale_model_input(latents, step)
         # Guidance: unconditional and conditional halves in one batch, one call of the network.
-        views = repeat(views, "b v c h w -> (half b v) c h w", half=2)
+        views = repeat(views, "b v c h w -> (half b v) c h w", half=2)  # [2*B*V, C, h, w]
         predicted = predict(
             views, step_on_device.expand(len(views)), context, cameras, num_views, ip_img=image
         )

@@ -72,7 +72,7 @@ class GridDistortion:
         )
         later = images[:, 1:]
         bent = F.grid_sample(
-            later.flatten(0, 1),
+            later.flatten(0, 1),  # [B * (V-1), C, H, W]
             grid.flatten(0, 1) * 2 - 1,  # grid_sample counts from -1 to 1
             mode="bilinear",
             padding_mode="border",
@@ -94,9 +94,9 @@ class GridDistortion:
         fewest, most = self.cells
         drawn = uniforms(seeds, _GRID, 2 + num_views * 2 * (most - 1), device)
         num_cells = (fewest + (drawn[:, 1] * (most - fewest + 1)).floor()).clamp_max(most)
-        moves = rearrange(drawn[:, 2:], "b (v xy line) -> b v xy line", v=num_views, xy=2)
+        moves = rearrange(drawn[:, 2:], "b (v xy line) -> b v xy line", v=num_views, xy=2)  # [B, V, 2, L-2]
         lines = torch.arange(most + 1, dtype=drawn.dtype, device=device).expand(*moves.shape[:3], -1)
-        inner = lines[..., 1:-1]
+        inner = lines[..., 1:-1]  # without the image's borders, which stay
         is_inside = inner < num_cells[:, None, None, None]
         # By at most half of `strength` either way, so that lines keep their order and the map stays
         # invertible.

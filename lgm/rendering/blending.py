@@ -73,7 +73,7 @@ class _Blend(torch.autograd.Function):
         with full_precision(rows.device.type):
             for block in _walk(rows, ctx.lists, ctx.max_pairs, scratch, with_excess=capped):
                 grad = grad_output[block.tiles]  # [T, 5, P]
-                grad_features = block.weights @ grad.transpose(1, 2)
+                grad_features = block.weights @ grad.transpose(1, 2)  # [T, K, 5]
                 grad_logits = _logit_gradients(block, grad, behind, scratch)
                 grad_shape = exponents_backward(block.shape, grad_logits.flatten(0, 1))
                 grad_block = torch.cat([grad_shape, grad_features.flatten(0, 1)[:, :-1]], dim=1)
@@ -159,7 +159,7 @@ def _block(walker: _Walker, tiles: Tensor, passed: int, length: int) -> _Block:
     lists, scratch, transmittance = walker.lists, walker.scratch, walker.transmittance
     # Lists shorter than the block are padded with the empty row, whose alpha is below 1/255.
     splats = _next_splats(lists, tiles, passed, length, empty=walker.table.shape[0] - 1)
-    gathered = walker.table.index_select(0, splats.flatten())
+    gathered = walker.table.index_select(0, splats.flatten())  # [T*K, columns]
     shape, features = gathered[:, :NUM_SHAPE], gathered[:, NUM_SHAPE:]
     shape[:, :2] -= _tile_centers(lists, tiles, shape).repeat_interleave(length, dim=0)
     block_shape = (tiles.numel(), length, lists.tile_size**2)

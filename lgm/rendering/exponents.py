@@ -23,7 +23,7 @@ def exponents(shape: Float[Tensor, "S 6"], tile_size: int, out: Float[Tensor, "S
     # The expansion of log(opacity) - ½ (p - c)ᵀ · conic · (p - c) in powers of p: -½ pᵀ·conic·p, +
     # p·(conic·c), and this.
     constant = log_opacity - 0.5 * (x * slope_x + y * slope_y)
-    coefficients = torch.stack([-0.5 * xx, -xy, -0.5 * yy, slope_x, slope_y, constant], dim=1)
+    coefficients = torch.stack([-0.5 * xx, -xy, -0.5 * yy, slope_x, slope_y, constant], dim=1)  # [S, 6]
     return torch.mm(coefficients, monomials(tile_size, shape.dtype, shape.device), out=out)
 
 
@@ -31,7 +31,7 @@ def exponents_backward(shape: Float[Tensor, "S 6"], grad: Float[Tensor, "S P"]) 
     """The gradient of `exponents` with respect to `shape` [S, 6], from that of its output [S, P]."""
     tile_size = round(grad.shape[1] ** 0.5)
     # Σ over pixels of gradient × monomial: all that the six derivatives need of the pixels.
-    moments = grad @ monomials(tile_size, shape.dtype, shape.device).T
+    moments = grad @ monomials(tile_size, shape.dtype, shape.device).T  # [S, 6]
     x, y, xx, xy, yy, _ = shape.unbind(1)
     m_xx, m_xy, m_yy, m_x, m_y, m_1 = moments.unbind(1)
     # Moments about the splat's centre instead of the tile's.

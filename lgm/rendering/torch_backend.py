@@ -61,7 +61,7 @@ def _rows(splats: Splats, gaussians: Gaussians) -> Float[Tensor, "M 10"]:
     log_opacities = gaussians.opacities.clamp_min(MIN_ALPHA).log()
     shared = [x[:, None].expand(shape) for x in (log_opacities, *gaussians.colors.unbind(-1))]
     conics = [splats.conic_xx, splats.conic_xy, splats.conic_yy]
-    rows = torch.stack([splats.x, splats.y, *conics, *shared, splats.depths], dim=-1)
+    rows = torch.stack([splats.x, splats.y, *conics, *shared, splats.depths], dim=-1)  # [B, V, N, 10]
     return rearrange(rows, "b v n row -> (b v n) row")
 
 
@@ -77,7 +77,7 @@ def _compose(
         col=lists.columns,
         y=lists.tile_size,
         # Tiles at the right and lower border reach beyond the image.
-    )[..., : size[0], : size[1]]
+    )[..., : size[0], : size[1]]  # [B, V, 5, H, W]
     colors, depths, alphas = drawn.split([3, 1, 1], dim=2)
     # Colours are premultiplied by alpha, as blending leaves them.
     images = colors + (1 - alphas) * background[..., None, None]

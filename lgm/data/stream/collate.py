@@ -163,7 +163,7 @@ def _images(
     first = items[0].rgba
     if all(item.rgba is first for item in items):  # a whole set in one tensor, on whichever device
         rgba = first[torch.tensor(rows).to(first.device, non_blocking=True)]
-        rgba = rearrange(rgba, "b v h w c -> b v c h w")
+        rgba = rearrange(rgba, "b v h w c -> b v c h w")  # [B, V, 4, H, W]
         return rgba[:, :, :3].contiguous(), rgba[:, :, 3:].contiguous()
     num_views, (height, width) = len(rows[0]), first.shape[1:3]
     # uint8 on the host: a batch crosses to the device at a quarter of float32's size.
@@ -172,6 +172,6 @@ def _images(
     # Each image straight to its place: to stack, then to part the channels took as long as to decode.
     for b, (item, own) in enumerate(zip(items, rows, strict=True)):
         for v, row in enumerate(own):
-            rgba = rearrange(item.rgba[row], "h w c -> c h w")
+            rgba = rearrange(item.rgba[row], "h w c -> c h w")  # [4, H, W]
             images[b, v], alphas[b, v] = rgba[:3], rgba[3:]
     return images, alphas

@@ -27,7 +27,7 @@ def adjacent_faces(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "F 3"]:
 
     -1 for edges of one face or of more than two.
     """
-    edges = torch.stack([faces, faces.roll(-1, 1)], -1).flatten(0, 1)
+    edges = torch.stack([faces, faces.roll(-1, 1)], -1).flatten(0, 1)  # [3 * F, 2]
     own = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
     _, edge_ids, counts = edges.sort(-1).values.unique(dim=0, return_inverse=True, return_counts=True)
     # The sum of an edge's two faces less one of them is the other: no search.
@@ -100,7 +100,7 @@ def _find_pairs(face_ids: Int[Tensor, "I H W"], depths: Float[Tensor, "I H W"]) 
         near, far = torch.where(is_near, one, other), torch.where(is_near, other, one)
         pairs.append((torch.full_like(near, axis), near, far))
     axis, near, far = (torch.cat(kind) for kind in zip(*pairs, strict=True))
-    center = torch.stack([near % width, near // width % height], -1) + 0.5
+    center = torch.stack([near % width, near // width % height], -1) + 0.5  # [K, 2]
     return _Pairs(near // (height * width), axis, near, far, center, ids[near])
 
 

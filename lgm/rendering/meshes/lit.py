@@ -142,12 +142,12 @@ class _Pyramid:
         for size in sorted(set(meshes.texture_sizes)):
             members = [k for k, other in enumerate(meshes.texture_sizes) if other == size]
             level = torch.stack([textures[k] for k in members])
-            level = rearrange(level, "t (h w) c -> t c h w", h=size)
+            level = rearrange(level, "t (h w) c -> t c h w", h=size)  # [t, 3, S, S]
             levels = [level]
             while level.shape[-1] > 1:
                 level = avg_pool2d(level, 2)
                 levels.append(level)
-            pool = torch.cat([rearrange(x, "t c h w -> t (h w) c") for x in levels], dim=1)
+            pool = torch.cat([rearrange(x, "t c h w -> t (h w) c") for x in levels], dim=1)  # [t, texels, 3]
             for number, k in enumerate(members):
                 firsts[k] = end + number * pool.shape[1]
             end += pool.shape[0] * pool.shape[1]
@@ -229,7 +229,7 @@ def _draw(
     normals = interpolate(covered, meshes.normals, some.faces)
     radiance = albedo * _irradiance(lights, _turned(normals, covered, some))[:, None]
     premultiplied = torch.cat([radiance, torch.ones_like(radiance[:, :1])], dim=-1)
-    spread = covered.spread(premultiplied, tuple(ids.shape))
+    spread = covered.spread(premultiplied, tuple(ids.shape))  # [I, H*S, W*S, 4]
     # A box filter in linear light over premultiplied colours: empty samples add no colour.
     pixels = rearrange(spread, "i (h a) (w b) c -> i h w (a b) c", a=samples, b=samples).mean(-2)
     return _encoded(pixels).unflatten(0, (some.num_meshes, -1))

@@ -171,7 +171,7 @@ def _shade(
             adjacent_faces(meshes.faces),
         )  # fmt: skip
         values = torch.cat([colors, values[..., 4:]], dim=-1)
-    blocks = rearrange(values, "i (h a) (w b) c -> i c h w (a b)", a=samples, b=samples)
+    blocks = rearrange(values, "i (h a) (w b) c -> i c h w (a b)", a=samples, b=samples)  # [I, C, H, W, S²]
     images, alphas, depths, normals = blocks.mean(-1).split([3, 1, 1, 3], dim=1)
     # The smallest key of a pixel's samples is its nearest face: depth is in the upper bits.
     nearest = rearrange(keys, "i (h a) (w b) -> i h w (a b)", a=samples, b=samples).amin(-1)
