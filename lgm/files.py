@@ -56,11 +56,11 @@ def atomic(path: str | Path, sync: bool = False, alone: bool = False) -> Iterato
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Atomic write of UTF-8 text; makes the folder where it is missing."""
+def write_text(path: str | Path, text: str, sync: bool = False) -> None:
+    """Atomic write of UTF-8 text; makes the folder where it is missing. sync: as of `atomic`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as partial:
+    with atomic(path, sync) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

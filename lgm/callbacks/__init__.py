@@ -24,6 +24,7 @@ from lgm.callbacks.training.cost import TrainingCost
 from lgm.callbacks.training.ema import EMA
 from lgm.callbacks.training.evaluate_every import EvaluateEvery
 from lgm.callbacks.training.image_grid import ImageGrid
+from lgm.callbacks.training.rollback import Rollback
 from lgm.callbacks.training.stop import StopOnSignal
 from lgm.callbacks.training.throughput import Throughput
 from lgm.callbacks.training.trial_report import ReportTrial
@@ -42,6 +43,7 @@ __all__ = [
     "ObjectHook",
     "Report",
     "ReportTrial",
+    "Rollback",
     "RunStopped",
     "SameOnAllRanks",
     "StepProgress",

@@ -18,12 +18,13 @@ class Stage(IntEnum):
     MEASURE = 0  # numbers that others show
     DEFAULT = 1  # also the EMA weights: what measures them comes later
     REPORT = 2  # shows what the others measured and wrote
-    STOP = 3  # a stop lets nothing follow
-    EVALUATE = 4  # what a stop cuts off of it is made up by the run that goes on
-    AGREE = 5
-    TIMING = 6  # it counts what all before it took
-    BEST_CHECKPOINT = 7
-    LAST_CHECKPOINT = 8  # it holds the best score so far
+    ROLL_BACK = 3  # the EMA weights have taken their step, and nothing has measured or saved it
+    STOP = 4  # a stop lets nothing follow
+    EVALUATE = 5  # what a stop cuts off of it is made up by the run that goes on
+    AGREE = 6
+    TIMING = 7  # it counts what all before it took
+    BEST_CHECKPOINT = 8
+    LAST_CHECKPOINT = 9  # it holds the best score so far
 
 
 def ordered(callbacks: Iterable[Callback]) -> list[Callback]:

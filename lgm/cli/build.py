@@ -22,6 +22,7 @@ from lgm.models import Network
 from lgm.preparation.prepare import Preparation
 from lgm.refinement import Refinement
 from lgm.training.checkpoint_io import AsyncCheckpointIO
+from lgm.training.mirror import Mirror
 from lgm.training.module import LGMModule
 from lgm.training.peers import watch_peers
 from lgm.training.precision import HALVES, HalfWeights
@@ -161,9 +162,28 @@ def _finished(entry: Config, given: Given) -> L.Callback:
     return made(entry)
 
 
-def build_trainer(config: Config, callbacks: dict[str, L.Callback], **derived: Any) -> L.Trainer:
-    """derived: what follows from other keys, e.g. accumulation."""
-    plugins: list[Any] = [AsyncCheckpointIO()]
+def build_mirror(config: Config) -> Mirror | None:
+    """Where the run's checkpoints are uploaded to, None for nowhere. Raises ValueError where the store
+    cannot be asked, before any long work."""
+    url = (config.get("checkpoints") or {}).get("mirror")
+    if url is None:
+        return None
+    strategy = config["trainer"]["strategy"]
+    if isinstance(strategy, Mapping) and str(strategy["_target_"]).endswith("FSDPStrategy"):
+        raise ValueError(
+            "checkpoints.mirror uploads single files, and trainer=fsdp writes shards; use "
+            "checkpoints.mirror=null and copy checkpoints/last.sharded by a tool of the store"
+        )
+    mirror = Mirror(url)
+    mirror.names()
+    return mirror
+
+
+def build_trainer(
+    config: Config, callbacks: dict[str, L.Callback], mirror: Mirror | None = None, **derived: Any
+) -> L.Trainer:
+    """mirror: of the checkpoints; derived: what follows from other keys, e.g. accumulation."""
+    plugins: list[Any] = [AsyncCheckpointIO(mirror)]
     if config["trainer"]["precision"] in HALVES:
         plugins.append(HalfWeights(config["trainer"]["precision"]))
         # Lightning refuses a precision beside a precision plugin.

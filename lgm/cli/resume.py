@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
 
+from lgm.cli.latest import latest
 from lgm.cli.validate import architecture
 from lgm.cli.values import plain, recorded
 from lgm.data.stream.datamodule import ObjectDataModule
-from lgm.errors import first_line, reading, shown
+from lgm.errors import reading, shown
 from lgm.masking import masked_values
 from lgm.models import Network
 from lgm.models.checkpoint import (
@@ -27,6 +27,8 @@ from lgm.models.checkpoint import (
 from lgm.models.plain_data import changes
 from lgm.models.records import FIX, check_training
 from lgm.models.registry import MakeNetwork
+from lgm.models.sharded_checkpoint import is_sharded
+from lgm.training.mirror import Mirror
 from lgm.training.resume import check_state
 
 log = logging.getLogger(__name__)
@@ -34,76 +36,28 @@ log = logging.getLogger(__name__)
 # What a run is made of. The rest (folders, callbacks, loggers) may change without a word.
 _COMPARED = ("scene", "resolution", "loss", "data", "optimizer", "scheduler", "train", "protocol")
 _SHOWN = 12
-# What a run goes on from, by the names of Lightning's checkpoints.
-_STATE = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 # Where a host keeps its files, and with how many processes it reads them.
 _OF_A_HOST = ("path", "sets", "cache_dir", "num_workers", "default_root_dir", "weights_path")
 
 
-def resume_path(resume: str | None, run_dir: Path, network: MakeNetwork | None = None) -> Path | None:
+def resume_path(
+    resume: str | None, run_dir: Path, network: MakeNetwork | None = None, mirror: Mirror | None = None
+) -> Path | None:
     """The checkpoint to go on from, or None.
 
-    network: one's own, that a checkpoint may name.
+    network: one's own, that a checkpoint may name. mirror: of the run's checkpoints, read where the run's own
+        disk holds none that is whole.
     """
     if resume in (None, "none"):
         return None
     if resume == "auto":
-        return _latest(run_dir / "checkpoints", network)
+        return latest(run_dir / "checkpoints", network, mirror)
     path = Path(resume)
-    if not path.is_file():
-        raise FileNotFoundError(f"resume={resume} is not a file; give a .ckpt, auto or none")
+    if not path.is_file() and not is_sharded(path):
+        raise FileNotFoundError(f"resume={resume} is not a file; give a .ckpt, a last.sharded, auto or none")
     if path.suffix == ".safetensors":
         raise ValueError(f"resume={resume} holds weights alone, no training to go on with; give a .ckpt")
     return path
-
-
-def _latest(folder: Path, network: MakeNetwork | None) -> Path | None:
-    """`last.ckpt`; where that is damaged, the newest of `previous*.ckpt` and `best.ckpt` that is not; raises
-    ValueError where all are."""
-    last, best = folder / "last.ckpt", folder / "best.ckpt"
-    previous = sorted(folder.glob("previous*.ckpt"))
-    if not last.is_file() and not previous:
-        if best.is_file():
-            log.warning("%s is missing: starting anew; resume=%s goes on from the best", last, best)
-        return None
-    others = [path for path in (*previous, best) if path.is_file()]
-    # The chain of fallbacks: newest first.
-    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)  # stable: equal ones as listed
-    faults = [] if last.is_file() else [f"{last} is missing"]
-    for path in ([last] if last.is_file() else []) + others:
-        try:
-            step = _read_whole(path, network)
-        except (ValueError, OSError) as fault:
-            faults.append(first_line(fault))
-            continue
-        if faults:
-            log.warning(
-                "resume=auto: %s; resuming from %s of step %d: what came after it is trained again "
-                "(resume=none starts anew)",
-                "; ".join(faults),
-                path,
-                step,
-            )
-        else:
-            log.info("resuming from %s (resume=none starts anew)", last)
-        return path
-    missing = "" if others else f"; there is no {folder / 'previous.ckpt'}, no {best}"
-    raise ValueError(f"resume=auto: {'; '.join(faults)}{missing}; resume=none starts anew")
-
-
-def _read_whole(path: Path, network: MakeNetwork | None) -> int:
-    """A checkpoint's step; raises ValueError where its content has changed since it was written, or it lacks
-    a part that a resume needs."""
-    with reading(path):
-        with zipfile.ZipFile(path) as archive:
-            if (damaged := archive.testzip()) is not None:  # by checksum: a memory-mapped tensor has none
-                raise ValueError(f"its part {damaged} is not what was written")
-        checkpoint = read_checkpoint(path, network)
-        if missing := [name for name in _STATE if name not in checkpoint]:
-            raise ValueError(f"it holds no {', '.join(missing)}")
-        if type(step := checkpoint["global_step"]) is not int:
-            raise ValueError(f"its global_step is {shown(step, 60)}, not a count")
-    return step
 
 
 def check_resume(

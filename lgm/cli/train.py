@@ -16,6 +16,7 @@ from lgm.callbacks import ReportTrial, SameOnAllRanks, TrainingCost
 from lgm.cli.build import (
     build_callbacks,
     build_datamodule,
+    build_mirror,
     build_module,
     build_net,
     build_trainer,
@@ -63,7 +64,8 @@ def build_training(plan: TrainingPlan) -> Training:
     config = plan.config
     datamodule = build_datamodule(config, accumulation=plan.batches.accumulation)
     datamodule.check("fit", plan.devices, plan.num_nodes)
-    resume = resume_path(config["resume"], plan.run_dir, plan.network)
+    mirror = build_mirror(config)
+    resume = resume_path(config["resume"], plan.run_dir, plan.network, mirror)
 
     # Just before the network: its initial weights depend on the seed alone, not on what was built before.
     L.seed_everything(config["train"]["seed"], verbose=False)
@@ -92,6 +94,7 @@ def build_training(plan: TrainingPlan) -> Training:
     trainer = build_trainer(
         config,
         callbacks,
+        mirror,
         accumulate_grad_batches=plan.batches.accumulation,
         # Lightning counts micro-batches here: gradient accumulation multiplies the optimizer steps.
         val_check_interval=interval * plan.batches.accumulation,

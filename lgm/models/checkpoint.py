@@ -17,6 +17,7 @@ from lgm.gaussians.activations import ROTATIONS, Rotation
 from lgm.masking import masked_values
 from lgm.models.records import FIX, check_run, check_shapes
 from lgm.models.registry import MakeNetwork, UnknownNetwork, misfits
+from lgm.models.sharded_checkpoint import Shards, is_sharded, newest
 from lgm.tensor_files import check_tensors, read_archive
 
 log = logging.getLogger(__name__)
@@ -146,12 +147,16 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """16 hex digits, equal for files of the same content.
+    """16 hex digits, equal for files, and for folders of files, of the same content.
 
     Of a `.ckpt` or another zip archive, its members' checksums are read, not its gigabytes.
     """
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    digest, path = hashlib.sha256(), Path(path)
+    if path.is_dir():
+        for inside in sorted(path.iterdir()):
+            digest.update(f"{inside.name} {file_digest(inside)}\n".encode())
+        return digest.hexdigest()[:16]
+    with path.open("rb") as file:
         if zipfile.is_zipfile(file):
             for member in zipfile.ZipFile(file).infolist():
                 # Without the archive's own name, under which torch.save puts all members.
@@ -165,25 +170,29 @@ def file_digest(path: str | Path) -> str:
 
 
 def read_checkpoint(path: str | Path, network: MakeNetwork | None = None) -> dict[str, Any]:
-    """Our own `.ckpt`, its weights checked to be tensors of the network that its record names, and its
-    configuration to be plain data (`lgm.models.records.check_run`). What else it holds serves a resume and
-    is checked there.
+    """Our own `.ckpt`, or the newest save of a sharded one as such, its weights checked to be tensors of
+    the network that its record names, and its configuration to be plain data
+    (`lgm.models.records.check_run`). What else it holds serves a resume and is checked there.
 
     network: one's own, that the record may name.
 
     Raises FileNotFoundError, or ValueError in one line.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() and not is_sharded(path):
         raise FileNotFoundError(f"no checkpoint at {path}")
     with reading(path, FIX):
         try:
-            return _checked(read_archive(path), path, network)
+            if path.is_file():
+                return _checked(read_archive(path), path, path.stat().st_size, network)
+            folder = newest(path)
+            num_bytes = sum(file.stat().st_size for file in folder.iterdir())
+            return _checked(Shards.of_folder(folder).full(), path, num_bytes, network)
         except UnknownNetwork as error:
             raise Named(f"{path} {error}") from error
 
 
-def _checked(checkpoint: Any, path: Path, network: MakeNetwork | None) -> dict[str, Any]:
+def _checked(checkpoint: Any, path: Path, num_bytes: int, network: MakeNetwork | None) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "config" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of this program: it holds no state_dict and config")
     version = checkpoint.get("schema_version")
@@ -194,7 +203,6 @@ def _checked(checkpoint: Any, path: Path, network: MakeNetwork | None) -> dict[s
             "export its weights with the version that wrote it (scripts/export.py) and start from them with "
             "init_from"
         )
-    num_bytes = path.stat().st_size
     # Before the network is built: a checkpoint is read as data of unknown origin.
     check_tensors(checkpoint["state_dict"], "its state_dict", num_bytes)
     config = check_run(checkpoint["config"], network)

@@ -34,6 +34,7 @@ from lgm.models.registry import (
     same_network,
     shapes_of,
 )
+from lgm.models.sharded_checkpoint import SUFFIX, is_sharded
 from lgm.tensor_files import read_header
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,11 @@ def find_weights(where: str | Path) -> Path:
             return path / name
     if path.is_file():
         return path
+    for folder in (path, path / "checkpoints" / f"last{SUFFIX}"):
+        if is_sharded(folder):
+            raise ValueError(
+                f"{folder} is sharded; make one file of it: python -m lgm.cli.consolidate {folder}"
+            )
     carried = Path(str(resources.files("lgm"))) / "assets" / "weights"
     if (carried / f"{text}.safetensors").is_file():
         return carried / f"{text}.safetensors"

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lgm import stopping
 from lgm.errors import first_line
 from lgm.files import PARTIAL_SUFFIX, atomic
+from lgm.models.sharded_checkpoint import Shards, is_sharded, newest
 from lgm.training.host_state import HostState
+from lgm.training.mirror import Mirror
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """From now on keep these of what is written to `path` (`Retention`)."""
         self._retention[Path(path)] = Retention(previous, every_n_steps)
 
+    def retention(self, path: str | Path) -> Retention:
+        """What is kept of what is written to `path`."""
+        return self._retention.get(Path(path), Retention())
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
@@ -64,7 +71,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
-        retention = self._retention.get(path, Retention())
+        retention = self.retention(path)
         predecessor = path.with_name(f"previous.ckpt{PARTIAL_SUFFIX}")
         is_main = threading.current_thread() is threading.main_thread()
         try:
@@ -96,14 +103,18 @@ class AsyncCheckpointIO(AtomicCheckpointIO):
 
     The host memory is that of the state once, kept from one save to the next; a save of another step waits
     until the one before is written. An error of the thread is raised by the next call of any method.
+
+    mirror: where files are uploaded to after they are written, in a thread of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mirror: Mirror | None = None) -> None:
         super().__init__()
+        self.mirror = mirror
         self._host = HostState()
         self._step: int | None = None
         self._writer: ThreadPoolExecutor | None = None
         self._pending: list[Future[None]] = []
+        self.is_ending = threading.Event()  # the run is over: nothing may wait for other ranks any more
 
     @property
     def is_busy(self) -> bool:
@@ -112,7 +123,7 @@ class AsyncCheckpointIO(AtomicCheckpointIO):
 
     def prepare(self, checkpoint: dict[str, Any]) -> None:
         """Make the host memory for checkpoints of this form now, so that no save does."""
-        self.wait()
+        self._wait_for_writes()
         self._host.copy(checkpoint, None, with_values=False)
 
     def save_checkpoint(
@@ -124,13 +135,18 @@ class AsyncCheckpointIO(AtomicCheckpointIO):
         step = checkpoint.get("global_step")
         if step is None or step != self._step:
             # One set of buffers: a save of another step waits for the disk.
-            self.wait()  # the host memory is being written
+            self._wait_for_writes()
         self.check()
         copied, event = self._host.copy(checkpoint, step)
         self._step = step
+        self.then(self._write, copied, path, event, storage_options)
+
+    def then(self, task: Callable[..., None], *arguments: Any) -> None:
+        """Run a task in the thread after all writes before it; its error is that of a write."""
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
-        self._pending.append(self._writer.submit(self._write, copied, path, event, storage_options))
+            self.is_ending.clear()
+        self._pending.append(self._writer.submit(task, *arguments))
 
     def check(self) -> None:
         """Raise the ValueError of a write that has failed."""
@@ -139,13 +155,19 @@ class AsyncCheckpointIO(AtomicCheckpointIO):
             write.result()
 
     def wait(self) -> None:
-        """Until all is written; raises as `check`."""
+        """Until all is written, and uploaded to the mirror; raises as `check`."""
+        self._wait_for_writes()
+        if self.mirror is not None:
+            self.mirror.wait()
+
+    def _wait_for_writes(self) -> None:
         while self._pending:
             self._pending[0].exception()
             self.check()
 
     def teardown(self) -> None:
         """By Lightning at the end of a run, however it ends."""
+        self.is_ending.set()
         try:
             self.wait()
         except Exception as error:
@@ -156,11 +178,24 @@ class AsyncCheckpointIO(AtomicCheckpointIO):
                 self._writer = None
             self._host.clear()
 
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """A single file, or in full a save of `lgm.models.sharded_checkpoint`."""
+        if is_sharded(path):
+            return Shards.of_folder(newest(Path(path))).full()
+        options = {} if map_location is None else {"map_location": map_location}
+        return super().load_checkpoint(path, weights_only=weights_only, **options)
+
     def _write(self, copied: Any, path: str | Path, event: torch.Event | None, storage_options: Any) -> None:
         # In the writer's thread: it waits for the device's copy, training does not.
         if event is not None:
             event.synchronize()
         super().save_checkpoint(copied, path, storage_options)
+        if self.mirror is not None:
+            path = Path(path)
+            kept = path.with_name(f"step_{copied['global_step']:08d}.ckpt")
+            self.mirror.push(path, self.retention(path).previous, kept.name if kept.is_file() else None)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -224,13 +224,17 @@ class LGMModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         self.skipped_steps.start(self.device, self.global_step)
-        restore_options(
-            self.optimizers().optimizer,
-            self._options,
-            self.lr_schedulers(),
-            self._schedule,
-            self.global_step,
-        )
+        self._restore_options()
+
+    def roll_back(self, checkpoint: dict[str, Any]) -> None:
+        """Weights and moments of a checkpoint of this run; steps, schedule and data go on."""
+        self.load_state_dict(checkpoint["state_dict"])
+        self.optimizers().optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        self._restore_options()
+
+    def _restore_options(self) -> None:
+        optimizer, schedule = self.optimizers().optimizer, self.lr_schedulers()
+        restore_options(optimizer, self._options, schedule, self._schedule, self.global_step)
 
     def configure_gradient_clipping(
         self,

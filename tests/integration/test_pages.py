@@ -100,6 +100,7 @@ PROGRAMS = {
     "lgm-train": ["train.py"],
     "lgm-evaluate": ["evaluate.py"],
     "lgm-infer": ["-m", "lgm.cli.infer"],
+    "lgm-consolidate": ["-m", "lgm.cli.consolidate"],
     "lgm-doctor": ["-m", "lgm.doctor"],
     "lgm-mesh": ["-m", "lgm.meshing"],
     "lgm-app": ["-m", "lgm.app"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -31,10 +32,30 @@ class BackgroundWriter(Protocol):
         """Return once all writes have ended."""
 
 
+@runtime_checkable
+class SavesShards(Protocol):
+    """Of `lgm.training.sharded.ShardedFSDPStrategy`."""
+
+    def saving_shards(self) -> AbstractContextManager[None]: ...
+
+
+def is_sharding(trainer: Trainer) -> bool:
+    """Whether each rank writes its own shard of a checkpoint."""
+    return isinstance(trainer.strategy, SavesShards)
+
+
+def saving_shards(trainer: Trainer) -> AbstractContextManager[None]:
+    """Checkpoints that are saved in the block are sharded, where the trainer's ranks can do that."""
+    strategy = trainer.strategy
+    return strategy.saving_shards() if isinstance(strategy, SavesShards) else nullcontext()
+
+
 def background_writer(trainer: Trainer) -> BackgroundWriter | None:
-    """The trainer's asynchronous writer on rank 0; None on other ranks and where writes are synchronous."""
+    """The trainer's asynchronous writer on ranks that write: rank 0, with shards every rank; None on others
+    and where writes are synchronous."""
     writer = trainer.strategy.checkpoint_io
-    return writer if trainer.is_global_zero and isinstance(writer, BackgroundWriter) else None
+    is_writing = trainer.is_global_zero or is_sharding(trainer)
+    return writer if is_writing and isinstance(writer, BackgroundWriter) else None
 
 
 def wait_for_writes(trainer: Trainer) -> None:

@@ -14,13 +14,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lgm.callbacks.order import Stage
-from lgm.callbacks.training.background import SaveTimer, background_writer, wait_for_writes
+from lgm.callbacks.training.background import (
+    SaveTimer,
+    background_writer,
+    is_sharding,
+    saving_shards,
+    wait_for_writes,
+)
 from lgm.callbacks.training.ema import EMA
 from lgm.errors import RunStopped, first_line, reading
 from lgm.lightning_internals import batches_done, dumped_checkpoint
 
 log = logging.getLogger(__name__)
 
+_SHARDED = ".sharded"
 _ANEW = "start anew: resume=none init_from=<the checkpoint>"
 
 
@@ -35,6 +42,9 @@ class LastCheckpoint(ModelCheckpoint):
         is being written waits for that.
     keep_previous: how many of those before are kept, as previous.ckpt, previous_2.ckpt, …
     keep_every_n_steps: keeps one at or after each multiple for ever, as step_00001000.ckpt; None keeps none.
+
+    With trainer=fsdp each rank writes its own shard instead, to last.sharded
+    (`lgm.models.sharded_checkpoint`).
     """
 
     stage = Stage.LAST_CHECKPOINT
@@ -68,13 +78,16 @@ class LastCheckpoint(ModelCheckpoint):
         self._has_started = False
         self._timer = SaveTimer(every_n_minutes)
         self._retention = {"previous": keep_previous, "every_n_steps": keep_every_n_steps}
-        self._is_late = False  # by the clock, since the last step
+        self._is_late = False  # by the clock or on request, since the last step
+        self._is_requested = False
         self._step = -1
         self._is_prepared = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tell the writer how many former checkpoints to retain."""
         super().setup(trainer, pl_module, stage)
+        if is_sharding(trainer):
+            self.FILE_EXTENSION = _SHARDED
         if (writer := background_writer(trainer)) is not None:
             writer.retain(self._path, **self._retention)
 
@@ -86,7 +99,9 @@ class LastCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The path of the restored checkpoint, in this run's own folder."""
         with reading(f"{self.state_key} in the checkpoint", _ANEW):
-            self.best_model_path = _own_file(self.dirpath, state_dict)
+            # Lightning removes another file than the one that it writes: that of a run which was not sharded.
+            own = _own_file(self.dirpath, state_dict)
+            self.best_model_path = own if own == str(self._path) else ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restart the counts and the clock from the step of a resume."""
@@ -116,9 +131,14 @@ class LastCheckpoint(ModelCheckpoint):
             self._is_prepared = True
             if pl_module.device.type != "cpu" and not isinstance(trainer.strategy, FSDPStrategy):
                 writer.prepare(dumped_checkpoint(trainer))
-        self._is_late = self._timer.is_due(trainer, is_busy=writer is not None and writer.is_busy)
+        is_late = self._timer.is_due(trainer, is_busy=writer is not None and writer.is_busy)
+        self._is_late = is_late or self._is_requested
         if (self._is_due(trainer) or self._is_late) and not _validation_follows(trainer):
             self._save(trainer)
+
+    def request(self) -> None:
+        """Save after the step that is ending; all ranks have to call it together."""
+        self._is_requested = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The save that waited for the validation."""
@@ -140,7 +160,7 @@ class LastCheckpoint(ModelCheckpoint):
             # Whoever goes on from here begins with the validation that was cut off or left out.
             is_left_out = _validation_follows(trainer) and self._validated_at != trainer.global_step
             self._validation_due = trainer.validating or is_left_out
-            if not trainer.strategy.broadcast(self._path.is_file()):  # resumed from another folder's
+            if not trainer.strategy.broadcast(self._path.exists()):  # resumed from another folder's
                 self._last_global_step_saved = 0
             self._save(trainer)
             wait_for_writes(trainer)
@@ -184,7 +204,11 @@ class LastCheckpoint(ModelCheckpoint):
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._timer.restart()
-            self._is_late = False
+            self._is_late = self._is_requested = False
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        with saving_shards(trainer):
+            super()._save_checkpoint(trainer, filepath)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -243,7 +267,7 @@ def _own_file(dirpath: str, state_dict: dict[str, Any]) -> str:
     somebody else made would be removed, and all that lies below it.
     """
     name = Path(state_dict["best_model_path"]).name
-    return str(Path(dirpath) / name) if name.endswith(".ckpt") else ""
+    return str(Path(dirpath) / name) if name.endswith((".ckpt", _SHARDED)) else ""
 
 
 def check_whole(trainer: Trainer, pl_module: LightningModule, is_stepping: bool) -> None:

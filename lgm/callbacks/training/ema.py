@@ -60,8 +60,12 @@ class EMA(Callback):
         self.net = copy.deepcopy(pl_module.net).requires_grad_(False).eval().to(pl_module.device)
         self._psnr, self.num_updates = self._psnr.to(pl_module.device), self.num_updates.to(pl_module.device)
         if self._loaded is not None:
-            self.net.load_state_dict(self._loaded["state_dict"])
-            self.num_updates.fill_(self._loaded["num_updates"])
+            self.restore(self._loaded)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from the EMA weights of a checkpoint: its `ema`."""
+        self.net.load_state_dict(state["state_dict"])
+        self.num_updates.fill_(state["num_updates"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the raw weights, which by now are restored, where no EMA weights were loaded."""

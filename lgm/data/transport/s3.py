@@ -23,41 +23,54 @@ def signed_url(url: str) -> str:
     Raises FileNotFoundError in one line where a package, credentials or the bucket's name are missing;
     OSError where a service that gives credentials does not answer.
     """
-    try:
-        import botocore.exceptions
-    except ImportError as error:
-        raise FileNotFoundError(
-            f"{url} needs botocore, which is not installed: pip install 'lgm-training[s3]'"
-        ) from error
+    exceptions = _exceptions(url)
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if not bucket or not key or "@" in bucket:
         raise FileNotFoundError(
             f"{masked(url)} names no file in a bucket; write s3://<bucket>/<folder>, with credentials in the "
             "AWS_… variables"
         )
-    unsigned = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true")
-    region = os.environ.get("AWS_REGION")  # botocore itself looks at AWS_DEFAULT_REGION alone
     try:
-        client = _client(os.getpid(), unsigned, region)
-        return client.generate_presigned_url(
+        return store_client(url).generate_presigned_url(
             "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=_VALID_S
         )
-    except botocore.exceptions.NoCredentialsError as error:
+    except exceptions.NoCredentialsError as error:
         raise FileNotFoundError(
             f"{url}: no credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
             "AWS_NO_SIGN_REQUEST=yes for a public bucket"
         ) from error
     except (
-        botocore.exceptions.CredentialRetrievalError,
-        botocore.exceptions.MetadataRetrievalError,
-        botocore.exceptions.HTTPClientError,
-        botocore.exceptions.ConnectionError,
+        exceptions.CredentialRetrievalError,
+        exceptions.MetadataRetrievalError,
+        exceptions.HTTPClientError,
+        exceptions.ConnectionError,
     ) as error:
         raise OSError(f"credentials: {masked(error)}") from error
-    except (botocore.exceptions.BotoCoreError, ValueError) as error:
+    except (exceptions.BotoCoreError, ValueError) as error:
         raise FileNotFoundError(
             f"{url}: {masked(error)}; see the AWS_… variables and ~/.aws/config"
         ) from error
+
+
+def store_client(url: str) -> Any:
+    """botocore's client of the store, as the environment describes it; one a process.
+
+    url: what is asked for, for messages. Raises FileNotFoundError in one line where botocore is missing.
+    """
+    _exceptions(url)
+    unsigned = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true")
+    region = os.environ.get("AWS_REGION")  # botocore itself looks at AWS_DEFAULT_REGION alone
+    return _client(os.getpid(), unsigned, region)
+
+
+def _exceptions(url: str) -> Any:
+    try:
+        import botocore.exceptions
+    except ImportError as error:
+        raise FileNotFoundError(
+            f"{url} needs botocore, which is not installed: pip install 'lgm-training[s3]'"
+        ) from error
+    return botocore.exceptions
 
 
 @lru_cache(maxsize=1)
