@@ -160,7 +160,7 @@ def licence_id(text: str) -> str:
 
 
 def own_licence(text: str) -> str | None:
-    """What a model's own licence file from Blend Swap releases it under; None where it doesn't say."""
+    """The licence by a model's own licence file from Blend Swap; None where it doesn't say."""
     licence = re.search(r"Released under\s*\n\s*(.+)", text)
     return licence_id(licence[1].strip()) if licence else None
 

@@ -92,7 +92,7 @@ def observe_ranks(observer: Callable[[Sequence[subprocess.Popen]], None]) -> Non
 
 
 def dumped_checkpoint(trainer: L.Trainer) -> dict[str, Any]:
-    """What Lightning would write to a checkpoint now, loops and optimizers included."""
+    """The checkpoint that Lightning would write now, loops and optimizers included."""
     return trainer._checkpoint_connector.dump_checkpoint(False)
 
 

@@ -29,7 +29,7 @@ _MOST_MEMBERS = 100_000
 
 
 def read_archive(path: Path) -> Any:
-    """What `torch.save` wrote, on the CPU, its tensors memory-mapped. Raises whatever torch does: call it
+    """An archive of `torch.save`, on the CPU, its tensors memory-mapped. Raises whatever torch does: call it
     within `lgm.errors.reading`."""
     _check_archive(path)
     return _unpickled(path, mmap=True)

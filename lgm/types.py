@@ -110,7 +110,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RenderOutput:
-    """What a renderer makes of Gaussians and cameras.
+    """The output of a renderer of Gaussians.
 
     images: over the background, not clamped.
     alphas: coverage, 0 to 1.
@@ -124,7 +124,7 @@ class RenderOutput:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network made of a batch, and how that looks from the batch's target views.
+    """The network's Gaussians of a batch, and their renderings from the batch's target views.
 
     batch: as prepared on the device (float images over the background, canonical frame).
     """
@@ -147,7 +147,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ViewPrompt:
-    """What views are generated from: a text, an image (straight alpha), or both."""
+    """The prompt of generated views: a text, an image (straight alpha), or both."""
 
     text: str = ""
     image: UInt8[np.ndarray, "H W 4"] | None = None

@@ -189,7 +189,7 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
 
 
 def _read_metadata(folder: Path) -> dict:
-    """What a meta.json beside the images says (licence, author, caption …), but for the uid."""
+    """The content of a meta.json beside the images (licence, author, caption …), but for the uid."""
     path = folder / "meta.json"
     if not path.is_file():
         return {}

@@ -9,7 +9,7 @@ from lgm.files import sha256_of
 
 
 def check_content(file: BinaryIO, suffix: str, sha256: str | None) -> str | None:
-    """What is wrong with a file, or None.
+    """The fault of a file's content, or None.
 
     sha256: what it must have, in hex. Without one, a GLB must say so itself and be as long as its header
     says, which tells a file cut off by a server that gives no length, and a Git LFS pointer.

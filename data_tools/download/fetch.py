@@ -228,7 +228,7 @@ def _validator_path(path: Path) -> Path:
 
 
 def _validator(response: requests.Response) -> str:
-    """What `If-Range` may name: a strong ETag, or the time of the last change."""
+    """The value of `If-Range`: a strong ETag, or the time of the last change."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 

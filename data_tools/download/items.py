@@ -1,4 +1,4 @@
-"""What is to be fetched: one item an object."""
+"""Items to be fetched: one per object."""
 
 from __future__ import annotations
 

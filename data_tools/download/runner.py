@@ -159,7 +159,7 @@ class Runner:
         return fault is not None
 
     def _write_sidecar(self, path: Path, item: Item) -> None:
-        """What is known now, over what stands there: someone may have added a `group`."""
+        """Merge the metadata that is known now into the sidecar: someone may have added a `group`."""
         sidecar = path.with_name(path.stem + SIDECAR_SUFFIX)
         before = sidecar.read_text("utf-8") if sidecar.is_file() else ""
         try:

@@ -1,4 +1,4 @@
-"""What a rendering engine promises, whatever it draws with."""
+"""The interface of rendering engines."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Engine(ABC):
 
     @classmethod
     def settings(cls, **options: Any) -> dict[str, Any]:
-        """What a data set's index says of an engine made with these options, asked before any is made.
+        """The entry of a data set's index for an engine made with these options, asked before any is made.
 
         Renders with other settings don't mix. Raises ValueError for options that can't be.
         """

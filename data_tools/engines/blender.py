@@ -149,7 +149,7 @@ class BlenderEngine(Engine):
 
 
 def _hdri_settings(command: list[str], hdri: str | None, strength: float | None) -> dict[str, Any]:
-    """What an index says of the environment image, which is read once to see that it can be; raises
+    """The index's entry of the environment image, which is read once to see that it can be; raises
     ValueError."""
     if hdri is None and strength is not None:
         raise ValueError(f"--hdri-strength {strength} has no effect without --hdri; leave it out")

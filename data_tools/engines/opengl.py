@@ -97,7 +97,7 @@ class OpenGLEngine(Engine):
                 textures.release()
 
     def _prepare(self, plan: RenderPlan) -> None:
-        """What is drawn into, and by which light."""
+        """Framebuffers of the plan's resolution, and its lights."""
         if self._targets is None or self._targets.resolution != plan.resolution:
             if self._targets is not None:
                 self._targets.release()
@@ -154,7 +154,7 @@ class OpenGLEngine(Engine):
 
 
 class _Targets:
-    """What is drawn into: large and multisampled, then resolved, then averaged to the image."""
+    """Framebuffers: large and multisampled, then resolved, then averaged to the image."""
 
     def __init__(self, context: moderngl.Context, resolution: int, supersample: int) -> None:
         self.resolution = resolution

@@ -99,7 +99,7 @@ def _signatures(sources: list[MeshSource], workers: int, limit_s: float) -> dict
 
 
 def make_reader() -> Callable[[tuple[int, Path]], np.ndarray | str]:
-    """What runs in a worker: a mesh's signature, or the reason why it has none."""
+    """The function of a worker: a mesh's signature, or the reason why it has none."""
 
     def read(task: tuple[int, Path]) -> np.ndarray | str:
         try:

@@ -81,12 +81,12 @@ def _of_obj(mesh: Path) -> Iterator[NamedFile]:
 
 
 def obj_libraries(content: bytes) -> list[str]:
-    """What stands after `mtllib` in an OBJ, line by line."""
+    """The text after `mtllib` in an OBJ, line by line."""
     return list(dict.fromkeys(decode_name(line) for line in _MTLLIB.findall(to_utf8(content))))
 
 
 def library_names(rest: str, folder: Path | None = None) -> list[str]:
-    """What stands after `mtllib`: one name that may hold spaces, or several names."""
+    """The names after `mtllib`: one name that may hold spaces, or several names."""
     whole = rest.strip().strip("\"'")
     if folder is not None and find_beside(whole, folder) is not None:
         return [whole]

@@ -49,7 +49,7 @@ class ObjFile:
 
 @dataclass
 class _Parsed:
-    """What is read so far, block by block."""
+    """The arrays read so far, block by block."""
 
     vertices: list[np.ndarray] = field(default_factory=list)
     texture: list[np.ndarray] = field(default_factory=list)

@@ -149,7 +149,7 @@ class _Binary:
         return rows
 
     def finish(self) -> None:
-        """What follows the last element is nobody's."""
+        """Bytes behind the last element are ignored."""
 
     def _first_lengths(self, element: Element) -> dict[str, int]:
         """Of the lists of the first row."""

@@ -1,4 +1,4 @@
-"""What the header of a PLY file says: byte order, elements and their properties, comments."""
+"""The header of a PLY file: byte order, elements and their properties, comments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every reader makes and every engine draws: triangles with normals, colours and a material."""
+"""Surfaces, made by readers and drawn by engines: triangles with normals, colours and a material."""
 
 from __future__ import annotations
 

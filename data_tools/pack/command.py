@@ -184,7 +184,7 @@ def _split_progress(split: str, jobs: list[ShardJob], records: dict[str, ShardRe
 def _pack_settings(
     options: argparse.Namespace, render: dict, reader: ObjectReader, arranged: dict[str, list[str]]
 ) -> dict[str, Any]:
-    """All that decides on the bytes of the shards."""
+    """All settings that decide on the bytes of the shards."""
     # Two: which objects go where, and what their renders hold.
     digest, content_digest = hashlib.sha256(), hashlib.sha256()
     for split, uids in arranged.items():

@@ -132,7 +132,7 @@ def measure_image(pixels: np.ndarray, options: FilterOptions) -> ImageMeasures:
 def image_fault(
     measures: Mapping[int, ImageMeasures], options: FilterOptions, canonical: Sequence[int] = ()
 ) -> str | None:
-    """What speaks against an object, from the measures of the views that `options` asks for, by number.
+    """The reason to leave an object out, from the measures of the views that `options` asks for, by number.
     canonical: numbers of those views."""
     if not measures:
         return None

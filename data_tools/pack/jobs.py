@@ -40,7 +40,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What became of a job. shard: None where every object was left out. left_out: (uid, reason). misfits: of
+    """The outcome of a job. shard: None where every object was left out. left_out: (uid, reason). misfits: of
     these the uids whose cameras do not fit their images."""
 
     shard: ShardInfo | None

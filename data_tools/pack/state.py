@@ -1,4 +1,4 @@
-"""What a pack remembers, so that a killed one goes on: its settings in `<out>/.pack.json`, and, until the
+"""The state of a pack, so that a killed one goes on: its settings in `<out>/.pack.json`, and, until the
 folder is whole, what is finished in `<out>/.pack/`."""
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class PackState:
         return index
 
     def record(self, job: ShardJob) -> ShardRecord | None:
-        """What became of a job, where it is done and its shard is still there in full."""
+        """The outcome of a job, where it is done and its shard is still there in full."""
         path = self._folder / f"{job.name}.json"
         if not path.is_file():
             return None

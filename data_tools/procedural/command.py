@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_writer(out: Path, seed: int, booleans: bool) -> Callable[[int], str]:
-    """What runs in a worker, and returns the uid: an object with a sidecar, which comes last, is whole."""
+    """A worker's function, which returns the uid: an object with a sidecar, which comes last, is whole."""
 
     def write(index: int) -> str:
         mesh = make_object(seed, index, booleans)

@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _objects(named: Iterator[NamedSource], num_variants: int) -> Iterator[RenderTask]:
-    """What there is to render, each with its metadata. Variants come after all others, for which all meshes
+    """The objects to render, each with its metadata. Variants come after all others, for which all meshes
     are held."""
     paths: dict[str, Path] = {}
     held: list[dict[str, Any]] = []
@@ -190,7 +190,7 @@ def _objects(named: Iterator[NamedSource], num_variants: int) -> Iterator[Render
 def _tasks(
     objects: Iterator[RenderTask], renders: Path, plan: RenderPlan, part: Part, report: _Report
 ) -> Iterator[RenderTask]:
-    """What is left to do; what is complete, and whose files have changed since, is drawn again."""
+    """The tasks that are left; a complete object whose files have changed since is drawn again."""
     for task in objects:
         uid = task.metadata["uid"]
         if not part.holds(uid):

@@ -21,7 +21,7 @@ def _from_opengl(c2w: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What would make cameras and images agree.
+    """A mistake that would explain why cameras and images disagree.
 
     fault: what it says about the data, where it is true.
     signs: to turn the images' x and y around.

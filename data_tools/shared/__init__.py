@@ -1,1 +1,1 @@
-"""What several commands share: names, files of renders and shards, worker processes."""
+"""Shared by several commands: names, files of renders and shards, worker processes."""

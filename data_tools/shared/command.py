@@ -1,4 +1,4 @@
-"""What every command of this package shares: how it ends, and where it writes."""
+"""Shared by every command of this package: how it ends, and where it writes."""
 
 from __future__ import annotations
 

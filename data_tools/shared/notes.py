@@ -36,7 +36,7 @@ def kind_of(note: str) -> str:
 
 
 def features_of(note: str) -> list[str]:
-    """What a note like `drawn without: animation (2), normal map (1)` names; of other notes nothing."""
+    """Features in a note like `drawn without: animation (2), normal map (1)`; of other notes nothing."""
     _, is_listed, features = note.partition("drawn without: ")
     return [name.strip() for name in re.findall(r"([^,():]+?) \(\d+\)", features)] if is_listed else []
 

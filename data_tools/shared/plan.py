@@ -75,7 +75,7 @@ class RenderPlan:
 
     @property
     def depth_unit(self) -> float:
-        """What 1 in a 16-bit image of depths stands for; the whole object lies nearer than the farthest
+        """The unit of 16-bit images of depth; the whole object lies nearer than the farthest
         camera's distance + 1."""
         return (self.distances[1] + 1.0) / 65535
 
@@ -101,7 +101,7 @@ class RenderPlan:
         return CameraRecord(self.fov_y_deg, self.c2w, tuple(range(NUM_CANONICAL_VIEWS)))
 
     def summary(self) -> dict[str, Any]:
-        """What a data set's index says of its rendering."""
+        """The `render` entry of a data set's index."""
         # What most sets have not goes unsaid, so that older ones can be gone on with.
         chosen: dict[str, Any] = {"lighting": self.lighting} if self.lighting != "studio" else {}
         if self.geometry:

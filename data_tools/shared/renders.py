@@ -142,7 +142,7 @@ def _publish(partial: Path, final: Path) -> None:
 
 
 def remove_abandoned(renders: Path) -> None:
-    """What processes that are gone left under `.partial/`."""
+    """Remove the folders under `.partial/` of processes that have ended."""
     folder, host = renders / PARTIAL_NAME, socket.gethostname()
     for partial in folder.iterdir() if folder.is_dir() else ():
         of_host = partial.name.partition(".")[2].startswith(f"{host}.")

@@ -127,7 +127,7 @@ def sidecar_of(path: Path) -> Path:
 
 
 def read_metadata(source: MeshSource) -> dict[str, Any]:
-    """What is known of an object: its sidecar `<stem>.meta.json`, with `uid` and `source` filled in.
+    """The metadata of an object: its sidecar `<stem>.meta.json`, with `uid` and `source` filled in.
 
     Raises ValueError where the sidecar can't be used.
     """

@@ -78,7 +78,7 @@ def is_variant(metadata: dict[str, Any]) -> bool:
 
 
 def part_uids(metadata: dict[str, Any]) -> list[str]:
-    """What a variant is made of, itself first; nothing for an original."""
+    """The uids of a variant's parts, the object itself first; empty for an original."""
     return [part["uid"] for part in metadata.get(VARIANT_KEY, {}).get("parts", [])]
 
 
@@ -88,14 +88,14 @@ def first_linear(metadata: dict[str, Any]) -> np.ndarray:
 
 
 def first_tints(metadata: dict[str, Any]) -> tuple[tuple[float, float, float], ...]:
-    """What the object's surfaces' linear colours are multiplied with, in turn; empty where they stay."""
+    """Factors of the linear colours of the object's surfaces, in turn; empty where they stay."""
     return _tints(metadata[VARIANT_KEY]["parts"][0]) if is_variant(metadata) else ()
 
 
 def companions(
     metadata: dict[str, Any], others: Sequence[Path], upright: np.ndarray
 ) -> tuple[Companion, ...]:
-    """What stands beside the object. others: their meshes; upright: [3, 3], a file's axes to the world's."""
+    """The meshes beside the object. others: their meshes; upright: [3, 3], a file's axes to the world's."""
     parts = metadata.get(VARIANT_KEY, {}).get("parts", [])[1:]
     return tuple(
         Companion(

@@ -54,7 +54,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What of an object is drawn. num_cases: how many of the oddest objects are kept."""
+    """Views and size of an object's thumbnails. num_cases: how many of the oddest objects are kept."""
 
     views: list[int]
     tile: int

@@ -1,4 +1,4 @@
-"""What is counted of a data set: figures of fixed size however many objects there are, which add up."""
+"""Statistics of a data set: figures of fixed size however many objects there are, which add up."""
 
 from __future__ import annotations
 

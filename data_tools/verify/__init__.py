@@ -1,1 +1,1 @@
-"""What is wrong with shards."""
+"""Verification of shards."""

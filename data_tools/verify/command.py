@@ -136,7 +136,7 @@ def index_faults(folder: Path, index: Index) -> Iterator[str]:
 
 
 def render_faults(render: dict[str, Any]) -> Iterator[str]:
-    """What the index does not say of the rendering, or says in values that can't be."""
+    """Faults of the index's `render`: missing entries, and values that can't be."""
     wanted = ("resolution", "trajectory", "engine", "engine_version")
     if not is_adapted(render):
         wanted += _RENDER_NUMBERS

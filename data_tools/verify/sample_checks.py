@@ -1,4 +1,4 @@
-"""What `verify` asks of one object. A check is a function; to add one, add it to SAMPLE_CHECKS."""
+"""The checks of one object by `verify`. A check is a function; to add one, add it to SAMPLE_CHECKS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person in a browser is told: one line, without this machine's paths and without names of options."""
+"""Error messages of the app's page: one line, without this machine's paths and without names of options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OPTION = re.compile(r"\b(?:data|multiview|trainer|train|meshing)[./]\w")
 
 
 class Refused(ValueError):
-    """What a person can mend, said to her."""
+    """An error that the person at the page can mend; its text is shown there."""
 
 
 def message(error: BaseException, folder: Path | None = None) -> str:

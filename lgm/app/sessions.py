@@ -1,4 +1,4 @@
-"""What a page asks for and is told: each request becomes a job, each job a stream of how far it is."""
+"""Requests of a page and their progress: each request becomes a job, each job a stream of how far it is."""
 
 from __future__ import annotations
 

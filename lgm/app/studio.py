@@ -1,4 +1,4 @@
-"""What is computed for a person: views to Gaussians, an image or a sentence to views, and their files."""
+"""The app's computations: views to Gaussians, an image or a sentence to views, and their files."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def distance_fault(c2w: np.ndarray) -> tuple[int, str] | None:
 
 
 def fov_fault(fov_deg: float) -> str | None:
-    """What is wrong with a field of view in degrees, or None."""
+    """The fault of a field of view in degrees, or None."""
     if MIN_FOV_DEG <= fov_deg <= MAX_FOV_DEG:
         return None
     return f"{fov_deg:.10g}, which is not between {MIN_FOV_DEG:g} and {MAX_FOV_DEG:g} degrees"

@@ -53,7 +53,7 @@ class Lens:
 
     @property
     def fault(self) -> str | None:
-        """What makes these numbers no lens, or None."""
+        """The fault of these intrinsics, or None."""
         numbers = (self.focal_x, self.focal_y, self.center_x, self.center_y, *self.distortion)
         if not np.isfinite(numbers).all():
             return f"has intrinsics {numbers} that are no numbers"

@@ -117,7 +117,7 @@ def build_module(config: Config, net: Network, batch_size: int | None) -> LGMMod
 
 
 def build_eval_preparation(config: Config, net: Network) -> Preparation:
-    """What validation and evaluation do to a batch: as the protocol says, whatever training does."""
+    """The `Preparation` of validation and evaluation: as the protocol says, whatever training does."""
     protocol = config["protocol"]
     return Preparation(
         input_size=net.input_size,
@@ -222,7 +222,7 @@ def save_config(config: Config, run_dir: Path) -> None:
 
 
 def made(spec: Any, **further: Any) -> Any:
-    """What a part of the configuration describes by its `_target_`; None for None.
+    """The object that a section of the configuration describes by its `_target_`; None for None.
 
     spec: plain values; `${` in an argument that is a text is the text's.
     """

@@ -178,7 +178,7 @@ def quoted(value: str) -> str:
 
 
 def hydra_line(error: BaseException) -> str:
-    """What Hydra or OmegaConf says, on one line, with the form that works where it could not read a value."""
+    """The message of Hydra or OmegaConf on one line, with a form that works for a value it cannot read."""
     lines = [line for part in (error, error.__cause__) if part is not None for line in str(part).splitlines()]
     said: list[str] = []
     for line in lines:

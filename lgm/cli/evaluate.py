@@ -34,7 +34,7 @@ from lgm.training.module import LGMModule
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation is made of."""
+    """The objects that an evaluation runs with."""
 
     module: LGMModule
     datamodule: ObjectDataModule

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def overrides_of(options: argparse.Namespace) -> list[str]:
-    """What evaluate.py is given; images that are named one by one are copied into `<out>/images` first.
+    """Overrides for evaluate.py; images that are named one by one are copied into `<out>/images` first.
 
     Raises ValueError or FileNotFoundError, in one line, for paths that are no images.
     """

@@ -26,7 +26,7 @@ _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
 @dataclass(frozen=True)
 class Launch:
-    """What a launcher started, as far as the environment says it.
+    """Processes that a launcher started, as far as the environment tells.
 
     launcher: its name, for messages. world_size: processes over all nodes; local_size: processes a node;
     num_nodes: nodes; local_rank: this process's place on its node. None where it is not known. source: the

@@ -115,7 +115,7 @@ def check_training_state(checkpoint: dict[str, Any], path: Path, optimizer: Opti
 
 
 def facts_of(config: Mapping[str, Any], datamodule: ObjectDataModule, stage: str) -> dict[str, Any]:
-    """What all ranks of a run must have in common: the options that say what is computed, and the data.
+    """Facts that all ranks of a run must share: the options that say what is computed, and the data.
 
     stage: "fit" or "test", as in `ObjectDataModule.check`.
     """

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Training:
-    """What a training is made of.
+    """The objects that a training runs with.
 
     resume: the checkpoint that it goes on from.
     """

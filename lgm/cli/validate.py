@@ -101,7 +101,7 @@ def num_devices(cfg: DictConfig) -> int:
 
 
 def check_training(cfg: DictConfig) -> BatchPlan:
-    """What can be seen of a training run from its configuration alone."""
+    """Check a training configuration before anything is built; returns its batch plan."""
     refuse_options(FOR_EVALUATION)
     check_data(cfg)
     check_callbacks(cfg, "train")
@@ -143,7 +143,7 @@ def check_training(cfg: DictConfig) -> BatchPlan:
 
 
 def typed() -> list[tuple[str, str]] | None:
-    """What was given on the command line, each with its key, in which a group's slashes are dots; None
+    """Overrides of the command line, each with its key, in which a group's slashes are dots; None
     where there was no command line."""
     if not HydraConfig.initialized():
         return None

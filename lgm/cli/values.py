@@ -18,5 +18,5 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recorded(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """What files, checkpoints and loggers keep of the configuration: `plain`, credentials masked."""
+    """The configuration as files, checkpoints and loggers keep it: `plain`, credentials masked."""
     return masked_values(plain(config))

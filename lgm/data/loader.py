@@ -71,7 +71,7 @@ class Loader(DataLoader):
             yield batch
 
     def _death(self, iterator: Iterator[Any], error: Exception) -> str | None:
-        """What became of a worker, or None where all are well and the error is another."""
+        """The reason why a worker died, or None where all are well and the error is another."""
         for process in getattr(iterator, "_workers", ()):
             if isinstance(error, ConnectionError | EOFError):
                 process.join(_REAP_S)

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say_on_terminals(name: str) -> None:
-    """What is being checked: compiling gsplat takes minutes."""
+    """Show the name of the running check: compiling gsplat takes minutes."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\033[K{f'checking: {name} …' if name else ''}")
         sys.stderr.flush()

@@ -98,7 +98,7 @@ def compiler() -> Iterator[Finding]:
 
 
 def opengl() -> Iterator[Finding]:
-    """What `data_tools.render` draws with."""
+    """The OpenGL context of `data_tools.render`."""
     what = "OpenGL (data_tools.render)"
     if find_spec("moderngl") is None:
         yield Finding(what, "missing", "moderngl is not installed", "pip install -e '.[render]'")

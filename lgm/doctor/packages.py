@@ -26,7 +26,7 @@ def python() -> Iterator[Finding]:
 
 
 def requirements() -> Iterator[Finding]:
-    """What pyproject.toml asks for, against what is installed."""
+    """Requirements of pyproject.toml against the installed versions."""
     from packaging.requirements import Requirement
 
     try:

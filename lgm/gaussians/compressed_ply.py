@@ -69,7 +69,7 @@ def is_compressed(ply: PlyData) -> bool:
 
 
 def unpacked(ply: PlyData) -> Float[Tensor, "N 14"]:
-    """What a compressed file holds, in the order of `lgm.gaussians.stored.FIELDS`."""
+    """The columns of a compressed file, in the order of `lgm.gaussians.stored.FIELDS`."""
     vertices = ply["vertex"].data
     chunks = ply["chunk"].data[np.arange(len(vertices)) // _CHUNK]
 

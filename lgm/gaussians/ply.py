@@ -128,7 +128,7 @@ def rest_fields(sh_degree: int) -> tuple[str, ...]:
 
 
 def _columns(ply: PlyData, path: Path) -> Float[Tensor, "N 14"]:
-    """What a plain file holds, in the order of `FIELDS`."""
+    """The columns of a plain file, in the order of `FIELDS`."""
     if "vertex" not in ply:
         raise ValueError(f"{path} is no .ply of 3D Gaussians: it has no vertices")
     vertices = ply["vertex"].data
@@ -161,7 +161,7 @@ def _filtered(x: Float[Tensor, "N 14"], sigma: Float[Tensor, " N"]) -> Float[Ten
 
 
 def _ascii_header(path: Path) -> str | io.BytesIO:
-    """What plyfile can read: the file itself, or a copy in memory where a comment of the header has letters
+    """The file for plyfile: itself, or a copy in memory where a comment of the header has letters
     that are not ASCII, with `?` for these."""
     header = b""
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What files of 3D Gaussian splatting hold: Gaussians before their activations."""
+"""Fields of 3D Gaussian splatting files: Gaussians before their activations."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class CSVLog(Logger):
         self._opened = True
 
     def _rows_before(self, first_step: int) -> list[dict[str, str]]:
-        """What an earlier run has written. A damaged file is set aside, and the rows before the damage are
+        """Rows of an earlier run. A damaged file is set aside, and the rows before the damage are
         kept: the run goes on either way."""
         rows: list[dict[str, str]] = []
         fault = None

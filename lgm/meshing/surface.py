@@ -96,7 +96,7 @@ def simplified(surface: Surface, faces: int) -> Surface:
 
 
 def cleaned(surface: Surface, faces: int) -> Surface:
-    """What the command makes of an extracted surface: smooth, whole, of about `faces` faces."""
+    """An extracted surface cleaned and simplified: smooth, manifold, of about `faces` faces."""
     surface = smoothed(largest_components(surface))
     return close_holes(manifold(simplified(surface, faces)))
 

@@ -48,7 +48,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """What a protocol decides about its metrics.
+    """A protocol's options of its metrics.
 
     lpips: networks of the perceptual distance, of vgg and alex.
     alpha_threshold: the alpha from which on a pixel belongs to the mask.

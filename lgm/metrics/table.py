@@ -26,7 +26,7 @@ _FORMULA = ("=", "+", "-", "@", "'")  # what text begins with that a spreadsheet
 
 @dataclass(frozen=True)
 class ViewTable:
-    """What was measured on each target view.
+    """The measurements of each target view, by column.
 
     uids: the object of each of M rows. columns: [M] float64 by name, NaN where it is not known.
     """

@@ -238,7 +238,7 @@ class LGM(StagedNetwork):
         cameras: Cameras,
         alphas: Float[Tensor, "B V 1 H W"] | None = None,
     ) -> tuple[Float[Tensor, "B U 9 H W"], Anchors | None]:
-        """What the U-Net is given, the inputs and then hull views, and where their Gaussians start.
+        """The U-Net's input, of the inputs and then hull views, and where their Gaussians start.
 
         images: of `input_size`, or of another size whose sides the levels divide: the splat map's size
             follows. alphas: the masks of the visual hull, for `anchors="hull"`; without them white is its

@@ -1,4 +1,4 @@
-"""What the names and shapes of an LGM's tensors say, and what of its numbers depends on the splat map."""
+"""An LGM's arguments from its tensors' names and shapes; its numbers that depend on the splat map."""
 
 from __future__ import annotations
 

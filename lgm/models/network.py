@@ -157,7 +157,7 @@ class Network(nn.Module, ABC):
         )
 
     def unrecorded_arguments(self, path: Path) -> dict[str, Any]:
-        """What is known of `decisive_arguments` of weights without a record, by their file's name."""
+        """Values of `decisive_arguments` for weights without a record, known by their file's name."""
         return {}
 
     def started_from(self, trained: Mapping[str, Any]) -> None:
@@ -180,7 +180,7 @@ class StagedNetwork(Network):
 
     @abstractmethod
     def backbone(self, x: Tensor) -> Tensor:
-        """All that has weights: raw numbers, not yet activated."""
+        """The stage that has weights: raw numbers, not yet activated."""
 
     @abstractmethod
     def decode(self, raw: Tensor, context: Any = None) -> Gaussians:

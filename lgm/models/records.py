@@ -140,8 +140,8 @@ def check_run(config: Any, chosen: MakeNetwork | None = None) -> dict[str, Any]:
 
 
 def check_training(training: Any) -> dict[str, Any]:
-    """What a record says of how its weights came about (`Training`), as plain values; the configuration in it
-    see `check_run`, whose network is a name alone."""
+    """A record's entry of how its weights were trained (`Training`), as plain values; the configuration in it
+    as `check_run` gives it, whose network is a name alone."""
     if not isinstance(training, dict):
         raise ValueError(f"its record of the training is {type(training).__name__}, not named values")
     known: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def check_training(training: Any) -> dict[str, Any]:
 
 
 def check_metrics(metrics: Any) -> dict[str, Any]:
-    """What a record says of evaluations, by protocol, as plain values."""
+    """A record's evaluations, by protocol, as plain values."""
     known = plain(metrics)
     if not isinstance(known, dict) or not all(isinstance(value, dict) for value in known.values()):
         raise ValueError("its record of metrics does not hold named values by protocol")

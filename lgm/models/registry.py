@@ -65,7 +65,7 @@ def complete_net(net: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments(net: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a `model.net` the network itself takes, without what computes it."""
+    """The arguments of a `model.net` that the network itself takes, without those of its kernels."""
     return {key: value for key, value in complete_net(net).items() if key != "_target_"}
 
 

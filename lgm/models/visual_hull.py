@@ -145,7 +145,7 @@ def look_up(
     y: Float[Tensor, "B V N M"],
     depth: Float[Tensor, "B V N M"],
 ) -> Float[Tensor, "BV C N M"]:
-    """What images show at homogeneous coordinates of `Silhouettes`; beyond their edges, as at them."""
+    """Bilinear look-up at homogeneous coordinates of `Silhouettes`; beyond their edges, as at them."""
     # From the corners at 0 and 1 to those at -1 and 1.
     grid = 2 * torch.stack([x, y], dim=-1) / depth.clamp_min(1e-3)[..., None] - 1
     return F.grid_sample(images.flatten(0, 1), grid.flatten(0, 1), align_corners=False, padding_mode="border")

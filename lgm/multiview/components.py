@@ -28,7 +28,7 @@ _INSTALL = "pip install -e '.[multiview]'"
 
 @dataclass(frozen=True)
 class Components:
-    """What a multi-view pipeline is made of; image_encoder and feature_extractor where it takes an image.
+    """The networks of a multi-view pipeline; image_encoder and feature_extractor where it takes an image.
 
     unet: predicts noise. vae: latents to images and back. text_encoder, tokenizer: of the prompt.
     scheduler: of the noise, a `diffusers` DDIMScheduler.

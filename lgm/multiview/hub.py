@@ -85,7 +85,7 @@ def find_pipeline(
 
 
 def missing_files(where: str | Path, revision: str = "main", takes_image: bool = False) -> list[str]:
-    """What of a pipeline is not on this machine: files of one on the hub, sub-folders of a folder. Nothing is
+    """Missing parts of a pipeline: files of one on the hub, sub-folders of a folder. Nothing is
     fetched. Arguments: see `find_pipeline`."""
     files = [*_FILES, *(_FILES_FOR_IMAGES if takes_image else ())]
     text = str(where)

@@ -19,7 +19,7 @@ from lgm.multiview.unet import MultiViewUNet
 
 @dataclass(frozen=True)
 class Conditions:
-    """What B samples are made from, beside noise.
+    """The conditions of B samples, beside noise.
 
     prompt, negative_prompt: tokens of the text encoder. cameras: of `lgm.multiview.cameras`, of all samples.
     image_tokens: of the image encoder, and image_latents: of the image itself, for networks with an image

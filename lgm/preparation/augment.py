@@ -1,4 +1,4 @@
-"""What training does to the network's input so that it forgives the views of a generator.
+"""Augmentation of the network's input in training, so that it forgives the views of a generator.
 
 All of it runs batched on the device. The random numbers are drawn on the host, for each object from
 its own seed: a generator on the device would tie an object's numbers to its neighbours in the batch
@@ -88,7 +88,7 @@ class GridDistortion:
     def draw(
         self, seeds: Sequence[int], num_views: int, device: torch.device | str = "cpu"
     ) -> tuple[Bool[Tensor, " B"], Float[Tensor, "B V 2 L"], Float[Tensor, " B"]]:
-        """Who is distorted; where the lines across x and y come to lie, in units of a cell (both
+        """Which objects are distorted; where the lines across x and y come to lie, in units of a cell (both
         borders with them; L lines for the most cells, what lies beyond an object's own number is
         outside the image); and how many cells an object has."""
         fewest, most = self.cells

@@ -16,7 +16,7 @@ Draw = Callable[[Gaussians, Cameras, Tensor], Images]
 def draw_in_parts(
     draw: Draw, gaussians: Gaussians, cameras: Cameras, background: Tensor, at_once: int
 ) -> Images:
-    """What `draw` renders from cameras [B, V], at most `at_once` images per call.
+    """The renderings by `draw` from cameras [B, V], at most `at_once` images per call.
 
     gaussians: of B scenes. background: [3] or [B, V, 3].
     Each chunk is rendered under activation checkpointing: the backward pass renders it again, so that the

@@ -61,7 +61,7 @@ def compared_objects(comparison: Comparison) -> list[ComparedObject]:
 
 
 def _gaussians(evaluation: Evaluation, uid: str) -> Gaussians | None:
-    """What the evaluation's `gaussians.ply` holds; None where it has none, or one that cannot be read."""
+    """Gaussians of the evaluation's `gaussians.ply`; None where it has none, or one that cannot be read."""
     path = object_dir(evaluation.folder, uid) / "gaussians.ply"
     if not path.is_file():
         return None

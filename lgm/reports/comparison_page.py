@@ -1,4 +1,4 @@
-"""What a comparison of evaluations shows: one page, in the style of an evaluation's report."""
+"""The page of a comparison of evaluations, in the style of an evaluation's report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation's report shows: `report.html`, one page, nothing that it would have to fetch."""
+"""The page of an evaluation's report: `report.html`, one file, nothing that it would have to fetch."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def page_without_numbers(
 
 
 def _shown(sections: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all pages with sections of objects need."""
+    """Values that every page with sections of objects needs."""
     return {
         "sections": sections,
         "num_orbits": sum(section["images"].orbit is not None for section in sections),

@@ -50,7 +50,7 @@ def _environment() -> Environment:
 
 @cache
 def page_script() -> Markup:
-    """What pages run: the viewer of Gaussians, and tables, flips and viewers of a page."""
+    """The script of all pages: the viewer of Gaussians, and tables, flips and viewers of a page."""
     text = f"{script()}\n{(_FOLDER / 'report.js').read_text(encoding='utf-8')}"
     # Either would end or swallow the element that the script stands in.
     assert "</script" not in text and "<!--" not in text

@@ -1,4 +1,4 @@
-"""What a page shows of one object: small images, and Gaussians that turn."""
+"""One object's section of a page: small images, and Gaussians that turn."""
 
 from __future__ import annotations
 

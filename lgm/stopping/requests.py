@@ -35,7 +35,7 @@ _HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class _Requests:
-    """What this process was asked, and what it does first."""
+    """Requests to end this process, and what defers their effect."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()

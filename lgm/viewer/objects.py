@@ -99,7 +99,7 @@ def _images(paths: list[Path]) -> UInt8[ndarray, "V H W 3"] | None:
 
 
 class Predictions(ObjectSet):
-    """What a network made at last of objects that are put in here, e.g. while it trains."""
+    """The latest predictions of objects that are put in here, e.g. while it trains."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -122,7 +122,7 @@ class Predictions(ObjectSet):
 
 
 def inputs_of(batch: Batch, scene: int, similarity: Float[Tensor, "4 4"] | None = None) -> InputViews:
-    """What the network was given of an object of a prepared batch, in another frame where one is given."""
+    """The input views of an object of a prepared batch, in another frame where one is given."""
     cameras = batch.input.cameras[scene].to("cpu")
     if similarity is not None:
         cameras = moved(cameras, similarity.to("cpu"))

@@ -1,4 +1,4 @@
-"""What a checkpoint costs a training step: the longest step with a save against the median of all others, for
+"""A checkpoint's cost for a training step: the longest step with a save against the median of all others, for
 saves by a background thread as train.py makes them, and for one that the step waits for.
 
     python scripts/bench/checkpoint.py --model nano --batch 1 --steps 12 --every 4

@@ -78,7 +78,7 @@ class Inference:
 
     @torch.no_grad()
     def upload(self) -> tuple[Any, Any]:
-        """What the network takes, on the device, and what its Gaussians are decoded with."""
+        """The network's input on the device, and the context that its Gaussians are decoded with."""
         images = self.images.to(self.device, non_blocking=True).float() / 255
         inputs = images, self.cameras.to(self.device)
         return self.net.encode(*inputs) if self.is_staged else (inputs, None)

@@ -138,7 +138,7 @@ def kilobytes(path: str | Path, split: str) -> float:
 
 
 def print_needs(options: argparse.Namespace, per_core: float, console: Console) -> None:
-    """What a GPU whose steps take so long eats, and how many cores feed it at the rate measured here."""
+    """Views that a GPU with such steps needs, and how many cores feed it at the rate measured here."""
     table = Table(title=f"to feed one GPU, {options.batch} objects × {options.views} views a step",
                   title_justify="left")  # fmt: skip
     for column in ("a step takes, ms", "views a second", "cores"):

@@ -1,4 +1,4 @@
-"""What views from text or one image cost: by PyTorch's own operations and at speed=fast, side by side.
+"""The cost of views from text or one image: by PyTorch's own operations and at speed=fast, side by side.
 
     python scripts/bench/multiview.py --device cuda --json out.json
     python scripts/bench/multiview.py --micro --steps 2

@@ -147,7 +147,7 @@ def profile(renderer: Renderer, gaussians: Gaussians, cameras: Cameras, size: in
 
 
 def describe(gaussians: Gaussians, cameras: Cameras, size: int) -> dict:
-    """What culling leaves, with tiles of 8 × 8 pixels."""
+    """Intersections per image and the culled fraction, with tiles of 8 × 8 pixels."""
     lists = list_splats(project(gaussians, cameras, size, size), gaussians.opacities[:, None], size, size, 8)
     images = cameras.shape.numel()
     drawn = lists.splat_ids.unique().numel() / (images * gaussians.num_gaussians)

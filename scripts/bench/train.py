@@ -1,4 +1,4 @@
-"""What a training step costs, and its phases: with PyTorch's operations, with our own kernels, these as CUDA
+"""The cost of a training step, and its phases: with PyTorch's operations, with our own kernels, these as CUDA
 graphs, and compiled, side by side.
 
     python scripts/bench/train.py --model nano --batch 2

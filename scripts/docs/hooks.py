@@ -1,4 +1,4 @@
-"""What mkdocs adds to the pages of docs/: the reference of every option, made of the comments in configs/.
+"""Generated pages of docs/ for mkdocs: the reference of every option, made of the comments in configs/.
 
 Nothing that is generated is committed. mkdocs calls `on_files` (see `hooks:` in mkdocs.yml).
 """

@@ -74,7 +74,7 @@ def between_rooms(modules: Edges) -> Edges:
 
 
 def reached(edges: Edges, start: str) -> set[str]:
-    """All that is imported, by others too; contains `start` only where it lies on a circle."""
+    """All modules that are imported, by others too; contains `start` only where it lies on a circle."""
     seen, left = set(), list(edges.get(start, ()))
     while left:
         if (name := left.pop()) not in seen:

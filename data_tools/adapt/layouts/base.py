@@ -1,4 +1,4 @@
-"""What every layout answers: where its objects are, and where an object's images were taken from."""
+"""The interface of layouts: where their objects are, and where an object's images were taken from."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PosedImages(ABC):
         or ValueError."""
 
     def note(self, resolution: int) -> str:
-        """What a person should know of its images at this resolution; empty where nothing."""
+        """A warning about its images at this resolution; empty where there is none."""
         return ""
 
 

@@ -1,4 +1,4 @@
-"""What the original LGM program reads (its data set was never published): `rgb/000.png`, `pose/000.txt`.
+"""The layout of the original LGM program (its data set was never published): `rgb/000.png`, `pose/000.txt`.
 
 A pose is 16 numbers, camera-to-world, row by row. Its loader takes the camera's axes for OpenCV's and the
 world for Blender's (+z up), and the field of view is the program's 49.1 degrees, unless `intrinsics.txt`, or

@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(r"^(/|[A-Za-z]:)")
 
 
 class Unreadable(Exception):
-    """What a URI names can't be had; the message is the reason, in a few words."""
+    """The file that a URI names can't be had; the message is the reason, in a few words."""
 
 
 class Document:

@@ -76,6 +76,6 @@ class NotDrawn:
 
 
 def add_file(document: Document, not_drawn: NotDrawn) -> None:
-    """What stands at the top of a file and is not drawn."""
+    """Note features at the top of a file that are not drawn."""
     if animations := document.entries("animations"):
         not_drawn.add("animation", len(animations))

@@ -205,7 +205,7 @@ def _placed_triangles(
 
 
 def _flat_normals(positions: np.ndarray) -> np.ndarray:
-    """What the format demands where a file has none."""
+    """Flat normals, which the format demands where a file has none."""
     normals = face_normals(positions)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     normals = (normals / np.where(length > 0, length, 1.0)).astype(np.float32)

@@ -139,7 +139,7 @@ class Measure(Callback):
             self._check_rows()
 
     def _made_with(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What numbers depend on besides the protocol; None where it is not known."""
+        """Provenance of the numbers, besides the protocol; None where it is not known."""
         renderer = getattr(pl_module, "renderer", None)
         wanted = getattr(trainer.datamodule, "num_test_objects", None)
         preparation = getattr(pl_module, "eval_preparation", None)

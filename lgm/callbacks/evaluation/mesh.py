@@ -38,7 +38,7 @@ _SUPERSAMPLING = 2
 
 @dataclass(frozen=True)
 class MeshNumbers:
-    """What `metrics.json` has of one object's mesh.
+    """Measures of one object's mesh, as `metrics.json` has them.
 
     psnr, ssim: of its images against the Gaussians'. true_psnr, true_ssim: against the target views.
     chamfer, f_score: against points of the true surface, in units of its size and at 1 % of it; None where

@@ -1,4 +1,4 @@
-"""What a report keeps of an object until it is known which objects are shown: images on the host."""
+"""Images of an object on the host, kept for the report until it is known which objects it shows."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class Watchdog(Callback):
             faulthandler.dump_traceback(all_threads=True)
 
     def _records(self) -> dict[int, dict[str, Any]]:
-        """What each rank has written; waits for those that have not yet."""
+        """The records of all ranks; waits for those that are not yet written."""
         deadline = time.monotonic() + self.patience_s
         records: dict[int, dict[str, Any]] = {}
         while True:

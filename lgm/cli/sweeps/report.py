@@ -1,4 +1,4 @@
-"""What a sweep leaves in its folder: `sweep.csv` and `sweep.png`; and its table on the terminal."""
+"""Files that a sweep writes into its folder: `sweep.csv` and `sweep.png`; and its table on the terminal."""
 
 from __future__ import annotations
 

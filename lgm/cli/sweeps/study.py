@@ -30,7 +30,7 @@ _IDENTITY = "lgm"
 
 @dataclass(frozen=True)
 class Task:
-    """What a study is about: trials of another task do not compare.
+    """Search space and metric of a study: trials of another task do not compare.
 
     space: the search space. metric, direction: what is optimised, "maximize" or "minimize". fixed: overrides
     that all trials share, for a note where they have changed.
@@ -196,7 +196,7 @@ class SweepStudy:
             return False
 
     def last_reported(self, asked: Asked) -> float | None:
-        """What a trial has reported last, in an earlier process perhaps."""
+        """The last value that a trial has reported, in an earlier process perhaps."""
         reported = self._reported(asked.number)
         return reported[max(reported)] if reported else None
 

@@ -29,7 +29,7 @@ class MetricNeverLogged(ValueError):
 
 @dataclass
 class Record:
-    """What a trial is and how it ended, `<run_dir>/trial.json`.
+    """A trial's parameters and outcome, `<run_dir>/trial.json`.
 
     study: of which study; "" in a grid. number: of the trial, or of the first where it was run again.
     params: what the sweep has set. status: running, complete, pruned or failed. value: of the metric; None

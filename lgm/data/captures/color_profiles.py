@@ -92,7 +92,7 @@ def _applied(image: Image.Image, convert) -> Image.Image:
 
 
 def _stated_space(image: Image.Image, path: Path) -> _Space | None:
-    """What an image without a profile says of its colours; None for sRGB."""
+    """The colour space that an image without a profile states; None for sRGB."""
     nclx = image.info.get("nclx_profile") or {}  # of HEIF and AVIF, as pillow-heif names it
     primaries = int(nclx.get("color_primaries", 2))
     transfer = int(nclx.get("transfer_characteristics", 2))

@@ -30,7 +30,7 @@ def checked_name(name: str) -> str:
 
 
 def shard_fault(entry: Any) -> str | None:
-    """What is wrong with an entry of an index's `shards`, or None; the end of a sentence about the index."""
+    """The fault of an entry of an index's `shards`, or None; the end of a sentence about the index."""
     if not isinstance(entry, dict) or not entry.keys() >= {"name", "samples", "bytes", "sha256"}:
         return f"needs shards with name, samples, bytes and sha256, not {shown(repr(entry))}"
     name, samples, size, sha256 = (entry[key] for key in ("name", "samples", "bytes", "sha256"))
@@ -57,7 +57,7 @@ def shard_fault(entry: Any) -> str | None:
 
 
 def splits_fault(splits: Any) -> str | None:
-    """What is wrong with an index's `splits`, or None; the end of a sentence about the index."""
+    """The fault of an index's `splits`, or None; the end of a sentence about the index."""
     if not isinstance(splits, dict):
         return f"has splits={shown(repr(splits))}, expected lists of shards or uids by the split's name"
     for name, members in splits.items():

@@ -96,7 +96,7 @@ class DeviceCache(Cache):
 
 
 def decoded_bytes(source: Source, examples: Sequence[PosedObject]) -> tuple[float, str]:
-    """What a set takes decoded, judged by some of its objects, and that as words."""
+    """Bytes that a set takes decoded, estimated from some of its objects, and that as words."""
     num_views = sum(example.cameras.num_views for example in examples) / max(1, len(examples))
     height, width = image_size(examples)
     # Four bytes a pixel: rgba.

@@ -1,4 +1,4 @@
-"""Who is in a data set: one row an object, in the order of the shards.
+"""The table of a data set's objects: one row per object, in the order of the shards.
 
 `objects.jsonl` lies beside `index.json` where data_tools.pack wrote it: one line an object, its shard
 and its `<uid>.json`. A set without it is read once for it, and the table is kept in the cache.

@@ -48,7 +48,7 @@ class Item:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What objects of one batch have in common: numbers of input and target views, height, width, has
+        """The sizes that all objects of a batch share: numbers of input and target views, height, width, has
         depth.
         """
         has_depth = self.target_depths is not None

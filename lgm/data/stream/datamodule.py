@@ -163,7 +163,7 @@ class ObjectDataModule(L.LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What the order of samples depends on, besides the step."""
+        """Everything besides the step that the order of samples depends on, for checkpoints."""
         return {
             "seed": self.seed,
             "micro_batch_size": self.micro_batch_size,

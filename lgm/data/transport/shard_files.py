@@ -39,7 +39,7 @@ class ShardFiles(ABC):
         self.cache_dir = cache_dir
 
     def url(self, name: str) -> str:
-        """What log and error lines call a file of the set: its path or URL, credentials masked."""
+        """The name of a file in log and error lines: its path or URL, credentials masked."""
         return masked(self._url(name))
 
     def _url(self, name: str) -> str:

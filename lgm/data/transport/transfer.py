@@ -75,7 +75,7 @@ def from_server(url: str, file: BinaryIO, name: str, num_bytes: int | None, max_
 
 
 def from_command(url: str, file: BinaryIO, max_bytes: int) -> None:
-    """What a command writes (`pipe:`, gs://), or another kind of URL that WebDataset knows.
+    """The output of a command (`pipe:`, gs://), or another kind of URL that WebDataset knows.
 
     Raises FileNotFoundError where that cannot be had here, TooLarge; else OSError.
     """

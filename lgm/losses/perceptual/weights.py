@@ -95,7 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def linear_weights(net: str) -> list[Float[Tensor, " C"]]:
-    """What each channel of each tap counts for: version 0.1, out of the `lpips` wheel.
+    """LPIPS' linear weights of each tap's channels: version 0.1, out of the `lpips` wheel.
 
     The package is never imported: it needs torchvision, and its weights do not.
     """

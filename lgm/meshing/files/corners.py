@@ -1,4 +1,4 @@
-"""What several formats need of a mesh: vertices split at seams, the texture as an image."""
+"""A mesh as several file formats need it: vertices split at seams, the texture as an image."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class _Pyramid:
 
 
 def _geometry(meshes: LitMeshes) -> MeshBatch:
-    """What decides which face is nearest."""
+    """The geometry, which decides on the nearest face."""
     faces = meshes.faces.long()
     return MeshBatch(
         vertices=meshes.vertices,

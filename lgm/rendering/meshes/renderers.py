@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MeshRenderOutput:
-    """What a mesh renderer makes of meshes and cameras.
+    """The output of a mesh renderer.
 
     images: over the background. alphas: coverage, 0 to 1.
     depths: alpha-weighted distance along the camera's axis, like `RenderOutput.depths`.

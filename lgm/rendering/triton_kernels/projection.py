@@ -63,7 +63,7 @@ def camera(c2w, K_norm, image, height, width):
 
 @triton.jit
 def perspective(is_orthographic, image, z, ORTHOGRAPHIC: tl.constexpr):
-    """What camera coordinates are divided by, and 0 where the Jacobian has no part along the axis, else 1.
+    """The divisor of camera coordinates, and 0 where the Jacobian has no part along the axis, else 1.
 
     ORTHOGRAPHIC: whether any camera may be; otherwise the flags are not read.
     """

@@ -17,7 +17,7 @@ def reimage(
     rotation: Float[np.ndarray, "3 3"],
     target: Lens,
 ) -> UInt8[np.ndarray, "h w 4"]:
-    """What a camera with the lens `target` sees where that of `rgba` stood. No depth comes into it: a
+    """The image of a camera with the lens `target` where that of `rgba` stood. No depth comes into it: a
     camera that only turns, and changes its lens, sees the same rays. Beyond the image's edge nothing
     is known and alpha is 0.
 

@@ -46,7 +46,7 @@ def _corners(vertices, faces, matrices, face, image, mask, ROWS: tl.constexpr):
 
 @triton.jit
 def _edge_functions(X0, Y0, W0, X1, Y1, W1, X2, Y2, W2, at_x, at_y):
-    """As of `lgm.rendering.meshes.projection.edge_functions`."""
+    """See `lgm.rendering.meshes.projection.edge_functions`."""
     u0, v0 = X0 - at_x * W0, Y0 - at_y * W0
     u1, v1 = X1 - at_x * W1, Y1 - at_y * W1
     u2, v2 = X2 - at_x * W2, Y2 - at_y * W2
