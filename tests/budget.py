@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
+
+import pytest
 
 # Each test counts in the first area whose pattern its name holds; seconds on two cores. Together with the
 # start of the processes: 12 minutes.
@@ -51,10 +53,14 @@ class Budget:
             lines.append(line)
         return lines
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        terminalreporter.section("seconds by area")
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: Any) -> Generator[None, Any, Any]:
+        result = yield  # to the terminal's own, which prints failures and skips
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        reporter.section("seconds by area")
         for line in self.lines():
-            terminalreporter.write_line(line)
+            reporter.write_line(line)
+        return result
 
 
 def register(config: Any, variable: Callable[[str], str | None] = os.environ.get) -> None:

@@ -201,3 +201,16 @@ def test_scales_follow_the_spacing_of_a_finer_map(net):
     coarse = float(net(images, cameras).scales.mean())
     match_spacing(net, net.splat_size // 2)
     assert float(net(images, cameras).scales.mean()) / coarse == pytest.approx(0.5, abs=0.04)
+
+
+def test_how_inputs_were_resized_is_read_as_data(net):
+    def weights(config, training):
+        return Weights(net.state_dict(), config, Path("net.safetensors"), training=training)
+
+    assert weights(None, {}).input_resize == "released"  # the original's files record nothing
+    assert weights(CONFIG, {}).input_resize == "antialiased"
+    assert weights(CONFIG, {"config": {"data": {"resize": None}}}).input_resize == "antialiased"
+    assert weights(CONFIG, {"config": {"data": {"resize": "released"}}}).input_resize == "released"
+    assert weights(CONFIG, {"config": {"data": "x"}}).input_resize == "antialiased"
+    with pytest.raises(ValueError, match=r"net.safetensors: its record has data.resize=nearest; fetch"):
+        _ = weights(CONFIG, {"config": {"data": {"resize": "nearest"}}}).input_resize

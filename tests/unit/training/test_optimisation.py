@@ -83,6 +83,7 @@ def test_the_released_cycle_needs_more_steps_than_its_warm_up():
         lambda optimizer: warmup_cosine(optimizer, max_steps=40, warmup_steps=5),
         lambda optimizer: warmup_constant(optimizer, warmup_steps=5),
         lambda optimizer: onecycle_released(optimizer, max_steps=40, warmup_steps=5),
+        lambda optimizer: onecycle_released(optimizer, max_steps=40, warmup_steps=60, processes=3),
     ],
 )
 def test_a_restored_schedule_stands_where_an_uninterrupted_one_does(schedule):
