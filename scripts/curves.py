@@ -55,14 +55,14 @@ class Curves:
     def read(cls, path: Path, name: str) -> Curves:
         """The plotted columns of a metrics.csv, with their steps."""
         columns: dict[str, list[tuple[int, float]]] = {}
-        wanted = [column for group in PANELS.values() for column in group]
+        names = [column for group in PANELS.values() for column in group]
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                for column in wanted:
+                for column in names:
                     if row.get(column):
                         columns.setdefault(column, []).append((int(row["step"]), float(row[column])))
         if not columns:
-            raise ValueError(f"{path} has none of the columns {', '.join(wanted[:3])}, …")
+            raise ValueError(f"{path} has none of the columns {', '.join(names[:3])}, …")
         return cls(name, columns)
 
     def write(self, path: Path) -> None:

@@ -111,7 +111,7 @@ def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, A
 
     Raises ValueError where a folder holds no evaluation, one of other weights, or a protocol twice.
     """
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     own = weights_hash(tensors)
     for folder in folders:
         try:
@@ -129,10 +129,10 @@ def measured(folders: Sequence[Path], tensors: dict[str, Tensor]) -> dict[str, A
                 f"{folder} is an evaluation of other weights (weights_hash {of}, these have {own}); evaluate "
                 "the file that is exported"
             )
-        if name in found:
+        if name in entries:
             raise ValueError(f"{folder} is a second evaluation by protocol {name}; give one of each")
-        found |= known
-    return found
+        entries |= known
+    return entries
 
 
 def main() -> int:

@@ -180,8 +180,8 @@ def canonical_views(c2w: np.ndarray) -> tuple[int, ...]:
         forward_error = np.linalg.norm(c2w[:, :3, 2] + direction, axis=1)
         is_there = (aside < _POSITION_TOLERANCE * distances) & (forward_error < 10 * _POSITION_TOLERANCE)
         if chosen:
-            wanted = distances[chosen[0]]
-            is_there &= np.abs(distances - wanted) < _POSITION_TOLERANCE * wanted
+            distance = distances[chosen[0]]
+            is_there &= np.abs(distances - distance) < _POSITION_TOLERANCE * distance
         if not is_there.any():
             return ()
         chosen.append(int(np.flatnonzero(is_there)[0]))

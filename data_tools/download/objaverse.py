@@ -105,29 +105,29 @@ def objaverse_items(
     category_of: dict[str, str] = {}
     if categories is not None:
         category_of = _lvis_choice(catalogue.lvis(), categories)
-    wanted = list(object_paths) if uids is None else uids
+    requested = list(object_paths) if uids is None else uids
     if categories is not None:
-        wanted = [uid for uid in wanted if uid in category_of]
-        if not wanted:
+        requested = [uid for uid in requested if uid in category_of]
+        if not requested:
             raise ValueError("no object of --uids has one of the --lvis categories")
-    unknown = [uid for uid in wanted if uid not in object_paths]
-    if len(unknown) == len(wanted):
+    unknown = [uid for uid in requested if uid not in object_paths]
+    if len(unknown) == len(requested):
         raise ValueError(
-            f"none of {len(wanted)} uids is in Objaverse 1.0, e.g. {wanted[0]!r}; is it another list?"
+            f"none of {len(requested)} uids is in Objaverse 1.0, e.g. {requested[0]!r}; is it another list?"
         )
-    return _items(catalogue, object_paths, wanted, category_of, captions, sha256 or {})
+    return _items(catalogue, object_paths, requested, category_of, captions, sha256 or {})
 
 
 def _items(
     catalogue: Catalogue,
     object_paths: dict[str, str],
-    wanted: list[str],
+    requested: list[str],
     category_of: dict[str, str],
     captions: dict[str, str],
     sha256: dict[str, str],
 ) -> Iterator[Item]:
     folders: dict[str, list[str]] = {}
-    for uid in wanted:
+    for uid in requested:
         if isinstance(object_paths.get(uid), str):
             folders.setdefault(PurePosixPath(object_paths[uid]).parent.name, []).append(uid)
         else:

@@ -49,17 +49,17 @@ def find_blender(given: str | None) -> tuple[list[str], str]:
 def _probe(program: str) -> tuple[list[str], str]:
     if shutil.which(program) is None:
         raise EngineUnavailable(f"--blender {program!r} is no program; give a Blender or a python with bpy")
-    said = _output([program, "--version"])
-    if said.startswith("Blender"):
+    output = _output([program, "--version"])
+    if output.startswith("Blender"):
         arguments = ["--background", "--factory-startup", "--python-exit-code", "3", "--python"]
-        return [program, *arguments, str(_SCRIPT), "--"], said.split()[1]
-    said = next((line for line in _output([program, "-c", _PROBE]).splitlines() if "Blender" in line), "")
-    if not said:
+        return [program, *arguments, str(_SCRIPT), "--"], output.split()[1]
+    output = next((line for line in _output([program, "-c", _PROBE]).splitlines() if "Blender" in line), "")
+    if not output:
         raise EngineUnavailable(
             f"--blender {program!r} is neither a Blender nor a python with bpy (`pip install bpy` in an "
             "environment of its own, with the Python that its release asks for)"
         )
-    return [program, str(_SCRIPT), "--"], said.split()[1]
+    return [program, str(_SCRIPT), "--"], output.split()[1]
 
 
 def _output(command: list[str]) -> str:

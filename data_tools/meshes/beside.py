@@ -90,9 +90,9 @@ def find_beside(name: str, folder: Path) -> Path | None:
                     return path
         except (OSError, ValueError):  # a name too long, or with a null in it
             continue
-        wanted = _folded(_last_part(candidate))
+        target = _folded(_last_part(candidate))
         if (
-            path := next((p for p in _listed(folder) if _folded(p.name) == wanted and p.is_file()), None)
+            path := next((p for p in _listed(folder) if _folded(p.name) == target and p.is_file()), None)
         ) is not None:
             return path
     return None

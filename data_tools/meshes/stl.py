@@ -60,10 +60,10 @@ def _count(content: bytes) -> int:
 
 
 def _binary(content: bytes, max_triangles: int) -> Mesh:
-    count, there = _count(content), (len(content) - _HEADER_BYTES) // _RECORD.itemsize
-    if count > there:
+    count, available = _count(content), (len(content) - _HEADER_BYTES) // _RECORD.itemsize
+    if count > available:
         raise UnrenderableMesh(
-            f"unreadable STL: holds {there} triangles, fewer than the {count} of its header"
+            f"unreadable STL: holds {available} triangles, fewer than the {count} of its header"
         )
     if count > max_triangles:
         raise too_many_triangles(count, max_triangles)

@@ -83,16 +83,16 @@ def main(arguments: list[str] | None = None) -> int:
         raise ValueError(f"{options.renders} holds no rendered object")
     render = {**settings, **_render_info(images, settings["resolution"])}
     reader = ObjectReader(options.renders, images, filters, not options.no_reprojection)
-    wanted = _pack_settings(options, render, reader, arranged)
+    requested = _pack_settings(options, render, reader, arranged)
     make_folder(options.out)
     state = PackState(options.out)
     with state.locked():
         begun = state.settings()
         if begun is not None:
-            state.check(begun, wanted)
+            state.check(begun, requested)
         else:
             # Estimated once and written down: a run that goes on must cut the shards at the same places.
-            begun = {**wanted, "object_bytes": estimate_object_bytes(arranged, reader)}
+            begun = {**requested, "object_bytes": estimate_object_bytes(arranged, reader)}
             state.begin(begun)
         index = state.finished()
         if index is None:

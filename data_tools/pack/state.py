@@ -62,9 +62,9 @@ class PackState:
         """Write down the settings of a new set."""
         write_text(self._settings, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
-    def check(self, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def check(self, begun: dict[str, Any], requested: dict[str, Any]) -> None:
         """Raises ValueError naming what differs between the pack that began here and this one."""
-        for key, value in json.loads(json.dumps(wanted)).items():
+        for key, value in json.loads(json.dumps(requested)).items():
             if begun.get(key) == value or (key == REPROJECTION and key not in begun):
                 continue
             if key == CONTENT_DIGEST:
@@ -73,7 +73,7 @@ class PackState:
             if key in ("objects", "digest"):
                 raise ValueError(
                     f"{self._out} was begun with {begun.get('objects')} objects, now there are "
-                    f"{wanted['objects']}, or other ones: the renders or their splits have changed; pack "
+                    f"{requested['objects']}, or other ones: the renders or their splits have changed; pack "
                     "into another --out"
                 )
             raise ValueError(

@@ -272,8 +272,8 @@ class _Report:
 
     def noted(self) -> str:
         """`; 7 with notes (missing texture 7), see renders/report.jsonl`, or nothing."""
-        said = self._noted.summary()
-        return f"; {said}, see {self._renders / self._name}" if said else ""
+        summary = self._noted.summary()
+        return f"; {summary}, see {self._renders / self._name}" if summary else ""
 
 
 def _summary(counts: Counter[str]) -> str:

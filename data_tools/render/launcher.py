@@ -99,8 +99,8 @@ def run_here(calls: list[Call], folder: Path) -> int:
         for number, (process, log) in enumerate(zip(running, logs, strict=True), start=1):
             code = process.wait()
             failed += code != 0
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["said nothing"]
-            print(f"part {number}: {said[-1]}" + (f" (exit code {code}; {log})" if code else ""), flush=True)
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["said nothing"]
+            print(f"part {number}: {lines[-1]}" + (f" (exit code {code}; {log})" if code else ""), flush=True)
     finally:
         # Also where Ctrl-C or a fault of another part ends this: no part goes on unseen.
         for process in running:
@@ -151,10 +151,10 @@ def submit(calls: list[Call], folder: Path, options: argparse.Namespace, cluster
         except submitit.core.utils.UncompletedJobError as error:
             code, reason = 1, error
         failed += code != 0
-        said = (
+        result = (
             "done" if not code else f"failed: {' '.join(str(reason or f'exit code {code}').split())[-300:]}"
         )
-        print(f"part {number}: {said} ({job.paths.stdout})", flush=True)
+        print(f"part {number}: {result} ({job.paths.stdout})", flush=True)
     return 1 if failed else 0
 
 

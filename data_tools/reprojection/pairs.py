@@ -19,9 +19,9 @@ def choose_pairs(num_views: int) -> np.ndarray:
     return np.concatenate([np.stack([one, (one + step) % num_views], axis=1) for step in steps])
 
 
-def spread_over(count: int, wanted: int) -> np.ndarray:
+def spread_over(count: int, requested: int) -> np.ndarray:
     """At most `wanted` numbers below count, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
+    return np.unique(np.linspace(0, count - 1, min(count, requested)).round().astype(int))
 
 
 def choose_views(is_whole: np.ndarray) -> np.ndarray:

@@ -66,11 +66,11 @@ class NoteCounts:
 
     def summary(self) -> str:
         """`7 with notes (missing texture 6, NaN vertices 1); drawn without normal map 40`; or nothing."""
-        said = []
+        lines = []
         if self._num_objects:
             named = ", ".join(f"{kind} {count}" for kind, count in self._kinds.most_common(6))
             more = ", …" if len(self._kinds) > 6 else ""
-            said.append(f"{self._num_objects} with notes ({named}{more})")
+            lines.append(f"{self._num_objects} with notes ({named}{more})")
         if self._minor:
-            said.append("drawn without " + ", ".join(f"{name} {n}" for name, n in self._minor.most_common()))
-        return "; ".join(said)
+            lines.append("drawn without " + ", ".join(f"{name} {n}" for name, n in self._minor.most_common()))
+        return "; ".join(lines)

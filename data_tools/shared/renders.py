@@ -190,10 +190,10 @@ def update_metadata(renders: Path, metadata: dict[str, Any]) -> None:
     """Say of a finished object what its sidecar says now: a group or a licence that came later. How a
     variant was made stays as it was: among other meshes another would be drawn."""
     path = renders / metadata["uid"] / META_NAME
-    said = path.read_text("utf-8")
+    before = path.read_text("utf-8")
     if is_variant(metadata):
-        metadata = {**metadata, VARIANT_KEY: json.loads(said)[VARIANT_KEY]}
-    if said != (text := _metadata_text(metadata)):
+        metadata = {**metadata, VARIANT_KEY: json.loads(before)[VARIANT_KEY]}
+    if before != (text := _metadata_text(metadata)):
         write_text(path, text)
 
 

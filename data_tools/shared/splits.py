@@ -83,8 +83,8 @@ def arrange(
         splits = named if assignment is not None else dict.fromkeys(uids, DEFAULT_SPLIT)
     for uid, split in splits.items():
         chosen.setdefault(split, []).append(uid)
-    wanted = {**(fractions or {}), **dict.fromkeys((assignment or {}).values())}
-    for split in wanted:
+    expected = {**(fractions or {}), **dict.fromkeys((assignment or {}).values())}
+    for split in expected:
         if split not in chosen:
             raise ValueError(
                 f"split {split!r} gets no object; ask for a larger fraction, or name some by --assign <file>"

@@ -62,8 +62,8 @@ def _table(rows: list[tuple[str, str, bool]]) -> str:
 
 
 def _case(name: str, case: Case) -> str:
-    said = EXTREMES[name].format(abs(case.score))
-    return _thumbnail(case.thumbnail, f"{escape(shown(case.uid))}<br>{escape(said)}")
+    text = EXTREMES[name].format(abs(case.score))
+    return _thumbnail(case.thumbnail, f"{escape(shown(case.uid))}<br>{escape(text)}")
 
 
 def _thumbnail(content: bytes, caption: str) -> str:
@@ -87,14 +87,14 @@ def _figure(name: str, histogram: Histogram) -> str:
         f"{histogram.low + part * (histogram.high - histogram.low):g}</text>"
         for part, anchor in ((0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1, "end"))
     )
-    said = (
+    text = (
         f"{name}: mean {histogram.mean:.3f}, 5% {histogram.percentile(5):.3f}, median "
         f"{histogram.percentile(50):.3f}, 95% {histogram.percentile(95):.3f}; highest bar "
         f"{highest / max(histogram.number, 1):.1%} of {histogram.number}"
     )
     return (
         f"<figure><svg viewBox='0 0 {_WIDTH} {_HEIGHT + 18}' width='{_WIDTH}' role='img' "
-        f"aria-label='{escape(said)}'><g fill='#3a6ea5'>{bars}</g>"
+        f"aria-label='{escape(text)}'><g fill='#3a6ea5'>{bars}</g>"
         f"<line x1='0' x2='{_WIDTH}' y1='{_HEIGHT}' y2='{_HEIGHT}' stroke='#888'/>"
-        f"<g font-size='11' fill='#555'>{ticks}</g></svg><figcaption>{escape(said)}</figcaption></figure>"
+        f"<g font-size='11' fill='#555'>{ticks}</g></svg><figcaption>{escape(text)}</figcaption></figure>"
     )

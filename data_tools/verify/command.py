@@ -137,10 +137,10 @@ def index_faults(folder: Path, index: Index) -> Iterator[str]:
 
 def render_faults(render: dict[str, Any]) -> Iterator[str]:
     """Faults of the index's `render`: missing entries, and values that can't be."""
-    wanted = ("resolution", "trajectory", "engine", "engine_version")
+    expected = ("resolution", "trajectory", "engine", "engine_version")
     if not is_adapted(render):
-        wanted += _RENDER_NUMBERS
-    missing = [key for key in wanted if key not in render]
+        expected += _RENDER_NUMBERS
+    missing = [key for key in expected if key not in render]
     if missing:
         yield f"{INDEX_NAME}: render lacks {', '.join(missing)}"
     for key in ("resolution", *_RENDER_NUMBERS):
@@ -229,8 +229,8 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
     else:
         if len(uids) != shard.samples:
             faults.append(f"{where}: {len(uids)} objects, {INDEX_NAME} says {shard.samples}")
-    said = tuple(shown(fault, _LONGEST_FAULT) for fault in faults)
-    return ShardReport(tuple(uids), tuple(lines), num_images, said, num_free, tally)
+    messages = tuple(shown(fault, _LONGEST_FAULT) for fault in faults)
+    return ShardReport(tuple(uids), tuple(lines), num_images, messages, num_free, tally)
 
 
 def _table_line(shard: str, sample: Sample) -> str:

@@ -62,10 +62,10 @@ def check_canonical_views(sample: Sample, render: dict[str, Any]) -> Iterator[st
             "elevation 0, azimuth 0, 90, 180, 270"
         )
     distances = np.linalg.norm(record.c2w[:, :3, 3], axis=1)
-    wanted, says = render.get("radius"), f"index.json says {render.get('radius')}"
-    if canonical and wanted is None:
-        wanted = distances[canonical[0]]
-        says = f"view {canonical[0]} stands at {wanted:.4g}"
+    expected, says = render.get("radius"), f"index.json says {render.get('radius')}"
+    if canonical and expected is None:
+        expected = distances[canonical[0]]
+        says = f"view {canonical[0]} stands at {expected:.4g}"
     for view, azimuth_deg in zip(canonical, CANONICAL_AZIMUTHS_DEG, strict=False):
         # Azimuth 0 stands on +z, 90 on +x: atan2(x, z).
         x, height, z = record.c2w[view, :3, 3]
@@ -77,7 +77,7 @@ def check_canonical_views(sample: Sample, render: dict[str, Any]) -> Iterator[st
                 f"view {view}: is canonical input {canonical.index(view)} but stands at azimuth "
                 f"{(azimuth_deg + off_deg) % 360:.1f}, not at {azimuth_deg:.0f}"
             )
-        if abs(distances[view] - wanted) > 1e-3 * wanted:
+        if abs(distances[view] - expected) > 1e-3 * expected:
             yield f"view {view}: stands {distances[view]:.4g} from the centre, {says}"
 
 

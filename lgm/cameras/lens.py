@@ -86,11 +86,11 @@ class Lens:
     def directions(self, pixels: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 3"]:
         """Unit directions, in OpenCV camera axes, of pixel coordinates; the inverse of `project`."""
         # Distortion has no inverse in closed form.
-        wanted = (pixels - (self.center_x, self.center_y)) / (self.focal_x, self.focal_y)
-        xy = wanted
+        distorted = (pixels - (self.center_x, self.center_y)) / (self.focal_x, self.focal_y)
+        xy = distorted
         if any(self.distortion):
             for _ in range(_UNDISTORT_STEPS):  # the fixed point, as OpenCV finds it
-                xy = xy + (wanted - self._distorted(xy))
+                xy = xy + (distorted - self._distorted(xy))
         rays = np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
         return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 

@@ -180,16 +180,16 @@ def quoted(value: str) -> str:
 def hydra_line(error: BaseException) -> str:
     """The message of Hydra or OmegaConf on one line, with a form that works for a value it cannot read."""
     lines = [line for part in (error, error.__cause__) if part is not None for line in str(part).splitlines()]
-    said: list[str] = []
+    messages: list[str] = []
     for line in lines:
         text = line.strip().removesuffix(".")
-        if text and set(text) != {"^"} and not text.startswith(_NOISE) and text not in said:
+        if text and set(text) != {"^"} and not text.startswith(_NOISE) and text not in messages:
             # Hydra lists alternatives one a line behind a tab.
-            if line.startswith("\t") and said:
-                said[-1] += ("" if said[-1].endswith(":") else ",") + f" {text}"
+            if line.startswith("\t") and messages:
+                messages[-1] += ("" if messages[-1].endswith(":") else ",") + f" {text}"
             else:
-                said.append(text)
-    message = "; ".join(said) or type(error).__name__
+                messages.append(text)
+    message = "; ".join(messages) or type(error).__name__
     if (unread := getattr(error, "override", None)) and unread not in message:
         message = f"{unread}: {message}"
     elif (key := getattr(error, "full_key", None)) and key not in message:

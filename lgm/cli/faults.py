@@ -144,12 +144,12 @@ def quieten_side_shows() -> None:
     """One line, not a traceback, for failures beside the run: a log that cannot be written (a full disk, a
     closed pipe), a library's thread.
     """
-    said: set[int] = set()
+    reported: set[int] = set()
 
     def say_once(handler: logging.Handler, record: logging.LogRecord) -> None:
-        if id(handler) in said:
+        if id(handler) in reported:
             return
-        said.add(id(handler))
+        reported.add(id(handler))
         name = getattr(handler, "baseFilename", None) or getattr(handler, "stream", handler)
         with suppress(OSError):  # nothing is left to say it to
             sys.stderr.write(f"log: {name} cannot be written: {first_line(sys.exc_info()[1])}\n")

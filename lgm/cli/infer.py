@@ -106,7 +106,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
 
 
 def _callbacks(video: bool, mesh: bool) -> str:
-    names = [name for name, wanted in (("turntable", video), ("mesh", mesh)) if wanted]
+    names = [name for name, is_requested in (("turntable", video), ("mesh", mesh)) if is_requested]
     return f"[{','.join(names)}]" if len(names) > 1 else "".join(names) or "evaluate"
 
 

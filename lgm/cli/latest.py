@@ -62,8 +62,9 @@ def _latest(folder: Path, network: MakeNetwork | None, mirror: Mirror | None) ->
 
 
 def _newest_first(paths: object) -> list[Path]:
-    there = [path for path in paths if path.exists()]  # type: ignore[attr-defined]
-    return sorted(there, key=lambda path: path.stat().st_mtime, reverse=True)  # stable: equal ones as listed
+    existing = [path for path in paths if path.exists()]  # type: ignore[attr-defined]
+    # Stable: equal ones as listed.
+    return sorted(existing, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _saves(folder: Path, faults: list[str]) -> list[Path]:

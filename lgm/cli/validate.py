@@ -226,11 +226,11 @@ def check_callbacks(cfg: DictConfig, program: str) -> None:
 def check_devices(cfg: DictConfig) -> None:
     """That there are as many devices as trainer.devices asks for, and as many processes started."""
     if cfg.trainer.accelerator in ("gpu", "cuda"):
-        there, wanted = torch.cuda.device_count(), num_devices(cfg)
-        if there < wanted:
+        available, requested = torch.cuda.device_count(), num_devices(cfg)
+        if available < requested:
             raise ValueError(
-                f"trainer.devices={cfg.trainer.devices} needs {wanted} GPUs and this machine shows {there}; "
-                "use trainer=cpu, or trainer.devices=<how many there are>"
+                f"trainer.devices={cfg.trainer.devices} needs {requested} GPUs and this machine shows "
+                f"{available}; use trainer=cpu, or trainer.devices=<how many there are>"
             )
     check_launch(cfg, num_devices(cfg))
     check_run_dir(cfg)

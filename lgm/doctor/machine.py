@@ -40,14 +40,14 @@ def folders() -> Iterator[Finding]:
 
 
 def _folder(what: str, path: Path, advice: str, essential: bool = False) -> Finding:
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"written")
     except OSError as error:
         state: State = "broken" if essential else "warning"
         return Finding(what, state, f"{path} cannot be written to ({with_type(error)})", advice)
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     seen = f"{path}: {free / _GIB:.0f} GiB free"
     if free < _LITTLE_DISK:
         return Finding(what, "warning", seen, f"free some space, or {advice}")

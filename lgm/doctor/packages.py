@@ -30,13 +30,13 @@ def requirements() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     try:
-        wanted = [Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
+        required = [Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
     except metadata.PackageNotFoundError:
         seen = f"{_DISTRIBUTION} is not installed: which versions it needs is not known here"
         yield Finding("packages", "warning", seen, "pip install -e .")
         return
     unmet = []
-    for requirement in wanted:
+    for requirement in required:
         # Without an extra: what only they ask for is optional.
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue

@@ -141,8 +141,10 @@ def _of_safetensors(path: Path, choice: WeightChoice, network: MakeNetwork | Non
     if kind not in ("ema", "raw", "unknown"):
         raise ValueError(f"its record has {KIND_KEY}={shown(kind, 60)}, not ema or raw")
     if choice not in ("auto", kind):
-        said = "does not say whether it holds EMA weights" if kind == "unknown" else f"holds {kind} weights"
-        raise ValueError(f"{path} {said}, and nothing else; leave weights={choice} out")
+        message = (
+            "does not say whether it holds EMA weights" if kind == "unknown" else f"holds {kind} weights"
+        )
+        raise ValueError(f"{path} {message}, and nothing else; leave weights={choice} out")
     stored = {
         key: parsed(metadata[key], f"{path}: the {key} of its metadata")
         for key in (CONFIG_KEY, TRAINING_KEY, METRICS_KEY)

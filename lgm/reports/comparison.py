@@ -41,9 +41,9 @@ class CompareSweep(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         # Not what an earlier sweep left in the same folder.
-        found = [path for path in folder.glob("*/metrics.json") if path.stat().st_mtime >= self._started]
+        paths = [path for path in folder.glob("*/metrics.json") if path.stat().st_mtime >= self._started]
         # A job that failed has no metrics.json.
-        jobs = [path.parent for path in found]
+        jobs = [path.parent for path in paths]
         if len(jobs) < 2:
             return
         try:
@@ -166,10 +166,10 @@ def comparison_text(comparison: Comparison) -> str:
         cells = "".join(f"{_number(evaluation.summary[name]):>12}" for name in names)
         difference = ""
         if index:
-            found = comparison.differences[index - 1]["psnr"]
-            interval = "" if found.interval is None else " ({:+.3f} to {:+.3f})".format(*found.interval)
+            gain = comparison.differences[index - 1]["psnr"]
+            interval = "" if gain.interval is None else " ({:+.3f} to {:+.3f})".format(*gain.interval)
             difference = (
-                f"   {found.mean:+.3f}{interval}, better on {found.num_better} of {found.num_objects} objects"
+                f"   {gain.mean:+.3f}{interval}, better on {gain.num_better} of {gain.num_objects} objects"
             )
         lines.append(f"{evaluation.label:<{width}}{cells}{difference}")
     return "\n".join(lines)

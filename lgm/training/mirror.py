@@ -195,7 +195,7 @@ class Mirror:
         """The checkpoints of the mirror to go on from, in the order in which they are tried: last.ckpt, those
         before it, best.ckpt. Raises ValueError in one line where the store cannot be asked."""
         try:
-            there = self._sizes()
+            sizes = self._sizes()
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -203,8 +203,8 @@ class Mirror:
                 f"checkpoints.mirror={self.url} cannot be read: {masked(first_line(error))}; see the AWS_… "
                 "variables, or checkpoints.mirror=null"
             ) from error
-        previous = [name for name in _previous_names(len(there)) if name in there]
-        return [name for name in ("last.ckpt", *previous, "best.ckpt") if name in there]
+        previous = [name for name in _previous_names(len(sizes)) if name in sizes]
+        return [name for name in ("last.ckpt", *previous, "best.ckpt") if name in sizes]
 
     def fetch(self, name: str, path: Path) -> None:
         """Write an object to `path`, atomically. Raises ValueError in one line."""

@@ -61,12 +61,12 @@ def write_set(folder: Path, objects: int, targets: int, size: int) -> None:
     (folder / "index.json").write_text(json.dumps({"version": 1, "shards": shards}))
 
 
-def encoded(found) -> dict[str, bytes]:
+def encoded(posed) -> dict[str, bytes]:
     """The members of one object in a tar, images as WebP."""
-    files = {"cameras.json": found.cameras.to_json().encode()}
-    for view in range(found.cameras.num_views):
+    files = {"cameras.json": posed.cameras.to_json().encode()}
+    for view in range(posed.cameras.num_views):
         held = io.BytesIO()
-        Image.fromarray(found.decode([view])[0]).save(held, "WEBP", quality=90, method=1)
+        Image.fromarray(posed.decode([view])[0]).save(held, "WEBP", quality=90, method=1)
         files[f"view_{view:03d}.webp"] = held.getvalue()
     return files
 

@@ -74,11 +74,11 @@ def views_per_core_second(path: str | Path, options: argparse.Namespace) -> dict
     batches = iter(stream)
     size = next(batches).target.images.shape[-1]
     prepare = Preparation(size, size)
-    found = source.load(0, 0)
-    views = range(found.cameras.num_views)
+    posed = source.load(0, 0)
+    views = range(posed.cameras.num_views)
 
     def decode() -> int:
-        found.decode(views)
+        posed.decode(views)
         return len(views)
 
     def load() -> int:

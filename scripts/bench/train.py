@@ -218,11 +218,11 @@ def find_batches(step: TrainStep, device: torch.device) -> dict[str, int]:
     device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
     # A search for each batch takes longer than its steps, and what it keeps needs no more memory.
     torch.backends.cudnn.benchmark = False
-    total, found = torch.cuda.get_device_properties(device).total_memory, 0
+    total, largest = torch.cuda.get_device_properties(device).total_memory, 0
     batches = {}
     for gb in MEMORIES_GB:
         if gb * 1e9 <= 1.01 * total:
-            batches[f"{gb} GB"] = found = largest_batch(step, device, gb * 1e9 / total, found)
+            batches[f"{gb} GB"] = largest = largest_batch(step, device, gb * 1e9 / total, largest)
     return batches
 
 
@@ -324,31 +324,31 @@ def _measure(
         raw.float().square().mean().backward()
         module.net.zero_grad(set_to_none=True)
 
-    found: dict[str, dict | float | None] = {}
+    row: dict[str, dict | float | None] = {}
     if way == "plain" or options.way:  # counted where all products are PyTorch's own
         use_kernels(module, "plain")
         if way == "graphs":
             module.net.use_cuda_graphs(False)
         with FlopCounterMode(display=False) as counter:
             step()
-        found["tflop"] = counter.get_total_flops() / 1e12
+        row["tflop"] = counter.get_total_flops() / 1e12
         use_kernels(module, "plain" if way == "plain" else "auto")
         if way == "graphs":
             module.net.use_cuda_graphs()
-    found["network"] = timed(network, device, repeats)
+    row["network"] = timed(network, device, repeats)
     step(), step()
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    found["step"] = timed(step, device, repeats)
+    row["step"] = timed(step, device, repeats)
     # A graph's memory is the allocator's reserve, and counts as free once it is recorded.
     reserved, allocated = (torch.cuda.max_memory_reserved, torch.cuda.max_memory_allocated)
     peak = reserved if way == "graphs" else allocated
-    found["peak_gib"] = peak(device) / 2**30 if on_gpu else None
-    found["phases_ms"], _ = timed_phases(step, device, repeats)
-    found["unsynced_ms"] = timed_row(step, device, repeats)
+    row["peak_gib"] = peak(device) / 2**30 if on_gpu else None
+    row["phases_ms"], _ = timed_phases(step, device, repeats)
+    row["unsynced_ms"] = timed_row(step, device, repeats)
     if options.loader:
-        found["loader"] = with_loader(cfg, module, step, device, options.loader)
+        row["loader"] = with_loader(cfg, module, step, device, options.loader)
     if options.trace:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
         with profile(activities=activities) as profiler:
@@ -356,8 +356,8 @@ def _measure(
             synchronize(device)
         profiler.export_chrome_trace(str(options.trace.with_name(f"{options.trace.stem}_{way}.json")))
     if options.find_batch:
-        found["largest_batch"] = find_batches(step, device)
-    return found
+        row["largest_batch"] = find_batches(step, device)
+    return row
 
 
 def show(report: dict) -> None:

@@ -165,8 +165,8 @@ def counts(modules: Edges, rooms: Edges) -> str:
     """Numbers of modules, imports and import cycles."""
 
     def of(edges: Edges) -> str:
-        found = circles(edges)
-        return f"{len(found)} circles" + "".join(f"\n  {', '.join(group)}" for group in found)
+        groups = circles(edges)
+        return f"{len(groups)} circles" + "".join(f"\n  {', '.join(group)}" for group in groups)
 
     return (
         f"{len(modules)} modules, {sum(map(len, modules.values()))} imports, {of(modules)}\n"

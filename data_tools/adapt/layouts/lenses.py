@@ -26,8 +26,8 @@ def common_fov_deg(lenses: Sequence[Lens], given_deg: float | None = None) -> fl
     for view, lens in enumerate(lenses):
         if any(lens.distortion):
             names = zip(("k1", "k2", "p1", "p2"), lens.distortion, strict=True)
-            said = ", ".join(f"{name}={value:g}" for name, value in names if value)
-            raise UnreadableObject(f"view {view} has {said}: undistort the images first")
+            listed = ", ".join(f"{name}={value:g}" for name, value in names if value)
+            raise UnreadableObject(f"view {view} has {listed}: undistort the images first")
         for name, center, size in (("cx", lens.center_x, lens.width), ("cy", lens.center_y, lens.height)):
             if abs(center - size / 2) > _MAX_OFF_CENTER * size:
                 raise UnreadableObject(

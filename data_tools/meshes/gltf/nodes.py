@@ -79,12 +79,12 @@ def _roots(document: Document) -> list[int]:
     return scene.get("nodes", [])
 
 
-def world_matrices(document: Document, wanted: list[int]) -> Float[np.ndarray, "J 4 4"]:
+def world_matrices(document: Document, indices: list[int]) -> Float[np.ndarray, "J 4 4"]:
     """The transforms of nodes in the scene, whether they belong to the drawn one or not."""
     nodes = document.entries("nodes")
     parents = {child: index for index, node in enumerate(nodes) for child in node.get("children", [])}
     known: dict[int, np.ndarray] = {}
-    for index in wanted:
+    for index in indices:
         chain, at = [], index
         while at is not None and at not in known:
             # A chain without a circle is no longer than there are nodes.
@@ -95,7 +95,7 @@ def world_matrices(document: Document, wanted: list[int]) -> Float[np.ndarray, "
         for at in reversed(chain):
             above = known[parents[at]] if at in parents else np.eye(4)
             known[at] = above @ local_matrix(document.entry("nodes", at))
-    return np.stack([known[index] for index in wanted])
+    return np.stack([known[index] for index in indices])
 
 
 def local_matrix(node: dict[str, Any]) -> Float[np.ndarray, "4 4"]:

@@ -141,7 +141,7 @@ class Measure(Callback):
     def _made_with(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Provenance of the numbers, besides the protocol; None where it is not known."""
         renderer = getattr(pl_module, "renderer", None)
-        wanted = getattr(trainer.datamodule, "num_test_objects", None)
+        expected = getattr(trainer.datamodule, "num_test_objects", None)
         preparation = getattr(pl_module, "eval_preparation", None)
         return {
             "weights": self.weights,
@@ -149,7 +149,7 @@ class Measure(Callback):
             "precision": str(trainer.precision),
             "renderer": None if renderer is None else name_of(renderer, pl_module.device.type),
             "input_resize": None if preparation is None else preparation.resize,
-            "skipped_objects": None if wanted is None else wanted - len(self._seen),
+            "skipped_objects": None if expected is None else expected - len(self._seen),
         }
 
     def _reasons(self) -> dict[str, str]:

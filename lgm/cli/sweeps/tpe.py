@@ -114,8 +114,8 @@ class TPESweep:
             raise outcome.stopped
         if outcome.never_logged or is_void:
             raise ValueError(f"trial {asked.root} ({words}): {outcome.error}")
-        said = f": {outcome.error}" if outcome.error else f", {self.metric}={_number(outcome.value)}"
-        log.info("trial %d: %s at step %d%s", asked.root, outcome.status, outcome.step, said)
+        result = f": {outcome.error}" if outcome.error else f", {self.metric}={_number(outcome.value)}"
+        log.info("trial %d: %s at step %d%s", asked.root, outcome.status, outcome.step, result)
         self.report.write_table(study.rows())
         return True
 

@@ -34,25 +34,25 @@ def shard_fault(entry: Any) -> str | None:
     if not isinstance(entry, dict) or not entry.keys() >= {"name", "samples", "bytes", "sha256"}:
         return f"needs shards with name, samples, bytes and sha256, not {shown(repr(entry))}"
     name, samples, size, sha256 = (entry[key] for key in ("name", "samples", "bytes", "sha256"))
-    said = shown(repr(name))
+    text = shown(repr(name))
     if not isinstance(name, str) or _SHARD_NAME.fullmatch(name) is None:
         return (
-            f"names the shard {said}, expected a file beside it with a name of letters, digits, `_`, `-` and "
+            f"names the shard {text}, expected a file beside it with a name of letters, digits, `_`, `-` and "
             "`.`, with no `-` or `.` first and .tar last"
         )
     if not _is_count(samples) or not _is_count(size) or not isinstance(sha256, str):
         values = ", ".join(f"{key}={shown(repr(entry[key]))}" for key in ("samples", "bytes", "sha256"))
         return (
-            f"gives shard {said} {values}, expected samples, bytes and sha256 as two whole numbers and a text"
+            f"gives shard {text} {values}, expected samples, bytes and sha256 as two whole numbers and a text"
         )
     if samples < 1 or size < 1:
-        return f"gives shard {said} samples={shown(samples)} and bytes={shown(size)}, which must be positive"
+        return f"gives shard {text} samples={shown(samples)} and bytes={shown(size)}, which must be positive"
     if size > MOST_BYTES:
-        return f"gives shard {said} bytes={shown(size)}, more than {MOST_BYTES}, the most of a shard"
+        return f"gives shard {text} bytes={shown(size)}, more than {MOST_BYTES}, the most of a shard"
     if samples * _TAR_BLOCK > size:
-        return f"gives shard {said} samples={shown(samples)}, more objects than bytes={size} can hold"
+        return f"gives shard {text} samples={shown(samples)}, more objects than bytes={size} can hold"
     if _SHA256.fullmatch(sha256) is None:
-        return f"gives shard {said} sha256={shown(repr(sha256))}, expected 64 hex digits"
+        return f"gives shard {text} sha256={shown(repr(sha256))}, expected 64 hex digits"
     return None
 
 

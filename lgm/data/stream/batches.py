@@ -141,13 +141,13 @@ class EvalStream(IterableDataset):
 
     def _items(self, consumer: int, num_consumers: int) -> Iterator[Item]:
         counter = BrokenCounter(self.max_broken_fraction, self.source.num_objects)
-        wanted = self.source.num_objects
+        num_objects = self.source.num_objects
         if self.max_objects is not None:
-            wanted = min(wanted, self.max_objects)
+            num_objects = min(num_objects, self.max_objects)
         in_hand: int | None = None
         # Neighbours stay together: a consumer reads few shards, and of these only its own objects.
         # Contiguous ranges that differ by one object at most.
-        first, end = (wanted * c // num_consumers for c in (consumer, consumer + 1))
+        first, end = (num_objects * c // num_consumers for c in (consumer, consumer + 1))
         last_shard, _ = self.source.place(end - 1)
         for number in range(first, end):
             shard, ordinal = self.source.place(number)

@@ -215,15 +215,15 @@ class TrajectoryViews(ViewSampler):
         path = trajectory(cameras)
         fractions = np.arange(len(path)) / max(1, len(path))
         taken: list[int] = []
-        for wanted in [*self.input_fractions, *self.target_fractions]:
-            off = np.abs(fractions - wanted)
+        for fraction in [*self.input_fractions, *self.target_fractions]:
+            off = np.abs(fractions - fraction)
             # Greedy: earlier fractions have the first choice.
             off[taken] = np.inf
             place = int(off.argmin()) if len(off) else 0
             if not len(off) or off[place] > self.tolerance:
                 raise ValueError(
                     f"its trajectory of {len(path)} views has none left within {self.tolerance:g} of its "
-                    f"fraction {wanted:g}"
+                    f"fraction {fraction:g}"
                 )
             taken.append(place)
         views = [path[place] for place in taken]

@@ -92,8 +92,8 @@ class OrthogonalRandomViews(ViewSampler):
         path = np.asarray(trajectory(cameras), dtype=int)
         elevation_deg, azimuth_deg = _angles(cameras, path)
         turns = 360 / self.num_input_views * np.arange(self.num_input_views)
-        wanted = azimuth_deg[:, None, None] + turns[:, None]  # [first, input, 1]
-        off = np.abs((azimuth_deg - wanted + 180) % 360 - 180)  # [first, input, view]
+        expected = azimuth_deg[:, None, None] + turns[:, None]  # [first, input, 1]
+        off = np.abs((azimuth_deg - expected + 180) % 360 - 180)  # [first, input, view]
         # The worse of both angles: a view must fit in azimuth and in elevation.
         off = np.maximum(off, np.abs(elevation_deg - elevation_deg[:, None, None]))
         fits = (off.min(axis=-1, initial=np.inf) <= self.tolerance_deg).all(axis=-1)

@@ -23,12 +23,12 @@ def distance_kernel(
     """
     image = tl.program_id(1).to(tl.int64)
     channels = tl.arange(0, CHANNELS)
-    there = channels < num_channels
-    w = tl.load(weight + channels, there, 0.0)[None, :]
+    in_range = channels < num_channels
+    w = tl.load(weight + channels, in_range, 0.0)[None, :]
     total = tl.zeros([PIXELS], tl.float32)
     for step in range(STEPS):
         pixels = (tl.program_id(0) * STEPS + step) * PIXELS + tl.arange(0, PIXELS)
-        inside = (pixels < num_pixels)[:, None] & there[None, :]
+        inside = (pixels < num_pixels)[:, None] & in_range[None, :]
         place = (image * num_pixels + pixels)[:, None] * num_channels + channels[None, :]
         a = tl.load(x + place, inside, 0.0).to(tl.float32)
         b = tl.load(y + place, inside, 0.0).to(tl.float32)

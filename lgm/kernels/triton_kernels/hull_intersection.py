@@ -66,15 +66,15 @@ def enter_kernel(
     many views see background there.
     """
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
-    there = ray < num_rays
+    in_range = ray < num_rays
     rays = tl.program_id(2).to(tl.int64) * num_sets + tl.program_id(1)
     place = rays * 3 * num_rays + ray
-    mx = tl.load(middles + place, there, 0.0)[:, None]
-    my = tl.load(middles + place + num_rays, there, 0.0)[:, None]
-    mz = tl.load(middles + place + 2 * num_rays, there, 0.0)[:, None]
-    dx = tl.load(directions + place, there, 0.0)[:, None]
-    dy = tl.load(directions + place + num_rays, there, 0.0)[:, None]
-    dz = tl.load(directions + place + 2 * num_rays, there, 0.0)[:, None]
+    mx = tl.load(middles + place, in_range, 0.0)[:, None]
+    my = tl.load(middles + place + num_rays, in_range, 0.0)[:, None]
+    mz = tl.load(middles + place + 2 * num_rays, in_range, 0.0)[:, None]
+    dx = tl.load(directions + place, in_range, 0.0)[:, None]
+    dy = tl.load(directions + place + num_rays, in_range, 0.0)[:, None]
+    dz = tl.load(directions + place + 2 * num_rays, in_range, 0.0)[:, None]
 
     sample = tl.arange(0, SAMPLES)
     tried = tl.zeros([RAYS, SAMPLES], tl.float32) + tl.load(along + sample)[None, :]
@@ -95,6 +95,6 @@ def enter_kernel(
         outside = tl.where(enters, outside, between)
         inside = tl.where(enters, between, inside)
     out = rays * num_rays + ray
-    tl.store(steps + out[:, None], inside, there[:, None])
-    tl.store(first + out, entry, there)
-    tl.store(lowest + out, least, there)
+    tl.store(steps + out[:, None], inside, in_range[:, None])
+    tl.store(first + out, entry, in_range)
+    tl.store(lowest + out, least, in_range)

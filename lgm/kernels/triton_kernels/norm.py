@@ -34,10 +34,10 @@ def _normalised(
     """(x + shift - mean) / deviation of each channel's group."""
     groups = num_channels // group_width
     group = tl.program_id(1) * groups + channels // group_width
-    there = channels < num_channels
-    mean, rstd = tl.load(means + group, there, 0.0), tl.load(rstds + group, there, 0.0)
+    in_range = channels < num_channels
+    mean, rstd = tl.load(means + group, in_range, 0.0), tl.load(rstds + group, in_range, 0.0)
     if SHIFTED:
-        mean -= tl.load(shift + channels, there, 0.0).to(tl.float32)
+        mean -= tl.load(shift + channels, in_range, 0.0).to(tl.float32)
     return (x - mean[None, :]) * rstd[None, :]
 
 
@@ -121,10 +121,10 @@ def apply_kernel(
     """Normalise, scale and shift, and SiLU where wanted: the second of two reads of x."""
     place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
     values = tl.load(x + place, inside, 0.0).to(tl.float32)
-    there = channels < num_channels
+    in_range = channels < num_channels
     z = _normalised(values, shift, means, rstds, channels, num_channels, group_width, SHIFTED)
-    z *= tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
-    z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
+    z *= tl.load(weight + channels, in_range, 0.0).to(tl.float32)[None, :]
+    z += tl.load(bias + channels, in_range, 0.0).to(tl.float32)[None, :]
     if SILU:
         z *= tl.sigmoid(z)
     tl.store(y + place, z.to(y.dtype.element_ty), inside)
@@ -140,9 +140,9 @@ def _gradients(
     grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32) * scale
     normalised = _normalised(values, shift, means, rstds, channels, num_channels, group_width, SHIFTED)
     if SILU:
-        there = channels < num_channels
-        z = normalised * tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
-        z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
+        in_range = channels < num_channels
+        z = normalised * tl.load(weight + channels, in_range, 0.0).to(tl.float32)[None, :]
+        z += tl.load(bias + channels, in_range, 0.0).to(tl.float32)[None, :]
         s = tl.sigmoid(z)
         # The derivative of z · sigmoid(z).
         grad *= s * (1 + z * (1 - s))
@@ -174,9 +174,9 @@ def backward_sums_kernel(
             group_width, scale, SILU, SHIFTED,
         )  # fmt: skip
         if WRITTEN:
-            there = channels < num_channels
-            z = normalised * tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
-            z += tl.load(bias + channels, there, 0.0).to(tl.float32)[None, :]
+            in_range = channels < num_channels
+            z = normalised * tl.load(weight + channels, in_range, 0.0).to(tl.float32)[None, :]
+            z += tl.load(bias + channels, in_range, 0.0).to(tl.float32)[None, :]
             if SILU:
                 z *= tl.sigmoid(z)
             tl.store(y + place, z.to(y.dtype.element_ty), inside)
@@ -210,9 +210,9 @@ def backward_combine_kernel(
             value_rows += value
     grad, product = tl.sum(grad_rows, axis=0), tl.sum(product_rows, axis=0)
     column = tl.arange(0, WIDTH)
-    there = column < group_width
+    in_range = column < group_width
     channels = tl.program_id(1) * group_width + column
-    scale = tl.load(weight + channels, there, 0.0).to(tl.float32)
+    scale = tl.load(weight + channels, in_range, 0.0).to(tl.float32)
     mean_grad = tl.sum(grad * scale) * of_one
     mean_product = tl.sum(product * scale) * of_one
     group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
@@ -220,15 +220,15 @@ def backward_combine_kernel(
     tl.store(mean_products + group, mean_product)
     place = parameter_grads + tl.program_id(0) * num_channels + channels
     of_kind = tl.num_programs(0) * num_channels
-    tl.store(place, product, there)
-    tl.store(place + of_kind, grad, there)
+    tl.store(place, product, in_range)
+    tl.store(place + of_kind, grad, in_range)
     if SHIFTED:
         # The sum over pixels of x's gradient (`backward_apply_kernel`), which need not be read again for it.
         rstd = tl.load(rstds + group)
-        moved = tl.load(shift + channels, there, 0.0).to(tl.float32) - tl.load(means + group)
+        moved = tl.load(shift + channels, in_range, 0.0).to(tl.float32) - tl.load(means + group)
         normalised = (tl.sum(value_rows, axis=0) + num_pixels * moved) * rstd
         grad_shift = (scale * grad - num_pixels * mean_grad - normalised * mean_product) * rstd
-        tl.store(place + 2 * of_kind, grad_shift, there)
+        tl.store(place + 2 * of_kind, grad_shift, in_range)
 
 
 @triton.jit
@@ -251,12 +251,12 @@ def backward_apply_kernel(
         x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width,
         scale, SILU, SHIFTED,
     )  # fmt: skip
-    there = channels < num_channels
+    in_range = channels < num_channels
     group = tl.program_id(1) * (num_channels // group_width) + channels // group_width
-    grad *= tl.load(weight + channels, there, 0.0).to(tl.float32)[None, :]
-    grad -= tl.load(mean_grads + group, there, 0.0)[None, :]
-    grad -= normalised * tl.load(mean_products + group, there, 0.0)[None, :]
-    grad *= tl.load(rstds + group, there, 0.0)[None, :]
+    grad *= tl.load(weight + channels, in_range, 0.0).to(tl.float32)[None, :]
+    grad -= tl.load(mean_grads + group, in_range, 0.0)[None, :]
+    grad -= normalised * tl.load(mean_products + group, in_range, 0.0)[None, :]
+    grad *= tl.load(rstds + group, in_range, 0.0)[None, :]
     if ADDED:
         grad += tl.load(added + place, inside, 0.0).to(tl.float32) * added_scale
     grad = grad.to(grad_x.dtype.element_ty)

@@ -75,17 +75,23 @@ def fused_feature_distance(
 class _Distance(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, stages: list[Stage], weights: list[Tensor], eps: float, wanted: bool
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        stages: list[Stage],
+        weights: list[Tensor],
+        eps: float,
+        needs_gradient: bool,
     ) -> Tensor:
         # Half precision holds a gradient of its features' size, not one that is divided by pixels.
-        scale = float(1 << (x.shape[2] * x.shape[3] - 1).bit_length()) if wanted else None
+        scale = float(1 << (x.shape[2] * x.shape[3] - 1).bit_length()) if needs_gradient else None
         chunk = max(1, _CHUNK_PIXELS // (x.shape[2] * x.shape[3]))
         # Chunks bound the activations in memory; only the images' own gradients are stored.
         results = [
             _chunk(a, b, stages, weights, eps, scale)
             for a, b in zip(x.split(chunk), y.split(chunk), strict=True)
         ]
-        if wanted:
+        if needs_gradient:
             ctx.save_for_backward(torch.cat([grad for _, grad in results]))
         return torch.cat([distance for distance, _ in results])
 
