@@ -50,8 +50,9 @@ def _environment() -> Environment:
 
 @cache
 def page_script() -> Markup:
-    """The script of all pages: the viewer of Gaussians, and tables, flips and viewers of a page."""
-    text = f"{script()}\n{(_FOLDER / 'report.js').read_text(encoding='utf-8')}"
+    """The script of all pages: viewers of Gaussians and of meshes; tables and flips."""
+    files = (Path(__file__).parent / "meshes" / "mesh.js", _FOLDER / "report.js")
+    text = "\n".join([script(), *(path.read_text(encoding="utf-8") for path in files)])
     # Either would end or swallow the element that the script stands in.
     assert "</script" not in text and "<!--" not in text
     return Markup(text)

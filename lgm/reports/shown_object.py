@@ -1,4 +1,4 @@
-"""One object's section of a page: small images, and Gaussians that turn."""
+"""One object's section of a page: small images, and Gaussians and a mesh that turn."""
 
 from __future__ import annotations
 
@@ -44,15 +44,17 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Orbit:
-    """Gaussians as a page holds them (`viewer.js` draws them), and the camera that it begins with.
+    """Gaussians or a mesh as a page holds them, and the camera that it begins with.
 
-    data: of `lgm.reports.splats.packing`, by zlib, in base64. omitted: Gaussians left out, for the size.
+    data: of `lgm.reports.splats.packing` or `lgm.reports.meshes.packing`, by zlib, in base64. count: of
+    Gaussians, or of faces. omitted: Gaussians left out, for the size. kind: "gaussians" or "mesh".
     """
 
     data: str
     options: str  # JSON
     count: int
     omitted: int = 0
+    kind: str = "gaussians"
 
     @classmethod
     def of(
@@ -77,9 +79,12 @@ class Orbit:
             "azimuthDeg": azimuth_deg,
             "elevationDeg": elevation_deg,
         }
-        data = base64.b64encode(zlib.compress(packed(kept), 9)).decode("ascii")
         omitted = gaussians.num_gaussians - kept.num_gaussians
-        return cls(data, json.dumps(options), kept.num_gaussians, omitted)
+        return cls(_deflated(packed(kept)), json.dumps(options), kept.num_gaussians, omitted)
+
+    def of_mesh(self, packed_mesh: bytes, num_faces: int) -> Orbit:
+        """The mesh of the same object, from `lgm.reports.meshes.packing`, seen by the same camera."""
+        return Orbit(_deflated(packed_mesh), self.options, num_faces, kind="mesh")
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,8 @@ class ObjectImages:
     """An object's section of a page.
 
     files: what lies beside the page, by its label. turntable: where a video does, or its data URI.
-    mesh: its six sides. mesh_numbers: see `lgm.callbacks.evaluation.mesh.MeshNumbers`.
+    mesh: its six sides. mesh_orbit: the mesh itself. mesh_numbers: see
+        `lgm.callbacks.evaluation.mesh.MeshNumbers`.
     """
 
     uid: str
@@ -109,8 +115,13 @@ class ObjectImages:
     orbit: Orbit | None = None
     turntable: str | None = None
     mesh: Thumbnail | None = None
+    mesh_orbit: Orbit | None = None
     mesh_numbers: Mapping[str, Any] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+
+
+def _deflated(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
 
 
 def _most_visible(gaussians: Gaussians, most: int) -> Gaussians:

@@ -51,8 +51,8 @@ def drawn(section, size: int = 256, **camera: float) -> np.ndarray:
 
 
 def screenshot(section) -> np.ndarray:
-    section.locator(STILL).wait_for()
-    image = Image.open(io.BytesIO(section.locator("canvas").screenshot())).convert("RGB")
+    section.locator("canvas[data-still=true]").wait_for()
+    image = Image.open(io.BytesIO(section.locator("canvas").first.screenshot())).convert("RGB")
     return np.asarray(image).astype(np.float32) / 255
 
 
@@ -143,6 +143,39 @@ def test_evaluations_of_an_object_turn_together(browser, tmp_path):
     after = tab.page.evaluate(azimuths)
     assert after[2] == after[3] == before[2] + 5 and after[:2] == before[:2]
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.check()
+
+
+def test_checkpoints_flip_in_one_place(browser, tmp_path):
+    folders = [write_evaluation(tmp_path / name, objects=1, gain=float(name == "b")) for name in "ab"]
+    for folder in folders:
+        save_ply(scene(500), folder / "objects" / "object-00" / "gaussians.ply")  # other ones in each
+    tab = browser.open(write_comparison(compare_folders(folders), tmp_path / "out"), width=900)
+    boxes = tab.page.locator(".orbit")
+    tab.page.locator("section").scroll_into_view_if_needed()
+    tab.page.locator(STILL).nth(1).wait_for()
+    swap, copy = tab.page.locator(".swap").nth(1), boxes.nth(1).locator("canvas.other")
+    own = screenshot(boxes.nth(1))
+    swap.hover()
+    copy.wait_for()
+    tab.until(
+        "document.querySelector('canvas.other').width === document.querySelector('.orbit canvas').width"
+    )
+    first = screenshot(boxes.nth(0))
+    assert psnr(screenshot(boxes.nth(1)), first) > 40 > 25 > psnr(own, first)
+    tab.page.mouse.move(0, 0)
+    copy.wait_for(state="detached")
+    swap.focus()
+    tab.page.keyboard.press("Enter")
+    copy.wait_for()
+    boxes.nth(1).locator("canvas").first.focus()
+    tab.page.keyboard.press("ArrowRight")  # the copy turns with its camera
+    swap.focus()  # takes the outline from the canvas
+    tab.page.locator(STILL).nth(1).wait_for()
+    turned = screenshot(boxes.nth(0))
+    assert psnr(screenshot(boxes.nth(1)), turned) > 40 > 30 > psnr(turned, first)
+    tab.page.keyboard.press("Enter")
+    copy.wait_for(state="detached")
     tab.check()
 
 

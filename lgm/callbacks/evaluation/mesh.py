@@ -15,6 +15,7 @@ from torch import Tensor
 from lgm.callbacks.evaluation.objects import ObjectHook
 from lgm.cameras import Cameras
 from lgm.cameras.trajectories import GOLDEN_ANGLE_DEG
+from lgm.cameras.upright import tilt
 from lgm.files import atomic, write_text
 from lgm.gaussians import Gaussians
 from lgm.meshing import Mesh, Stages, gaussians_to_mesh, save_mesh
@@ -26,11 +27,12 @@ from lgm.meshing.topology import is_watertight
 from lgm.metrics import gather_items
 from lgm.metrics.image import psnr, ssim
 from lgm.reports.images import mosaic, to_image
+from lgm.reports.meshes.packing import packed
 from lgm.types import FRAMES, Batch, Prediction
 
 log = logging.getLogger(__name__)
 
-IMAGE_NAME, NUMBERS_NAME = "mesh.png", "mesh.json"
+IMAGE_NAME, NUMBERS_NAME, PACKED_NAME = "mesh.png", "mesh.json", "mesh.packed"
 # Elevations and azimuths in degrees of the six sides: front, right, back, left, top, bottom.
 _SIDES = ((15, 15, 15, 15, 89, -89), (20, 110, 200, 290, 0, 0))
 _SUPERSAMPLING = 2
@@ -58,9 +60,9 @@ class MeshNumbers:
 
 
 class WriteMesh(ObjectHook):
-    """Writes `mesh.glb`, `mesh.png` (six sides) and `mesh.json` (its numbers) into `<run_dir>/objects/<uid>`
-    for each object that is tested, and adds `mesh` to `metrics.json`: medians over the objects, and each
-    object's numbers.
+    """Writes `mesh.glb`, `mesh.png` (six sides), `mesh.packed` (what the report turns) and `mesh.json` (its
+    numbers) into `<run_dir>/objects/<uid>` for each object that is tested, and adds `mesh` to
+    `metrics.json`: medians over the objects, and each object's numbers.
 
     faces: about how many at most. texture: width and height in texels.
     refine: fit vertices and texture to images of the Gaussians.
@@ -111,7 +113,7 @@ class WriteMesh(ObjectHook):
     @torch.inference_mode(False)
     @torch.no_grad()
     def write(self, module: LightningModule, prediction: Prediction, scene: int, folder: Path) -> None:
-        """mesh.<suffix>, mesh.png and mesh.json of one object."""
+        """mesh.<suffix>, mesh.png, mesh.packed and mesh.json of one object."""
         batch, stages = prediction.batch, Stages()
         gaussians = prediction.gaussians.scene(scene).to(torch.float32, copy=True)
         mesh = gaussians_to_mesh(
@@ -125,6 +127,8 @@ class WriteMesh(ObjectHook):
         path = folder / f"mesh.{self.suffix}"
         with stages("write"):
             save_mesh(self._in_frame(mesh, prediction, scene, self.frame), path)
+        with atomic(folder / PACKED_NAME) as partial:
+            partial.write_bytes(packed(_upright(mesh, batch, scene)))
         # Rendered beside the Gaussians; the file is written already.
         mesh = mesh.to(gaussians.means.device)
         with atomic(folder / IMAGE_NAME) as partial:
@@ -224,6 +228,14 @@ def _against_targets(mesh: Mesh, batch: Batch, scene: int) -> tuple[float, float
             for i in range(len(images))
         ]
     )
+
+
+def _upright(mesh: Mesh, batch: Batch, scene: int) -> Mesh:
+    """In the network's frame with the object's up at +y, as the report shows the Gaussians."""
+    if batch.up is None:
+        return mesh
+    to_world = tilt(batch.up[scene].cpu()).to(mesh.vertices)
+    return replace(mesh, vertices=mesh.vertices @ to_world)  # by the inverse, row by row
 
 
 def _drawn(mesh: Mesh, cameras: Cameras, size: int) -> Float[Tensor, "V 3 H W"]:

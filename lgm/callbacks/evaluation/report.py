@@ -44,6 +44,7 @@ _FILES = {
     "inputs.png": "inputs.png",
     "mesh.png": "sides",
     "mesh.json": "numbers",
+    "mesh.packed": "packed",
 }
 
 
@@ -60,7 +61,8 @@ class Report(Callback):
         numbers alone. An object of which nothing was measured is on none, unless all are such.
     num_views: target views of each, chosen around the object, behind and above included.
     thumbnail_size: longer side of the images inside the page, in pixels; none is enlarged.
-    max_orbits: objects whose Gaussians turn in the page, the worst first; each takes some 0.5 MB.
+    max_orbits: objects whose Gaussians turn in the page, the worst first; a page holds
+        some 0.5 MB of each, and as much of its mesh.
     provenance: what made the page, by its label.
     """
 
@@ -193,13 +195,21 @@ def _with_files(entry: ObjectImages, run_dir: Path, since: float) -> ObjectImage
     paths = {k: path for k, path in paths.items() if path.is_file() and path.stat().st_mtime >= since}
     files = {label: path.relative_to(run_dir).as_posix() for label, path in paths.items()}
     sides, numbers = files.pop("sides", None), files.pop("numbers", None)
-    mesh = None
+    mesh = mesh_orbit = None
     if sides is not None:
         with Image.open(paths["sides"]) as image:
             mesh = Thumbnail.of(resized(image.convert("RGB"), min(_MESH_WIDTH, image.width)), sides)
     mesh_numbers = None if numbers is None else json.loads(paths["numbers"].read_text(encoding="utf-8"))
-    video = files.get("turntable.mp4")
-    return replace(entry, turntable=video, mesh=mesh, mesh_numbers=mesh_numbers, files=files)
+    if files.pop("packed", None) and entry.orbit is not None and mesh_numbers is not None:
+        mesh_orbit = entry.orbit.of_mesh(paths["packed"].read_bytes(), mesh_numbers["faces"])
+    return replace(
+        entry,
+        turntable=files.get("turntable.mp4"),
+        mesh=mesh,
+        mesh_orbit=mesh_orbit,
+        mesh_numbers=mesh_numbers,
+        files=files,
+    )
 
 
 def _with_videos(entries: list[ObjectImages], run_dir: Path) -> list[ObjectImages]:

@@ -51,8 +51,8 @@ def packed(gaussians: Gaussians) -> bytes:
             MAGIC,
             np.uint32(len(x)).astype("<u4").tobytes(),
             np.concatenate([box, span]).astype("<f4").tobytes(),
-            _steps(means, box[:3], box[3:], 65535).astype("<u2").tobytes(),
-            _steps(log_scales, span[0], span[1], 255).astype(np.uint8).tobytes(),
+            steps(means, box[:3], box[3:], 65535).astype("<u2").tobytes(),
+            steps(log_scales, span[0], span[1], 255).astype(np.uint8).tobytes(),
             np.round(rgba * 255).astype(np.uint8).tobytes(),
             np.round(unit * 127).astype(np.int8).tobytes(),
         )
@@ -67,6 +67,6 @@ def _greatest(means: np.ndarray) -> np.ndarray:
     return means.max(axis=0) if len(means) else np.zeros(3)
 
 
-def _steps(x: np.ndarray, low: np.ndarray, high: np.ndarray, number: int) -> np.ndarray:
+def steps(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float, number: int) -> np.ndarray:
     """x in 0..number, where low is 0 and high is the number."""
     return np.round((x - low) / np.maximum(high - low, 1e-12) * number)

@@ -51,7 +51,13 @@ const ROUGH_MS = 200; // after a move: the CPU's images may be rough until then
 
 function turnGaussians(canvas, buffer, options = {}) {
   const scene = unpackGaussians(buffer);
-  const drawn = (canvas.dataset.drawn = options.drawn ?? (isWithoutGpu() ? "cpu" : "gpu"));
+  canvas.dataset.drawn = options.drawn ?? (isWithoutGpu() ? "cpu" : "gpu");
+  return turnScene(canvas, scene, canvas.dataset.drawn === "cpu" ? makeSoftwareDraw : makeDraw, options);
+}
+
+// The camera, the hand and the clock of whatever `make(canvas, scene, onFrame)` draws.
+function turnScene(canvas, scene, make, options) {
+  const { drawn } = canvas.dataset;
   const start = {
     azimuthDeg: options.azimuthDeg ?? 0,
     elevationDeg: options.elevationDeg ?? 0,
@@ -75,7 +81,6 @@ function turnGaussians(canvas, buffer, options = {}) {
     canvas.dataset.still = String(!isStale && !turning);
     options.onFrame?.(asked);
   }
-  const make = drawn === "cpu" ? makeSoftwareDraw : makeDraw;
   const draw = make(canvas, scene, onFrame);
   let apart = null; // a canvas for snapshots
   const size = new ResizeObserver(() => {

@@ -59,17 +59,7 @@ void main() {
 // The WebGL side: draw(camera, focal, scale) for one scene, which returns whether it drew.
 function makeDraw(canvas, scene, onFrame) {
   const gl = canvas.getContext("webgl2", { antialias: false, depth: false, premultipliedAlpha: true });
-  const program = gl.createProgram();
-  for (const [type, source] of [[gl.VERTEX_SHADER, GAUSSIAN_VERTEX], [gl.FRAGMENT_SHADER, GAUSSIAN_FRAGMENT]]) {
-    const shader = gl.createShader(type);
-    gl.shaderSource(shader, source);
-    gl.compileShader(shader);
-    if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
-    gl.attachShader(program, shader);
-  }
-  gl.linkProgram(program);
-  if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
-  gl.useProgram(program);
+  const program = makeProgram(gl, GAUSSIAN_VERTEX, GAUSSIAN_FRAGMENT);
   const uniform = (name) => gl.getUniformLocation(program, name);
 
   const { count, means, covariances, colors } = scene;
@@ -126,6 +116,22 @@ function makeDraw(canvas, scene, onFrame) {
   };
   draw.stop = () => gl.getExtension("WEBGL_lose_context")?.loseContext();
   return draw;
+}
+
+// Compiled, linked and in use; throws the driver's own message.
+function makeProgram(gl, vertex, fragment) {
+  const program = gl.createProgram();
+  for (const [type, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
+    const shader = gl.createShader(type);
+    gl.shaderSource(shader, source);
+    gl.compileShader(shader);
+    if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
+    gl.attachShader(program, shader);
+  }
+  gl.linkProgram(program);
+  if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
+  gl.useProgram(program);
+  return program;
 }
 
 function setTexture(gl, unit, format, type, values, texels) {

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,12 +14,14 @@ pytest.importorskip("fast_simplification")
 from PIL import Image
 
 from lgm.callbacks import WriteMesh
-from lgm.callbacks.evaluation.mesh import IMAGE_NAME
+from lgm.callbacks.evaluation.mesh import IMAGE_NAME, PACKED_NAME
 from lgm.meshing import gaussians_to_mesh
 from lgm.meshing.measures import sample_surface
 from lgm.meshing.refine import RefinementSettings
+from lgm.reports.meshes.packing import MAGIC
 from tests.unit.callbacks.test_callbacks import loader, make_batch, make_trainer
 from tests.unit.callbacks.test_hooks import DrawingModule
+from tests.unit.reports.test_meshes import textured_box
 
 COARSE = {"resolution": 32, "num_views": 12, "size": 48}
 
@@ -36,12 +39,27 @@ def test_each_object_gets_a_mesh_and_its_numbers(tmp_path, monkeypatch):
         folder = tmp_path / "objects" / uid
         assert (folder / "mesh.glb").read_bytes()[:4] == b"glTF"
         assert Image.open(folder / IMAGE_NAME).width > 6 * 256
+        assert (folder / PACKED_NAME).read_bytes()[:4] == MAGIC
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["psnr"] == 20.0
     assert metrics["mesh"]["num_objects"] == 2 and list(metrics["mesh"]["objects"]) == ["a", "b"]
     numbers = metrics["mesh"]["objects"]["a"]
     assert numbers["faces"] <= 500 and numbers["bytes"] == (tmp_path / "objects/a/mesh.glb").stat().st_size
     assert 10 < numbers["psnr"] < 100 and 0 < numbers["ssim"] <= 1 and isinstance(numbers["watertight"], bool)
+
+
+def test_the_report_turns_a_mesh_about_the_objects_own_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "lgm.callbacks.evaluation.mesh.gaussians_to_mesh", lambda *args, **kwargs: textured_box()
+    )
+    batch = replace(make_batch("a"), up=torch.tensor([[0.0, 0.0, 1.0]]))
+    hook = WriteMesh(num_views=1, size=16)
+    make_trainer(tmp_path, [hook]).test(DrawingModule(), loader(batch), verbose=False)
+    assert not hook.failed
+    low, high = np.frombuffer((tmp_path / "objects/a" / PACKED_NAME).read_bytes(), "<f4", 6, 16).reshape(2, 3)
+    vertices = textured_box().vertices
+    assert low[1] == pytest.approx(float(vertices[:, 2].min()), abs=1e-6)  # +z of the network stands up
+    assert high[1] == pytest.approx(float(vertices[:, 2].max()), abs=1e-6)
 
 
 def test_a_refined_mesh_is_made_in_an_evaluation(tmp_path, monkeypatch):
