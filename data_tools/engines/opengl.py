@@ -75,7 +75,7 @@ class OpenGLEngine(Engine):
         self._context.release()
 
     def _views(self, surfaces, plan: RenderPlan) -> Iterator[np.ndarray | ViewPasses]:
-        # Whoever takes the views may draw with another engine between them: each stretch makes this one's
+        # The caller may draw with another engine between views: each stretch makes this one's
         # context the current one.
         textures = TextureCache(self._context)
         on_gpu: list[GpuSurface] = []

@@ -166,7 +166,7 @@ class Measurement:
         return shared
 
     def _check_finite(self, prediction: Prediction, values: Tensor) -> None:
-        """Note a prediction that is no number, a batch late: asking at once would wait for it."""
+        """Note a non-finite prediction, a batch late: asking at once would wait for the device."""
         self._read_check()
         # Reduced on the device; the host reads the flag with the next batch.
         finite = torch.isfinite(prediction.gaussians.packed()).flatten(1).all(dim=1)

@@ -157,7 +157,7 @@ class LastCheckpoint(ModelCheckpoint):
         if isinstance(exception, RunStopped):
             if exception.step is None or exception.at_once:
                 return
-            # Whoever goes on from here begins with the validation that was cut off or left out.
+            # A resume from here begins with the validation that was cut off or left out.
             is_left_out = _validation_follows(trainer) and self._validated_at != trainer.global_step
             self._validation_due = trainer.validating or is_left_out
             if not trainer.strategy.broadcast(self._path.exists()):  # resumed from another folder's
