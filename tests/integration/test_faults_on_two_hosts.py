@@ -1,4 +1,4 @@
-"""Faults of the data and the disk under DDP: the run goes on, or ends in one line on each rank. Nothing hangs."""
+"""Faults of data and disk under DDP: the run goes on, or ends in one line on each rank. Nothing hangs."""
 
 import errno
 import multiprocessing
