@@ -1,10 +1,14 @@
 """Meshes on which the Triton mesh renderer must draw what the plain one draws."""
 
+from dataclasses import replace
+
 import torch
 
 from lgm.cameras import Cameras
 from lgm.meshing import Mesh
 from lgm.rendering.meshes import MeshBatch, TorchMeshRenderer, TritonMeshRenderer
+from lgm.rendering.meshes.antialiasing import adjacent_faces
+from lgm.rendering.meshes.projection import pixel_matrices
 
 BACKGROUND = (0.2, 0.5, 1.0)
 
@@ -125,3 +129,38 @@ def check(name, scenes, device, supersampling=1):
     same = (our_faces == faces)[:, :, None].expand_as(expected)
     assert ((ours - expected).abs()[same] > 1e-3).float().mean() <= 1e-4
     assert expected.isfinite().all() and ours.isfinite().all()
+
+
+def _with_keys(name, scenes, device):
+    meshes, cameras, height, width = scenes[name]
+    batch = MeshBatch.pack(meshes).to(device)
+    matrices = pixel_matrices(cameras.to(device), height, width)
+    return batch, matrices, TorchMeshRenderer().nearest_faces(batch, matrices, height, width)
+
+
+def check_silhouettes(name, scenes, device):
+    """But for faces of no area and edges through a pixel's centre, where rounding decides."""
+    batch, matrices, keys = _with_keys(name, scenes, device)
+    inputs = keys, batch.vertices, batch.faces, matrices, adjacent_faces(batch.faces)
+    ours, expected = (
+        renderer.silhouette_codes(*inputs).cpu() for renderer in (TritonMeshRenderer(), TorchMeshRenderer())
+    )
+    assert ours.shape == expected.shape and (ours != expected).float().mean() <= 1e-4
+
+
+def check_texturing(name, scenes, device):
+    """Colours, and gradients by vertices and textures."""
+    batch, matrices, keys = _with_keys(name, scenes, device)
+    weights = torch.randn(*keys.shape, 4, generator=torch.Generator().manual_seed(0)).to(device)
+    results = []
+    for renderer in (TritonMeshRenderer(), TorchMeshRenderer()):
+        leaves = replace(
+            batch,
+            vertices=batch.vertices.clone().requires_grad_(),
+            textures=batch.textures.clone().requires_grad_(),
+        )
+        colors = renderer.premultiplied(leaves, matrices, keys)
+        (colors * weights).sum().backward()
+        results.append((colors.detach(), leaves.textures.grad, leaves.vertices.grad))
+    for ours, expected in zip(*results, strict=True):
+        assert (ours - expected).norm() <= 1e-3 * expected.norm() + 1e-6

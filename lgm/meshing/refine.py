@@ -143,7 +143,8 @@ def _fit(
         {"params": [offsets], "lr": settings.offset_rate},
         {"params": [texture], "lr": settings.texture_rate},
     ]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-12)
+    # In one launch on a GPU.
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-12, fused=targets.is_cuda or None)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [group["lr"] for group in groups], settings.steps + 1, pct_start=0.1, cycle_momentum=False
     )

@@ -16,8 +16,6 @@ from lgm.meshing.mesh import Mesh
 from lgm.rendering.meshes import MeshBatch, make_mesh_renderer
 from lgm.rendering.meshes.antialiasing import adjacent_faces, antialias
 from lgm.rendering.meshes.projection import NEAR, project
-from lgm.rendering.meshes.shading import shade
-from lgm.rendering.meshes.visibility import face_ids_of
 
 log = logging.getLogger(__name__)
 # nvdiffrast clips faces beyond this depth; cameras of refinement stand a few units away.
@@ -49,11 +47,10 @@ class OwnRasterizer:
     def __call__(self, vertices: Tensor, texture: Tensor, matrices: Tensor, size: int) -> Tensor:
         mesh = self.mesh
         batch = MeshBatch(vertices, mesh.faces, (mesh.num_faces,), mesh.uvs, mesh.uv_faces, texture[None])
-        face_ids = face_ids_of(self.renderer.nearest_faces(batch, matrices, size, size))
-        values = shade(batch, matrices, vertices.new_zeros(3), face_ids)
-        return antialias(
-            values[..., :4], face_ids, values[..., 4].detach(), vertices, mesh.faces, matrices, self.adjacent
-        )
+        keys = self.renderer.nearest_faces(batch, matrices, size, size)
+        codes = self.renderer.silhouette_codes(keys, vertices.detach(), mesh.faces, matrices, self.adjacent)
+        colors = self.renderer.premultiplied(batch, matrices, keys)
+        return antialias(colors, codes, vertices, mesh.faces, matrices)
 
 
 class NvdiffrastRasterizer:

@@ -35,8 +35,9 @@ class Regularization:
         Of offsets and not of positions: what the surface has of corners is kept.
         """
         first, second = self.edges.T
-        sums = torch.zeros_like(offsets).index_add(0, first, offsets[second])
-        sums = sums.index_add(0, second, offsets[first])
+        # Not `offsets[second]`, whose gradients a GPU adds up after sorting all indices.
+        sums = torch.zeros_like(offsets).index_add(0, first, offsets.index_select(0, second))
+        sums = sums.index_add(0, second, offsets.index_select(0, first))
         difference = offsets - sums / self.degrees.clamp_min(1)[:, None]
         return difference.square().sum(-1).mean() / self.mean_edge**2
 
@@ -45,9 +46,10 @@ class Regularization:
         return (self.initial - self._cosines(vertices)).clamp_min(0).mean()
 
     def _cosines(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, " P"]:
-        a, b, c = vertices[self.faces].unbind(1)
+        a, b, c = vertices.index_select(0, self.faces.flatten()).view(-1, 3, 3).unbind(1)
         normals = normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-20)
-        return (normals[self.face_pairs[:, 0]] * normals[self.face_pairs[:, 1]]).sum(-1)
+        first, second = (normals.index_select(0, face) for face in self.face_pairs.T)
+        return (first * second).sum(-1)
 
 
 def _face_pairs(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "P 2"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -11,10 +13,10 @@ from lgm.meshing.packages import required
 from lgm.meshing.topology import (
     close_holes,
     components,
+    components_of,
     drop_degenerate,
-    face_areas,
+    half_edges,
     manifold,
-    signed_volume,
 )
 
 # A component stays if it has this fraction of the whole area.
@@ -32,26 +34,29 @@ def extract(field: Field) -> Surface:
     values = field.values.cpu().numpy()
     if not values.min() < 0 < values.max():
         raise ValueError("the Gaussians enclose no solid part: there is no surface to make a mesh of")
+    # By its default of `gradient_direction` faces look towards higher values, which are outside.
     vertices, faces, _, _ = measure.marching_cubes(values, 0.0, allow_degenerate=False)
-    # skimage orients faces towards lower values; outside is positive here.
     vertices = field.origin.cpu() + torch.from_numpy(vertices.astype(np.float32)) * field.voxel
-    surface = Surface(vertices, torch.from_numpy(faces.astype(np.int64)))
-    return surface if signed_volume(surface) >= 0 else flipped(surface)
-
-
-def flipped(surface: Surface) -> Surface:
-    """The same surface, its inside out."""
-    return Surface(surface.vertices, surface.faces.flip(1))
+    return Surface(vertices, torch.from_numpy(faces.astype(np.int64)))
 
 
 def largest_components(surface: Surface, min_fraction: float = _MIN_AREA_FRACTION) -> Surface:
     """Components with at least `min_fraction` of the area, and the largest; cavities that are enclosed, whose
     faces look inward, go."""
-    label, count = components(surface)
+    return _largest(surface, *components(surface), min_fraction)
+
+
+def _largest(
+    surface: Surface, label: torch.Tensor, count: int, min_fraction: float = _MIN_AREA_FRACTION
+) -> Surface:
+    """As of `largest_components`, of vertices' labels [V] below `count`."""
+    if count == 1:
+        return surface
+    a, b, c = surface.corners.unbind(1)
+    normals = torch.linalg.cross(b - a, c - a)
     face_label = label[surface.faces[:, 0]]
-    areas = torch.zeros(count, dtype=torch.float64).index_add_(0, face_label, face_areas(surface))
-    volumes = torch.zeros(count, dtype=torch.float64)
-    volumes.index_add_(0, face_label, _face_volumes(surface))
+    areas = torch.bincount(face_label, normals.norm(dim=-1).double(), count)
+    volumes = torch.bincount(face_label, (a * normals).sum(-1).double(), count)
     keep = (areas >= min_fraction * areas.sum()) & (volumes > 0)
     keep[areas.argmax()] = True
     return compacted(surface, keep[face_label])
@@ -60,23 +65,29 @@ def largest_components(surface: Surface, min_fraction: float = _MIN_AREA_FRACTIO
 def compacted(surface: Surface, keep: torch.Tensor) -> Surface:
     """Some faces [F], and the vertices that these use."""
     faces = surface.faces[keep]
-    used, index = faces.unique(return_inverse=True)
-    return Surface(surface.vertices[used], index.view(-1, 3))
+    used = torch.zeros(len(surface.vertices), dtype=torch.bool)
+    used[faces.flatten()] = True
+    index = used.cumsum(0) - 1
+    return Surface(surface.vertices[used], index[faces])
 
 
 def smoothed(surface: Surface, iterations: int = 6) -> Surface:
-    """Taubin's smoothing with uniform weights: steps of the grid go, volume stays."""
+    """Taubin's smoothing with uniform weights: steps of the grid go, volume stays. Of a closed surface."""
+    return _smoothed(surface, half_edges(surface), iterations)
+
+
+def _smoothed(surface: Surface, adjacency: Any, iterations: int = 6) -> Surface:
     sparse = required("scipy.sparse", "scipy")
-    count = len(surface.vertices)
-    i, j = (surface.faces[:, k].numpy() for k in ([0, 1, 2, 1, 2, 0], [1, 2, 0, 0, 1, 2]))
-    i, j = i.ravel(), j.ravel()
-    adjacency = sparse.coo_matrix((np.ones(len(i), np.float32), (i, j)), (count, count)).tocsr()
-    adjacency.data[:] = 1  # an edge of two faces is one edge
-    degree = np.maximum(np.asarray(adjacency.sum(1)), 1)
+    # Each edge of a closed surface has two half-edges: rows hold all neighbours, each once.
+    degree = np.maximum(np.diff(adjacency.indptr), 1).astype(np.float32)
+    mean = sparse.diags_array(1 / degree, format="csr") @ adjacency
     x = surface.vertices.numpy().copy()
     for _ in range(iterations):
         for step in _TAUBIN:
-            x += step * (adjacency @ x / degree - x)
+            change = mean @ x
+            change -= x
+            change *= step
+            x += change
     return Surface(torch.from_numpy(x), surface.faces)
 
 
@@ -97,11 +108,6 @@ def simplified(surface: Surface, faces: int) -> Surface:
 
 def cleaned(surface: Surface, faces: int) -> Surface:
     """An extracted surface cleaned and simplified: smooth, manifold, of about `faces` faces."""
-    surface = smoothed(largest_components(surface))
+    adjacency = half_edges(surface)
+    surface = _largest(_smoothed(surface, adjacency), *components_of(adjacency))
     return close_holes(manifold(simplified(surface, faces)))
-
-
-def _face_volumes(surface: Surface) -> torch.Tensor:
-    """Signed volumes [F] of the tetrahedra between faces and the origin, float64."""
-    a, b, c = surface.corners.double().unbind(1)
-    return (a * torch.linalg.cross(b, c)).sum(-1) / 6

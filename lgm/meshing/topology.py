@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -11,21 +13,27 @@ from lgm.meshing.mesh import Surface
 from lgm.meshing.packages import required
 
 
+def half_edges(surface: Surface) -> Any:
+    """The graph of a surface's half-edges, a sparse float32 matrix [V, V] of ones: from each corner of a face
+    to its next one. Of a closed surface it is symmetric."""
+    sparse = required("scipy.sparse", "scipy")
+    count, faces = len(surface.vertices), surface.faces.numpy().astype(np.int32)
+    start, end = faces.T.ravel(), faces[:, [1, 2, 0]].T.ravel()
+    graph = sparse.coo_array((np.ones(len(start), np.float32), (start, end)), (count, count))
+    graph.has_canonical_format = True  # no half-edge stands twice: none are looked for, which takes longest
+    return graph.tocsr()
+
+
 def components(surface: Surface) -> tuple[Int[Tensor, " V"], int]:
     """The number of each vertex's connected component, and how many there are."""
-    sparse = required("scipy.sparse", "scipy")
+    return components_of(half_edges(surface))
+
+
+def components_of(graph: Any) -> tuple[Int[Tensor, " V"], int]:
+    """As of `components`, of a graph of half-edges."""
     csgraph = required("scipy.sparse.csgraph", "scipy")
-    count, faces = len(surface.vertices), surface.faces.numpy()
-    i, j = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
-    graph = sparse.coo_matrix((np.ones(len(i), np.int8), (i, j)), (count, count))
     number, label = csgraph.connected_components(graph, directed=False)
     return torch.from_numpy(label.astype(np.int64)), int(number)
-
-
-def face_areas(surface: Surface) -> Float[Tensor, " F"]:
-    """Areas of faces, in float64."""
-    a, b, c = surface.corners.double().unbind(1)
-    return torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2
 
 
 def vertex_normals(surface: Surface) -> Float[Tensor, "V 3"]:
@@ -65,11 +73,15 @@ def drop_degenerate(surface: Surface) -> Surface:
     faces = surface.faces
     a, b, c = faces.unbind(1)
     faces = faces[(a != b) & (b != c) & (c != a)]
+    if not len(faces):
+        return Surface(surface.vertices, faces)
     # Opposite faces have the same vertices in another order; both of a pair go.
-    key = faces.sort(1).values
-    _, index, counts = key.unique(dim=0, return_inverse=True, return_counts=True)
-    single = counts[index] == 1
-    return Surface(surface.vertices, faces[single])
+    key = np.sort(faces.numpy(), 1)
+    order = np.lexsort(key.T)  # ten times as fast as unique rows
+    new = np.r_[True, (key[order[1:]] != key[order[:-1]]).any(1), True]
+    single = np.empty(len(faces), bool)
+    single[order] = new[:-1] & new[1:]
+    return Surface(surface.vertices, faces[torch.from_numpy(single)])
 
 
 def manifold(surface: Surface, rounds: int = 8) -> Surface:
@@ -77,10 +89,11 @@ def manifold(surface: Surface, rounds: int = 8) -> Surface:
     that fails, because other faces join them at both of its ends, is collapsed."""
     for _ in range(rounds):
         surface = split_non_manifold(surface)
-        edges, counts = _directed_edges(surface.faces).unique(dim=0, return_counts=True)
-        bad = edges[counts > 1]
+        codes, counts = _codes(_directed_edges(surface.faces)).unique(return_counts=True)
+        bad = codes[counts > 1]
         if not len(bad):
             break
+        bad = torch.stack([bad >> 32, bad & 0xFFFFFFFF], 1)
         onto = torch.arange(len(surface.vertices))
         # Edge collapse: the higher vertex is replaced by the lower one.
         onto[bad.amax(1)] = bad.amin(1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lgm.rendering.meshes import MeshBatch, TorchMeshRenderer, TritonMeshRenderer
-from tests.mesh_scenes import LARGE, check, drawn, orbit, soup, sphere
+from tests.mesh_scenes import LARGE, check, check_silhouettes, check_texturing, drawn, orbit, soup, sphere
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,6 +22,16 @@ def test_triton_draws_what_pytorch_draws(name):
 
 def test_triton_supersamples_alike():
     check("meshes of different sizes", LARGE, "cuda", supersampling=2)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_triton_finds_the_silhouettes_that_pytorch_finds(name):
+    check_silhouettes(name, LARGE, "cuda")
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_triton_textures_as_pytorch_does(name):
+    check_texturing(name, LARGE, "cuda")
 
 
 def test_the_same_each_time():

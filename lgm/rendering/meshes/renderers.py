@@ -17,7 +17,7 @@ from torch import Tensor
 from lgm.cameras import Cameras
 from lgm.errors import first_line
 from lgm.rendering.checks import current, on_device
-from lgm.rendering.meshes import shading, visibility
+from lgm.rendering.meshes import shading, silhouettes, visibility
 from lgm.rendering.meshes.antialiasing import adjacent_faces, antialias
 from lgm.rendering.meshes.batch import MeshBatch
 from lgm.rendering.meshes.projection import pixel_matrices
@@ -84,7 +84,8 @@ class MeshRenderer(ABC):
             if self.has_fused_shading and not (is_training or antialias):
                 outputs = self._shade(meshes, matrices, behind, keys, supersampling)
             else:
-                outputs = _shade(meshes, matrices, behind, keys, supersampling, antialias)
+                codes = self._silhouettes_of(meshes, matrices, keys) if antialias else None
+                outputs = _shade(meshes, matrices, behind, keys, supersampling, codes)
         return MeshRenderOutput(*(x.unflatten(0, cameras.shape) for x in outputs))
 
     def nearest_faces(
@@ -95,6 +96,27 @@ class MeshRenderer(ABC):
         """
         with torch.no_grad(), current(meshes.device):
             return self._nearest_faces(meshes.to(torch.float32), matrices.float(), height, width)
+
+    def silhouette_codes(
+        self,
+        keys: Int[Tensor, "I H W"],
+        vertices: Float[Tensor, "A 3"],
+        faces: Int[Tensor, "F 3"],
+        matrices: Float[Tensor, "I R 4"],
+        adjacent: Int[Tensor, "F 3"],
+    ) -> Int[Tensor, "2 I H W"]:
+        """Silhouettes between neighbouring pixels, as of `silhouettes.silhouette_codes`."""
+        return silhouettes.silhouette_codes(keys, vertices, faces, matrices, adjacent)
+
+    def premultiplied(
+        self, meshes: MeshBatch, matrices: Float[Tensor, "I R 4"], keys: Int[Tensor, "I H W"]
+    ) -> Float[Tensor, "I H W 4"]:
+        """Colours and alphas of the nearest faces, as of `shading.premultiplied`."""
+        return shading.premultiplied(meshes, matrices, visibility.face_ids_of(keys))
+
+    def _silhouettes_of(self, meshes: MeshBatch, matrices: Tensor, keys: Tensor) -> Tensor:
+        adjacent = adjacent_faces(meshes.faces)
+        return self.silhouette_codes(keys, meshes.vertices, meshes.faces, matrices, adjacent)
 
     has_fused_shading = False
 
@@ -141,6 +163,21 @@ class TritonMeshRenderer(MeshRenderer):
             raise ValueError(f"TritonMeshRenderer draws on GPUs and the meshes are on {meshes.device}")
         return triton_visibility.nearest_faces(meshes, matrices, height, width)
 
+    def silhouette_codes(
+        self, keys: Tensor, vertices: Tensor, faces: Tensor, matrices: Tensor, adjacent: Tensor
+    ) -> Tensor:
+        from lgm.rendering.meshes import triton_visibility
+
+        with torch.no_grad(), current(keys.device):
+            return triton_visibility.silhouette_codes(keys, vertices, faces, matrices, adjacent)
+
+    def premultiplied(self, meshes: MeshBatch, matrices: Tensor, keys: Tensor) -> Tensor:
+        from lgm.rendering.meshes import triton_texturing
+
+        if not len(meshes.faces) or meshes.uvs.requires_grad:
+            return super().premultiplied(meshes, matrices, keys)
+        return triton_texturing.premultiplied(meshes, matrices, keys)
+
     def _shade(self, *inputs: object) -> tuple[Tensor, ...]:
         from lgm.rendering.meshes import triton_visibility
 
@@ -160,16 +197,18 @@ def make_mesh_renderer(device_type: str) -> MeshRenderer:
 
 
 def _shade(
-    meshes: MeshBatch, matrices: Tensor, background: Tensor, keys: Tensor, samples: int, antialiased: bool
+    meshes: MeshBatch,
+    matrices: Tensor,
+    background: Tensor,
+    keys: Tensor,
+    samples: int,
+    codes: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Images [I, 3, H, W], alphas, depths, normals and face indices, in autograd."""
-    face_ids = visibility.face_ids_of(keys)
-    values = shading.shade(meshes, matrices, background, face_ids)
-    if antialiased:
-        colors = antialias(
-            values[..., :4], face_ids, values[..., 4], meshes.vertices, meshes.faces, matrices,
-            adjacent_faces(meshes.faces),
-        )  # fmt: skip
+    """Images [I, 3, H, W], alphas, depths, normals and face indices, in autograd; antialiased where
+    silhouettes' codes are given."""
+    values = shading.shade(meshes, matrices, background, visibility.face_ids_of(keys))
+    if codes is not None:
+        colors = antialias(values[..., :4], codes, meshes.vertices, meshes.faces, matrices)
         values = torch.cat([colors, values[..., 4:]], dim=-1)
     blocks = rearrange(values, "i (h a) (w b) c -> i c h w (a b)", a=samples, b=samples)  # [I, C, H, W, S²]
     images, alphas, depths, normals = blocks.mean(-1).split([3, 1, 1, 3], dim=1)

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import grid_sample, normalize
+from torch.nn.functional import grid_sample, normalize, pad
 
 from lgm.rendering.meshes.batch import MeshBatch
 from lgm.rendering.meshes.projection import edge_functions, project
@@ -99,6 +99,14 @@ def face_normals(
     return torch.where(covered.is_front[:, None], normals, -normals)
 
 
+def premultiplied(
+    meshes: MeshBatch, matrices: Float[Tensor, "I R 4"], face_ids: Int[Tensor, "I H W"]
+) -> Float[Tensor, "I H W 4"]:
+    """Premultiplied colours and alpha of each sample: what refinement needs of `shade`."""
+    covered, colors = _textured(meshes, matrices, face_ids)
+    return covered.spread(pad(colors, (0, 1), value=1.0), tuple(face_ids.shape))
+
+
 def shade(
     meshes: MeshBatch,
     matrices: Float[Tensor, "I R 4"],
@@ -106,13 +114,10 @@ def shade(
     face_ids: Int[Tensor, "I H W"],
 ) -> Float[Tensor, "I H W 8"]:
     """Colours over the background, alpha, depth and normal of each sample, side by side."""
-    num_views = len(matrices) // meshes.num_meshes
-    covered = locate(meshes.vertices, meshes.faces, matrices, face_ids)
-    uvs = interpolate(covered, meshes.uvs, meshes.uv_faces)
+    covered, colors = _textured(meshes, matrices, face_ids)
     values = torch.cat(
         [
-            sample_textures(meshes.textures, covered.image // num_views, uvs),
-            torch.ones_like(covered.depths)[:, None],
+            pad(colors, (0, 1), value=1.0),
             covered.depths[:, None],
             face_normals(covered, meshes.vertices, meshes.faces),
         ],
@@ -122,3 +127,13 @@ def shade(
     behind = background if background.ndim == 1 else background[:, None, None]
     colors = samples[..., :3] + behind * (1 - samples[..., 3:4])
     return torch.cat([colors, samples[..., 3:]], dim=-1)
+
+
+def _textured(
+    meshes: MeshBatch, matrices: Float[Tensor, "I R 4"], face_ids: Int[Tensor, "I H W"]
+) -> tuple[Covered, Float[Tensor, "P 3"]]:
+    """The samples that a face covers, and their colours."""
+    num_views = len(matrices) // meshes.num_meshes
+    covered = locate(meshes.vertices, meshes.faces, matrices, face_ids)
+    uvs = interpolate(covered, meshes.uvs, meshes.uv_faces)
+    return covered, sample_textures(meshes.textures, covered.image // num_views, uvs)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lgm.rendering.meshes.batch import MeshBatch
 from lgm.rendering.meshes.projection import BOX_MARGIN, NEAR
+from lgm.rendering.meshes.silhouettes import MAX_STEPS
 from lgm.rendering.meshes.visibility import FARTHEST
 
 _COVER_BLOCK = 32  # a warp: its lanes wait for the largest box among them
@@ -16,6 +17,7 @@ _MAX_SAMPLES = 256
 _SLICES = 8  # programs that share a large face
 _LARGE_PROGRAMS = 2048
 _SHADE_BLOCK = 128
+_SILHOUETTE_BLOCK = 128
 
 
 def nearest_faces(
@@ -49,6 +51,30 @@ def nearest_faces(
         *inputs, ROWS=matrices.shape[1], SLICES=_SLICES, HIGH=4, WIDE=32, num_warps=4, enable_fp_fusion=False
     )
     return keys
+
+
+def silhouette_codes(
+    keys: Int[Tensor, "I H W"],
+    vertices: Float[Tensor, "A 3"],
+    faces: Int[Tensor, "F 3"],
+    matrices: Float[Tensor, "I R 4"],
+    adjacent: Int[Tensor, "F 3"],
+) -> Int[Tensor, "2 I H W"]:
+    """As of `lgm.rendering.meshes.silhouettes.silhouette_codes`, in one launch without waiting for the
+    device, where the plain one makes hundreds and waits for sizes."""
+    from lgm.rendering.meshes.triton_kernels.silhouettes import silhouette_kernel
+
+    codes = torch.empty((2, *keys.shape), dtype=torch.int32, device=keys.device)
+    if not len(faces):  # kernels are given no empty tensors
+        return codes.fill_(-1)
+    height, width = keys.shape[1:]
+    silhouette_kernel[(-(-keys.numel() // _SILHOUETTE_BLOCK), 2)](
+        keys, vertices.detach().contiguous(), faces.contiguous(), adjacent.contiguous(),
+        matrices.contiguous(), codes, keys.numel(), height, width, NEAR,
+        ROWS=matrices.shape[1], MAX_STEPS=MAX_STEPS, BLOCK=_SILHOUETTE_BLOCK, num_warps=4,
+        enable_fp_fusion=False,
+    )  # fmt: skip
+    return codes
 
 
 def shade(

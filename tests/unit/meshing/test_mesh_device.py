@@ -27,7 +27,8 @@ def ball():
 
 
 def test_a_mesh_is_made_where_the_gaussians_are_and_comes_back(ball, monkeypatch):
-    options = {**COARSE, "refine": SETTINGS, "renderer": TorchRenderer()}
+    # Sums in one order on both devices: a rounded image can turn an edge that is a silhouette by a hair.
+    options = {**COARSE, "refine": SETTINGS, "renderer": TorchRenderer(max_pairs=1 << 18)}
     expected = gaussians_to_mesh(ball, **options)
     with other_device(monkeypatch) as device:
         mesh = gaussians_to_mesh(ball.to(device), **options)

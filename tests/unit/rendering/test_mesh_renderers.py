@@ -13,7 +13,18 @@ from lgm.rendering.meshes.projection import pixel_matrices, project
 from lgm.rendering.meshes.triton_visibility import _MAX_SAMPLES
 from lgm.rendering.meshes.visibility import _boxes
 from tests.interpreter import interpreter_fault
-from tests.mesh_scenes import SMALL, check, degenerate, drawn, moved, orbit, soup, sphere
+from tests.mesh_scenes import (
+    SMALL,
+    check,
+    check_silhouettes,
+    check_texturing,
+    degenerate,
+    drawn,
+    moved,
+    orbit,
+    soup,
+    sphere,
+)
 
 interpreted = pytest.mark.skipif(
     interpreter_fault() is not None,
@@ -45,6 +56,18 @@ def test_the_scenes_have_faces_for_both_of_triton_s_kernels():
 @interpreted
 def test_triton_supersamples_alike():
     check("not square", SMALL, "cpu", supersampling=2)
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["not square", "across the camera's plane", "both projections", "no face"])
+def test_triton_finds_the_silhouettes_that_pytorch_finds(name):
+    check_silhouettes(name, SMALL, "cpu")
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["meshes of different sizes", "both projections", "no face"])
+def test_triton_textures_as_pytorch_does(name):
+    check_texturing(name, SMALL, "cpu")
 
 
 @interpreted
