@@ -1,17 +1,52 @@
-"""Provenance on an evaluation's page: weights, model, data, command, without folders of the machine."""
+"""Provenance: of an evaluation for its page, without folders of the machine; of a training for its logs."""
 
 from __future__ import annotations
 
 import math
 import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import lgm
 from lgm.cli.validate import typed
+from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.models.pretrained import Weights
 from lgm.reports.portable import portable_argument
+
+_GIT_S = 10.0
+PROGRAM = f"lgm-training {lgm.__version__}"
+
+
+def training_provenance(config: Mapping[str, Any], datamodule: ObjectDataModule) -> dict[str, Any]:
+    """program, commit (None outside of a checkout) and the data's card, for the loggers of a training."""
+    path = config["data"].get("path")
+    card = {"path": portable_argument(str(path))} if path else {}
+    return {"program": PROGRAM, "commit": commit(), "data": {**card, **datamodule.card("fit")}}
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this program runs from, "(changed)" behind it where files differ from
+    it; None where it is not a checkout, or git does not answer."""
+    root = Path(lgm.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "diff", "--quiet", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + (" (changed)" if changed.returncode else "")
+
+
+def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=_GIT_S)
 
 
 def provenance(cfg: DictConfig, weights: Weights) -> dict[str, str]:
@@ -21,7 +56,7 @@ def provenance(cfg: DictConfig, weights: Weights) -> dict[str, str]:
     if command is not None:
         arguments = [shlex.quote(portable_argument(override)) for override, _ in command]
         words["command"] = " ".join(["python evaluate.py", *arguments])
-    return {**words, "program": f"lgm-training {lgm.__version__}"}
+    return {**words, "program": PROGRAM}
 
 
 def _weights(cfg: DictConfig, weights: Weights) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,14 +26,17 @@ from lgm.cli.build import (
 from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
 from lgm.cli.plan import TrainingPlan, plan_training
+from lgm.cli.provenance import training_provenance
 from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
 from lgm.cli.speed import times_convolutions
 from lgm.cli.start import start
 from lgm.cli.sweeps.trial import MetricNeverLogged, current_trial
 from lgm.cli.values import recorded
 from lgm.data.stream.datamodule import ObjectDataModule
+from lgm.files import write_text
 from lgm.kernels import cudnn_benchmark
 from lgm.lightning_internals import ending_peers
+from lgm.masking import masked_values
 from lgm.models import Network
 from lgm.models.pretrained import freeze
 from lgm.training.module import LGMModule
@@ -134,9 +138,7 @@ def fit(plan: TrainingPlan, training: Training) -> float | None:
     log.info("data: %d samples of %d distinct objects, each used %.1f times", samples, distinct, uses)
     with exclusive(plan.run_dir) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
-            save_config(config, plan.run_dir)
-            for logger in trainer.loggers:
-                logger.log_hyperparams(recorded(config))  # W&B's own mistakes end the run here
+            record(plan, training)
         ckpt_path = None if training.resume is None else str(training.resume)
         try:
             with ending_peers(trainer), cudnn_benchmark(times_convolutions(config, trainer)):
@@ -144,6 +146,15 @@ def fit(plan: TrainingPlan, training: Training) -> float | None:
         finally:
             stopping.defer(False)  # the last checkpoint is written
     return final_metric(trainer, config["optimized_metric"])
+
+
+def record(plan: TrainingPlan, training: Training) -> None:
+    """Write the configuration and where it comes from into the run's folder, and tell the loggers."""
+    save_config(plan.config, plan.run_dir)
+    provenance = masked_values(training_provenance(plan.config, training.datamodule))
+    write_text(plan.run_dir / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+    for logger in training.trainer.loggers:  # a logger's own mistakes, a missing key, end the run here
+        logger.log_hyperparams({**recorded(plan.config), "provenance": provenance})
 
 
 def final_metric(trainer: L.Trainer, name: str) -> float | None:

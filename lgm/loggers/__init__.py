@@ -1,1 +1,1 @@
-"""Loggers: CSV, TensorBoard, Weights & Biases. A failing logger never costs a run its state."""
+"""Loggers: CSV, TensorBoard, Weights & Biases, Trackio. A failing logger never costs a run its state."""

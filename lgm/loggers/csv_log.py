@@ -25,6 +25,8 @@ class CSVLog(Logger):
     This one keeps them, and drops only what lies after the step that it goes on from, or is done again.
     """
 
+    is_record = True  # what resumes, reports and sweeps read: a run without it ends
+
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"

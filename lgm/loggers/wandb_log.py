@@ -27,7 +27,8 @@ class WandbLog(Logger):
     The run's id stands in `<folder>/wandb_id`, written before anything is sent: a run that was killed
     goes on under the same id. Values carry the optimizer step as `step`, the axis of all charts. W&B's
     own count of rows only grows and refuses what lies behind it, so it must not be that axis: a run
-    resumed from its last checkpoint logs some steps again.
+    resumed from its last checkpoint logs some steps again. That count stands in `<folder>/wandb_row`:
+    offline, a process that goes on would begin at 0, and a sync would drop its rows as already there.
 
     project, entity, name, group, tags, notes: as W&B has them; None leaves them to it.
     mode: online, offline or disabled.
@@ -62,6 +63,7 @@ class WandbLog(Logger):
             "mode": mode,
         }
         self._run: Any = None
+        self._row: int | None = None
 
     @property
     def name(self) -> str:
@@ -104,14 +106,14 @@ class WandbLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Values with their `step`, the axis of all charts."""
-        self.experiment.log({**metrics, "step": step or 0})
+        self._log({**metrics, "step": step or 0})
 
     @rank_zero_only
     def log_image(self, key: str, images: Sequence[Image.Image], step: int) -> None:
         """Images at `step`."""
         import wandb
 
-        self.experiment.log({key: [wandb.Image(image) for image in images], "step": step})
+        self._log({key: [wandb.Image(image) for image in images], "step": step})
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -120,11 +122,29 @@ class WandbLog(Logger):
             self._run.finish(exit_code=0 if status == "success" else 1)
             self._run, self._starts_anew = None, False
 
+    def _log(self, row: Mapping[str, Any]) -> None:
+        run = self.experiment
+        if self._row is not None:  # else W&B counts: a run of an earlier version, which kept no count
+            self._row += 1
+            write_text(self.folder / "wandb_row", f"{self._row}\n")  # first: a kill may skip a number
+        run.log(dict(row), step=self._row)
+
+    def _last_row(self, is_new: bool) -> int | None:
+        """The number of the last row that was logged, -1 before the first; None where nobody counted."""
+        path = self.folder / "wandb_row"
+        text = "-1" if is_new else path.read_text() if path.is_file() else ""
+        try:
+            return int(text)
+        except ValueError:
+            return None
+
     def _id(self) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)  # W&B would take a temporary one instead
         path = self.folder / "wandb_id"
         known = path.read_text().strip() if path.is_file() else ""
-        if self._starts_anew or not known:
+        is_new = self._starts_anew or not known
+        self._row = self._last_row(is_new)
+        if is_new:
             known = uuid.uuid4().hex[:16]
             write_text(path, f"{known}\n")
         return known

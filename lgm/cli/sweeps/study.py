@@ -267,7 +267,7 @@ def _outcome(trial: Any) -> str:
 
 def _row(trial: Any) -> Row:
     value = trial.value if trial.state.name in ("COMPLETE", "PRUNED") else None
-    steps = trial.user_attrs.get("step", trial.last_step or 0)
+    steps = trial.user_attrs.get("step") or trial.last_step or 0
     return Row(
         number=int(trial.user_attrs.get("root", trial.number)),
         status=_outcome(trial),

@@ -162,6 +162,15 @@ class ObjectDataModule(L.LightningDataModule):
             for split, source in sources.items()
         }
 
+    def card(self, stage: str) -> dict[str, Any]:
+        """The data's card: objects and content hash by split, and how they were rendered where an index says
+        so; stage as in `check`."""
+        card: dict[str, Any] = dict(self.contents(stage))
+        for split in self._splits(stage):
+            if (index := getattr(self._source(split), "index", None)) is not None:
+                card["render"] = dict(index.render)
+        return card
+
     def state_dict(self) -> dict[str, Any]:
         """Everything besides the step that the order of samples depends on, for checkpoints."""
         return {

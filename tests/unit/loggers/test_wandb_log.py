@@ -78,6 +78,10 @@ def test_a_resumed_run_keeps_its_id_and_loses_no_step(tmp_path):
         assert (run.run_id, run.display_name, list(run.tags)) == (run_id, "mini", ["a"])
         logged = [int(row["step"]) for row in rows(process) if "train/loss" in row]
         assert logged == steps
+    numbers = [
+        [record.history.step.num for record in p if record.HasField("history")] for p in (first, second)
+    ]
+    assert numbers[0] == [0, 1, 2, 3] and numbers[1] == [4, 5, 6, 7]  # a sync drops none as already there
     config = [item for record in first for item in (*record.run.config.update, *record.config.update)]
     assert any(item.key == "optimizer" and "0.0004" in item.value_json for item in config)
     axes = [record.metric for record in first if record.HasField("metric")]
