@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgm.data.order import Slot, slots
+from lgm.data.order import ORDER_VERSION, Slot, slots
 from lgm.data.schema.sample import BrokenSample, CameraRecord
 from lgm.data.sources.broken import most_broken
 from lgm.data.sources.sketch import Sketch
@@ -72,10 +72,12 @@ class Source(ABC):
     def load(self, shard: int, ordinal: int) -> PosedObject:
         """The `ordinal`-th object of a shard, without its images; raises BrokenSample."""
 
-    def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
-        """A consumer's endless training stream from position `start` on; ValueError at the first step
-        where there are too few objects for so many consumers."""
-        return slots(self.shard_sizes, num_consumers, consumer, seed, start)
+    def slots(
+        self, num_consumers: int, consumer: int, seed: int, start: int = 0, version: int = ORDER_VERSION
+    ) -> Iterator[Slot]:
+        """A consumer's endless training stream from position `start` on, by a rule of `lgm.data.order.RULES`;
+        ValueError at the first step where there are too few objects for so many consumers."""
+        return slots(self.shard_sizes, num_consumers, consumer, seed, start, version=version)
 
     def first_objects(self, count: int) -> Source:
         """The first so many objects alone."""
@@ -87,6 +89,12 @@ class Source(ABC):
 
     def prefetch(self, shard: int) -> None:  # noqa: B027 (a source in memory has nothing to fetch)
         """This shard is read next: have it ready, without waiting for it."""
+
+    def note_downloads(  # noqa: B027
+        self, num_consumers: int, num_machines: int, seed: int
+    ) -> None:
+        """Log one line where so many loader processes on so many machines download more than the set in a
+        pass, because it has fewer shards."""
 
     def check_files(self, num_readers: int) -> None:  # noqa: B027 (nor to check)
         """Raise ValueError or FileNotFoundError for what can be seen without reading objects.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lgm.data.loader import Loader
-from lgm.data.order import Slot
+from lgm.data.order import ORDER_VERSION, Slot
 from lgm.data.schema.sample import BrokenSample, CameraRecord
 from lgm.data.sources.base import PosedObject, Source
 
@@ -96,8 +96,10 @@ class DecodedSource(Source):
             raise item
         return item
 
-    def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
-        return self._source.slots(num_consumers, consumer, seed, start)
+    def slots(
+        self, num_consumers: int, consumer: int, seed: int, start: int = 0, version: int = ORDER_VERSION
+    ) -> Iterator[Slot]:
+        return self._source.slots(num_consumers, consumer, seed, start, version)
 
 
 def image_size(objects: Sequence[PosedObject | BrokenSample]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lgm.data.order import MixOrder, Slot
+from lgm.data.order import ORDER_VERSION, MixOrder, Part, Slot
 from lgm.data.sources.base import PosedObject, Source, hash_of
 from lgm.data.sources.filters import Filters
 from lgm.data.sources.shards import ShardSource
@@ -52,13 +52,15 @@ class Mixture(Source):
         index = self._set_of(shard)
         self.sources[index].prefetch(shard - self._offsets[index])
 
-    def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
+    def slots(
+        self, num_consumers: int, consumer: int, seed: int, start: int = 0, version: int = ORDER_VERSION
+    ) -> Iterator[Slot]:
         """Each position's set by weight, and of that set the next slot of its own stream."""
         mix = MixOrder(self.shares, seed, consumer)
         # Each stream starts where its own share of the positions before `start` ends: a resume costs no
         # reading.
         streams = [
-            self._slots_of(index, num_consumers, consumer, seed, int(done))
+            self._slots_of(index, num_consumers, consumer, seed, int(done), version)
             for index, done in enumerate(mix.before(start))
         ]
         for position, index in enumerate(mix.sets(start), start):
@@ -81,27 +83,32 @@ class Mixture(Source):
         for source in self.sources:
             source.check_files(num_readers * len(self.sources))  # a reader has a shard of each in hand
 
+    def note_downloads(self, num_consumers: int, num_machines: int, seed: int) -> None:
+        for source in self.sources:
+            if source.num_objects >= num_consumers:  # of a smaller one each consumer reads all
+                source.note_downloads(num_consumers, num_machines, seed)
+
     def _set_of(self, shard: int) -> int:
         return int(np.searchsorted(self._offsets, shard, side="right")) - 1
 
     def _slots_of(
-        self, index: int, num_consumers: int, consumer: int, seed: int, start: int
+        self, index: int, num_consumers: int, consumer: int, seed: int, start: int, version: int
     ) -> Iterator[Slot]:
         source, offset = self.sources[index], self._offsets[index]
         # A small set beside a large one, e.g. a person's own hundred objects.
         is_shared = source.num_objects < num_consumers
         # Too few to deal out: each consumer reads all of it, in passes that no other one has.
         stream = (
-            source.slots(1, 0, seed, start)
+            source.slots(1, 0, seed, start, version)
             if is_shared
-            else source.slots(num_consumers, consumer, seed, start)
+            else source.slots(num_consumers, consumer, seed, start, version)
         )
         for slot in stream:
             yield replace(
                 slot,
                 pass_index=slot.pass_index * num_consumers + consumer if is_shared else slot.pass_index,
-                part=replace(slot.part, shard=slot.part.shard + offset),
-                next_part=replace(slot.next_part, shard=slot.next_part.shard + offset),
+                part=_shifted(slot.part, offset),
+                next_part=_shifted(slot.next_part, offset),
             )
 
     @cached_property
@@ -111,6 +118,11 @@ class Mixture(Source):
         ranks = np.concatenate([np.arange(s.num_objects, dtype=np.int32) for s in self.sources])
         # lexsort's last key comes first: by rank, then by set.
         return np.stack([sets, ranks], axis=1)[np.lexsort((sets, ranks))]
+
+
+def _shifted(part: Part, offset: int) -> Part:
+    """The same part of a shard that lies so many places further on."""
+    return replace(part, shard=part.shard + offset)  # type: ignore[type-var]  # all rules' parts are dataclasses
 
 
 def mixture_of_shards(

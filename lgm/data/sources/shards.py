@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lgm.data.order import num_downloads
 from lgm.data.schema.decode import MAX_VIEW_SIDE, decode_depths, decode_rgba, max_side
 from lgm.data.schema.names import MOST_INDEX_BYTES
 from lgm.data.schema.sample import (
@@ -147,6 +148,17 @@ class ShardSource(Source):
 
     def prefetch(self, shard: int) -> None:
         self.files.prefetch(self._selection[shard][0])
+
+    def note_downloads(self, num_consumers: int, num_machines: int, seed: int) -> None:
+        num_shards = len(self._sizes)
+        if isinstance(self.files, LocalFiles) or num_shards >= num_consumers or num_machines == 1:
+            return
+        fetched = num_downloads(self._sizes, num_consumers, num_machines, seed)
+        log.warning(
+            "data: %s: %d shards for %d loader processes (ranks × data.num_workers) on %d machines: "
+            "%d downloads a pass, %.2f × the set; smaller shards (data_tools.pack --shard-mb) bring it down",
+            self.path, num_shards, num_consumers, num_machines, fetched, fetched / num_shards,
+        )  # fmt: skip
 
     def check(self, *args: Any, **kwargs: Any) -> list[PosedObject]:
         """`Source.check`, and ValueError where a shard holds more objects than the index says."""

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from lgm.data.order import Part, Slot, candidates, object_rng, view_rng
+from lgm.data.order import ORDER_VERSION, Part, Slot, candidates, object_rng, view_rng
 from lgm.data.schema.sample import BrokenSample
 from lgm.data.sources.base import Source
 from lgm.data.sources.broken import BrokenCounter
@@ -19,6 +19,7 @@ class TrainStream(IterableDataset):
     """An endless stream of whole batches, in the order of `lgm.data.order`.
 
     start_batch: how many batches this rank has already trained on.
+    order_version: by which rule (`lgm.data.order.RULES`).
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class TrainStream(IterableDataset):
         world_size: int = 1,
         start_batch: int = 0,
         max_broken_fraction: float = 0.01,
+        order_version: int = ORDER_VERSION,
     ) -> None:
         self.source = source
         self.sampler = sampler
@@ -40,6 +42,7 @@ class TrainStream(IterableDataset):
         self.world_size = world_size
         self.start_batch = start_batch
         self.max_broken_fraction = max_broken_fraction
+        self.order_version = order_version
 
     def __iter__(self) -> Iterator[Batch | Undrawn]:
         return self.batches(*_worker())
@@ -54,7 +57,8 @@ class TrainStream(IterableDataset):
         consumer = self.rank * num_workers + worker
         num_consumers = self.world_size * num_workers
         # An exact resume: the consumer's own position, computed from the number of batches done.
-        stream = self.source.slots(num_consumers, consumer, self.seed, done * self.batch_size)
+        start = done * self.batch_size
+        stream = self.source.slots(num_consumers, consumer, self.seed, start, self.order_version)
         items: list[Item] = []
         for item in self._items(stream):
             items.append(item)

@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from lgm.data.loader import Loader
+from lgm.data.order import ORDER_VERSION, RULES
 from lgm.data.schema.sample import BrokenSample
 from lgm.data.sources.base import PosedObject, Source
 from lgm.data.sources.cache import Cache, NoCache
@@ -19,6 +20,7 @@ from lgm.data.stream.batches import EvalStream, TrainStream
 from lgm.data.stream.in_process import InProcess
 from lgm.data.views import ViewSampler
 from lgm.data.views.base import NoCanonicalViews
+from lgm.errors import shown
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ class ObjectDataModule(L.LightningDataModule):
         self.probe_objects = probe_objects
         self.cache = cache or NoCache()
         self.accumulation = accumulation
+        self.order_version = ORDER_VERSION
         # By split: an index is read once, though checks, loaders and pages ask for it.
         self._sources: dict[str | None, Source] = {}
 
@@ -109,6 +112,7 @@ class ObjectDataModule(L.LightningDataModule):
             source = self._train_source()
             # All ranks of all nodes read from one set: each loader process needs an object.
             next(source.slots(readers * num_nodes, 0, self.seed))  # raises where objects are too few
+            source.note_downloads(readers * num_nodes, num_nodes, self.seed)
             self.cache.check(source, probed[self.train_split], num_devices)
 
     def train_dataloader(self) -> DataLoader:
@@ -124,6 +128,7 @@ class ObjectDataModule(L.LightningDataModule):
             # Optimizer steps are what a checkpoint counts; a half-accumulated step is trained again.
             start_batch=self.trainer.global_step * self.accumulation,
             max_broken_fraction=self.max_broken_fraction,
+            order_version=self.order_version,
         )
         # Images lie on the device already: loader processes could only copy them back.
         if self.cache.on_device:
@@ -178,18 +183,32 @@ class ObjectDataModule(L.LightningDataModule):
             "micro_batch_size": self.micro_batch_size,
             "num_workers": self.num_workers,
             "world_size": self.trainer.world_size if self.trainer else 1,
+            "order_version": self.order_version,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Warn where the order of samples will differ from that of the checkpoint: exact resumes need the
-        same numbers.
+        """Go on by the rule that the run began with, and warn where the order of samples will differ from that
+        of the checkpoint: exact resumes need the same numbers.
+
+        Raises ValueError where the checkpoint's rule is unknown.
         """
+        version = state_dict.get("order_version", 1)  # the first rule had no name
+        if type(version) is not int or version not in RULES:
+            known = ", ".join(map(str, RULES))
+            raise ValueError(
+                f"order_version={shown(version, 60)} of the checkpoint is a rule for the order of samples "
+                f"that this program does not know (known: {known}); use the program that wrote it"
+            )
         changed = {
             name: (then, now)
             for name, now in self.state_dict().items()
-            if (then := state_dict.get(name)) != now
+            if name != "order_version" and (then := state_dict.get(name)) != now
         }
-        if changed:
+        if not changed:
+            self.order_version = version
+            if version != ORDER_VERSION:
+                log.info("data: the order of samples is that of version %d, as the run began", version)
+        else:
             text = ", ".join(f"{name} {then} → {now}" for name, (then, now) in changed.items())
             log.warning("resuming with another order of samples than before: %s", text)
 

@@ -13,7 +13,7 @@ import torch
 
 from lgm.cameras import Cameras
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
-from lgm.data.order import Slot, slots
+from lgm.data.order import ORDER_VERSION, Slot, slots
 from lgm.data.schema.sample import BrokenSample, CameraRecord
 from lgm.data.sources.base import PosedObject, Source, hash_of
 from lgm.data.sources.drawing import Sketches
@@ -163,11 +163,13 @@ class ProceduralSource(Source):
             self._made.popitem(last=False)
         return self._made[index]
 
-    def slots(self, num_consumers: int, consumer: int, seed: int, start: int = 0) -> Iterator[Slot]:
+    def slots(
+        self, num_consumers: int, consumer: int, seed: int, start: int = 0, version: int = ORDER_VERSION
+    ) -> Iterator[Slot]:
         """The order of `lgm.data.order` with each part repeated `reuse` times while its objects are in
         memory.
         """
-        return slots(self.shard_sizes, num_consumers, consumer, seed, start, repeats=self.reuse)
+        return slots(self.shard_sizes, num_consumers, consumer, seed, start, self.reuse, version)
 
     def on_device(self, device: torch.device) -> Source:
         """On a GPU, loader processes make objects and the device draws them."""
