@@ -8,7 +8,10 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from lgm.data.schema.names import offsets_name
 from lgm.data.schema.sample import ShardInfo
+from lgm.data.transport.members import ShardMembers
+from lgm.data.transport.offsets import offsets_text
 from lgm.files import file_sha256
 
 PARTIAL_PATTERN = "*.tar.*.partial"
@@ -32,8 +35,21 @@ def write_shard(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]
     with partial.open("rb") as content:
         os.fsync(content.fileno())
     info = ShardInfo(path.name, samples, partial.stat().st_size, file_sha256(partial))
+    _write_offsets(partial, path, info)
     partial.replace(path)
     return info
+
+
+def _write_offsets(written: Path, path: Path, info: ShardInfo) -> None:
+    """Write the table of where the shard's files lie, before the shard stands under its name."""
+    members = ShardMembers()
+    with written.open("rb") as file:
+        members.extend(file)
+    text = offsets_text(members, info)
+    if text is not None:
+        partial = written.with_name(written.name.replace(".partial", ".offsets.partial"))
+        partial.write_text(text, "utf-8")
+        partial.replace(path.with_name(offsets_name(path.name)))
 
 
 def _write_tar(path: Path, objects: Iterable[tuple[str, list[tuple[str, bytes]]]]) -> int:

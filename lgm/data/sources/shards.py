@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from lgm.data.sources.base import PosedObject, Source, hash_of
 from lgm.data.sources.filters import Filters
 from lgm.data.sources.selection import select
 from lgm.data.transport.members import ShardMembers, read_file
+from lgm.data.transport.offsets import members_of
 from lgm.data.transport.shard_files import LocalFiles, ShardFiles, shard_files
 from lgm.errors import first_line, reading, shown
 
@@ -172,7 +173,7 @@ class ShardSource(Source):
 
     def _load(self, shard: ShardInfo, place: int) -> ShardObject:
         with self.files.open(shard) as file:
-            members = self._members_of(shard)
+            members = self._members_of(shard, file)
             members.extend(file, place + 1)
             if place >= len(members.uids):
                 # What the index promises and the shard lacks is broken: counted, never skipped in silence.
@@ -208,12 +209,14 @@ class ShardSource(Source):
             )
             log.warning("%s; the others are not read", self._longer[shard.name])
 
-    def _members_of(self, shard: ShardInfo) -> ShardMembers:
+    def _members_of(self, shard: ShardInfo, file: BinaryIO) -> ShardMembers:
         """The member table of a shard; least recently used tables are dropped beyond `_KNOWN_MEMBERS`
         files.
         """
         # Headers of a tar are read once in a process, and as far as objects are asked for.
-        members = self._members.setdefault(shard.name, ShardMembers())
+        members = self._members.get(shard.name)
+        if members is None:
+            members = self._members[shard.name] = members_of(self.files, shard, file)
         self._members.move_to_end(shard.name)
         while len(self._members) > 1 and sum(map(len, self._members.values())) > _KNOWN_MEMBERS:
             self._members.popitem(last=False)

@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from lgm.data.schema.names import checked_name
+from lgm.data.schema.names import MOST_OFFSETS_BYTES, checked_name, offsets_name
 from lgm.data.schema.sample import ShardInfo
+from lgm.data.transport.claims import Claims
 from lgm.data.transport.urls import fetch, is_url, join_url
 from lgm.files import locked, sha256_of
 from lgm.masking import masked
@@ -23,6 +24,7 @@ from lgm.masking import masked
 _PARTIAL = ".partial"
 _PARTIAL_SIZE = re.compile(r"\.([0-9]{1,16})\.partial$")
 _STALE_S = 3600.0  # a file that did not grow for so long was left by a process that died
+_SHORT = 16  # digits of a shard's checksum, by which it is known in the cache
 _FORGET_S = 600.0  # a shard that could not be fetched is asked for again after so long
 
 
@@ -67,6 +69,11 @@ class ShardFiles(ABC):
         num_readers: loader processes on this machine, each with a shard in hand.
         """
 
+    def offsets(self, shard: ShardInfo) -> bytes | None:
+        """The shard's table of offsets (`lgm.data.transport.offsets`), unchecked; None where there is none.
+        Raises OSError."""
+        return None
+
     def prefetch(self, shard: ShardInfo) -> None:  # noqa: B027 (in a folder all are ready)
         """This shard is read next: have it ready."""
 
@@ -89,6 +96,10 @@ class LocalFiles(ShardFiles):
 
     def open(self, shard: ShardInfo) -> BinaryIO:
         return self.place(shard.name).open("rb")
+
+    def offsets(self, shard: ShardInfo) -> bytes | None:
+        name = offsets_name(shard.name)
+        return self.read(name, MOST_OFFSETS_BYTES) if self.place(name).is_file() else None
 
     def check(self, shards: Sequence[ShardInfo], num_readers: int) -> None:
         """Every shard exists and has the size that index.json says."""
@@ -120,6 +131,11 @@ class UrlFiles(ShardFiles):
         self.cache_bytes = cache_bytes
         self._failed: dict[str, tuple[float, str]] = {}
         self._ahead: set[str] = set()
+        self._claims = Claims(cache_dir / "locks")
+        # The shard that a stream reads, and the one that it reads next; known once it has asked for one
+        # ahead.
+        self._in_hand: str | None = None
+        self._next: str | None = None
 
     def copy(self, name: str, file: BinaryIO, max_bytes: int) -> None:
         """Always a new request, never the cache."""
@@ -129,6 +145,8 @@ class UrlFiles(ShardFiles):
     def open(self, shard: ShardInfo) -> BinaryIO:
         """A shard from the cache, downloaded first where it is not there."""
         path = self._cached(shard)
+        if self._next is not None and shard.sha256 != self._in_hand:
+            self._claim(in_hand=shard.sha256, ahead=self._next)
         while True:
             try:
                 file = path.open("rb")
@@ -174,6 +192,8 @@ class UrlFiles(ShardFiles):
     def prefetch(self, shard: ShardInfo) -> None:
         """Download a shard in a thread, unless it is cached, failed recently or is on its way."""
         path = self._cached(shard)
+        # A stream asks for the next shard when it comes to the one that it asked for last.
+        self._claim(in_hand=self._next, ahead=shard.sha256)
         if not path.exists() and not self._recent_fault(shard) and shard.name not in self._ahead:
             self._ahead.add(shard.name)
             threading.Thread(target=self._fetch_quietly, args=(shard, path), daemon=True).start()
@@ -183,13 +203,16 @@ class UrlFiles(ShardFiles):
             self._fetch_or_remember(shard, path)
         self._ahead.discard(shard.name)
 
+    def _claim(self, in_hand: str | None, ahead: str) -> None:
+        self._in_hand, self._next = in_hand, ahead
+        self._claims.hold(sha256[:_SHORT] for sha256 in (in_hand, ahead) if sha256 is not None)
+
     def _cached(self, shard: ShardInfo) -> Path:
-        return self.cache_dir / f"{shard.sha256[:16]}-{checked_name(shard.name)}"
+        return self.cache_dir / f"{shard.sha256[:_SHORT]}-{checked_name(shard.name)}"
 
     def _fetch(self, shard: ShardInfo, path: Path) -> None:
         """Fetch a shard unless another process or thread does: then wait for that one."""
-        # 256 locks: two different shards rarely wait for each other.
-        with locked(self.cache_dir / "locks" / shard.sha256[:2]):
+        with locked(self.cache_dir / "locks" / shard.sha256[:_SHORT]):
             if path.exists():
                 return
             # The name says how much room it will take.
@@ -206,15 +229,24 @@ class UrlFiles(ShardFiles):
                 partial.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
-        entries = sorted(self._entries(), reverse=True)  # the latest first
-        held = 0
-        for used_at, size, path in entries:
+        """Remove what was used longest ago, and only where that is not enough what some reader has in hand or
+        asked for ahead: it would be fetched again at once."""
+        whole, held = [], 0
+        for used_at, size, path in sorted(self._entries()):
             is_partial = path.name.endswith(_PARTIAL)
-            held += size
-            is_stale = is_partial and time.time() - used_at > _STALE_S
-            if is_stale or (held > self.cache_bytes and not is_partial):
+            if is_partial and time.time() - used_at > _STALE_S:
                 path.unlink(missing_ok=True)
-                held -= size
+                continue
+            held += size
+            if not is_partial:
+                whole.append((size, path))
+        for spares in (True, False):
+            for size, path in whole:
+                if held <= self.cache_bytes:
+                    return
+                if path.exists() and not (spares and self._claims.is_claimed(path.name[:_SHORT])):
+                    path.unlink(missing_ok=True)
+                    held -= size
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """When it was last used, what it takes or will take, and where it lies."""
