@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from data_tools.meshes.groups import near_groups
 from data_tools.meshes.load import load_mesh
-from data_tools.meshes.signature import near_pairs, signature
+from data_tools.meshes.signature import NODES, near_pairs, signature
 from data_tools.meshes.surfaces import UnrenderableMesh
 from data_tools.shared.command import usable_cores
 from data_tools.shared.sources import MeshSource, find_meshes, read_metadata, sidecar_of
@@ -38,7 +41,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("inputs", nargs="+", help="mesh files, folders or lists, as for data_tools.render")
     add("--tolerance", type=float, default=0.09,
         help="share of the surface that may lie elsewhere, 0 to 1 (0.09)")  # fmt: skip
-    add("--report", type=Path, help="write the pairs found and how far apart they are, one JSON line each")
+    add(
+        "--report",
+        type=Path,
+        help="write the pairs found and how far apart they are, one JSON line each: compares all pairs",
+    )
     add("--dry-run", action="store_true", help="change no sidecar")
     add("--workers", type=int, default=usable_cores(), help="processes (one a core)")
     add("--timeout-s", type=float, default=300.0, help="give an object up after this many seconds (300)")
@@ -54,14 +61,15 @@ def main(arguments: list[str] | None = None) -> int:
         raise ValueError(f"--workers {options.workers} must be at least 1")
     sources = list(find_meshes(options.inputs))
     uids = _uids(sources)
-    signatures = _signatures(sources, options.workers, options.timeout_s)
-    known = sorted(signatures)
-    pairs = [(known[i], known[j], apart) for i, j, apart in
-             near_pairs([signatures[k] for k in known], options.tolerance)]  # fmt: skip
-    groups = connect([(i, j) for i, j, _ in pairs])
-    if options.report is not None:
-        lines = [{"a": uids[i], "b": uids[j], "distance": round(apart, 4)} for i, j, apart in pairs]
-        write_text(options.report, "".join(json.dumps(line) + "\n" for line in lines))
+    with tempfile.TemporaryFile() as spool:
+        known, signatures = _signatures(sources, options.workers, options.timeout_s, spool)
+        if options.report is None:
+            groups = [[known[k] for k in group] for group in near_groups(signatures, options.tolerance)]
+        else:
+            pairs = near_pairs(signatures, options.tolerance)
+            groups = connect([(known[i], known[j]) for i, j, _ in pairs])
+            lines = [{"a": uids[known[i]], "b": uids[known[j]], "distance": round(d, 4)} for i, j, d in pairs]
+            write_text(options.report, "".join(json.dumps(line) + "\n" for line in lines))
     if not options.dry_run:
         # By uid, not by the order of the inputs, so that a second run gives the same names.
         names = {member: min(uids[k] for k in group) for group in groups for member in group}
@@ -85,17 +93,27 @@ def _uids(sources: list[MeshSource]) -> list[str]:
     return uids
 
 
-def _signatures(sources: list[MeshSource], workers: int, limit_s: float) -> dict[int, np.ndarray]:
-    """By the number of the source; without those that can't be read, which are named on the screen."""
-    results = {}
+def _signatures(
+    sources: list[MeshSource], workers: int, limit_s: float, spool: BinaryIO
+) -> tuple[list[int], list[np.ndarray]]:
+    """Numbers of the sources that can be read, ascending, and their signatures, which lie in the file
+    `spool`: 7 KB each. The others are named on the screen."""
+    known: list[int] = []
     tasks = ((number, source.path) for number, source in enumerate(sources))
     for (number, path), result in run_tasks(tasks, [(make_reader, ())] * workers, limit_s):
         reason = result.reason if isinstance(result, Lost) else result
         if isinstance(reason, str):
             print(f"unreadable {path}: {reason}", flush=True)
         else:
-            results[number] = result
-    return results
+            known.append(number)
+            spool.seek(number * result.nbytes)
+            spool.write(result.tobytes())
+    known.sort()
+    if not known:
+        return [], []
+    spool.flush()
+    written = np.asarray(np.memmap(spool, np.float32, "r", shape=(known[-1] + 1, NODES, NODES, NODES)))
+    return known, [written[number] for number in known]
 
 
 def make_reader() -> Callable[[tuple[int, Path]], np.ndarray | str]:

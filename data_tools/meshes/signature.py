@@ -3,6 +3,7 @@ mirrored, turned by quarters, or cut into other triangles."""
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import permutations, product
 
 import numpy as np
@@ -50,20 +51,28 @@ def _spread_points(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def distance(a: Float[np.ndarray, "nodes nodes nodes"], b: Float[np.ndarray, "nodes nodes nodes"]) -> float:
     """The share of the surface that lies elsewhere in the other, 0 to 1, placed as fits best."""
-    return min(float(np.abs(a - _placed(b, *placement)).sum()) for placement in _PLACEMENTS) / 2
+    placed = b.reshape(-1)[_placements()]  # [48, nodes^3]
+    return float(np.abs(a.reshape(-1) - placed).sum(axis=1).min()) / 2
 
 
-def _placed(grid: np.ndarray, axes: tuple[int, ...], signs: tuple[int, ...]) -> np.ndarray:
-    return grid.transpose(axes)[tuple(slice(None, None, sign) for sign in signs)]
+@cache
+def _placements() -> np.ndarray:
+    """For each way to place a grid the numbers of its nodes, in order: [48, nodes^3]."""
+    numbers = np.arange(NODES**3).reshape((NODES,) * 3)
+    turned = [
+        numbers.transpose(axes)[tuple(slice(None, None, s) for s in signs)] for axes, signs in _PLACEMENTS
+    ]
+    return np.stack(turned).reshape(len(_PLACEMENTS), -1)
 
 
 def near_pairs(signatures: list[np.ndarray], tolerance: float) -> list[tuple[int, int, float]]:
-    """All pairs (i < j) at most `tolerance` apart, and their distance."""
+    """All pairs (i < j) at most `tolerance` apart, and their distance: in a set with many like shapes about
+    as many as the square of their number. Groups alone: `data_tools.meshes.groups`."""
     if len(signatures) < 2:
         return []
     # Adding up what the placements exchange can only bring two signatures nearer, so that the tree, which
     # holds for any number of meshes, finds every pair and a few more.
-    fold = _fold()
+    fold = folding()
     folded = np.stack([np.bincount(fold, grid.ravel(), fold.max() + 1) for grid in signatures])
     candidates = cKDTree(folded).query_pairs(2 * tolerance + 1e-6, p=1, output_type="ndarray")
     pairs = []
@@ -74,7 +83,7 @@ def near_pairs(signatures: list[np.ndarray], tolerance: float) -> list[tuple[int
     return pairs
 
 
-def _fold() -> np.ndarray:
+def folding() -> np.ndarray:
     """For each node the number of its class: nodes that a placement exchanges are of one."""
     index = np.indices((NODES,) * 3).reshape(3, -1)
     inward = np.sort(np.minimum(index, NODES - 1 - index), axis=0)
