@@ -129,7 +129,10 @@ def choose(index: Index, num_objects: int | None, num_on_sheet: int) -> list[Sha
 
 
 def _within(numbers: np.ndarray, start: int, end: int) -> tuple[int, ...]:
-    return tuple((numbers[(numbers >= start) & (numbers < end)] - start).tolist())
+    """Those of ascending numbers that lie in [start, end), less start; by bisection, for each of many
+    shards."""
+    first, last = np.searchsorted(numbers, (start, end))
+    return tuple((numbers[first:last] - start).tolist())
 
 
 def _each(count, parts: list[ShardPart], workers: int) -> Iterator[tuple[Tally, list]]:
