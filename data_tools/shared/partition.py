@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from data_tools.shared.naming import stable_hash
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,13 @@ class Part:
     def holds(self, uid: str) -> bool:
         """Whether an object is of this part, by a hash of its uid: independent of the other objects."""
         return int(stable_hash(uid)[:13], 16) % self.total == self.number
+
+    def of(self, listed: Sequence[T]) -> list[T]:
+        """Those of this part in a list that is the same on all machines: each `total`-th."""
+        return list(listed[self.number :: self.total])
+
+    def __str__(self) -> str:
+        return f"{self.number + 1}/{self.total}"
 
 
 def parse_part(text: str) -> Part:

@@ -5,26 +5,32 @@ image: it decodes, is RGBA, square, of the size that index.json says, and not em
 reprojection test: silhouettes of pairs of views must agree on where they touch the object, better than
 with flipped, mirrored or exchanged views, other axes or another field of view; and where they agree, so
 must colours of the surface. Exit code 0 and one summary line, or exit code 1 and one line a fault.
+Run again after a kill, it goes on; with --part each of several machines checks some of the shards, and the
+same command without it then checks what they left, and the set as a whole.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import partial
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from data_tools.reprojection import Tally, reproject
 from data_tools.shared.command import usable_cores
 from data_tools.shared.naming import unit_hash
+from data_tools.shared.partition import Part, parse_part
 from data_tools.shared.shard_reader import Sample, ShardFault, read_samples
 from data_tools.shared.worker_pool import process_pool
+from data_tools.verify.records import Findings, Records, ShardReport
 from data_tools.verify.sample_checks import SAMPLE_CHECKS, has_canonical_views, is_adapted
+from lgm.data.schema.names import offsets_name
 from lgm.data.schema.sample import (
     INDEX_NAME,
     TABLE_NAME,
@@ -35,24 +41,14 @@ from lgm.data.schema.sample import (
     parse_index,
     table_line,
 )
+from lgm.data.transport.members import ShardMembers
+from lgm.data.transport.offsets import offsets_text
 from lgm.errors import reading, shown
-from lgm.files import file_sha256
+from lgm.files import atomic, file_sha256
 
 # Of adapted sets they are each object's own, in its cameras.json.
 _LONGEST_FAULT = 600  # characters
 _RENDER_NUMBERS = ("views", "radius", "fov_y_deg")
-
-
-@dataclass(frozen=True)
-class ShardReport:
-    """lines: what the shard's objects are in objects.jsonl. num_free: objects without canonical views."""
-
-    uids: tuple[str, ...]
-    lines: tuple[str, ...]
-    num_images: int
-    faults: tuple[str, ...]
-    num_free: int = 0
-    tally: Tally = field(default_factory=Tally)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -68,6 +64,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     reprojection.add_argument("--sample", type=float, default=1.0, metavar="SHARE",
         help="share of the objects whose cameras are tested against their images (1)")  # fmt: skip
     reprojection.add_argument("--no-reprojection", action="store_true", help="do without that test")
+    parser.add_argument("--part", metavar="K/N",
+        help="check the K-th of N parts of the shards, e.g. 2/8, on this machine")  # fmt: skip
+    parser.add_argument("--write-table", action="store_true",
+        help=f"write {TABLE_NAME} where the set has none, for filters (data.filters)")  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -77,46 +77,66 @@ def main(arguments: list[str] | None = None) -> int:
     if not 0 < options.sample <= 1:
         raise ValueError(f"--sample {options.sample} must lie above 0 and up to 1")
     share = 0.0 if options.no_reprojection else options.sample
+    part = parse_part(options.part) if options.part is not None else None
     index = read_index(options.folder)
-    num_faults = 0
-    for fault in (*index_faults(options.folder, index), *render_faults(index.render)):
-        print(fault)
-        num_faults += 1
-    uids: Counter[str] = Counter()
-    num_images = num_free = 0
-    tally = Tally()
+    table = options.folder / TABLE_NAME
+    if options.write_table and (part is not None or table.is_file()):
+        why = (
+            "is for the whole set, without --part"
+            if part is not None
+            else f"there is {table}; remove it first"
+        )
+        raise ValueError(f"--write-table: {why}")
+    findings = Findings()
+    records = Records(options.folder, {"share": share, "render": index.render})
+    if part is not None:
+        return _check_part(options, index, records, part)
+    findings.say((*index_faults(options.folder, index), *render_faults(index.render)))
     # Of objects.jsonl as the shards would give it, in their order, without holding its lines.
     table_digest = hashlib.sha256()
-    for shard, report in zip(index.shards, _reports(options, index, share), strict=True):
-        repeated = [f"shard {shard.name}: object {uid!r}: stands twice in the set" for uid in report.uids
-                    if uids[uid]]  # fmt: skip
-        for fault in (*report.faults, *repeated):
-            print(fault, flush=True)
-            num_faults += 1
-        uids.update(report.uids)
-        table_digest.update("".join(report.lines).encode("utf-8", "backslashreplace"))
-        num_images += report.num_images
-        num_free += report.num_free
-        tally.merge(report.tally)
-    for fault in (*split_faults(index, set(uids)), *tally.set_faults()):
-        print(fault)
-        num_faults += 1
-    table = options.folder / TABLE_NAME
-    # After a fault the lines are not all known.
-    if not num_faults and table.is_file() and file_sha256(table) != table_digest.hexdigest():
-        print(f"{TABLE_NAME}: differs from what the shards hold; remove it, or pack the set again")
-        num_faults += 1
-    if num_faults:
+    with tempfile.TemporaryFile() as lines:
+        for shard, report in _reports(options, index, index.shards, records):
+            findings.add(shard, report)
+            text = "".join(report.lines).encode("utf-8", "backslashreplace")
+            table_digest.update(text)
+            if options.write_table:
+                lines.write(text)
+        findings.say((*split_faults(index, findings.uids), *findings.tally.set_faults()))
+        # After a fault the lines are not all known.
+        if not findings.num_faults and table.is_file() and file_sha256(table) != table_digest.hexdigest():
+            findings.say(
+                [f"{TABLE_NAME}: differs from what the shards hold; remove it, or pack the set again"]
+            )
+        if not findings.num_faults and options.write_table:
+            lines.seek(0)
+            with atomic(table) as partial, partial.open("wb") as file:
+                shutil.copyfileobj(lines, file)
+    records.forget()
+    if findings.num_faults:
         return 1
+    print(f"ok: {_summary(index, findings)}; {options.folder}")
+    return 0
+
+
+def _check_part(options: argparse.Namespace, index: Index, records: Records, part: Part) -> int:
+    findings, shards = Findings(), part.of(index.shards)
+    for shard, report in _reports(options, index, shards, records):
+        findings.add(shard, report)
+    print(
+        f"part {part}: {len(shards)} of {len(index.shards)} shards, {len(findings.uids)} objects, "
+        f"{findings.num_faults} faults; when all parts are done, run the same command without --part"
+    )
+    return int(findings.num_faults > 0)
+
+
+def _summary(index: Index, findings: Findings) -> str:
     size = sum(shard.bytes for shard in index.shards)
     splits = ", ".join(f"{name} {count}" for name, count in split_sizes(index).items())
-    without = f"{num_free} objects without canonical views; " if num_free else ""
-    print(
-        f"ok: {len(uids)} objects ({splits or 'no splits'}), {num_images} images, "
-        f"{len(index.shards)} shards, {size / 1e6:.1f} MB; {without}"
-        f"{tally.summary()}; {options.folder}"
+    without = f"{findings.num_free} objects without canonical views; " if findings.num_free else ""
+    return (
+        f"{len(findings.uids)} objects ({splits or 'no splits'}), {findings.num_images} images, "
+        f"{len(index.shards)} shards, {size / 1e6:.1f} MB; {without}{findings.tally.summary()}"
     )
-    return 0
 
 
 def read_index(folder: Path) -> Index:
@@ -173,19 +193,33 @@ def split_sizes(index: Index) -> dict[str, int]:
     return {split: sum(samples.get(m, 1) for m in members) for split, members in index.splits.items()}
 
 
-def _reports(options: argparse.Namespace, index: Index, share: float) -> Iterator[ShardReport]:
+def _reports(
+    options: argparse.Namespace, index: Index, shards: Sequence[ShardInfo], records: Records
+) -> Iterator[tuple[ShardInfo, ShardReport]]:
+    """In the order of the shards; of those that were checked before, what is on record."""
     # What can't be is a fault already; nothing can be compared with it.
     render = {
         key: value
         for key, value in index.render.items()
         if key not in ("resolution", *_RENDER_NUMBERS) or _is_positive(value)
     }
-    check = partial(check_shard, options.folder, render, share)
-    if options.workers == 1 or len(index.shards) == 1:
-        yield from map(check, index.shards)
-        return
-    with process_pool(options.workers) as pool:
-        yield from pool.map(check, index.shards)
+    known = {shard.name for shard in shards if records.has(shard)}
+    if known:
+        print(f"{len(known)} of {len(shards)} shards were checked before", flush=True)
+    todo = [shard for shard in shards if shard.name not in known]
+    check = functools.partial(_check_and_keep, options.folder, render, records)
+    with ExitStack() as stack:
+        new: Iterator[ShardReport] = map(check, todo)
+        if options.workers > 1 and len(todo) > 1:
+            new = stack.enter_context(process_pool(options.workers)).map(check, todo)
+        for shard in shards:
+            yield shard, records.read(shard) if shard.name in known else next(new)
+
+
+def _check_and_keep(folder: Path, render: dict, records: Records, shard: ShardInfo) -> ShardReport:
+    report = check_shard(folder, render, records.settings["share"], shard)
+    records.keep(shard, report)  # in the process that checks: nothing waits for the shards before
+    return report
 
 
 def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> ShardReport:
@@ -229,8 +263,21 @@ def check_shard(folder: Path, render: dict, share: float, shard: ShardInfo) -> S
     else:
         if len(uids) != shard.samples:
             faults.append(f"{where}: {len(uids)} objects, {INDEX_NAME} says {shard.samples}")
+        faults += [f"{where}: {fault}" for fault in offsets_faults(folder, shard)]
     messages = tuple(shown(fault, _LONGEST_FAULT) for fault in faults)
     return ShardReport(tuple(uids), tuple(lines), num_images, messages, num_free, tally)
+
+
+def offsets_faults(folder: Path, shard: ShardInfo) -> Iterator[str]:
+    """A table of offsets that is not that of the tar."""
+    path = folder / offsets_name(shard.name)
+    if not path.is_file():
+        return
+    members = ShardMembers()
+    with (folder / shard.name).open("rb") as file:
+        members.extend(file)
+    if path.read_bytes().decode("utf-8", "replace") != offsets_text(members, shard):
+        yield f"{path.name} differs from what the tar holds; remove it, or pack the set again"
 
 
 def _table_line(shard: str, sample: Sample) -> str:
