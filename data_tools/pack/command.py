@@ -3,6 +3,8 @@
 The same renders give the same bytes, however often the program was killed on the way: run the same command
 again to go on. A shard belongs to one split; index.json is written last, so a folder with an index is whole.
 What is left out is listed with its reason in report.jsonl. `python -m data_tools.verify shards/` checks it.
+With --part k/n, several machines that see both folders write a part of the shards each; the last to end
+writes the index.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from typing import Any
 from data_tools.pack.filters import add_filter_arguments, filter_options
 from data_tools.pack.jobs import ShardJob, ShardRecord, estimate_object_bytes, plan_shards, run_jobs
 from data_tools.pack.objects import COPIED, ImageOptions, ObjectReader, read_metadata
+from data_tools.pack.scan import Scanned, scan
 from data_tools.pack.state import CONTENT_DIGEST, REPROJECTION, PackState
 from data_tools.pack.wrong_set import SplitProgress, WrongSet, is_wrong_already
 from data_tools.reprojection.check import is_of_the_set
 from data_tools.shared.command import make_folder, usable_cores
+from data_tools.shared.partition import parse_part
 from data_tools.shared.renders import REPORT_NAME, object_uids, read_settings
 from data_tools.shared.splits import arrange, parse_fractions, read_assignment
 from lgm.data.schema.sample import TABLE_NAME, Index
@@ -60,6 +64,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--no-reprojection", action="store_true",
         help="pack objects too whose cameras do not fit their images, which verify faults")  # fmt: skip
+    add("--part", metavar="K/N", help="write the K-th of N parts of the shards, e.g. 2/8, on this machine")
     add("--workers", type=int, default=usable_cores(), help="cores to use (all)")
     add_filter_arguments(parser)
     return parser.parse_args(arguments)
@@ -77,43 +82,73 @@ def main(arguments: list[str] | None = None) -> int:
     filters = filter_options(options)
     fractions = parse_fractions(options.splits) if options.splits else None
     assignment = read_assignment(options.assign) if options.assign else None
-    metadata_of = functools.partial(read_metadata, options.renders)
-    arranged = arrange(object_uids(options.renders), metadata_of, fractions, assignment)
-    if not arranged:
-        raise ValueError(f"{options.renders} holds no rendered object")
+    part = parse_part(options.part) if options.part is not None else None
     render = {**settings, **_render_info(images, settings["resolution"])}
     reader = ObjectReader(options.renders, images, filters, not options.no_reprojection)
-    requested = _pack_settings(options, render, reader, arranged)
-    make_folder(options.out)
     state = PackState(options.out)
-    with state.locked():
-        begun = state.settings()
-        if begun is not None:
-            state.check(begun, requested)
-        else:
-            # Estimated once and written down: a run that goes on must cut the shards at the same places.
-            begun = {**requested, "object_bytes": estimate_object_bytes(arranged, reader)}
-            state.begin(begun)
-        index = state.finished()
-        if index is None:
-            jobs = plan_shards(arranged, begun["object_bytes"], options.shard_mb * 1e6)
-            index = _write_shards(jobs, options, reader, state, render)
-            print(f"{_size(index)}; {options.out}")
-        else:
+    asked = {"renders": str(options.renders.resolve()), "depth": images.depth}
+    known = state.scan(asked)
+    arranged, scanned = _arrange(reader, fractions, assignment, known, options.workers)
+    if not arranged:
+        raise ValueError(f"{options.renders} holds no rendered object")
+    requested = _pack_settings(options, render, reader, arranged, scanned)
+    make_folder(options.out)
+    with state.locked(part):
+        with state.alone():
+            begun = state.settings()
+            if begun is not None:
+                state.check(begun, requested)
+            else:
+                # Estimated once and written down: a run that goes on must cut the shards at the same places.
+                begun = {**requested, "object_bytes": estimate_object_bytes(arranged, reader)}
+                state.begin(begun)
+            index = state.finished()
+            if index is None and scanned != known:
+                state.remember_scan(asked, scanned)
+        if index is not None:
             print(f"complete before: {_size(index)}; {options.out}")
+            return 0
+        jobs = plan_shards(arranged, begun["object_bytes"], options.shard_mb * 1e6)
+        own = jobs if part is None else part.of(jobs)
+        with state.without_partial(None if part is None else [job.name for job in own]):
+            records = _write_shards(own, options, reader, state, is_all=part is None)
+        with state.alone():
+            index = state.finished() or _finish(jobs, records, options, state, render)
+        if index is None:
+            print(f"part {part}: {len(own)} of {len(jobs)} shards; the last part to end writes the index")
+        else:
+            print(f"{_size(index)}; {options.out}")
     return 0
 
 
+def _arrange(
+    reader: ObjectReader,
+    fractions: dict[str, float] | None,
+    assignment: dict[str, str] | None,
+    known: dict[str, Scanned],
+    workers: int,
+) -> tuple[dict[str, list[str]], dict[str, Scanned]]:
+    """Split -> its uids, and what these objects' folders hold. known: of an earlier run."""
+    uids = list(object_uids(reader.renders))
+    if fractions is not None:
+        scanned = scan(reader, uids, True, known, workers)
+        return arrange(uids, lambda uid: scanned[uid].metadata or {}, fractions, assignment), scanned
+    arranged = arrange(uids, functools.partial(read_metadata, reader.renders), None, assignment)
+    members = [uid for split in arranged.values() for uid in split]
+    return arranged, scan(reader, members, False, known, workers)
+
+
 def _write_shards(
-    jobs: list[ShardJob], options: argparse.Namespace, reader: ObjectReader, state: PackState, render: dict
-) -> Index:
+    jobs: list[ShardJob], options: argparse.Namespace, reader: ObjectReader, state: PackState, is_all: bool
+) -> dict[str, ShardRecord]:
+    """is_all: whether these are all jobs of the set."""
     records = {job.name: record for job in jobs if (record := state.record(job)) is not None}
     if records:
         print(f"{len(records)} of {len(jobs)} shards were there before", flush=True)
     # Only whole shards have a record; one that was cut off is written anew.
     todo = [job for job in jobs if job.name not in records]
     shown = time.monotonic()
-    _check_set(jobs, records, options.renders)
+    _check_set(jobs, records, options.renders, not is_all or bool(todo))
     # An error here must end the workers too.
     with closing(run_jobs(todo, options.out, reader, options.workers)) as results:
         for job, record in results:
@@ -123,10 +158,27 @@ def _write_shards(
             state.remember(job, record)
             records[job.name] = record
             _print_left_out(reason for _, reason in record.left_out)
-            _check_set(jobs, records, options.renders)
+            _check_set(jobs, records, options.renders, not is_all or len(records) < len(jobs))
             if time.monotonic() - shown > _PROGRESS_EVERY_S:
                 shown = time.monotonic()
                 print(f"{len(records)} of {len(jobs)} shards", flush=True)
+    return records
+
+
+def _finish(
+    jobs: list[ShardJob],
+    records: dict[str, ShardRecord],
+    options: argparse.Namespace,
+    state: PackState,
+    render: dict,
+) -> Index | None:
+    """Write what describes the set, the index last; None where other parts' shards are still to come."""
+    for job in jobs:
+        if job.name not in records:
+            if (record := state.record(job)) is None:
+                return None
+            records[job.name] = record
+    _check_set(jobs, records, options.renders, is_early=False)
     # In the order of the plan, not in that in which workers ended: the same bytes each time.
     ordered = [records[job.name] for job in jobs]
     shards = tuple(record.shard for record in ordered if record.shard is not None)
@@ -156,10 +208,9 @@ def _print_left_out(reasons: Iterable[str]) -> None:
         print(f"left out: {reason}", flush=True)
 
 
-def _check_set(jobs: list[ShardJob], records: dict[str, ShardRecord], renders: Path) -> None:
+def _check_set(jobs: list[ShardJob], records: dict[str, ShardRecord], renders: Path, is_early: bool) -> None:
     """Raises ValueError where so many objects' cameras do not fit, of the shards that are written, that the
-    set is wrong."""
-    is_early = len(records) < len(jobs)
+    set is wrong. is_early: whether other objects are still to come."""
     misfits = {uid: reason for record in records.values() for uid, reason in record.misfit_reasons()}
     num_tested = len(misfits) + sum(len(record.lines) for record in records.values())
     if is_early:
@@ -182,7 +233,11 @@ def _split_progress(split: str, jobs: list[ShardJob], records: dict[str, ShardRe
 
 
 def _pack_settings(
-    options: argparse.Namespace, render: dict, reader: ObjectReader, arranged: dict[str, list[str]]
+    options: argparse.Namespace,
+    render: dict,
+    reader: ObjectReader,
+    arranged: dict[str, list[str]],
+    scanned: dict[str, Scanned],
 ) -> dict[str, Any]:
     """All settings that decide on the bytes of the shards."""
     # Two: which objects go where, and what their renders hold.
@@ -190,7 +245,7 @@ def _pack_settings(
     for split, uids in arranged.items():
         digest.update(f"{split}: {' '.join(uids)}\n".encode())
         for uid in uids:
-            content_digest.update(reader.digest(uid).encode())
+            content_digest.update(scanned[uid].digest.encode())
     return {
         "render": render,
         "shard_mb": options.shard_mb,

@@ -6,16 +6,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from data_tools.pack.jobs import ShardJob, ShardRecord
+from data_tools.pack.scan import Scanned, read_scan, write_scan
+from data_tools.shared.partition import Part
 from data_tools.shared.shard_writer import PARTIAL_PATTERN
 from lgm.data.schema.sample import INDEX_NAME, Index, parse_index
 from lgm.files import Locked, locked, write_text
 
 _FOLDER_NAME = ".pack"
+_SCAN_NAME = "renders.jsonl"
 _SETTINGS_NAME = ".pack.json"
 # The setting that stands for what the renders held when the pack began.
 CONTENT_DIGEST = "content_digest"
@@ -32,23 +35,54 @@ class PackState:
         self._settings = out / _SETTINGS_NAME
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """One pack at a time; the lock goes with its process, however that ends."""
-        try:
-            with locked(self._folder / "lock", wait=False):
-                self._remove_partial()
-                try:
-                    yield
-                finally:  # of workers that were stopped
-                    self._remove_partial()
-        except Locked as error:
-            raise ValueError(
-                f"another pack is writing to {self._out}; wait for it, or give another --out"
-            ) from error
+    def locked(self, part: Part | None = None) -> Iterator[None]:
+        """One pack at a time, or one of each part of a set that is cut into as many; the lock goes with its
+        process, however that ends."""
+        whole, own = self._folder / "lock", self._folder / "lock"
+        if part is not None:
+            own = self._folder / f"part-{part.number + 1}-of-{part.total}.lock"
+        with ExitStack() as stack:
+            try:
+                with self.alone():
+                    stack.enter_context(locked(own, wait=False))
+                    for other in {whole, *self._folder.glob("part-*.lock")} - {own}:
+                        if part is None or not other.name.endswith(f"-of-{part.total}.lock"):
+                            with locked(other, wait=False):
+                                pass
+            except Locked as error:
+                raise ValueError(
+                    f"another pack is writing to {self._out}; wait for it, or give another --out"
+                ) from error
+            yield
 
-    def _remove_partial(self) -> None:
-        for partial in self._out.glob(PARTIAL_PATTERN):
-            partial.unlink(missing_ok=True)
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other part reads or writes what all share; for moments only."""
+        with locked(self._folder / "begin_and_end"):
+            yield
+
+    @contextmanager
+    def without_partial(self, names: list[str] | None) -> Iterator[None]:
+        """Remove half-written files of these shards, or of all, that a stopped process has left: before and
+        after."""
+        patterns = [PARTIAL_PATTERN] if names is None else [f"{name}.*.partial" for name in names]
+        try:
+            self._remove(patterns)
+            yield
+        finally:  # of workers that were stopped
+            self._remove(patterns)
+
+    def _remove(self, patterns: list[str]) -> None:
+        for pattern in patterns:
+            for partial in self._out.glob(pattern):
+                partial.unlink(missing_ok=True)
+
+    def scan(self, asked: dict[str, Any]) -> dict[str, Scanned]:
+        """What an earlier run found of the renders."""
+        return read_scan(self._folder / _SCAN_NAME, asked)
+
+    def remember_scan(self, asked: dict[str, Any], found: dict[str, Scanned]) -> None:
+        write_scan(self._folder / _SCAN_NAME, asked, found)
 
     def settings(self) -> dict[str, Any] | None:
         """Those of the pack that began here, or None; raises ValueError where strange shards lie."""
