@@ -9,6 +9,7 @@ from typing import Any
 
 _UNKNOWN = "unknown"  # what an object is that does not say
 _SHOWN = 8
+_MOST_VALUES = 10_000  # of a field that are counted by name: a filter by author may meet a million
 
 
 class Filters:
@@ -53,7 +54,9 @@ class Census:
         for field, lists in self._rules.items():
             # An empty field says as little as a missing one.
             value = str(metadata.get(field) or _UNKNOWN)
-            self._values[field][value] += 1
+            values = self._values[field]
+            if value in values or len(values) < _MOST_VALUES:
+                values[value] += 1
             allowed = "allow" not in lists or _matches(value, lists["allow"])
             if refused is None and (not allowed or _matches(value, lists.get("deny", ()))):
                 refused = field

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from array import array
 
 import numpy as np
 
@@ -27,15 +28,17 @@ def select(files: ShardFiles, index: Index, split: str | None, filters: Filters)
         return [(shard, None) for shard in shards]
     names = {shard.name for shard in shards}
     census = Census(filters)
-    places: dict[str, list[int]] = {}
-    present, total = set(), 0
+    places: dict[str, array] = {}  # 4 bytes an object: of a million, what is held stays small
+    present: set[str] = set()
+    total = 0
     for row in rows(files, index):
         if row.shard not in names or (uids is not None and row.uid not in uids):
             continue
         total += 1
-        present.add(row.uid)
+        if uids is not None:
+            present.add(row.uid)
         if census.admits(row.metadata):
-            places.setdefault(row.shard, []).append(row.place)
+            places.setdefault(row.shard, array("i")).append(row.place)
     absent = sorted((uids or set()) - present)
     if absent:
         raise ValueError(

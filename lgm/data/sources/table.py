@@ -6,16 +6,18 @@ and its `<uid>.json`. A set without it is read once for it, and the table is kep
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from lgm.data.schema.names import MOST_LINE_BYTES, MOST_ROW_BYTES
 from lgm.data.schema.sample import TABLE_NAME, BrokenSample, Index, ShardInfo, table_line
+from lgm.data.transport.compressed import Compressed
 from lgm.data.transport.members import ShardMembers, read_file
 from lgm.data.transport.shard_files import LocalFiles, ShardFiles
 from lgm.data.transport.transfer import TooLarge
@@ -53,7 +55,7 @@ def rows(files: ShardFiles, index: Index) -> Iterator[Row]:
 def _rows(path: Path, where: str, index: Index) -> Iterator[Row]:
     samples = {shard.name: shard.samples for shard in index.shards}
     places = dict.fromkeys(samples, 0)
-    with path.open("rb") as lines:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         # A line is read no further than the longest may be: what comes of a server need not have line breaks.
         for number, line in enumerate(iter(partial(lines.readline, MOST_LINE_BYTES + 1), b""), 1):
             place = f"{where} line {number}"
@@ -90,12 +92,16 @@ def _table(files: ShardFiles, index: Index) -> Path:
     if isinstance(files, LocalFiles):
         path = files.place(TABLE_NAME)
         return path if path.is_file() else _own_table(files, index)
-    path = _cached(files, index)
+    path = _cached(files, index).with_suffix(".jsonl.gz")
     with locked(path.with_suffix(".lock")):
         if not path.exists():
             try:
-                with atomic(path) as new, new.open("wb+") as file:
-                    files.copy(TABLE_NAME, file, max(MOST_LINE_BYTES, index.num_samples * MOST_ROW_BYTES))
+                with atomic(path) as new, Compressed(new) as file:
+                    files.copy(
+                        TABLE_NAME,
+                        cast(BinaryIO, file),
+                        max(MOST_LINE_BYTES, index.num_samples * MOST_ROW_BYTES),
+                    )
             except TooLarge:
                 raise
             except OSError:
@@ -108,16 +114,25 @@ def _own_table(files: ShardFiles, index: Index) -> Path:
     with locked(path.with_suffix(".lock")):  # other ranks wait for the one that reads
         if not path.exists():
             log.warning(
-                "%s has no %s: reading its %d shards once for their metadata, kept in %s",
+                "%s has no %s: reading its %d shards once for their metadata, kept in %s; %s. "
+                "`python -m data_tools.verify <folder> --write-table` makes the table, once for all",
                 files.path,
                 TABLE_NAME,
                 len(index.shards),
                 path,
+                _cost(files, index),
             )
             with atomic(path) as new, new.open("wb") as file:
                 for shard in index.shards:
                     file.writelines(line.encode("utf-8", "surrogatepass") for line in _scan(files, shard))
     return path
+
+
+def _cost(files: ShardFiles, index: Index) -> str:
+    size = sum(shard.bytes for shard in index.shards) / 1e9
+    if isinstance(files, LocalFiles):
+        return f"of {size:.3g} GB each machine reads the headers and the metadata"
+    return f"each machine downloads all of its {size:.3g} GB"
 
 
 def _cached(files: ShardFiles, index: Index) -> Path:

@@ -1,8 +1,11 @@
 """Objects chosen by their metadata, with and without a table of it."""
 
+import gzip
+import io
 import json
 import logging
 import shutil
+import tracemalloc
 
 import pytest
 
@@ -12,6 +15,7 @@ from lgm.cli.build import build_datamodule
 from lgm.data.schema.sample import table_line
 from lgm.data.sources.filters import Filters
 from lgm.data.sources.shards import ShardSource
+from lgm.data.transport.compressed import Compressed
 from tests.datasets import sample_files, write_index, write_shard
 from tests.unit.cli.test_configs import composed
 from tests.unit.data_tools.test_data_tools_shards import make_renders
@@ -140,3 +144,63 @@ def test_pack_writes_the_table_and_verify_reads_it(tmp_path, capsys):
     capsys.readouterr()
     assert verify.main([str(out), "--workers", "1"]) == 1
     assert capsys.readouterr().out.startswith("objects.jsonl: differs from what the shards hold")
+
+
+def test_without_a_table_a_line_says_what_that_costs_and_how_to_make_one(folder, tmp_path, caplog):
+    (folder / "objects.jsonl").unlink(missing_ok=True)
+    uids(folder, tmp_path / "near", licence={"allow": ["CC0-1.0"]})
+    assert "each machine reads the headers and the metadata" in caplog.text
+    caplog.clear()
+    uids(f"pipe:cat {folder}/{{}} 2>/dev/null", tmp_path / "far", licence={"allow": ["CC0-1.0"]})
+    assert "each machine downloads all of its" in caplog.text
+    assert "python -m data_tools.verify <folder> --write-table" in caplog.text
+
+
+def test_a_table_from_afar_is_kept_compressed(folder, tmp_path):
+    lines = [
+        table_line(f"all-{i // 3:06d}.tar", f"object-{i}", {"uid": f"object-{i}", "licence": licence})
+        for i, (licence, _) in enumerate(OBJECTS)
+    ]
+    (folder / "objects.jsonl").write_text("".join(lines))
+    rules = {"licence": {"allow": ["CC0-1.0"]}}
+    for _ in range(2):
+        assert uids(f"pipe:cat {folder}/{{}}", tmp_path / "cache", **rules) == [0, 4, 5]
+        (kept,) = (tmp_path / "cache" / "tables").glob("*.gz")
+        assert gzip.decompress(kept.read_bytes()).decode() == "".join(lines)
+        (folder / "objects.jsonl").unlink(missing_ok=True)  # asked for once
+
+
+def test_a_download_that_breaks_off_goes_on_in_a_compressed_file(tmp_path):
+    path, content = tmp_path / "a.gz", bytes(range(256)) * 4000
+    with Compressed(path) as file:
+        file.write(content[:1000])
+        assert file.seek(0, 2) == file.tell() == 1000  # the range that is asked for next
+        file.write(content[1000:5000])
+        file.seek(0)
+        file.truncate()  # a server that begins anew
+        for start in range(0, len(content), 7777):
+            file.write(content[start : start + 7777])
+        with pytest.raises(io.UnsupportedOperation):
+            file.seek(5)
+    assert gzip.decompress(path.read_bytes()) == content and path.stat().st_size < len(content) / 50
+
+
+def test_what_is_held_of_a_long_table_is_small(tmp_path, monkeypatch):
+    """A million rows of half a kilobyte: some bytes each, whatever they say."""
+    rows = 20_000
+    shard = {"name": "a.tar", "samples": rows, "bytes": rows * 1024, "sha256": "0" * 64}
+    (tmp_path / "set").mkdir()
+    write_index(tmp_path / "set", [shard])
+    with (tmp_path / "set" / "objects.jsonl").open("w") as file:
+        for i in range(rows):
+            file.write(
+                table_line(
+                    "a.tar", f"o{i}", {"licence": "CC0-1.0", "author": f"author {i}", "text": "x" * 400}
+                )
+            )
+    ShardSource(tmp_path / "set", filters=Filters({"licence": {"allow": ["MIT", "CC0-1.0"]}}))
+    tracemalloc.start()
+    source = ShardSource(tmp_path / "set", filters=Filters({"licence": {"allow": ["CC0-1.0"]}}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert source.num_objects == rows and peak < 40 * rows
