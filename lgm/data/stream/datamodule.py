@@ -187,8 +187,8 @@ class ObjectDataModule(L.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on by the rule that the run began with, and warn where the order of samples will differ from that
-        of the checkpoint: exact resumes need the same numbers.
+        """Go on by the rule that the run began with, and warn where the order of samples will differ from
+        that of the checkpoint: exact resumes need the same numbers.
 
         Raises ValueError where the checkpoint's rule is unknown.
         """
