@@ -154,16 +154,21 @@ def table(plans: list[Plan]) -> str:
         "loader processes": lambda p: f"{p.consumers:,}",
         "downloads, × the set": lambda p: f"{p.download_factor:.2f}",
         "one pass": lambda p: duration(p.pass_s),
-        "local reads per GPU": lambda p: f"{size(p.disk_bytes_per_gpu_s)}/s",
         "downloads per machine": lambda p: f"{size(p.net_bytes_per_machine_s)}/s",
-        "cores per GPU": lambda p: f"{p.cores_per_gpu:.1f}",
-        "checkpoints a day": lambda p: size(p.checkpoint_bytes_per_day),
         "failures a day": lambda p: f"{p.failures_per_day:.2g}",
         "GPU-hours lost a day": lambda p: f"{p.failures_per_day * p.lost_s_per_failure * p.gpus / 3600:.2g}",
         "useful": lambda p: f"{100 * p.useful_fraction:.2f} %",
     }
     rows = [list(columns), ["---"] * len(columns), *([f(p) for f in columns.values()] for p in plans)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def alike(plan: Plan) -> str:
+    """What is the same in all rows: of a GPU, or of the one process that writes checkpoints."""
+    return (
+        f"Each GPU: {size(plan.disk_bytes_per_gpu_s)}/s of a local set, {plan.cores_per_gpu:.1f} cores. Checkpoints: "
+        f"{size(plan.checkpoint_bytes_per_day)} a day, by minutes alone {size(plan.checkpoint_bytes_per_day_by_minutes)}."
+    )
 
 
 def size(num_bytes: float) -> str:
@@ -210,7 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
     is_check = options.pop("check")
     given = replace(Assumptions(), **{name: value for name, value in options.items() if value is not None})
     if not is_check:
-        print(table([plan(objects, gpus, given) for objects in OBJECTS for gpus in GPUS]))
+        plans = [plan(objects, gpus, given) for objects in OBJECTS for gpus in GPUS]
+        print(f"{table(plans)}\n\n{alike(plans[0])}")
         return 0
     rows = checks(given)
     print("| | computed | simulated |\n| --- | --- | --- |")

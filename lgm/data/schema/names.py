@@ -15,7 +15,7 @@ _TAR_BLOCK = 512  # bytes: each file's header takes as much, so each object does
 MOST_BYTES = 1 << 43  # of a shard, 8 TiB; larger is no size but a slip, or meant to do harm
 MOST_OBJECTS = 10**9  # of a data set
 MOST_INDEX_BYTES = 32 << 20  # some 200,000 shards; read, JSON may take thirty times its size in memory
-MOST_OFFSETS_BYTES = 64 << 20  # of a shard's table of offsets: of some 300,000 objects with 30 files each
+MOST_OFFSETS_BYTES = 16 << 20  # of a shard's table of offsets: of some 80,000 objects with 30 files each
 MOST_LINE_BYTES = 1 << 20  # of objects.jsonl: one object's metadata
 MOST_ROW_BYTES = 64 << 10  # of objects.jsonl, in the mean over its objects
 
