@@ -166,8 +166,9 @@ def table(plans: list[Plan]) -> str:
 def alike(plan: Plan) -> str:
     """What is the same in all rows: of a GPU, or of the one process that writes checkpoints."""
     return (
-        f"Each GPU: {size(plan.disk_bytes_per_gpu_s)}/s of a local set, {plan.cores_per_gpu:.1f} cores. Checkpoints: "
-        f"{size(plan.checkpoint_bytes_per_day)} a day, by minutes alone {size(plan.checkpoint_bytes_per_day_by_minutes)}."
+        f"Each GPU: {size(plan.disk_bytes_per_gpu_s)}/s of a local set, {plan.cores_per_gpu:.1f} cores. "
+        f"Checkpoints: {size(plan.checkpoint_bytes_per_day)} a day, "
+        f"by minutes alone {size(plan.checkpoint_bytes_per_day_by_minutes)}."
     )
 
 
