@@ -33,7 +33,7 @@ class Assumptions:
     batch: float = 8  # objects a GPU and step
     step_s: float = 0.15  # one H200, fused kernels, without waiting for data: docs/results.md
     efficiency: float = 0.96  # of many GPUs against one; the aim, not a measurement
-    views_per_core_s: float = 250  # decoded into batches: python scripts/bench/loader.py --size 512
+    views_per_core_s: float = 250  # assumed; python scripts/bench/loader.py --size 512 measures it
     gpus_per_machine: float = 8
     workers: float = 8  # loader processes a GPU
     shard_bytes: float = 256e6  # data_tools.pack --shard-mb

@@ -187,7 +187,7 @@ def group(folder: Path, counts: list[int]) -> Iterator[Row]:
         row: Row = {"boxes": count}
         for way, find in (("all pairs", _by_pairs), ("buckets", lambda s: groups.near_groups(s, 0.09))):
             if way == "all pairs" and count > 2000:
-                continue  # hours
+                continue  # minutes, then hours
             asked, began = [0], time.process_time()
 
             def counted(a: np.ndarray, b: np.ndarray, asked: list[int] = asked) -> float:
