@@ -30,6 +30,14 @@ prepare_environment() {
     fi
 }
 
+# The app's gradio, for the slow tests: a browser asks a real server. Its dependencies hold no torchvision.
+prepare_app() {
+    .venv/bin/python -c 'import sys; from importlib.util import find_spec as f; sys.exit(f("gradio") is None)' && return 0
+    echo "installing the extra app into .venv ..."
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[app]" ||
+        echo "note: gradio could not be installed; tests of the app will be skipped"
+}
+
 # Software OpenGL for rendering meshes, where this machine has none and lets us install it.
 prepare_opengl() {
     ldconfig -p 2>/dev/null | grep -q libEGL.so.1 && return 0

@@ -23,6 +23,7 @@ export LINT_SECONDS=$((SECONDS - began)) # at least 0: pytest prints no budget w
 
 select=(-m "not slow")
 if [ "${1:-}" = "--all" ]; then
+    prepare_app
     select=()
     shift
 fi

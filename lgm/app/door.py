@@ -1,7 +1,7 @@
 """Access control of the app: an ASGI middleware in front of gradio and of our own routes.
 
 A password (HTTP Basic), a list of paths, bounds on what is sent, no path and no URL from a page that is not
-an upload, and headers by which a browser asks no other host for anything.
+an upload, no path of this machine to a page, and headers by which a browser asks no other host for anything.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
+from lgm.app.aliases import Aliases
 from lgm.app.messages import Refused
 from lgm.app.store import Store
 
@@ -36,6 +37,8 @@ _GET = re.compile(
     re.ASCII,
 )
 _POST = re.compile(r"/gradio_api/(?:upload|queue/join|run/predict|reset|cancel)/?", re.ASCII)
+_STATIC = re.compile(r"/(?:static|assets|svelte|objects)/")  # they name no file of the store
+_FILE = "/gradio_api/file="
 _MAX_JSON = 1 << 18
 _OVERHEAD = 1 << 16  # of a multipart form around its file
 # Of what is refused: a client that still sends would see a closed connection, and no reason.
@@ -70,6 +73,7 @@ class Door:
         hosts: Iterable[str] | None = None,
     ) -> None:
         self._app, self._store, self._max_bytes = app, store, max_bytes
+        self._aliases = Aliases(store.root)
         self._password = password
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
 
@@ -88,7 +92,19 @@ class Door:
         if status:
             await _answer(send, status, text)
             return
+        if not _STATIC.match(scope["path"]):
+            scope, send = self._real(scope), self._aliases.hiding(send)
         await self._app(scope, receive, _with_headers(send))
+
+    def _real(self, scope: Scope) -> Scope:
+        """The same request with an alias of a file as its path, for an answer that is not compressed."""
+        prefix, separator, file = scope["path"].partition(_FILE)
+        path = prefix + separator + (self._aliases.real(unquote(file)) or "") if file else scope["path"]
+        headers = [(k, v) for k, v in scope["headers"] if k.lower() != b"accept-encoding"]
+        return {**scope, "path": path, "raw_path": quote(path).encode(), "headers": headers}
+
+    def _upload(self, alias: object) -> bool:
+        return self._store.upload(self._aliases.real(alias)) is not None
 
     def _fault(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str]:
         """A status and a line for what is refused by its headers alone; 0 for what may pass."""
@@ -106,8 +122,8 @@ class Door:
         # CSRF: browsers state whether the request comes from this page.
         if method == "POST" and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return 403, "Another site's page asked for that."
-        file = path.partition("/gradio_api/file=")[2]
-        if file and self._store.upload(unquote(file)) is None:
+        file = path.partition(_FILE)[2]
+        if file and not self._upload(unquote(file)):
             return 404, "There is nothing here."
         return 0, ""
 
@@ -132,11 +148,25 @@ class Door:
             return 413, "That is too long.", receive
         body = await _read(receive, _MAX_JSON)
         try:
-            if body is None or not self._names_uploads(json.loads(body or b"null")):
+            asked = json.loads(body or b"null") if body is not None else None
+            if body is None or not self._names_uploads(asked):
                 return 400, "That names a file that is not an upload.", receive
+            body = json.dumps(self._with_real_paths(asked)).encode()
         except (ValueError, RecursionError):
             return 400, "That is no JSON.", receive
         return 0, "", _again(body, receive)
+
+    def _with_real_paths(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._with_real_paths(entry) for entry in value]
+        if not isinstance(value, dict):
+            return value
+        changed = {key: self._with_real_paths(entry) for key, entry in value.items()}
+        if changed.get("path") is not None:
+            changed["path"] = self._aliases.real(changed["path"])
+        if changed.get("url") is not None:  # gradio knows the path, and looks at nothing else
+            changed["url"] = None
+        return changed
 
     def _names_uploads(self, value: Any) -> bool:
         """Whether each file that a page names is an upload: gradio would fetch a URL, and decode data."""
@@ -145,10 +175,10 @@ class Door:
         if not isinstance(value, dict):
             return True
         path = value.get("path")
-        if path is not None and self._store.upload(path) is None:
+        if path is not None and not self._upload(path):
             return False
         url = value.get("url")
-        if url is not None and not (isinstance(url, str) and "/gradio_api/file=" in url):
+        if url is not None and not (isinstance(url, str) and _FILE in url):
             return False
         return all(map(self._names_uploads, value.values()))
 

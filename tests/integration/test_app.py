@@ -4,7 +4,9 @@ import io
 import re
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -261,6 +263,31 @@ def test_what_is_too_large_or_asked_for_by_another_name_is_refused(served):
     assert status("/gradio_api/file=/etc/hostname") == 404
     assert status("/gradio_api/info") in (200, 404)
     assert status("/docs") == 404
+
+
+def test_no_path_of_the_machine_is_served(served, opened, images):
+    tab, answers = opened(), []
+    is_text = re.compile("html|json|event-stream")
+
+    def keep(response):
+        if is_text.search(response.headers.get("content-type", "")) and "heartbeat" not in response.url:
+            answers.append(response)
+
+    tab.page.on("response", keep)
+    tab.page.locator("#examples-four tbody tr").first.locator("td").first.click()
+    upload(tab, images["chicken"])
+    tab.page.locator("#make-four").click()
+    wait_for_motion(tab)
+    tab.page.reload()
+    wait_for_motion(tab)
+    root = str(served.sessions.store.root)
+    texts = [urllib.request.urlopen(f"{served.url}/config", timeout=GIVE_UP_S).read().decode()]
+    texts += [answer.url for answer in answers]
+    for answer in answers:
+        with suppress(Exception):  # a stream that was broken off has no body
+            texts.append(answer.text())
+    assert any("/files/uploads/" in text for text in texts)
+    assert not [text for text in texts if root in text or quote(root, safe="") in text]
 
 
 def test_one_image_and_a_sentence_become_objects(browser, tmp_path, images):

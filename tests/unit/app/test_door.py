@@ -95,28 +95,32 @@ def test_everything_else_is_closed(ask, method, path):
 
 
 def test_files_are_uploads_alone(ask, store):
-    inside = store.uploads / "hash" / "a.png"
-    assert ask("GET", f"/gradio_api/file={inside}")[0] == 200
+    uploads = "/files/uploads"
+    assert ask("GET", f"/gradio_api/file={uploads}/hash/a.png")[0] == 200
+    assert (
+        ask("GET", f"/gradio_api/file={store.uploads}/hash/a.png")[0] == 404
+    )  # a client knows aliases alone
     secret = store.root / "secret"
     secret.write_text("x")
-    for path in (secret, f"{store.uploads}/../secret", f"{store.uploads}/%2e%2e/secret"):
+    for path in (secret, "/files/secret", f"{uploads}/../secret", f"{uploads}/%2e%2e/secret"):
         assert ask("GET", f"/gradio_api/file={path}")[0] == 404
     (store.uploads / "link").symlink_to(secret)
-    assert ask("GET", f"/gradio_api/file={store.uploads}/link")[0] == 404
+    assert ask("GET", f"/gradio_api/file={uploads}/link")[0] == 404
 
 
 def test_a_page_names_uploads_alone(ask, store):
     def join(value):
         return ask("POST", "/gradio_api/queue/join", json.dumps({"data": [[value]]}).encode())[0]
 
-    upload = str(store.uploads / "hash" / "a.png")
+    upload = "/files/uploads/hash/a.png"
     assert join({"path": upload, "url": f"http://localhost:7860/gradio_api/file={upload}"}) == 200
     assert join("text with a path: /etc/passwd") == 200
     for wrong in (
         {"path": "/etc/passwd"},
         {"path": "http://169.254.169.254/latest"},
-        {"path": f"{store.uploads}/../../x"},
-        {"path": f"{store.uploads}/\0"},
+        {"path": str(store.uploads / "hash" / "a.png")},
+        {"path": "/files/uploads/../../x"},
+        {"path": "/files/uploads/\0"},
         {"path": {"x": 1}},
         {"path": upload, "url": "data:image/png;base64,AAAA"},
         {"path": upload, "url": "http://example.com/"},
