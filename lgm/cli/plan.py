@@ -25,6 +25,7 @@ from lgm.cli.validate import (
     check_data,
     check_devices,
     check_renderer,
+    check_search,
     check_training,
     num_devices,
     refuse_options,
@@ -75,6 +76,7 @@ class EvaluationPlan(Plan):
 
 def plan_training(cfg: DictConfig) -> TrainingPlan:
     """Raises ValueError or FileNotFoundError in one line for what can be seen before anything is built."""
+    check_search(cfg)
     batches = check_training(cfg)
     apply_speed(cfg)
     network = chosen_network(cfg)

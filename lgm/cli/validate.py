@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from lgm.cameras.checks import MAX_DISTANCE, MIN_DISTANCE, fov_fault
 from lgm.cli.launch import check_launch, starts_elsewhere
+from lgm.cli.sweeps.trial import current_trial
 from lgm.models.pretrained import check_choice
 from lgm.models.registry import complete_net
 from lgm.rendering import Renderer, make_renderer
@@ -182,6 +184,14 @@ def check_run_dir(cfg: DictConfig) -> None:
             "that a cluster starts need run_dir=<a folder that all of them see>: by default it holds the "
             "time, which differs from one to the other"
         )
+
+
+def check_search(cfg: DictConfig) -> None:
+    """Raise ValueError for a search that is chosen in a single run: it would train the defaults, once."""
+    chosen = next((override for override, key in typed() or [] if key == "hparams_search"), None)
+    if chosen is None or current_trial() is not None or HydraConfig.get().mode == RunMode.MULTIRUN:
+        return
+    raise ValueError(f"{chosen} has no effect in a single run: python train.py -m {chosen} …")
 
 
 def check_data(cfg: DictConfig) -> None:

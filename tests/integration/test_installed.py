@@ -10,6 +10,7 @@ import pytest
 
 from lgm.cli.programs import configs_folder
 from tests.clock import GIVE_UP_S
+from tests.integration.running import MICRO, SHORT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,6 +74,15 @@ def test_programs_run_from_any_folder_once_installed(installed, tmp_path):
     program("lgm-evaluate", "ckpt=mini", *options, "callbacks.measure.lpips=null")
     assert (tmp_path / "out" / "metrics.json").is_file()  # bundled objects and weights are in the wheel
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_search_runs_once_installed(installed, tmp_path):
+    pytest.importorskip("optuna", reason="optuna is missing; pip install 'lgm-training[sweeps]'")
+    options = [*MICRO, *SHORT, "data=quickstart", "hydra.sweeper.n_trials=1", "run_dir=out"]
+    run([installed / "bin" / "lgm-train", "-m", "hparams_search=tpe", *options], tmp_path, installed)
+    assert (tmp_path / "out" / "sweep.csv").is_file()
+    assert '"complete"' in (tmp_path / "out" / "0" / "trial.json").read_text()
 
 
 @pytest.mark.slow

@@ -96,6 +96,8 @@ def test_what_is_refused_before_any_trial(tmp_path, dataset):
     ):
         assert said in line_of(run_script("train.py", *options, *more)), more
     assert not list(tmp_path.glob("sweep/*/checkpoints"))
+    single = run_script("train.py", "hparams_search=tpe", *options[len(TPE) :])
+    assert "hparams_search=tpe has no effect in a single run" in line_of(single)
 
 
 @pytest.mark.slow

@@ -9,18 +9,22 @@ was refused before the first step.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import uuid
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lgm.cli.sweeps.process import Outcome
 from lgm.cli.sweeps.space import Space
 from lgm.cli.sweeps.storage import Storage
-from lgm.cli.sweeps.table import Row
+from lgm.cli.sweeps.table import SURPLUS, Row, outcome_of, row_of
 from lgm.errors import shown
 
 log = logging.getLogger(__name__)
@@ -153,20 +157,36 @@ class SweepStudy:
         is_waiting = any(trial.state == self._states.WAITING for trial in trials)
         return is_waiting or len(trials) < self.n_trials
 
-    def _ask(self) -> Asked:
-        seed = self._seed
-        if seed is not None:
-            # By number: sweeps that share a study, and one that goes on, must not draw the same again.
-            # A large factor: neighbouring seeds share no draws within a million trials.
-            seed = (seed * 1_000_003 + len(self.study.get_trials(deepcopy=False))) % 2**32
-        self.study.sampler = self._make_sampler(seed=seed)
+    def _ask(self) -> Asked | None:
+        self.study.sampler = self._make_sampler(seed=self._next_seed())
         trial = self.study.ask()
+        if self.storage.locks is None and self._is_surplus(trial):
+            return None
         values = self.task.space.suggested(trial)
         trial.set_user_attr("host", socket.gethostname())
         if (killed := trial.user_attrs.get("retry_of")) is not None:  # what it reported before its end
             for step, value in self._reported(killed).items():
                 trial.report(value, step)
         return Asked(trial, int(trial.user_attrs.get("root", trial.number)), values)
+
+    def _next_seed(self) -> int | None:
+        """By number: sweeps that share a study, and one that goes on, must not draw the same again."""
+        if self._seed is None:
+            return None
+        words = [self._seed, len(self.study.get_trials(deepcopy=False))]
+        if self.storage.locks is None:  # two may see the same number
+            words += [os.getpid(), zlib.crc32(socket.gethostname().encode())]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+    def _is_surplus(self, trial: Any) -> bool:
+        """Without a common lock two sweeps may both take the last trial: the one with the higher number is
+        given up."""
+        if sum(other.number < trial.number for other in self._counted()) < self.n_trials:
+            return False
+        trial.set_user_attr("void", True)
+        trial.set_user_attr("outcome", SURPLUS)
+        self.study.tell(trial, state=self._states.FAIL)
+        return True
 
     def tell(self, asked: Asked, outcome: Outcome, is_void: bool = False) -> None:
         """Record how a trial ended; one that was killed is put in line again.
@@ -215,7 +235,7 @@ class SweepStudy:
                     continue
                 self.study.tell(trial.number, state=self._states.FAIL)
                 trial = self.study.get_trials(deepcopy=False)[trial.number]
-            if trial.state == self._states.FAIL and _outcome(trial) == "killed":
+            if trial.state == self._states.FAIL and outcome_of(trial) == "killed":
                 self._retry(trial)
 
     def _retry(self, trial: Any) -> None:
@@ -255,28 +275,8 @@ class SweepStudy:
 
     def rows(self) -> list[Row]:
         """Every trial of the study, repeated ones too, in the order of their numbers."""
-        return [_row(trial) for trial in self.study.get_trials(deepcopy=False)]
-
-
-def _outcome(trial: Any) -> str:
-    """Without a word of its sweep, a trial that has failed was killed."""
-    if trial.state.name in ("RUNNING", "WAITING"):
-        return trial.state.name.lower()
-    return str(trial.user_attrs.get("outcome", "killed"))
-
-
-def _row(trial: Any) -> Row:
-    value = trial.value if trial.state.name in ("COMPLETE", "PRUNED") else None
-    steps = trial.user_attrs.get("step") or trial.last_step or 0
-    return Row(
-        number=int(trial.user_attrs.get("root", trial.number)),
-        status=_outcome(trial),
-        value=value,
-        params=dict(trial.params),
-        step=int(steps),
-        seconds=trial.user_attrs.get("seconds"),
-        error=str(trial.user_attrs.get("error", "")),
-    )
+        trials = self.study.get_trials(deepcopy=False)
+        return [row_of(trial) for trial in trials if outcome_of(trial) != SURPLUS]
 
 
 def _difference(key: str, then: Any, now: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from lgm.files import write_text
 
 CSV_NAME = "sweep.csv"
+SURPLUS = "surplus"  # a trial beyond the number that was asked for: it has no row
 _SHOWN = 20
 # Without a value: what may still get one comes before what never will.
 _ORDER = ("complete", "pruned", "running", "waiting", "failed", "killed")
@@ -29,6 +30,28 @@ class Row:
     step: int = 0
     seconds: float | None = None
     error: str = ""
+
+
+def outcome_of(trial: Any) -> str:
+    """The status of a trial of Optuna's: without a word of its sweep, one that has failed was killed."""
+    if trial.state.name in ("RUNNING", "WAITING"):
+        return trial.state.name.lower()
+    return str(trial.user_attrs.get("outcome", "killed"))
+
+
+def row_of(trial: Any) -> Row:
+    """The row of a trial of Optuna's."""
+    value = trial.value if trial.state.name in ("COMPLETE", "PRUNED") else None
+    steps = trial.user_attrs.get("step") or trial.last_step or 0
+    return Row(
+        number=int(trial.user_attrs.get("root", trial.number)),
+        status=outcome_of(trial),
+        value=value,
+        params=dict(trial.params),
+        step=int(steps),
+        seconds=trial.user_attrs.get("seconds"),
+        error=str(trial.user_attrs.get("error", "")),
+    )
 
 
 def ranked(rows: Sequence[Row], direction: str) -> list[Row]:

@@ -171,6 +171,14 @@ def test_a_journal_whose_last_line_was_cut_off_by_a_kill(tmp_path):
     assert run_one(study(path))[0] == 1
 
 
+def test_without_locks_two_that_take_the_last_trial_keep_one(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/study.db"
+    of = study(Storage(storages._server(url), None, url), 1)
+    monkeypatch.setattr(SweepStudy, "_is_one_missing", lambda self: True)  # as both have seen it
+    assert run_one(of) and run_one(of) is None
+    assert statuses(of) == ["complete"]
+
+
 def test_heartbeats_take_the_place_of_locks_with_a_server(tmp_path):
     """A server, which SQLite stands for: a trial without a sign of life is run again."""
     path = tmp_path / "study.db"
