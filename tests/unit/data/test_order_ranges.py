@@ -21,7 +21,7 @@ def read(sizes, num_consumers, consumer, stop, start=0, **options) -> list[tuple
     return [(slot.pass_index, *next(candidates(slot, sizes, 5))) for slot in stream]
 
 
-@settings(SAME, max_examples=80)
+@settings(SAME, max_examples=40)
 @given(sizes=SIZES, num_consumers=st.integers(1, 9), pass_index=st.integers(0, 40))
 def test_a_pass_reads_every_object_exactly_once(sizes, num_consumers, pass_index):
     found = [
@@ -33,7 +33,7 @@ def test_a_pass_reads_every_object_exactly_once(sizes, num_consumers, pass_index
     assert sorted(found) == [(s, i) for s, size in enumerate(sizes) for i in range(size)]
 
 
-@settings(SAME, max_examples=80)
+@settings(SAME, max_examples=40)
 @given(n=st.integers(1, 300), num_consumers=st.integers(1, 40), pass_index=st.integers(0, 10**6))
 def test_ranges_are_the_formula(n, num_consumers, pass_index):
     """What is computed is what adding up gives."""
@@ -45,7 +45,7 @@ def test_ranges_are_the_formula(n, num_consumers, pass_index):
     assert starts == n
 
 
-@settings(SAME, max_examples=60)
+@settings(SAME, max_examples=30)
 @given(sizes=SIZES, num_consumers=st.integers(1, 5), start=st.integers(0, 60), repeats=st.integers(1, 3))
 def test_a_resumed_stream_goes_on_where_it_stood(sizes, num_consumers, start, repeats):
     if sum(sizes) < num_consumers:
@@ -57,7 +57,7 @@ def test_a_resumed_stream_goes_on_where_it_stood(sizes, num_consumers, start, re
         assert [slot.position for slot in whole] == list(range(start + 20))
 
 
-@settings(SAME, max_examples=60)
+@settings(SAME, max_examples=30)
 @given(sizes=SIZES, num_consumers=st.integers(1, 9), epochs=st.integers(1, 6))
 def test_consumers_stay_together(sizes, num_consumers, epochs):
     """After so many epochs each object was seen as often, or once more or less: however unequal the
@@ -88,7 +88,7 @@ def test_five_epochs_of_unequal_shards_on_many_consumers():
     assert ORDER_VERSION == 2
 
 
-@settings(SAME, max_examples=30)
+@settings(SAME, max_examples=15)
 @given(sizes=SIZES, start=st.integers(0, 50), repeats=st.integers(1, 3))
 def test_one_consumer_reads_what_the_first_rule_has_it_read(sizes, start, repeats):
     both = [read(sizes, 1, 0, start + 20, start, repeats=repeats, version=v) for v in (1, 2)]
