@@ -8,7 +8,6 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
-import json
 import logging
 import random
 import signal
@@ -17,16 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 
 from lgm.cli import resolvers
 from tests import budget
 from tests.browser import browser, chromium_process  # noqa: F401 - fixtures
 from tests.datasets import write_dataset
 from tests.forked import ForkedTrial
+from tests.golden_files import read_golden
 from tests.perceptual_weights import write_hed_package, write_torch_home
-
-GOLDEN = Path(__file__).parent / "golden"
 
 resolvers.register()
 # Networks here are tiny: a second thread costs more in waiting than it computes, most of all where
@@ -79,19 +76,7 @@ def any_shape():
 @pytest.fixture(scope="session")
 def golden():
     """Reads a golden file: its tensors, and its metadata where it is JSON as values."""
-
-    def read(name: str) -> tuple[dict, dict]:
-        with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = {}
-            for key, value in (file.metadata() or {}).items():
-                try:
-                    metadata[key] = json.loads(value)
-                except json.JSONDecodeError:
-                    metadata[key] = value
-        return tensors, metadata
-
-    return read
+    return read_golden
 
 
 @pytest.fixture(scope="session")

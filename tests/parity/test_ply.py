@@ -9,7 +9,7 @@ from plyfile import PlyData
 
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import load_ply, save_ply
-from tests.conftest import GOLDEN
+from tests.golden_files import GOLDEN
 
 
 def test_reads_the_original(golden):

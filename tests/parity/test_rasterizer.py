@@ -1,27 +1,22 @@
 """The torch renderer against the published rasterizer's numbers, and against a dense evaluation."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from einops import rearrange
-from safetensors import safe_open
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
 from lgm.rendering import TorchRenderer
 from lgm.rendering.projection import project
+from tests.golden_files import read_golden
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 PARTS = {"means": slice(0, 3), "opacities": slice(3, 4), "scales": slice(4, 7), "quats": slice(7, 11)}
 PARTS["colors"] = slice(11, 14)
 KINDS = ["single", "object", "init", "edge"]
 
 
 def _load(kind):
-    with safe_open(GOLDEN / f"raster_{kind}.safetensors", "pt") as file:
-        golden = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        settings = file.metadata()
+    golden, settings = read_golden(f"raster_{kind}")
     height, width = int(settings["height"]), int(settings["width"])
     cameras = Cameras.from_fov(golden["c2w_opencv"], float(settings["fovy_deg"]), aspect=width / height)
     return golden, cameras, height, width

@@ -14,7 +14,7 @@ from lgm.gaussians import Gaussians
 from lgm.gaussians.compressed_ply import save_compressed_ply
 from lgm.gaussians.ply import load_ply, save_ply
 from lgm.gaussians.stored import FIELDS
-from tests.conftest import GOLDEN
+from tests.golden_files import GOLDEN
 from tests.unit.gaussians.test_gaussians import random_gaussians
 
 POINT = torch.tensor([1.0, 2.0, 3.0])
