@@ -173,6 +173,7 @@ def alike(plan: Plan) -> str:
 
 
 def size(num_bytes: float) -> str:
+    """Bytes in the largest unit that they fill."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if num_bytes >= scale:
             return f"{num_bytes / scale:.3g} {unit}"
@@ -180,6 +181,7 @@ def size(num_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Seconds in the largest unit that they fill one and a half times."""
     for unit, scale in (("days", _DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 1.5 * scale:
             return f"{seconds / scale:.3g} {unit}"
@@ -206,6 +208,7 @@ def checks(given: Assumptions, num_failures: int = 200_000) -> list[tuple[str, f
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -82,6 +82,7 @@ class PackState:
         return read_scan(self._folder / _SCAN_NAME, asked)
 
     def remember_scan(self, asked: dict[str, Any], found: dict[str, Scanned]) -> None:
+        """Keep a scan of the renders for the next run; see `scan`."""
         write_scan(self._folder / _SCAN_NAME, asked, found)
 
     def settings(self) -> dict[str, Any] | None:

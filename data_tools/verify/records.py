@@ -33,10 +33,12 @@ class ShardReport:
     tally: Tally = field(default_factory=Tally)
 
     def to_json(self) -> str:
+        """The report as one line."""
         return json.dumps({**vars(self), "tally": vars(self.tally)})  # asdict takes a Counter apart
 
     @classmethod
     def from_json(cls, text: str) -> ShardReport:
+        """The inverse of `to_json`; raises ValueError or KeyError for other text."""
         content = json.loads(text)
         counts = content.pop("tally")
         tally = Tally(**{k: Counter(v) if isinstance(v, dict) else v for k, v in counts.items()})
@@ -55,11 +57,13 @@ class Findings:
     tally: Tally = field(default_factory=Tally)
 
     def say(self, faults: Iterable[str]) -> None:
+        """Print faults, a line each, and count them."""
         for fault in faults:
             print(fault, flush=True)
             self.num_faults += 1
 
     def add(self, shard: ShardInfo, report: ShardReport) -> None:
+        """Print a shard's faults and objects that an earlier shard has, and add its counts."""
         self.say(report.faults)
         repeated = (uid for uid in report.uids if uid in self.uids)
         self.say(f"shard {shard.name}: object {uid!r}: stands twice in the set" for uid in repeated)
@@ -80,6 +84,7 @@ class Records:
     settings: dict[str, Any]
 
     def has(self, shard: ShardInfo) -> bool:
+        """Whether the shard's record is of this file and of these settings."""
         try:
             with self._path(shard).open(encoding="utf-8") as file:
                 return json.loads(file.readline()) == json.loads(self._head(shard))
@@ -87,10 +92,12 @@ class Records:
             return False
 
     def read(self, shard: ShardInfo) -> ShardReport:
+        """The report on record; `has` must be true."""
         _, _, text = self._path(shard).read_text("utf-8").partition("\n")
         return ShardReport.from_json(text)
 
     def keep(self, shard: ShardInfo, report: ShardReport) -> None:
+        """Write a shard's record, atomically; where that is not possible, a warning."""
         try:
             self._path(shard).parent.mkdir(exist_ok=True)
             with atomic(self._path(shard)) as partial:
@@ -100,6 +107,7 @@ class Records:
                 print(f"shard {shard.name}: its record is not kept: {first_line(error)}", file=sys.stderr)
 
     def forget(self) -> None:
+        """Remove all records of the set."""
         shutil.rmtree(self.folder / _FOLDER_NAME, ignore_errors=True)
 
     def _path(self, shard: ShardInfo) -> Path:

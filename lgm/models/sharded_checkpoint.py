@@ -177,6 +177,7 @@ class Shards:
 
     @property
     def num_optimizers(self) -> int:
+        """Optimizers whose states the checkpoint holds."""
         return len(self._files[0]["checkpoint"]["optimizer_states"])
 
     def weight(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:

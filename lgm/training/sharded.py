@@ -89,6 +89,7 @@ class ShardedFSDPStrategy(FSDPStrategy):
             self._is_saving_shards = False
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
+        """This rank's shards within `saving_shards`; else all weights on rank 0, and {} on the others."""
         own = self._own_weights()
         if self._is_saving_shards:
             return own
@@ -100,12 +101,16 @@ class ShardedFSDPStrategy(FSDPStrategy):
         return {} if self.global_rank else whole
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """This rank's moments within `saving_shards`; else all of them, by the optimizer's numbers."""
         own = getattr(optimizer, "optimizer", optimizer).state_dict()
         return own if self._is_saving_shards else self._whole_moments(own)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
+        """Lightning's single file, or within `saving_shards` a file per rank in a folder `step_…` of
+        `filepath`.
+        """
         if not self._is_saving_shards:
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
@@ -199,6 +204,7 @@ class ShardedFSDPStrategy(FSDPStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
+        """Read this rank's part of a sharded checkpoint or of a single file."""
         path = Path(self.broadcast(str(checkpoint_path)))
         if is_sharded(path):
             shards = Shards.of_folder(newest(path))
@@ -237,6 +243,7 @@ class ShardedFSDPStrategy(FSDPStrategy):
         return {**state, "state": kept}
 
     def teardown(self) -> None:
+        """End the writer of checkpoints, too."""
         super().teardown()
         self.checkpoint_io.teardown()  # which Lightning's FSDP leaves out
 

@@ -36,7 +36,9 @@ class BackgroundWriter(Protocol):
 class SavesShards(Protocol):
     """Of `lgm.training.sharded.ShardedFSDPStrategy`."""
 
-    def saving_shards(self) -> AbstractContextManager[None]: ...
+    def saving_shards(self) -> AbstractContextManager[None]:
+        """Within the block, each rank saves its own shard."""
+        ...
 
 
 def is_sharding(trainer: Trainer) -> bool:

@@ -26,9 +26,11 @@ class Card:
     count: int
 
     def size(self, shard_size: int) -> int:
+        """The number of objects."""
         return len(range(self.index, shard_size, self.count))
 
     def ordinals(self, shard_size: int, seed: int, pass_index: int) -> np.ndarray:
+        """The objects' indices in the shard in the order of one pass, int [size]."""
         return _ordinals(self, shard_size, seed, pass_index)
 
 

@@ -30,9 +30,11 @@ class Piece:
     shuffle: int
 
     def size(self, shard_size: int) -> int:
+        """The number of objects."""
         return self.stop - self.start
 
     def ordinals(self, shard_size: int, seed: int, pass_index: int) -> np.ndarray:
+        """The objects' indices in the shard in the order of one pass, int [size]."""
         return _ordinals(self, shard_size, seed, pass_index)
 
 

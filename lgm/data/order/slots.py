@@ -18,7 +18,9 @@ class Part(Protocol):
     """Objects of one shard that a consumer reads in a row."""
 
     @property
-    def shard(self) -> int: ...
+    def shard(self) -> int:
+        """The index of the shard."""
+        ...
 
     def size(self, shard_size: int) -> int:
         """The number of objects."""

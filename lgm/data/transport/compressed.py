@@ -25,17 +25,21 @@ class Compressed(io.RawIOBase):
         self._size = 0
 
     def writable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """As far as `seek` says."""
         return True
 
     def write(self, content: Any) -> int:
+        """Compress bytes and append them; returns how many there were."""
         self._file.write(self._packer.compress(content))
         self._size += len(content)
         return len(content)
 
     def tell(self) -> int:
+        """The number of bytes written, before compression."""
         return self._size
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -55,6 +59,7 @@ class Compressed(io.RawIOBase):
         return 0
 
     def close(self) -> None:
+        """Write the end of the gzip stream, and close the file."""
         if not self.closed:
             self._file.write(self._packer.flush())
             self._file.close()
