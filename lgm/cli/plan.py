@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lgm.cli.adopt import adopt, infer, set_backends, set_resize
 from lgm.cli.networks import check_recordable, chosen_network
 from lgm.cli.provenance import provenance
+from lgm.cli.recipe import keep_recorded
 from lgm.cli.speed import apply_speed
 from lgm.cli.validate import (
     FOR_TRAINING,
@@ -77,6 +78,7 @@ class EvaluationPlan(Plan):
 def plan_training(cfg: DictConfig) -> TrainingPlan:
     """Raises ValueError or FileNotFoundError in one line for what can be seen before anything is built."""
     check_search(cfg)
+    cfg = keep_recorded(cfg)
     batches = check_training(cfg)
     apply_speed(cfg)
     network = chosen_network(cfg)

@@ -1,9 +1,14 @@
-"""OmegaConf resolvers of the configuration files: `${lgm.asset:quickstart}`, `${lgm.precision:}`."""
+"""OmegaConf resolvers of the configuration files: `${lgm.asset:quickstart}`, `${lgm.precision:}`,
+`${lgm.recipe:${model}}`.
+"""
 
 from importlib import resources
 
 import torch
 from omegaconf import OmegaConf
+
+# Files of configs/model with a file of their own in configs/recipe.
+_OWN_RECIPES = ("mini", "nano")
 
 
 def asset(name: str) -> str:
@@ -16,7 +21,13 @@ def precision() -> str:
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "32-true"
 
 
+def recipe(model: str | None) -> str:
+    """The file of configs/recipe by which a file of configs/model is trained unless `recipe=` names another."""
+    return model if model in _OWN_RECIPES else "published"
+
+
 def register() -> None:
     """Make them known to OmegaConf; may be called again."""
     OmegaConf.register_new_resolver("lgm.asset", asset, replace=True)
+    OmegaConf.register_new_resolver("lgm.recipe", recipe, replace=True)
     OmegaConf.register_new_resolver("lgm.precision", precision, replace=True)

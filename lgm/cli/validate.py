@@ -80,6 +80,9 @@ def plan_batches(cfg: DictConfig) -> BatchPlan:
             f"train.global_batch_size={global_batch} and data.micro_batch_size={micro} must be at least 1"
         )
     at_once = micro * world_size
+    if global_batch < at_once and global_batch % world_size == 0 and not _is_typed("data.micro_batch_size"):
+        # A recipe's micro-batch is for one device: many devices share its batch in smaller ones.
+        return BatchPlan(world_size, global_batch // world_size, accumulation=1)
     if global_batch % at_once:
         # The largest multiple below, for the advice.
         nearest = max(1, global_batch // at_once) * at_once
@@ -141,7 +144,17 @@ def check_training(cfg: DictConfig) -> BatchPlan:
             cfg.train.max_steps,
             cfg.train.val_every_steps,
         )
-    return plan_batches(cfg)
+    batches = plan_batches(cfg)
+    if batches.micro != cfg.data.micro_batch_size:
+        log.warning(
+            "data.micro_batch_size=%d × %d devices is more than train.global_batch_size=%d: it is %d here",
+            cfg.data.micro_batch_size,
+            batches.world_size,
+            batches.global_batch,
+            batches.micro,
+        )
+        cfg.data.micro_batch_size = batches.micro
+    return batches
 
 
 def typed() -> list[tuple[str, str]] | None:
@@ -152,6 +165,10 @@ def typed() -> list[tuple[str, str]] | None:
     # As typed: an interpolation in it is not resolved.
     given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [(override, override.lstrip("+~").split("=")[0].replace("/", ".")) for override in given]
+
+
+def _is_typed(key: str) -> bool:
+    return any(given == key for _, given in typed() or [])
 
 
 def refuse_options(without_effect: dict[str, str]) -> None:

@@ -96,7 +96,13 @@ class PeakMemory:
 def options(args: argparse.Namespace, folder: Path) -> list[str]:
     """Overrides of a training run that saves every few steps."""
     trainer = "cpu" if args.device == "cpu" else "gpu"
-    own = [f"model={args.model}", f"trainer={trainer}", "data=quickstart", f"run_dir={folder}"]
+    own = [
+        f"model={args.model}",
+        "recipe=published",
+        f"trainer={trainer}",
+        "data=quickstart",
+        f"run_dir={folder}",
+    ]
     own += [f"callbacks={'train_ema' if args.ema else 'train'}", f"data.micro_batch_size={args.batch}"]
     own += [f"train.global_batch_size={args.batch}", f"train.max_steps={args.steps}"]
     own += [f"train.val_every_steps={args.steps * 2}", f"train.checkpoint_every_steps={args.every}"]

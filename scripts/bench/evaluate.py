@@ -121,7 +121,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     if options.random_lpips:
         torch.hub.set_dir(str(write_random_trunks(folder / "torch") / "hub"))
     ckpt = folder / "model_fp16_fixrot.safetensors"
-    net = instantiate(compose("train", overrides=[f"model={options.model}", "run_dir=x"]).model.net)
+    own = ["recipe=published", "run_dir=x"]  # released files name no anchors: none is inferred
+    net = instantiate(compose("train", overrides=[f"model={options.model}", *own]).model.net)
     # Named as the released file, so that evaluate.py infers the architecture.
     save_file({name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}, ckpt)
     del net

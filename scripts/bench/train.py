@@ -453,7 +453,7 @@ def run(options: argparse.Namespace, ways: tuple[str, ...], folder: Path) -> dic
         write_random_vgg(folder / "vgg16.pth")
         loss = ["loss=paper", f"loss.terms.lpips.loss.weights_path={folder / 'vgg16.pth'}"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        given = [f"model={options.model}", f"+batch={options.batch}", "run_dir=none"]
+        given = [f"model={options.model}", "recipe=published", f"+batch={options.batch}", "run_dir=none"]
         given += [f"data.micro_batch_size={options.batch}"] if options.loader else ["data.path=none"]
         trainer = ["trainer=cpu"] if options.device.type == "cpu" else []
         cfg = compose("train", overrides=[*given, *trainer, *loss, *options.set])

@@ -18,6 +18,7 @@ from tests.forked import run_program
 ROOT = Path(__file__).parents[2]
 MICRO = [
     "model=nano",
+    "recipe=published",
     "model.net.down_channels=[32,32,32]",
     "model.net.down_attention=[false,false,true]",
     "model.net.up_channels=[32,32]",
@@ -45,7 +46,7 @@ def run_train(dataset: Path, run_dir: Path, *overrides: str) -> float | None:
 def run_evaluate(dataset: Path, run_dir: Path, ckpt: Path, *overrides: str) -> float | None:
     cfg = composed(
         "evaluate",
-        *(o for o in MICRO if not o.startswith(("model", "resolution"))),
+        *(o for o in MICRO if not o.startswith(("model", "recipe", "resolution"))),
         "data.micro_batch_size=2",
         f"data.path={dataset}",
         f"run_dir={run_dir}",

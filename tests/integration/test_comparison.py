@@ -144,7 +144,7 @@ def test_where_nothing_was_measured_the_comparison_says_so(tmp_path):
 def test_a_sweep_over_checkpoints_ends_with_one_table(dataset, tmp_path):
     run_train(dataset, tmp_path / "run", "train.max_steps=2", "train.val_every_steps=1")
     ckpts = ",".join(str(tmp_path / "run" / "checkpoints" / f"{name}.ckpt") for name in ("last", "best"))
-    options = [o for o in MICRO if not o.startswith(("model", "resolution"))]
+    options = [o for o in MICRO if not o.startswith(("model", "recipe", "resolution"))]
     options += [f"data.path={dataset}", "data.split=val", "callbacks.measure.lpips=null"]
     earlier = write_evaluation(tmp_path / "sweep" / "7") / "metrics.json"  # a larger sweep in this folder
     os.utime(earlier, (1e9, 1e9))

@@ -45,7 +45,10 @@ def composed(*overrides: str, config: str = "train"):
 def test_every_group_of_the_folder_is_in_a_defaults_list():
     folders = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     text = (CONFIGS / "train.yaml").read_text() + (CONFIGS / "evaluate.yaml").read_text()
-    assert {name for name in folders if f"- {name}:" not in text} == set()
+    recipes = [path.read_text() for path in (CONFIGS / "recipe").glob("*.yaml") if path.stem != "nano"]
+    of_recipes = {name for name in folders if all(f"- /{name}:" in recipe for recipe in recipes)}
+    assert {name for name in folders if f"- {name}:" not in text} == of_recipes
+    assert of_recipes == {"loss", "optimizer", "scheduler"}
 
 
 @pytest.mark.parametrize("name", names("model"))
@@ -83,6 +86,40 @@ def test_resolution_follows_from_the_model_and_can_be_overridden(model, size, vi
     assert (resolution.target_size, resolution.num_target_views) == (size, views)
     assert composed(f"model={model}", "resolution=64x6").resolution.target_size == 64
     assert composed(f"model={model}", "resolution.num_target_views=3").resolution.num_target_views == 3
+
+
+RECIPES = {"mini": "mini", "nano": "nano", "big": "published", "small": "published", "tiny": "published"}
+
+
+@pytest.mark.parametrize(("model", "recipe"), RECIPES.items())
+def test_a_model_brings_its_recipe(model, recipe):
+    """Typed bare: mini and nano train as what was measured best, the released models as published."""
+    cfg = composed(f"model={model}")
+    is_published = recipe == "published"
+    assert cfg.recipe == recipe and "lpips" not in cfg.loss.terms
+    assert cfg.loss.terms.rgb.loss.get("in_decibels", False) is not is_published
+    assert cfg.data.views._target_ == f"lgm.data.views.{'Random' if is_published else 'Canonical'}Views"
+    assert (instantiate(cfg.data.augment) == Augmentation()) is not is_published
+    assert ("ema" in cfg.callbacks) is not is_published
+    assert (cfg.model.net.anchors == "hull") is not is_published
+    assert cfg.optimizer.lr == (4e-4 if is_published else 1e-3)
+
+
+def test_what_is_chosen_comes_before_the_recipe():
+    cfg = composed("model=mini", "loss=default", "data/views=random", "optimizer.lr=2e-4", "callbacks=train")
+    assert not cfg.loss.terms.rgb.loss.get("in_decibels", False) and cfg.optimizer.lr == 2e-4
+    assert cfg.data.views._target_ == "lgm.data.views.RandomViews" and "ema" not in cfg.callbacks
+    assert composed("model=tiny", "recipe=mini").model.net.anchors == "hull"
+    former = composed("model=mini", "recipe=published")
+    assert (former.model.net.anchors, former.train.max_steps, former.optimizer.lr) == ("none", 30000, 4e-4)
+
+
+@pytest.mark.parametrize("model", ["big", "small", "tiny"])
+def test_the_published_training(model):
+    cfg = composed(f"experiment=paper_{model}")
+    assert cfg.model.name == model and cfg.name == f"paper_{model}" and cfg.loss.terms.lpips.weight == 1
+    assert cfg.data.views._target_ == "lgm.data.views.RandomViews"
+    assert (cfg.scheduler.warmup_steps, cfg.optimizer.lr) == (0, 4e-4)
 
 
 @pytest.mark.parametrize("name", names("trainer"))
