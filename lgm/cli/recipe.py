@@ -1,7 +1,7 @@
 """Recipes of older runs: what a resume and `init_from` keep of a run begun before configs/recipe existed.
 
-Until then every model was trained as `recipe=published`. A model with a recipe of its own (mini, nano) has other
-defaults today: an untyped default must neither change a run that goes on nor refuse its weights.
+Until then every model was trained as `recipe=published`. A model with a recipe of its own (mini, nano) has
+other defaults today: an untyped default must neither change a run that goes on nor refuse its weights.
 """
 
 from __future__ import annotations

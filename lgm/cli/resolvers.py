@@ -22,7 +22,7 @@ def precision() -> str:
 
 
 def recipe(model: str | None) -> str:
-    """The file of configs/recipe by which a file of configs/model is trained unless `recipe=` names another."""
+    """The file of configs/recipe by which a file of configs/model is trained, unless `recipe=` is given."""
     return model if model in _OWN_RECIPES else "published"
 
 

@@ -113,7 +113,7 @@ def options(args: argparse.Namespace, folder: Path) -> list[str]:
         "train.checkpoint_every_minutes=null",
     ]
     if args.device == "cuda":  # a step should not wait for data
-        own += ["data/cache=gpu", "data.num_workers=4"]
+        own += ["data/cache=device", "data.num_workers=4"]
     # No validation, also at the end: only steps and saves are measured.
     return [*own, "+trainer.limit_val_batches=0", *args.set]
 

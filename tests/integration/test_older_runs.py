@@ -1,4 +1,4 @@
-"""Runs that were begun before configs/recipe existed: resumed, started from and evaluated as they recorded."""
+"""Runs that were begun before configs/recipe existed: resumed, started from, evaluated as they recorded."""
 
 from __future__ import annotations
 

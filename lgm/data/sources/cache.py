@@ -82,14 +82,14 @@ class DeviceCache(Cache):
     def check(self, source: Source, examples: Sequence[PosedObject], num_devices: int) -> None:
         """ValueError where a copy exceeds max_bytes; free device memory is checked when it is allocated."""
         needed, text = decoded_bytes(source, examples)
-        _refuse("gpu", needed, self.max_bytes, text, "data.cache.max_bytes allows")
+        _refuse("device", needed, self.max_bytes, text, "data.cache.max_bytes allows")
         log.info("data: kept decoded on the device: %s", text)
 
     def wrap(self, source: Source, device: torch.device, num_workers: int) -> Source:
         def allocate(shape: tuple[int, ...]) -> Tensor:
             needed = torch.Size(shape).numel()
             free = _free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
-            _refuse("gpu", needed, free, f"{needed / 1e9:.3g} GB", f"are free on {device}")
+            _refuse("device", needed, free, f"{needed / 1e9:.3g} GB", f"are free on {device}")
             return torch.empty(shape, dtype=torch.uint8, device=device)
 
         return DecodedSource(source, allocate, num_workers)

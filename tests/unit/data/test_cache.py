@@ -109,7 +109,7 @@ def test_a_mixture_stays_a_mixture(dataset):
 
 def test_what_does_not_fit_is_refused_at_the_start(dataset, monkeypatch):
     needed = 6 * 10 * 32 * 32 * 4
-    for cache, name in ((MemoryCache(needed - 1), "memory"), (DeviceCache(needed - 1), "gpu")):
+    for cache, name in ((MemoryCache(needed - 1), "memory"), (DeviceCache(needed - 1), "device")):
         with pytest.raises(
             ValueError, match=rf"data/cache={name}: 6 objects × 10 views of 32 × 32 take .* GB"
         ) as e:
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused_at_the_start(dataset, monkeypatch):
 
 def test_a_device_that_is_the_cpu_has_no_more_memory_than_is_free(dataset, monkeypatch):
     monkeypatch.setattr("lgm.data.sources.cache._free_memory", lambda: 1000.0)
-    with pytest.raises(ValueError, match=r"data/cache=gpu: .* GB, and 1e-06 GB are free on cpu"):  # noqa: PT012
+    with pytest.raises(ValueError, match=r"data/cache=device: .* GB, and 1e-06 GB are free on cpu"):  # noqa: PT012
         source = DeviceCache(ANY).wrap(ShardSource(dataset, "train"), CPU, 0)
         list(islice(TrainStream(source, RandomViews(4, 6), 2, seed=0), 1))
 
