@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from lgm.lightning_internals import ending_peers
 from lgm.models import Network
 from lgm.models.checkpoint import weights_hash
 from lgm.models.pretrained import load_weights
+from lgm.rendering.precision import full_precision
 from lgm.training.module import LGMModule
 
 
@@ -84,10 +85,17 @@ def test(plan: EvaluationPlan, evaluation: Evaluation) -> float | None:
     with exclusive(plan.run_dir) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             save_config(plan.config, plan.run_dir)
-        with ending_peers(trainer):
+        with ending_peers(trainer), _precision(plan.config, trainer):
             trainer.test(evaluation.module, evaluation.datamodule, verbose=False)
     value = trainer.callback_metrics.get(plan.config["optimized_metric"])  # None where nothing was measured
     return None if value is None else float(value)
+
+
+def _precision(config: Mapping[str, Any], trainer: L.Trainer) -> AbstractContextManager[None]:
+    """Float32 without TF32, so that a GPU gives the numbers of a CPU, unless another precision was chosen."""
+    if str(config["trainer"]["precision"]) not in ("32-true", "32"):
+        return nullcontext()
+    return full_precision(trainer.strategy.root_device.type)
 
 
 def untrained(config: Mapping[str, Any]) -> Network:

@@ -1,4 +1,4 @@
-"""OmegaConf resolvers of the configuration files: `${lgm.asset:quickstart}`, `${lgm.precision:}`,
+"""OmegaConf resolvers of the configuration files: `${lgm.asset:quickstart}`, `${lgm.precision:bf16-mixed}`,
 `${lgm.recipe:${model}}`.
 """
 
@@ -16,9 +16,9 @@ def asset(name: str) -> str:
     return str(resources.files("lgm") / "assets" / name)
 
 
-def precision() -> str:
-    """Mixed bf16 on a GPU that has it, else full float32."""
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "32-true"
+def precision(on_gpu: str) -> str:
+    """The precision of `trainer=auto`: that of a GPU which has bf16, else full float32."""
+    return on_gpu if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "32-true"
 
 
 def recipe(model: str | None) -> str:

@@ -23,6 +23,7 @@ from lgm.preparation.prepare import Preparation
 from lgm.refinement import Refinement
 from lgm.rendering.base import Renderer
 from lgm.rendering.drawing import draw
+from lgm.rendering.precision import full_precision
 from lgm.training.collapse import Collapse, is_collapsed
 from lgm.training.resume import check_counts, option_values, realign_loops, restore_options
 from lgm.training.skipped_steps import WINDOW, SkippedSteps
@@ -176,11 +177,13 @@ class LGMModule(L.LightningModule):
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        prediction = self.predict(batch)
-        values = validation_psnr(prediction)
+        # In float32 whatever training computes in: evaluate.py gives a checkpoint the same number.
+        with full_precision(self.device.type):
+            prediction = self.predict(batch)
+            values = validation_psnr(prediction)
+            total, _ = self.loss(prediction, self.global_step)
         self.val_psnr.update(values)
         self._validated.append((batch.uids, values.detach().mean(dim=1)))
-        total, _ = self.loss(prediction, self.global_step)
         self.val_loss.update(total, weight=len(batch.uids))
         return prediction
 

@@ -36,6 +36,24 @@ def test_the_same_number_as_evaluate(dataset, tmp_path, callbacks):
     assert summary["psnr"] == pytest.approx(metrics["psnr"], rel=1e-6)
 
 
+def test_one_number_whatever_training_computes_in(dataset, tmp_path):
+    """A training in bf16: validation, its evaluation, and evaluate.py on its checkpoint agree."""
+    options = ["train.val_every_steps=2", *OPTIONS[1:], "train.max_steps=2", "data.max_val_objects=null"]
+    run_train(dataset, tmp_path / "run", *options, "trainer.precision=bf16-mixed", "callbacks=train_ema")
+    row = rows(tmp_path / "run")[-1]
+    summary = json.loads((tmp_path / "run" / "evaluation" / "step_000002.json").read_text())
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    for weights, name in (("ema", "val/psnr_ema"), ("raw", "val/psnr")):
+        run_evaluate(dataset, tmp_path / weights, last, "data.split=val", f"weights={weights}")
+        metrics = json.loads((tmp_path / weights / "metrics.json").read_text())
+        assert metrics["made_with"]["precision"] == "32-true"
+        value = next(float(found[name]) for found in rows(tmp_path / "run") if found.get(name))
+        assert value == pytest.approx(metrics["psnr"], rel=1e-6), name
+        if weights == "ema":
+            assert summary["psnr"] == pytest.approx(metrics["psnr"], rel=1e-6)
+    assert row["step"] == "2"
+
+
 def test_another_protocol_and_size_than_training(dataset, tmp_path):
     """Training goes on at its own size; the protocol's is what is measured."""
     own = ["train.max_steps=2", "protocol.target_size=16", "protocol.views.num_target_views=3"]

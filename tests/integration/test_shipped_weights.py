@@ -30,7 +30,7 @@ def test_it_says_how_it_was_trained(weights):
     """Steps, seed, minutes and options of both legs, and nothing of where they ran."""
     for leg in (weights.training, weights.training["before"]):
         assert leg["step"] > 0 and leg["seed"] == 0 and leg["device_minutes"] > 0 and "H200" in leg["devices"]
-        options, own = leg["config"], composed("train", "experiment=mini", "data.path=shards")
+        options, own = leg["config"], composed("train", "experiment=furniture", "data.path=shards")
         assert options["model"]["net"]["up_channels"] == list(own.model.net.up_channels)
         assert options["resolution"]["other_target_sizes"] == list(own.resolution.other_target_sizes)
         assert options["train"]["global_batch_size"] == own.train.global_batch_size

@@ -21,6 +21,7 @@ from torch import nn
 from torchmetrics import MeanMetric
 
 from lgm.metrics.validation import validation_psnr
+from lgm.rendering.precision import full_precision
 from lgm.types import Prediction
 
 KEY = "ema"  # in a checkpoint: {"state_dict": …, "num_updates": …}
@@ -106,7 +107,7 @@ class EMA(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """PSNR of the same batch with the EMA weights."""
-        with trainer.precision_plugin.forward_context():
+        with full_precision(pl_module.device.type):  # as `LGMModule.validation_step`
             prediction = pl_module.predict(outputs.batch, net=self.net)
         self._psnr.update(validation_psnr(prediction))
 

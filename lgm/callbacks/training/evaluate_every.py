@@ -22,6 +22,7 @@ from lgm.files import write_text
 from lgm.losses.perceptual import LPIPS
 from lgm.metrics import Measurement, PerceptualNets, Protocol
 from lgm.metrics.summary import METRICS, summarise
+from lgm.rendering.precision import full_precision
 from lgm.reports.columns import table_text
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class EvaluateEvery(Callback):
                     raise RunStopped(number, step)
                 batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
                 batch = pl_module.eval_preparation(batch)
-                with trainer.precision_plugin.forward_context():
+                with full_precision(pl_module.device.type):  # as evaluate.py
                     prediction = pl_module.predict(batch, net=net)
                 measurement.add(prediction)
                 beat("evaluate_every", step)

@@ -105,6 +105,13 @@ def test_a_model_brings_its_recipe(model, recipe):
     assert cfg.optimizer.lr == (4e-4 if is_published else 1e-3)
 
 
+@pytest.mark.parametrize("name", ["gpu", "ddp", "ddp8", "ddp_multinode", "fsdp"])
+def test_training_has_bf16_on_gpus_and_evaluation_float32(name):
+    assert composed(f"trainer={name}").trainer.precision == "bf16-mixed"
+    assert composed(f"trainer={name}", "ckpt=x", config="evaluate").trainer.precision == "32-true"
+    assert composed(f"trainer={name}", "trainer.precision=16-mixed").trainer.precision == "16-mixed"
+
+
 def test_what_is_chosen_comes_before_the_recipe():
     cfg = composed("model=mini", "loss=default", "data/views=random", "optimizer.lr=2e-4", "callbacks=train")
     assert not cfg.loss.terms.rgb.loss.get("in_decibels", False) and cfg.optimizer.lr == 2e-4
