@@ -19,7 +19,8 @@ from lgm.callbacks.evaluation.turntable import Turntable
 from lgm.callbacks.evaluation.views import WriteViews
 from lgm.callbacks.progress import StepProgress
 from lgm.callbacks.training.agreement import SameOnAllRanks
-from lgm.callbacks.training.checkpoint import BestCheckpoint, LastCheckpoint
+from lgm.callbacks.training.best_checkpoint import BestCheckpoint
+from lgm.callbacks.training.checkpoint import LastCheckpoint
 from lgm.callbacks.training.cost import TrainingCost
 from lgm.callbacks.training.ema import EMA
 from lgm.callbacks.training.evaluate_every import EvaluateEvery

@@ -32,6 +32,7 @@ from lgm.cli.validate import (
     refuse_options,
 )
 from lgm.cli.values import plain
+from lgm.cli.warm_up import shorten_warm_up
 from lgm.models.pretrained import Weights, read_weights
 from lgm.models.registry import MakeNetwork
 
@@ -80,6 +81,7 @@ def plan_training(cfg: DictConfig) -> TrainingPlan:
     check_search(cfg)
     cfg = keep_recorded(cfg)
     batches = check_training(cfg)
+    shorten_warm_up(cfg)
     apply_speed(cfg)
     network = chosen_network(cfg)
     check_recordable(cfg, network)  # raises now for what cannot be resolved, or read again

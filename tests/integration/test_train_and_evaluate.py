@@ -293,3 +293,20 @@ def test_overfits_one_object(dataset, tmp_path):
     with (tmp_path / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
     assert sum(losses[-5:]) < 0.4 * sum(losses[:5])  # a tenth, whatever the seed
+
+
+def test_the_best_says_over_how_many_objects_it_was_chosen(dataset, tmp_path, caplog):
+    """In its record and in a line; a resume that validates on more objects chooses it anew."""
+    caplog.set_level("INFO")
+
+    def number(run_dir) -> int:
+        states = read_checkpoint(run_dir / "checkpoints" / "best.ckpt")["callbacks"]
+        (state,) = (state for name, state in states.items() if name.startswith("BestCheckpoint"))
+        return state["num_objects"]
+
+    run_train(dataset, tmp_path, "train.max_steps=2", "data.max_val_objects=1")
+    assert number(tmp_path) == 1
+    assert any("best.ckpt: step=2 val/psnr=" in text and "num_objects=1 " in text for text in caplog.messages)
+    run_train(dataset, tmp_path, "train.max_steps=4", "data.max_val_objects=null")
+    assert number(tmp_path) == 2
+    assert any("num_objects=1; validation now has num_objects=2" in text for text in caplog.messages)

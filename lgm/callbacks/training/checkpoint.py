@@ -1,4 +1,4 @@
-"""Checkpoints of a run and their retention: the last, previous and periodic ones, and the best."""
+"""Checkpoints of a run and their retention: the last, previous and periodic ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy
@@ -28,7 +27,7 @@ from lgm.lightning_internals import batches_done, dumped_checkpoint
 log = logging.getLogger(__name__)
 
 _SHARDED = ".sharded"
-_ANEW = "start anew: resume=none init_from=<the checkpoint>"
+ANEW = "start anew: resume=none init_from=<the checkpoint>"
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -98,9 +97,9 @@ class LastCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The path of the restored checkpoint, in this run's own folder."""
-        with reading(f"{self.state_key} in the checkpoint", _ANEW):
+        with reading(f"{self.state_key} in the checkpoint", ANEW):
             # Lightning removes another file than the one that it writes: that of a run which was not sharded.
-            own = _own_file(self.dirpath, state_dict)
+            own = own_file(self.dirpath, state_dict)
             self.best_model_path = own if own == str(self._path) else ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -211,56 +210,7 @@ class LastCheckpoint(ModelCheckpoint):
             super()._save_checkpoint(trainer, filepath)
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the one checkpoint with the highest value of `monitor` that is finite, looked at after each
-    validation."""
-
-    stage = Stage.BEST_CHECKPOINT
-
-    def __init__(self, dirpath: str, monitor: str, filename: str = "best") -> None:
-        super().__init__(
-            dirpath=dirpath,
-            filename=filename,
-            monitor=monitor,
-            mode="max",
-            save_top_k=1,
-            save_on_train_epoch_end=False,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
-
-    @property
-    def state_key(self) -> str:
-        """Its key in a checkpoint's callbacks, with the metric."""
-        return f"{type(self).__qualname__}:{self.monitor}"
-
-    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Whether the score is finite and the best so far."""
-        # Lightning takes NaN for the lowest score, which is the best where there is no other.
-        if current is not None and not trainer.strategy.reduce_boolean_decision(bool(current.isfinite())):
-            log.warning(
-                "step %d: %s is %s: best.ckpt is not replaced",
-                trainer.global_step,
-                self.monitor,
-                float(current),
-            )
-            return False
-        return super().check_monitor_top_k(trainer, current)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The best score and its file, where that is in this run's folder."""
-        with reading(f"{self.state_key} in the checkpoint", _ANEW):
-            own, score = _own_file(self.dirpath, state_dict), state_dict["best_model_score"]
-            # Lightning forgets the score where the folder has another name than when it was written: a
-            # run that was moved, or mounted elsewhere, would overwrite its best with its next.
-            if own and (Path(own).is_file() or state_dict["dirpath"] == self.dirpath) and score is not None:
-                score = torch.as_tensor(float(score))
-                known = {"best_model_path": own, "kth_best_model_path": own, "best_k_models": {own: score}}
-                scores = {"best_model_score": score, "kth_value": score}
-                super().load_state_dict({"dirpath": self.dirpath, **known, **scores})
-
-
-def _own_file(dirpath: str, state_dict: dict[str, Any]) -> str:
+def own_file(dirpath: str, state_dict: dict[str, Any]) -> str:
     """The file of a restored state in a run's own folder, or nothing.
 
     Lightning removes the file that it has kept before, wherever its path leads: a path out of a file that

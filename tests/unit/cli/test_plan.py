@@ -79,3 +79,22 @@ def test_nothing_climbs_back_to_the_configuration():
 def test_texts_of_a_plan_are_texts(text):
     """An argument of a class, say: nothing in it is resolved a second time."""
     assert made({"_target_": "types.SimpleNamespace", "text": text}).text == text
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (["train.max_steps=100", "scheduler.warmup_steps=500"], 10),
+        (["train.max_steps=100", "scheduler=constant", "scheduler.warmup_steps=100"], 10),
+        (["train.max_steps=1", "scheduler.warmup_steps=500"], 0),
+        (["train.max_steps=100", "scheduler.warmup_steps=99"], 99),
+        (["train.max_steps=100", "scheduler=onecycle_released"], 3000),  # it refuses the run itself
+    ],
+)
+def test_a_warm_up_longer_than_the_run_is_shortened_with_a_line(options, steps, caplog):
+    given = ["data=quickstart", "trainer=cpu", "train.val_every_steps=100", *options]
+    plan = plan_training(composed(*given))
+    assert plan.config["scheduler"]["warmup_steps"] == steps
+    said = [text for text in caplog.messages if "scheduler.warmup_steps" in text]
+    assert len(said) == (steps <= 10)
+    assert all(f"it is {steps} here" in text for text in said)
