@@ -15,4 +15,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    runtime.program(lambda: command_line.run(main))
+    runtime.program(lambda: command_line.run(main, "evaluate"))

@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from lgm.cli.faults import fault_line
+from lgm.cli.help import help_text, nearest
 from lgm.errors import shown
 from lgm.masking import masked
 from lgm.models.former_names import key_today
@@ -60,8 +61,11 @@ _NOISE = (
 )
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a `@hydra.main` function on `sys.argv`; what Hydra refuses ends in one line, with exit code 2.
+def run(main: Callable[[], None], program: str) -> None:
+    """Run a `@hydra.main` function on `sys.argv`; what Hydra refuses ends in one line, with exit code 2. The line
+    for a misspelt option names the nearest keys. `--help` is `lgm.cli.help`'s.
+
+    program: the file of configs/ that `main` composes, without its suffix.
 
     HYDRA_FULL_ERROR=1 shows the traceback.
     """
@@ -70,14 +74,19 @@ def run(main: Callable[[], None]) -> None:
     is_asked = os.environ.setdefault(_OUR_FULL_ERROR, os.environ.get(_FULL_ERROR, "0")) == "1"
     os.environ[_FULL_ERROR] = "1"
     sys.argv[1:] = understood(sys.argv[1:])
+    options = get_args_parser().parse_args(sys.argv[1:])
     try:
+        if options.help:
+            sys.stdout.write(help_text(program, options))
+            return
         main()
     except Exception as error:
         is_of_hydra = isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError)
         line = hydra_line(error) if is_of_hydra else fault_line(error)
         if is_asked or line is None:
             raise
-        _refuse(line)
+        names = nearest(str(error), program, options) if is_of_hydra else []
+        _refuse(f"{line}; did you mean {' or '.join(names)}?" if names else line)
 
 
 def understood(arguments: list[str]) -> list[str]:

@@ -7,20 +7,12 @@ this package once it is installed (pyproject.toml, force-include).
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-import lgm
 from lgm.cli import command_line, resolvers, runtime, sweeps
-
-
-def configs_folder() -> Path:
-    """The folder of train.yaml, evaluate.yaml and their groups."""
-    package = Path(lgm.__file__).parent
-    installed, checkout = package / "configs", package.parent / "configs"
-    return installed if installed.is_dir() else checkout
+from lgm.config_files import configs_folder
 
 
 def train() -> None:
@@ -47,4 +39,4 @@ def run(name: str, task: Callable[[DictConfig], float | None]) -> None:
         return runtime.run(task, cfg)
 
     program = hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=name)(main)
-    runtime.program(lambda: command_line.run(program))
+    runtime.program(lambda: command_line.run(program, name))

@@ -84,6 +84,7 @@ def test_help_and_cfg_job_say_something_useful():
     result = run_script("train.py", "--help")
     assert result.returncode == 0
     assert "model: big, lrm, mini" in result.stdout and "data.path" in result.stdout
+    assert "checkpoint_every_minutes: 9  # and then" in result.stdout and "--multirun" in result.stdout
     result = run_script("train.py", "model=big", "trainer=ddp8", "--cfg", "job")
     assert result.returncode == 0
     assert "target_size: 512" in result.stdout and "num_target_views: 8" in result.stdout

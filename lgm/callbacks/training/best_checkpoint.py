@@ -23,8 +23,8 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps the one checkpoint with the highest value of `monitor` that is finite, looked at after each
     validation.
 
-    Its state in a checkpoint has `num_objects`, how many validation objects the value is the mean of; a log line
-    has it too. After a resume that validates on another number of objects the best is chosen anew.
+    Its state in a checkpoint has `num_objects`, how many validation objects the value is the mean of, and so
+    has a log line. After a resume that validates on another number of objects the best is chosen anew.
     """
 
     stage = Stage.BEST_CHECKPOINT
@@ -71,7 +71,8 @@ class BestCheckpoint(ModelCheckpoint):
         num_objects = int(trainer.strategy.reduce(count, reduce_op="sum"))
         if self.num_objects not in (None, num_objects) and self.best_k_models:
             log.warning(
-                "best.ckpt was the best over num_objects=%d; validation now has num_objects=%d: it is chosen anew",
+                "best.ckpt was the best over num_objects=%d; validation now has num_objects=%d: it is "
+                "chosen anew",
                 self.num_objects,
                 num_objects,
             )

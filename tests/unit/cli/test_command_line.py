@@ -106,7 +106,7 @@ def test_what_is_no_option_is_one_line(arguments, said, capsys):
     ("arguments", "said"),
     [
         (["model=bigg"], ["model/bigg", "big, lrm, mini"]),
-        (["train.max_stepz=5"], ["max_stepz"]),
+        (["train.max_stepz=5"], ["max_stepz", "did you mean train.max_steps"]),
         (["train.seed=1,2"], ["train.seed=1,2", "--multirun"]),
         (["train.seed=${nope}", "data=quickstart"], ["train.seed", "nope"]),
         (["run_dir=${nope}"], ["run_dir", "nope"]),
