@@ -21,8 +21,8 @@ _PLUMBING = ("defaults", "hydra", "_partial_", "_convert_", "_recursive_")
 
 
 def configs_folder() -> Path:
-    """The folder of train.yaml, evaluate.yaml and their groups: beside train.py in a checkout, in this package
-    once it is installed."""
+    """The folder of train.yaml, evaluate.yaml and their groups: beside train.py in a checkout, in this
+    package once it is installed."""
     package = Path(lgm.__file__).parent
     installed, checkout = package / "configs", package.parent / "configs"
     return installed if installed.is_dir() else checkout

@@ -62,8 +62,9 @@ _NOISE = (
 
 
 def run(main: Callable[[], None], program: str) -> None:
-    """Run a `@hydra.main` function on `sys.argv`; what Hydra refuses ends in one line, with exit code 2. The line
-    for a misspelt option names the nearest keys. `--help` is `lgm.cli.help`'s.
+    """Run a `@hydra.main` function on `sys.argv`; what Hydra refuses ends in one line, with exit code 2.
+
+    The line for a misspelt option names the nearest keys. `--help` is `lgm.cli.help`'s.
 
     program: the file of configs/ that `main` composes, without its suffix.
 

@@ -62,8 +62,8 @@ def nearest(message: str, program: str, options: argparse.Namespace) -> list[str
 
 def _likeness(wrong: str, name: str) -> float:
     """Of whole names or, a little less, of their last parts: sections are left out as often as misspelt."""
-    ends = (re.split(r"[./]", text)[-1] for text in (wrong, name))
-    whole, last = SequenceMatcher(None, wrong, name).ratio(), SequenceMatcher(None, *ends).ratio()
+    wrong_end, end = (re.split(r"[./]", text)[-1] for text in (wrong, name))
+    whole, last = SequenceMatcher(None, wrong, name).ratio(), SequenceMatcher(None, wrong_end, end).ratio()
     return max(whole, 0.5 * last + 0.5 * whole if "." in wrong else 0.95 * last)
 
 

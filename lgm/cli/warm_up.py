@@ -14,8 +14,8 @@ _FRACTION = 10  # of a run's steps
 
 
 def shorten_warm_up(cfg: DictConfig) -> None:
-    """Set scheduler.warmup_steps to a tenth of train.max_steps, with one line, where the run would otherwise end
-    within its warm-up, before the learning rate is reached."""
+    """Set scheduler.warmup_steps to a tenth of train.max_steps, with one line, where the run would otherwise
+    end within its warm-up, before the learning rate is reached."""
     scheduler, max_steps = cfg.scheduler, cfg.train.max_steps
     steps = scheduler.get("warmup_steps")
     if scheduler.get("_target_") not in _SCHEDULES or not isinstance(steps, int) or steps < max_steps:
