@@ -76,7 +76,8 @@ class BestCheckpoint(ModelCheckpoint):
                 self.num_objects,
                 num_objects,
             )
-            self.best_k_models, self.kth_best_model_path, self.best_model_score = {}, "", None
+            self.best_k_models.clear()
+            self.kth_best_model_path, self.best_model_score = "", None
         before, self.num_objects = self.best_model_score, num_objects
         super().on_validation_end(trainer, pl_module)
         if self.best_model_score is not before and trainer.is_global_zero:
