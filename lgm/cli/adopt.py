@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lgm.cli.recipe import OF_NETWORKS
+from lgm.cli.resolvers import OWN_RECIPES
 from lgm.cli.validate import architecture, typed
 from lgm.kernels import kernels_for
 from lgm.models.plain_data import changes
@@ -52,6 +54,8 @@ def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: MakeNetwork | None = 
             net["_target_"] = asked["net"]["_target_"]  # of the names of one class, the one that was given
         if set(asked) == {"net"} and set(asked["net"]) <= {"_target_", *COMPUTED_BY}:
             asked = {**model, "net": {**net, **asked["net"]}}  # a name alone: the arguments are the record's
+        if kept := _by_recipe(asked, net):
+            asked["net"] |= kept
         differing = list(changes(architecture({**model, "net": net}), architecture(asked), "model"))
         if differing:
             raise ValueError(
@@ -61,6 +65,16 @@ def adopt(cfg: DictConfig, stored: dict[str, Any], chosen: MakeNetwork | None = 
     with open_dict(cfg):
         cfg.model = {**model, "net": net}
         cfg.scene, cfg.resolution = stored["scene"], stored["resolution"]
+
+
+def _by_recipe(asked: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
+    """What training's recipe sets of a network and its file of configs/model does not: as recorded, unless it
+    was typed."""
+    given = typed()
+    if given is None or asked.get("name") not in OWN_RECIPES:
+        return {}
+    keys = {key for _, key in given}
+    return {key: recorded[key] for key in OF_NETWORKS if key in recorded and f"model.net.{key}" not in keys}
 
 
 def infer(cfg: DictConfig, weights: Weights) -> None:

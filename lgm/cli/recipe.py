@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 FORMER = "published"
 # Of `model.net`, what recipes set.
-_OF_NETWORKS = ("anchors", "draft_elevations_deg")
+OF_NETWORKS = ("anchors", "draft_elevations_deg")
 
 
 def keep_recorded(cfg: DictConfig) -> DictConfig:
@@ -78,7 +78,7 @@ def _composed_as_before(cfg: DictConfig, path: Path | None) -> DictConfig:
 
 def _keep_network(cfg: DictConfig, network: MakeNetwork | None) -> None:
     given = typed()
-    keys = {"experiment", *(f"model.net.{argument}" for argument in _OF_NETWORKS)}
+    keys = {"experiment", *(f"model.net.{argument}" for argument in OF_NETWORKS)}
     if given is None or keys & {key for _, key in given}:
         return  # asked for, or nobody knows: weights that do not fit are refused
     weights = read_weights(cfg.init_from, cfg.init_weights, network)
@@ -87,7 +87,7 @@ def _keep_network(cfg: DictConfig, network: MakeNetwork | None) -> None:
     else:
         recorded = complete_net(weights.config["model"]["net"])
     kept = {}
-    for argument in _OF_NETWORKS:
+    for argument in OF_NETWORKS:
         if argument in recorded and argument in cfg.model.net:
             value = recorded[argument]
             value = list(value) if isinstance(value, list | tuple) else value

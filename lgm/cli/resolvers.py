@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 # Files of configs/model with a file of their own in configs/recipe.
-_OWN_RECIPES = ("mini", "nano")
+OWN_RECIPES = ("mini", "nano")
 
 
 def asset(name: str) -> str:
@@ -23,7 +23,7 @@ def precision(on_gpu: str) -> str:
 
 def recipe(model: str | None) -> str:
     """The file of configs/recipe by which a file of configs/model is trained, unless `recipe=` is given."""
-    return model if model in _OWN_RECIPES else "published"
+    return model if model in OWN_RECIPES else "published"
 
 
 def register() -> None:

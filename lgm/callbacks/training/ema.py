@@ -50,7 +50,10 @@ class EMA(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse FSDP, whose ranks hold shards of the weights."""
         if stage == "fit" and isinstance(trainer.strategy, FSDPStrategy):
-            raise ValueError("callbacks.ema averages whole weights and trainer=fsdp shards them; use ddp8")
+            raise ValueError(
+                "callbacks.ema averages whole weights and trainer=fsdp shards them; use callbacks=train, or "
+                "trainer=ddp"
+            )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
         """Keep the checkpoint's EMA weights until the network of `on_fit_start` exists."""

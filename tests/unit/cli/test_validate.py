@@ -9,6 +9,7 @@ from hydra.errors import InstantiationException
 from lgm.cli.build import build_loss
 from lgm.cli.evaluate import evaluate
 from lgm.cli.faults import fault_line, one_line
+from lgm.cli.plan import plan_evaluation
 from lgm.cli.validate import check_training, num_devices, plan_batches
 from lgm.models import LGM
 from lgm.models.pretrained import read_weights
@@ -146,6 +147,15 @@ def test_another_network_is_refused_by_what_differs(tmp_path):
     cfg = composed(*options, f"ckpt={path}", *asked, "model.net.anchors=hull", config="evaluate")
     with pytest.raises(ValueError, match=r"network than model=micro: model.net.anchors none → hull; leave"):
         evaluate(cfg)
+
+
+def test_a_model_is_named_beside_weights_of_its_recipe(types):
+    """`train.py model=mini`, then `evaluate.py model=mini ckpt=…`: anchors are the recipe's, on record."""
+    options = ["data=quickstart", "trainer=cpu", "model=mini", "ckpt=mini"]
+    plan = plan_evaluation(types("evaluate", *options))
+    assert plan.config["model"]["net"]["anchors"] == "hull"
+    with pytest.raises(ValueError, match=r"model.net.anchors hull → pixels; leave model=… out"):
+        plan_evaluation(types("evaluate", *options, "model.net.anchors=pixels"))
 
 
 @pytest.mark.parametrize("record", [".ckpt", "folder"])
