@@ -26,6 +26,7 @@ from lgm.models.pretrained import read_weights
 from lgm.preparation.prepare import Preparation
 from lgm.refinement import Refinement
 from lgm.rendering import Renderer, make_renderer
+from lgm.rendering.precision import full_precision
 
 
 @torch.inference_mode()
@@ -86,7 +87,8 @@ def reconstruct(
         item = make_item(source.load(0, ordinal), views, np.random.default_rng(0))
         # The same preparation as in evaluation: one path, one result.
         batch = preparation(collate([item], with_to_user=True).to(on))
-        gaussians = net(batch.input.images, batch.input.cameras, batch.input.alphas)
+        with full_precision(on.type):  # as evaluate.py
+            gaussians = net(batch.input.images, batch.input.cameras, batch.input.alphas)
         if refine is not None:
             gaussians = refine(gaussians, batch.input, batch.input_background)
         objects[item.uid] = moved(gaussians, batch.to_user[0]).to("cpu")
