@@ -45,7 +45,7 @@ def composed(*overrides: str, config: str = "train"):
 def test_every_group_of_the_folder_is_in_a_defaults_list():
     folders = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     text = (CONFIGS / "train.yaml").read_text() + (CONFIGS / "evaluate.yaml").read_text()
-    recipes = [path.read_text() for path in (CONFIGS / "recipe").glob("*.yaml") if path.stem != "nano"]
+    recipes = [path.read_text() for path in (CONFIGS / "recipe").glob("*.yaml")]
     of_recipes = {name for name in folders if all(f"- /{name}:" in recipe for recipe in recipes)}
     assert {name for name in folders if f"- {name}:" not in text} == of_recipes - {"callbacks"}
     assert of_recipes == {"callbacks", "loss", "optimizer", "scheduler"}
@@ -116,6 +116,8 @@ def test_what_is_chosen_comes_before_the_recipe():
     cfg = composed("model=mini", "loss=default", "data/views=random", "optimizer.lr=2e-4", "callbacks=train")
     assert not cfg.loss.terms.rgb.loss.get("in_decibels", False) and cfg.optimizer.lr == 2e-4
     assert cfg.data.views._target_ == "lgm.data.views.RandomViews" and "ema" not in cfg.callbacks
+    other = composed("model=mini", "scheduler=cosine_paper", "optimizer=adamw_released")
+    assert (other.scheduler.warmup_steps, other.optimizer.lr) == (0, 4e-4)  # a file as a whole
     assert composed("model=tiny", "recipe=mini").model.net.anchors == "hull"
     former = composed("model=mini", "recipe=published")
     assert (former.model.net.anchors, former.train.max_steps, former.optimizer.lr) == ("none", 30000, 4e-4)
