@@ -50,8 +50,8 @@ def test_hydra_knows_the_sweeper_and_the_launcher():
 
 def test_four_trials_of_a_search_with_pruning(tmp_path, dataset, forked_trials):
     options = [
-        *TPE, *SMALL, "train.val_every_steps=1", f"data.path={dataset}", f"run_dir={tmp_path}/sweep",
-        "hydra.sweeper.pruner.n_startup_trials=1",
+        *TPE, *SMALL, "train.val_every_steps=1", "train.max_steps=2", f"data.path={dataset}",
+        f"run_dir={tmp_path}/sweep", "hydra.sweeper.pruner.n_startup_trials=1",
     ]  # fmt: skip
     result = run_script("train.py", *options, "hydra.sweeper.n_trials=3")
     assert result.returncode == 0, result.stderr
