@@ -15,7 +15,9 @@ import argparse
 import functools
 import hashlib
 import math
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -88,7 +90,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
         raise ValueError(f"--write-table: {why}")
     findings = Findings()
-    records = Records(options.folder, {"share": share, "render": index.render})
+    is_writable = os.access(options.folder, os.W_OK)
+    if not is_writable:
+        print(f"{options.folder} may only be read: a run that is stopped starts anew", file=sys.stderr)
+    records = Records(options.folder, {"share": share, "render": index.render}, is_writable)
     if part is not None:
         return _check_part(options, index, records, part)
     findings.say((*index_faults(options.folder, index), *render_faults(index.render)))

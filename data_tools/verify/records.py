@@ -75,13 +75,15 @@ class Findings:
 
 @dataclass(frozen=True)
 class Records:
-    """folder: the data set's. settings: what a shard's report depends on besides its bytes.
+    """folder: the data set's. settings: what a shard's report depends on besides its bytes. is_kept: whether
+    records are written, which a folder that may only be read forbids.
 
     A record counts for the file that was read: its size and the time of its last change are on record.
     """
 
     folder: Path
     settings: dict[str, Any]
+    is_kept: bool = True
 
     def has(self, shard: ShardInfo) -> bool:
         """Whether the shard's record is of this file and of these settings."""
@@ -98,11 +100,13 @@ class Records:
 
     def keep(self, shard: ShardInfo, report: ShardReport) -> None:
         """Write a shard's record, atomically; where that is not possible, a warning."""
+        if not self.is_kept:
+            return
         try:
             self._path(shard).parent.mkdir(exist_ok=True)
             with atomic(self._path(shard)) as partial:
                 partial.write_text(f"{self._head(shard)}\n{report.to_json()}\n", "utf-8")
-        except OSError as error:  # a folder that may only be read, a missing shard
+        except OSError as error:  # a full disk, a missing shard
             if (self.folder / shard.name).is_file():
                 print(f"shard {shard.name}: its record is not kept: {first_line(error)}", file=sys.stderr)
 

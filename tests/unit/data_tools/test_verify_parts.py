@@ -119,6 +119,12 @@ def test_other_options_do_not_use_a_record(folder, checked):
     assert checked
 
 
+def test_a_folder_that_may_only_be_read_is_checked_without_records(folder, monkeypatch, capsys):
+    monkeypatch.setattr(verify.os, "access", lambda path, mode: path != folder)
+    assert run(folder, "--part", "1/1") == 0
+    assert not (folder / ".verify").exists() and "may only be read" in capsys.readouterr().err
+
+
 def test_a_table_is_written_where_there_is_none(folder, capsys):
     table = folder / "objects.jsonl"
     text = table.read_text()
