@@ -10,6 +10,7 @@ from lgm.data.schema.sample import BrokenSample
 from lgm.data.sources.base import Source
 from lgm.data.sources.broken import BrokenCounter
 from lgm.data.stream.collate import Item, make_item
+from lgm.data.stream.handover import Leftovers
 from lgm.data.stream.undrawn import Undrawn, collated
 from lgm.data.views import ViewSampler
 from lgm.types import Batch
@@ -20,6 +21,7 @@ class TrainStream(IterableDataset):
 
     start_batch: how many batches this rank has already trained on.
     order_version: by which rule (`lgm.data.order.RULES`).
+    left: what former numbers of readers have left of passes, read first (`lgm.data.stream.handover`).
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class TrainStream(IterableDataset):
         start_batch: int = 0,
         max_broken_fraction: float = 0.01,
         order_version: int = ORDER_VERSION,
+        left: Leftovers | None = None,
     ) -> None:
         self.source = source
         self.sampler = sampler
@@ -43,6 +46,7 @@ class TrainStream(IterableDataset):
         self.start_batch = start_batch
         self.max_broken_fraction = max_broken_fraction
         self.order_version = order_version
+        self.left = left or Leftovers()
 
     def __iter__(self) -> Iterator[Batch | Undrawn]:
         return self.batches(*_worker())
@@ -58,7 +62,7 @@ class TrainStream(IterableDataset):
         num_consumers = self.world_size * num_workers
         # An exact resume: the consumer's own position, computed from the number of batches done.
         start = done * self.batch_size
-        stream = self.source.slots(num_consumers, consumer, self.seed, start, self.order_version)
+        stream = self.left.slots(self.source, num_consumers, consumer, self.seed, start, self.order_version)
         items: list[Item] = []
         for item in self._items(stream):
             items.append(item)

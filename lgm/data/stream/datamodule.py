@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import astuple
+from functools import cached_property, partial
 from typing import Any
 
 import lightning as L
@@ -16,11 +17,13 @@ from lgm.data.order import ORDER_VERSION, RULES
 from lgm.data.schema.sample import BrokenSample
 from lgm.data.sources.base import PosedObject, Source
 from lgm.data.sources.cache import Cache, NoCache
+from lgm.data.sources.mixture import Mixture
 from lgm.data.stream.batches import EvalStream, TrainStream
+from lgm.data.stream.handover import History, Leg, leftovers, legs_of
 from lgm.data.stream.in_process import InProcess
 from lgm.data.views import ViewSampler
 from lgm.data.views.base import NoCanonicalViews
-from lgm.errors import shown
+from lgm.errors import reading, shown
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class ObjectDataModule(L.LightningDataModule):
         self.cache = cache or NoCache()
         self.accumulation = accumulation
         self.order_version = ORDER_VERSION
+        self._history = History()
         # By split: an index is read once, though checks, loaders and pages ask for it.
         self._sources: dict[str | None, Source] = {}
 
@@ -118,6 +122,7 @@ class ObjectDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """The endless training stream of this rank, from the sample at which a resume goes on."""
         device = self.trainer.strategy.root_device
+        self._history.begin(self.trainer.global_step)
         stream = TrainStream(
             source=self.cache.wrap(self._train_source().on_device(device), device, self.num_workers),
             sampler=self.train_views,
@@ -126,9 +131,10 @@ class ObjectDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             # Optimizer steps are what a checkpoint counts; a half-accumulated step is trained again.
-            start_batch=self.trainer.global_step * self.accumulation,
+            start_batch=self._history.batches(self.trainer.global_step, self.accumulation),
             max_broken_fraction=self.max_broken_fraction,
             order_version=self.order_version,
+            left=leftovers(self._train_source(), self._history.former, self.seed),
         )
         # Images lie on the device already: loader processes could only copy them back.
         if self.cache.on_device:
@@ -178,19 +184,25 @@ class ObjectDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything besides the step that the order of samples depends on, for checkpoints."""
+        step, world_size = (self.trainer.global_step, self.trainer.world_size) if self.trainer else (0, 1)
+        batches = self._history.batches(step, self.accumulation)
+        own = Leg(world_size, self.num_workers, self.micro_batch_size, self.order_version, batches)
         return {
             "seed": self.seed,
             "micro_batch_size": self.micro_batch_size,
             "num_workers": self.num_workers,
-            "world_size": self.trainer.world_size if self.trainer else 1,
+            "world_size": world_size,
             "order_version": self.order_version,
+            "legs": [list(astuple(leg)) for leg in (*self._history.former, own)],
+            "train_objects": self._train_objects,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on by the rule that the run began with, and warn where the order of samples will differ from
-        that of the checkpoint: exact resumes need the same numbers.
+        that of the checkpoint: exact resumes need the same numbers of processes. With others, the passes
+        that were begun are read to their end first (`lgm.data.stream.handover`).
 
-        Raises ValueError where the checkpoint's rule is unknown.
+        Raises ValueError where the checkpoint's rule is unknown, or its state of another form.
         """
         version = state_dict.get("order_version", 1)  # the first rule had no name
         if type(version) is not int or version not in RULES:
@@ -199,18 +211,32 @@ class ObjectDataModule(L.LightningDataModule):
                 f"order_version={shown(version, 60)} of the checkpoint is a rule for the order of samples "
                 f"that this program does not know (known: {known}); use the program that wrote it"
             )
+        with reading("the order of samples of the checkpoint", "start anew: resume=none"):
+            legs = legs_of(state_dict.get("legs", []))
+        if state_dict.get("train_objects") != self._train_objects:
+            legs = []
         changed = {
             name: (then, now)
             for name, now in self.state_dict().items()
-            if name != "order_version" and (then := state_dict.get(name)) != now
+            if name not in ("order_version", "legs", "train_objects")
+            and (then := state_dict.get(name)) != now
         }
         if not changed:
             self.order_version = version
+            self._history.resume(legs)
             if version != ORDER_VERSION:
                 log.info("data: the order of samples is that of version %d, as the run began", version)
         else:
             text = ", ".join(f"{name} {then} → {now}" for name, (then, now) in changed.items())
+            # In a mixture each set has passes of its own.
+            if legs and "seed" not in changed and not isinstance(self._train_source(), Mixture):
+                self._history.hand_over(legs)
+                text += "; it begins where the former one stands, no object of a pass comes twice or never"
             log.warning("resuming with another order of samples than before: %s", text)
+
+    @cached_property
+    def _train_objects(self) -> str:
+        return self._train_source().content_hash
 
     def _splits(self, stage: str) -> list[str | None]:
         return [self.train_split, self.val_split] if stage == "fit" else [self.split]
