@@ -44,12 +44,13 @@ class Views:
         return self.images.shape[1]
 
     def to(self, *args: Any, **kwargs: Any) -> Views:
-        """On another device, or with another float type, as `Tensor.to`."""
+        """On another device, or with another float type, as `Tensor.to`; view_ids stay integers."""
+        images = self.images.to(*args, **kwargs)
         return Views(
-            images=self.images.to(*args, **kwargs),
+            images=images,
             alphas=self.alphas.to(*args, **kwargs),
             cameras=self.cameras.to(*args, **kwargs),
-            view_ids=self.view_ids.to(*args, **kwargs),
+            view_ids=self.view_ids.to(images.device, non_blocking=kwargs.get("non_blocking", False)),
             depths=None if self.depths is None else self.depths.to(*args, **kwargs),
         )
 

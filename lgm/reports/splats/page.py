@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from html import escape
 from pathlib import Path
 
 from lgm.cameras.canonical import FOV_Y_DEG, RADIUS
@@ -34,12 +35,8 @@ def page(
     """
     options = {"radius": radius, "fovYDeg": fov_y_deg, "elevationDeg": elevation_deg, "drawn": drawn}
     return _PAGE.format(
-        title=_in_html(title), script=script(), url=_in_script(url), options=_in_script(options)
+        title=escape(title), script=script(), url=_in_script(url), options=_in_script(options)
     )
-
-
-def _in_html(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _in_script(value: object) -> str:

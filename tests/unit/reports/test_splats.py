@@ -80,3 +80,9 @@ def test_the_script_asks_for_nothing():
     assert "http" not in text
     assert "import" not in text
     assert "eval" not in text
+
+
+def test_a_title_ends_neither_its_element_nor_an_attribute():
+    hostile = '"><script>evil</script>'
+    assert "evil" in page("x.splat", title=hostile)
+    assert '"><script>evil' not in page("x.splat", title=hostile)
