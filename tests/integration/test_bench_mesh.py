@@ -31,6 +31,7 @@ def test_a_file_is_converted_and_measured_without_and_with_refinement(tmp_path, 
     assert plain["psnr"] > 15 and refined["psnr"] > 15 and plain["watertight"]
     assert list(refined["stages"])[-2:] == ["refine", "write"] and "refine" not in plain["stages"]
     assert Image.open(images).size == (6 * 32, 3 * 32)
+    assert plain["processor_seconds"] > 0 and refined["processor_seconds"] > 0
     printed = capsys.readouterr().out
     assert f"unrefined psnr={plain['psnr']:.2f}" in printed
     assert f"median of 1 refined: psnr={refined['psnr']:.2f} (least {refined['psnr']:.2f})" in printed
