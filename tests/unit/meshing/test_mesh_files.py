@@ -1,18 +1,27 @@
 """Mesh files, read back by other programs."""
 
+import contextlib
+import http.server
+import io
 import json
 import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from plyfile import PlyData
 
 from data_tools.meshes.load import load_mesh
 from lgm.meshing import Mesh, save_mesh
 from lgm.meshing.files.corners import split
+from tests.clock import wait_until
 from tests.meshes import box
 
 
@@ -86,3 +95,53 @@ def test_gltf_validator_finds_nothing(mesh, tmp_path):
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     issues = json.loads(result.stdout)
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing into the tests' output."""
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder's files: browsers load no modules from files."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_model_viewer_shows_a_mesh_the_right_way_up(tmp_path, browser):
+    """LGM_MODEL_VIEWER names a folder in which `npm install @google/model-viewer` ran."""
+    folder = os.environ.get("LGM_MODEL_VIEWER")
+    script = Path(folder or "", "node_modules/@google/model-viewer/dist/model-viewer.min.js")
+    if not folder or not script.is_file():
+        pytest.skip("LGM_MODEL_VIEWER names no folder with npm's @google/model-viewer")
+    tall = box((1.0, 2.0, 0.5))
+    # Red above, blue below.
+    uvs = torch.stack([0.5 - 0.25 * tall.vertices[:, 1].sign(), torch.full((8,), 0.5)], -1)
+    texture = torch.tensor([[[1.0, 0, 0], [0, 0, 1]]])
+    save_mesh(Mesh(tall.vertices, tall.faces, uvs, tall.faces, texture), tmp_path / "tall.glb")
+    shutil.copy(script, tmp_path)
+    viewer = '<model-viewer src="tall.glb" style="width:200px;height:200px" interaction-prompt="none">'
+    head = '<link rel="icon" href="data:,"><script type="module" src="model-viewer.min.js"></script>'
+    (tmp_path / "index.html").write_text(f"<!doctype html>{head}<body style='margin:0'>{viewer}")
+    with served(tmp_path) as url:
+        tab = browser.open(f"{url}/index.html", width=200, height=200)
+        tab.until("document.querySelector('model-viewer').modelIsVisible")
+        size = tab.page.evaluate("document.querySelector('model-viewer').getDimensions()")
+        assert [size[axis] for axis in "xyz"] == pytest.approx([1.0, 2.0, 0.5], abs=1e-3)
+
+        def is_upright() -> bool:
+            image = Image.open(io.BytesIO(tab.page.screenshot())).convert("RGB")
+            above, below = image.getpixel((100, 70)), image.getpixel((100, 130))
+            return above[0] > above[2] + 50 and below[2] > below[0] + 50
+
+        wait_until(is_upright)
+        tab.check()
