@@ -87,7 +87,7 @@ class BestCheckpoint(ModelCheckpoint):
                 self.monitor,
                 float(self.best_model_score),
                 num_objects,
-                _option(getattr(trainer.datamodule, "max_val_objects", None)),
+                _option(getattr(getattr(trainer, "datamodule", None), "max_val_objects", None)),
             )
 
     def state_dict(self) -> dict[str, Any]:
