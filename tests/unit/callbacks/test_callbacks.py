@@ -120,6 +120,8 @@ def test_a_whole_run_with_the_configured_callbacks(tmp_path):
             "checkpoint_every_steps": 2,
             "checkpoint_every_minutes": None,
             "watchdog_minutes": 15,
+            "rollback_factor": None,
+            "max_rollbacks": 3,
             "val_every_steps": 2,
             "log_every_steps": 1,
         },
