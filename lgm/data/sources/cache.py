@@ -35,7 +35,13 @@ class Cache(ABC):
 
 
 class NoCache(Cache):
-    """Images are read and decoded each time they are used."""
+    """Images are read and decoded each time they are used.
+
+    max_bytes: not needed; data/cache=none can so be typed beside an experiment that bounds its own cache.
+    """
+
+    def __init__(self, max_bytes: float | None = None) -> None:
+        pass
 
     def check(self, source: Source, examples: Sequence[PosedObject], num_devices: int) -> None:
         pass
