@@ -15,6 +15,7 @@ from lgm.cli.build import build_datamodule
 from lgm.data.schema.sample import table_line
 from lgm.data.sources.filters import Filters
 from lgm.data.sources.shards import ShardSource
+from lgm.data.transport import urls
 from lgm.data.transport.compressed import Compressed
 from tests.datasets import sample_files, write_index, write_shard
 from tests.unit.cli.test_configs import composed
@@ -146,7 +147,10 @@ def test_pack_writes_the_table_and_verify_reads_it(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("objects.jsonl: differs from what the shards hold")
 
 
-def test_without_a_table_a_line_says_what_that_costs_and_how_to_make_one(folder, tmp_path, caplog):
+def test_without_a_table_a_line_says_what_that_costs_and_how_to_make_one(
+    folder, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(urls, "_PAUSES_S", (0.01,))  # what `cat` has not is asked for again
     (folder / "objects.jsonl").unlink(missing_ok=True)
     uids(folder, tmp_path / "near", licence={"allow": ["CC0-1.0"]})
     assert "each machine reads the headers and the metadata" in caplog.text

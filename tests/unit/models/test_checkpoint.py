@@ -104,7 +104,9 @@ def nano(*overrides):
         "up_channels=[32]",
         "up_attention=[true]",
     ]
-    return composed("model=nano", *(f"model.net.{option}" for option in small), *overrides)
+    return composed(
+        "model=nano", "recipe=published", *(f"model.net.{option}" for option in small), *overrides
+    )
 
 
 @pytest.mark.parametrize(

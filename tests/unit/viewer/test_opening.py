@@ -10,7 +10,7 @@ from lgm.gaussians.ply import load_ply, save_ply
 from lgm.reports import input_cameras
 from lgm.viewer.__main__ import main
 from lgm.viewer.opening import open_objects
-from tests.conftest import GOLDEN
+from tests.golden_files import GOLDEN
 from tests.unit.viewer.scenes import cloud, inputs
 
 
