@@ -199,8 +199,10 @@ def test_schedulers(name):
         rates.append(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
-    warm_up = cfg.scheduler.warmup_steps // cfg.scheduler.get("processes", 1)  # each advances it
-    assert max(rates) == 1.0 and abs(rates.index(1.0) - warm_up) <= 1
+    processes = cfg.scheduler.get("processes", 1)  # each advances it, past its highest point by up to as many
+    warm_up, peak = cfg.scheduler.warmup_steps // processes, max(rates)
+    assert peak == 1.0 or (processes > 1 and 1 - 1e-8 < peak < 1)
+    assert abs(rates.index(peak) - warm_up) <= 1
     assert not warm_up or rates[0] < 0.05
     assert min(rates) >= 0
 
