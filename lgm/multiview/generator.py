@@ -99,7 +99,9 @@ class DiffusionViews:
 
     @cached_property
     def pipeline(self) -> MultiViewPipeline:
-        """The pipeline, read at its first use; ValueError where it takes the other kind of prompt."""
+        """The pipeline, read at its first use; ValueError where it takes the other kind of prompt, or nothing
+        here could cut the object out of its views, which have no alpha."""
+        self.background.check()  # before gigabytes are fetched and views denoised
         folder = find_pipeline(self.folder, self.revision, self.takes_image, self.licence, self.sha256)
         log.info("multi-view pipeline %s on %s", self.folder, self.device)
         components = load_components(folder, self.dtype)

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("huggingface_hub", reason="the hub's client is not installed")
 
+from lgm.data.sources.images.background import Rembg
+from lgm.multiview.generator import DiffusionViews
 from lgm.multiview.hub import _FILES, _FILES_FOR_IMAGES, find_pipeline
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -134,3 +136,13 @@ def test_names_that_are_no_pipelines(tmp_path):
     for name in ("hf:", "hf:teapot", "hf:a/b/c", "hf:/b"):
         with pytest.raises(ValueError, match="names no pipeline"):
             find_pipeline(name)
+
+
+def test_what_cannot_cut_views_out_is_said_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    generator = DiffusionViews("hf:nobody/nothing", Rembg(), guidance_scale=5.0)
+    with pytest.raises(
+        ValueError, match=r"removed by rembg, which cannot be used here .*pip install"
+    ) as caught:
+        generator.prepare()
+    assert "\n" not in str(caught.value)

@@ -35,6 +35,9 @@ class Background(ABC):
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
         """The rgba with an alpha, straight; `path` names it in errors, which are BrokenSample."""
 
+    def check(self) -> None:  # noqa: B027 - most need nothing
+        """Raise ValueError in one line where `cut` could not work here, whatever the image."""
+
 
 class Keep(Background):
     """Images as they are: everything in them is the object."""
@@ -105,6 +108,17 @@ class Rembg(Background):
         self.model = model
         default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lgm" / "cutouts"
         self.cache_dir = Path(cache_dir or default).expanduser()
+
+    def check(self) -> None:
+        """Raise ValueError in one line where rembg is not installed, or not its runtime."""
+        try:
+            import rembg  # noqa: F401
+        except (Exception, SystemExit) as error:
+            raise ValueError(
+                f"the background of images without alpha is removed by rembg, which cannot be used here "
+                f"({first_line(error)}): pip install 'rembg[cpu]', or say data/background=white for images "
+                "on plain white, data/background=keep to leave them be"
+            ) from error
 
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
         """Alpha by rembg's network, or from the cache by the image's content."""
