@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from data_tools.shared.command import run_command
 from lgm import stopping
@@ -167,8 +168,10 @@ def test_a_signal_to_a_data_tool_and_its_workers_waits_for_no_task(tmp_path):
     assert stderr == "stopped by SIGTERM; run the same command again to go on\n"
 
 
-def test_a_loader_of_pytorchs_leaves_no_handler_to_ours():
+def test_a_loader_of_pytorchs_leaves_no_handler_to_ours(monkeypatch):
     """Its handler of SIGCHLD raises in the middle of whatever the main thread does when a worker dies."""
+    # PyTorch sets it once in a process, and another test may have had it already.
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
     before = signal.getsignal(signal.SIGCHLD)
     try:
         next(iter(DataLoader([torch.zeros(1)], num_workers=1)))
