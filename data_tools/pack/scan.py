@@ -81,7 +81,7 @@ def _stamp(folder: Path) -> str:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             status = entry.stat()
-            # ctime too: whoever puts a file's time back changes that.
+            # ctime too: a program that puts a file's time back changes that.
             digest.update(
                 f"{entry.name}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0".encode()
             )

@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise ValueError(
             f"--part {options.part} and --launcher exclude each other: it makes the parts itself"
         )
-    # Filled while the sources are gone through: files that are no meshes, by their suffix.
+    # Filled while the sources are gone through: files that are not meshes, by their suffix.
     others: Counter[str] = Counter()
     sources = find_meshes(options.inputs, others)
     engine = engine_class(options.engine)

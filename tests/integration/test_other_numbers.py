@@ -1,4 +1,4 @@
-"""A run that goes on with other numbers of processes: each object of a pass once, whoever reads it."""
+"""A run that goes on with other numbers of processes: each object of a pass once, by whichever process."""
 
 from collections import Counter
 

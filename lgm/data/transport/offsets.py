@@ -9,7 +9,7 @@ headers.
 
 bytes and sha256 are the shard's as index.json has them: they tie the table to it. In a tar, a file's header
 takes one block of 512 bytes and its content is filled up to whole blocks, so that sizes say where the next
-one lies. A table that does not fit is not used: the shard's headers are read instead, and a line says so.
+one lies. A table that does not fit is not used: the shard's headers are read instead, and the log says so.
 """
 
 from __future__ import annotations

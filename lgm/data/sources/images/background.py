@@ -112,13 +112,9 @@ class Rembg(Background):
     def check(self) -> None:
         """Raise ValueError in one line where rembg is not installed, or not its runtime."""
         try:
-            import rembg  # noqa: F401
-        except (Exception, SystemExit) as error:
-            raise ValueError(
-                f"the background of images without alpha is removed by rembg, which cannot be used here "
-                f"({first_line(error)}): pip install 'rembg[cpu]', or say data/background=white for images "
-                "on plain white, data/background=keep to leave them be"
-            ) from error
+            self._package("what is to be cut out has")
+        except BrokenSample as error:
+            raise ValueError(str(error)) from error
 
     def cut(self, rgb: UInt8[np.ndarray, "H W 3"], path: Path) -> UInt8[np.ndarray, "H W 4"]:
         """Alpha by rembg's network, or from the cache by the image's content."""
@@ -138,15 +134,20 @@ class Rembg(Background):
             rgba.save(partial, "PNG")
         return np.asarray(rgba)
 
-    def _network(self, path: Path) -> tuple[Any, Any]:
+    def _package(self, who: str) -> Any:
+        """The package; BrokenSample where it cannot be used. who: what lacks an alpha, with its verb."""
         try:
             import rembg
         except (Exception, SystemExit) as error:  # it ends the program where its runtime is missing
             raise BrokenSample(
-                f"{path} has no alpha that tells the object from its background, and rembg cannot be used "
+                f"{who} no alpha that tells the object from its background, and rembg cannot be used "
                 f"here to remove it ({first_line(error)}): pip install 'rembg[cpu]', or say "
                 "data/background=white for images on plain white, data/background=keep to leave them be"
             ) from error
+        return rembg
+
+    def _network(self, path: Path) -> tuple[Any, Any]:
+        rembg = self._package(f"{path} has")
         try:
             return rembg.remove, self._session
         except Exception as error:  # fetching half a dozen kinds of weights
