@@ -7,8 +7,9 @@ Each file is converted without and with refinement, `--repeats` times after one 
 measured of; the seconds are those of the fastest, from reading to the written .glb, and so are those of
 processor time, of all threads together, which count less of what else the machine does. PSNR is the mean over
 `--views` views over white, elevations -30° to 60°. `--images` has rows of the Gaussians, the mesh and the
-refined mesh. Last come medians over the files; `--cold` times the command `python -m lgm.meshing` on the
-first file too, without and with refinement, from its start to its end.
+refined mesh. `--refinement steps=800` changes `RefinementSettings`. Last come medians over the files;
+`--cold` times the command `python -m lgm.meshing` on the first file too, without and with refinement (by the
+device's settings), from its start to its end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +38,7 @@ from lgm.meshing import Mesh, Stages, gaussians_to_mesh, save_mesh
 from lgm.meshing.capture import DISTANCE, FOV_Y_DEG, framed
 from lgm.meshing.convert import default_device
 from lgm.meshing.rasterizer import draw
+from lgm.meshing.refine import RefinementSettings
 from lgm.meshing.topology import is_watertight
 from lgm.metrics.image import psnr
 from lgm.rendering import make_renderer
@@ -101,8 +103,13 @@ def measure(path: Path, arguments: argparse.Namespace, console: Console) -> tupl
     truth = gaussians_images(scene.gaussians, arguments.views, arguments.size)
     to_unit = scene.to_given.inverse()
     results, shown = [], [truth]
+    settings = replace(RefinementSettings.for_device(device), **dict(arguments.refinement))
     for refine in (False, True):
-        options = {"faces": arguments.faces, "texture": arguments.texture, "refine": refine}
+        options = {
+            "faces": arguments.faces,
+            "texture": arguments.texture,
+            "refine": settings if refine else False,
+        }
         if arguments.quick:
             options |= {"resolution": 48, "num_views": 8, "size": 64}
         with tempfile.TemporaryDirectory() as folder:
@@ -124,6 +131,7 @@ def measure(path: Path, arguments: argparse.Namespace, console: Console) -> tupl
                 "seconds": sum(stages.seconds.values()),
                 "processor_seconds": processor_seconds,
                 "stages": stages.seconds,
+                "refinement": asdict(settings) if refine else None,
             }
         )
         shown.append(images)
@@ -162,6 +170,23 @@ def medians(results: list[dict]) -> str:
     )
 
 
+def refinement_setting(text: str) -> tuple[str, float]:
+    """A field of `RefinementSettings` and its value, of an argument like `steps=800`."""
+    name, _, value = text.partition("=")
+    fields = asdict(RefinementSettings()).items()
+    defaults = {field: default for field, default in fields if not isinstance(default, tuple)}
+    if name not in defaults:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} is not a setting of refinement; those are {', '.join(defaults)}"
+        )
+    try:
+        setting = {name: type(defaults[name])(value)}
+        replace(RefinementSettings(), **setting)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+    return name, setting[name]
+
+
 def main() -> None:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -172,6 +197,14 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=24, help="that are compared")
     parser.add_argument("--size", type=int, default=512, help="of the images that are compared")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--refinement",
+        type=refinement_setting,
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of refinement in place of the device's defaults: steps=800 texture_rate=0.02",
+    )
     parser.add_argument("--quick", action="store_true", help="few and small views: to see that it runs")
     parser.add_argument("--cold", action="store_true", help="time the whole command too")
     parser.add_argument("--images", type=Path, help="a .png of the images")
