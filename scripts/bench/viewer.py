@@ -17,6 +17,8 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,21 @@ _ORBIT = """async (seconds) => {
   const took = (performance.now() - start) / 1000;
   return { drawn: canvas.dataset.drawn, frames_per_s: (frames() - before) / took, asked_per_s: asked / took };
 }"""
+
+
+@contextmanager
+def headless_chromium() -> Iterator[Any]:
+    """Playwright's Browser of the system's own Chromium, closed with the block."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = os.environ.get("LGM_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        raise SystemExit("error: no Chromium on PATH; set LGM_CHROMIUM=<its path>")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        try:
+            yield chromium
+        finally:
+            chromium.close()
 
 
 def measure(page: Any, viewed: ViewedObject, size: int, seconds: float) -> dict[str, Any]:
@@ -98,14 +115,8 @@ def main() -> None:
     parser.add_argument("--drawn", choices=("cpu", "gpu"), help="by whom; left out, the page chooses")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     options = parser.parse_args()
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    program = os.environ.get("LGM_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        parser.error("no Chromium on PATH; set LGM_CHROMIUM=<its path>")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+    with headless_chromium() as chromium:
         rows = [run(chromium, path, options) for path in options.files]
-        chromium.close()
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
