@@ -21,9 +21,10 @@ from torch import Tensor
 
 from lgm.cameras import Cameras, turn_about_origin
 from lgm.preparation.draws import check_probability, uniforms
-from lgm.preparation.variety import ColorShuffle, Mirror
+from lgm.preparation.variety import ColorJitter, ColorShuffle, Mirror
+from lgm.types import Views
 
-# Keep the random streams apart: switching one leaves the others. lgm.preparation.variety has 3 and 4.
+# Keep the random streams apart: switching one leaves the others. lgm.preparation.variety has 3, 4 and 6.
 _GRID, _JITTER, _BACKGROUND, _EROSION = 0, 1, 2, 5
 
 
@@ -232,6 +233,13 @@ class Augmentation:
     mirror: Mirror | None = None
     color_shuffle: ColorShuffle | None = None
     erosion: Erosion | None = None
+    color_jitter: ColorJitter | None = None
+
+    def ordered(self, inputs: Views, seeds: Sequence[int]) -> Views:
+        """Inputs in the order that they have to have before `vary` mirrors them."""
+        if not (self.mirror and self.mirror.probability):
+            return inputs
+        return self.mirror.ordered(inputs, self.mirror.draw(seeds, inputs.images.device))
 
     def vary(
         self,
@@ -245,6 +253,9 @@ class Augmentation:
         if self.color_shuffle and self.color_shuffle.probability:
             orders = self.color_shuffle.draw(seeds, device)
             images = [self.color_shuffle.images(rgba, orders) for rgba in images]
+        if self.color_jitter and self.color_jitter.probability:
+            tones = self.color_jitter.draw(seeds, device)
+            images = [self.color_jitter.images(rgba, *tones) for rgba in images]
         if self.mirror and self.mirror.probability:
             is_applied = self.mirror.draw(seeds, device)
             images = [self.mirror.images(rgba, is_applied) for rgba in images]

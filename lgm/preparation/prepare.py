@@ -87,6 +87,7 @@ class Preparation:
         # Before augmentation: the first input defines the frame, jitter moves only later ones.
         reference, seeds = batch.input.cameras.c2w[:, 0], batch.seeds
         radius = reference[:, :3, 3].norm(dim=-1) if batch.scaled else self.radius
+        batch = replace(batch, input=augmentation.ordered(batch.input, seeds))
         rgba = premultiplied(batch.input.images, batch.input.alphas, self.input_size, self.resize)
         target_size = self._target_size(step) if training else self.target_size
         target_rgba = premultiplied(batch.target.images, batch.target.alphas, target_size)
