@@ -12,6 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 _BLOCK = 128
+COMPACT_FROM = 1 << 20  # pairs from which on hidden ones are left out before the sort, not sorted to the end
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,15 @@ def layers(
     the blending kernel updates between layers. What covers everything thus costs little more than what is
     seen of it. One layer waits for the device once, several wait once or twice each.
     """
-    order, counts, ends = _by_depth(boxes)
-    # The wait for the device: the lists are allocated at their exact length.
-    total = int(ends[-1]) if len(ends) else 0
+    if len(boxes.counts) >= COMPACT_FROM:
+        visible = boxes.counts.nonzero().squeeze(1)
+        # Before the sort is queued, behind which this number would be waited for.
+        total = int(boxes.counts.sum())
+        order, counts, ends = _by_depth(boxes, visible)
+    else:
+        order, counts, ends = _by_depth(boxes)
+        # The wait for the device: the lists are allocated at their exact length.
+        total = int(ends[-1]) if len(ends) else 0
     if total <= max_intersections:
         # Hidden pairs sort to the end and have counts of 0: they write nothing.
         visible = len(order) if total else 0
@@ -111,10 +118,16 @@ def layers(
         yield _bin(boxes, grid, layer)
 
 
-def _by_depth(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs front to back, equal depths by their number; their counts, and the ends of their slots."""
+def _by_depth(boxes: Boxes, visible: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs front to back, equal depths by their number; their counts, and the ends of their slots.
+
+    visible: the numbers of those that are sorted, in ascending order; None sorts all.
+    """
     # Over all images together: blending within a tile needs only the order of its own image's pairs.
-    order = torch.sort(boxes.depth_keys, stable=True).indices
+    if visible is None:
+        order = torch.sort(boxes.depth_keys, stable=True).indices
+    else:
+        order = visible[torch.sort(boxes.depth_keys[visible], stable=True).indices]
     counts = boxes.counts[order]
     return order, counts, counts.cumsum(0, dtype=torch.int64)
 

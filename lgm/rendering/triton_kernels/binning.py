@@ -48,11 +48,13 @@ def emit_kernel(
     """
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = k < num_pairs
+    count = tl.load(counts + k, inside, 0)
+    inside = inside & (count > 0)  # of the hidden ones, which are most of them, nothing else is read
     pair = tl.load(order + k, inside, 0)
     first, width, area = _rectangle(tiles_x, tiles_y, pair, inside, num_gaussians, rows, columns)
     bits = tl.load(seen + pair, inside, 0)
     # Ranges from a cumulative sum, not from an atomic counter: the order is the same each time.
-    slot = tl.load(ends + k, inside, 0) - tl.load(counts + k, inside, 0)
+    slot = tl.load(ends + k, inside, 0) - count
     for i in range(tl.max(area, 0)):
         touched = (i < area) & _is_seen(bits, area, i)
         tile = first + (i // width) * columns + i % width

@@ -218,22 +218,22 @@ def blend_backward_kernel(
         behind = tl.load(passed + plane + offset, in_image, 0.0)
     first_row = (image // num_views - image).to(tl.int64) * num_gaussians
     x, y = x.to(tl.float32), y.to(tl.float32)
-    first_y = tl.min(y, 0)
-    lane = tl.arange(0, LANES)
+    first_y, lane = tl.min(y, 0), tl.arange(0, LANES)
     part = _sum_of_lane(lane)
 
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
     line = tl.arange(0, LINES).to(tl.float32)[:, None]
+    # One splat ahead, so that only one load, not two in a row, is waited for in each turn.
+    next_pair, next_slot = tl.load(pairs + begin, begin < end, 0), tl.load(slots + begin, begin < end, 0)
     while (begin < end) & _any(through > 0):
         stop = tl.minimum(begin + SPLATS_A_LOOK, end)
         while begin < stop:
-            pair = tl.load(pairs + begin).to(tl.int64)
-            row, slot = splats + pair * SPLAT_ROW, tl.load(slots + begin)
+            pair, slot, following = next_pair.to(tl.int64), next_slot, tl.minimum(begin + 1, end - 1)
+            next_pair, next_slot = tl.load(pairs + following), tl.load(slots + following)
+            row = splats + pair * SPLAT_ROW
             mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity = _shape(row)
             r, g, b, depth = _color(row, colors, pair + first_row)
-            dx, dy, raw = _falloff(  # noqa: RUF059
-                mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y
-            )
+            dx, _, raw = _falloff(mean_x, mean_y, e_xx, e_xy, e_yy, log_opacity, x, y)
             raw = tl.where(raw >= MIN_ALPHA, raw, 0.0)
             alpha = tl.minimum(raw, MAX_ALPHA)
             left = 1 - alpha

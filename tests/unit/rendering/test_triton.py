@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lgm.gaussians import Gaussians
-from lgm.rendering import CapturedRenderer, TritonRenderer, make_renderer
+from lgm.rendering import CapturedRenderer, TritonRenderer, make_renderer, triton_layers
 from tests.interpreter import interpreter_fault
 from tests.triton_scenes import SMALL, check, cloud, drawn, orbit
 
@@ -122,3 +122,33 @@ def test_doors(monkeypatch):
         renderer(Gaussians.from_packed(packed), cameras, height, width)
     with pytest.raises(ValueError, match=r"max_gib=0 must be at least 0.01"):
         TritonRenderer(max_gib=0)
+
+
+@interpreted
+@pytest.mark.parametrize("limit", [10**9, 4])
+def test_hidden_pairs_that_are_left_out_before_the_sort_change_no_number(limit, monkeypatch):
+    """In one layer and in several; half of the Gaussians are too faint to be seen."""
+    packed, cameras, height, width = cloud(2, 12, 0.06), orbit(2, 1), 16, 16
+    packed[:, ::2, 3] = 1e-3
+    monkeypatch.setattr(TritonRenderer, "max_intersections", limit)
+    whole = drawn(TritonRenderer(), packed, cameras, height, width)
+    sorted_counts = []
+    by_depth = triton_layers._by_depth
+
+    def spied(boxes, visible=None):
+        sorted_counts.append((len(boxes.counts), None if visible is None else len(visible)))
+        return by_depth(boxes, visible)
+
+    monkeypatch.setattr(triton_layers, "_by_depth", spied)
+    monkeypatch.setattr(triton_layers, "COMPACT_FROM", 1)
+    compacted = drawn(TritonRenderer(), packed, cameras, height, width)
+    ((pairs, visible),) = sorted_counts
+    assert pairs == 2 * 12 and 0 < visible <= pairs // 2
+    assert torch.equal(compacted[0], whole[0]) and torch.equal(compacted[1], whole[1])
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["no Gaussian", "all culled"])
+def test_nothing_visible_to_sort(name, monkeypatch):
+    monkeypatch.setattr(triton_layers, "COMPACT_FROM", 0)
+    check(name, SMALL, "cpu")
