@@ -7,7 +7,8 @@ scaled_dot_product_attention, and LPIPS has random weights, as ours in a benchma
 
 from __future__ import annotations
 
-import importlib
+import argparse
+import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,11 +17,30 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from infer import timed  # its neighbour
+from omegaconf import DictConfig
 from torch import Tensor, nn
+from train_step import TrainStep  # another
 
 from lgm.types import Batch
 
 NEEDED = ("kiui", "tyro", "torchvision", "diff_gaussian_rasterization")
+
+
+def measure_original(cfg: DictConfig, options: argparse.Namespace) -> dict[str, float]:
+    """Times and peak memory of its step on the batch and the Gaussians that ours is measured with."""
+    device = options.device
+    ours = TrainStep(cfg, "plain", device, options.state)
+    shell = ours.net.packed if options.state == "object" else None
+    batch, autocast = ours.batch, ours.autocast
+    x, _ = ours.module.net.encode(*ours.inputs())
+    del ours
+    step = original_step(options.original, options.model, batch, x, shell, options.random_lpips, autocast)
+    step(), step()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    times = timed(step, device, options.repeats)
+    return times | {"peak_gib": torch.cuda.max_memory_allocated(device) / 2**30}
 
 
 def original_step(
@@ -63,7 +83,7 @@ def load(checkout: Path, preset: str, batch: int, with_lpips: bool) -> nn.Module
         raise ValueError(
             f"--original {checkout} is not a checkout of the released program: no core/models.py"
         )
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED if not is_installed(name)]
     if missing:
         raise ValueError(f"--original needs {', '.join(missing)}, which the released program imports")
     sys.path.insert(0, str(checkout))
@@ -76,9 +96,14 @@ def load(checkout: Path, preset: str, batch: int, with_lpips: bool) -> nn.Module
     if preset not in options:
         raise ValueError(f"--original has the presets {', '.join(options)}, not {preset}")
     attention.MemEffAttention.forward = by_sdpa
-    with_random_vgg()
+    with_random_lpips()
     options = replace(options[preset], batch_size=batch, lambda_lpips=1.0 if with_lpips else 0.0)
     return models.LGM(options)
+
+
+def is_installed(name: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    return importlib.util.find_spec(name) is not None
 
 
 def by_sdpa(self: nn.Module, x: Tensor, attn_bias: None = None) -> Tensor:
@@ -89,12 +114,14 @@ def by_sdpa(self: nn.Module, x: Tensor, attn_bias: None = None) -> Tensor:
     return self.proj_drop(self.proj(attended.transpose(1, 2).flatten(2)))
 
 
-def with_random_vgg() -> None:
-    """torchvision's VGG16 without its file of 528 MB."""
+def with_random_lpips() -> None:
+    """torchvision's VGG16 without its file of 528 MB, and LPIPS without fetching its linear weights."""
+    import kiui.lpips
     import torchvision
 
     build = torchvision.models.vgg16
     torchvision.models.vgg16 = lambda *_, **__: build()
+    kiui.lpips.load_url = lambda *_, **__: {}  # loaded with strict=False
 
 
 def as_original(batch: Batch, network_input: Tensor, projection: Tensor) -> dict[str, Tensor]:

@@ -19,47 +19,40 @@ matrices and attention, forward and backward, as PyTorch's counter does; its pea
 --find-batch also searches the largest batch whose steps fit into 24, 40, 80 and 141 GB, as far as the device
 has them. --loader N takes N batches from the training data of train.py's options (--set data=quickstart),
 through its own loader and preparation, and measures that row of steps, after the batches that workers have
-ready at the start. --original times the released program's own step, from a checkout of it, on the same
-batch. As in train.py, all but `plain` let cuDNN time its kernels for convolutions, in warm-up.
+ready at the start; --train-py runs as many steps of train.py itself, and compares. --original times the
+released program's own step, from a checkout of it, on the same batch. As in train.py, all but `plain` let
+cuDNN time its kernels for convolutions, in warm-up.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from hydra import compose, initialize_config_dir
-from infer import synchronize, timed  # its neighbour
+from infer import synchronize, timed  # its neighbours
+from largest_batch import find_batches
 from omegaconf import DictConfig
-from original import original_step  # another
-from render import object_scene  # and another
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+from original import measure_original
+from random_vgg import write_random_vgg
+from real_loader import of_train_py, with_loader
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+from train_report import add_rates, show
+from train_step import TrainStep
 
-from lgm.cameras import CANONICAL_AZIMUTHS_DEG, Cameras, pixel_rays
 from lgm.cli import resolvers
-from lgm.cli.build import build_datamodule, build_module, build_net
 from lgm.cli.runtime import keep_freed_memory
-from lgm.gaussians import Gaussians
 from lgm.kernels import cudnn_benchmark, use_kernels
-from lgm.losses.perceptual.trunks import TRUNKS
 from lgm.models import StagedNetwork
-from lgm.training.module import LGMModule
 from lgm.training.stopwatch import Stopwatch
-from lgm.types import Batch, Prediction, Views
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WAYS = ("plain", "fused", "graphs", "compiled")
@@ -72,80 +65,7 @@ DECIDED_HERE = (
     "data.micro_batch_size",
     "train.global_batch",
 )
-RADIUS = 0.45  # of the balls
-MEMORIES_GB = (24, 40, 80, 141)
-CONTEXT_GB = 0.6  # of CUDA itself and its libraries
-WARM_UP = 5  # steps
 PEAK_SIZE = 8192  # of the matrices whose product is the peak; a CPU's are an eighth of it
-
-
-def ball(cameras: Cameras, size: int) -> Views:
-    """A ball over white, shaded by its height in the image, from cameras [B, V]."""
-    origins, directions = pixel_rays(cameras, size, size)
-    # The point of each ray that is nearest to the origin: it lies in the ball where the ray hits it.
-    nearest = origins - (origins * directions).sum(dim=2, keepdim=True) * directions
-    alphas = (nearest.norm(dim=2, keepdim=True) < RADIUS).float()
-    colors = (0.5 + nearest).clamp(0, 1)
-    view_ids = torch.arange(cameras.shape[1], device=cameras.device).expand(cameras.shape)
-    return Views(colors * alphas + 1 - alphas, alphas, cameras, view_ids)
-
-
-def make_batch(cfg: DictConfig, size: int, device: torch.device) -> Batch:
-    """A batch of noise images with cameras on an orbit, of the shapes of training."""
-
-    def cameras(elevations: list[float], azimuths: list[float]) -> Cameras:
-        one = Cameras.orbit(elevations, azimuths).to(device)
-        return Cameras(*(x.expand(cfg.batch, *x.shape).contiguous() for x in (one.c2w, one.K_norm)))
-
-    num_views = cfg.resolution.num_target_views
-    spread = [360 * view / num_views for view in range(num_views)]
-    return Batch(
-        input=ball(cameras([0.0] * 4, list(CANONICAL_AZIMUTHS_DEG)), size),
-        target=ball(cameras([20.0] * num_views, spread), cfg.resolution.target_size),
-        background=torch.ones(cfg.batch, 3, device=device),
-        uids=tuple(f"ball-{number}" for number in range(cfg.batch)),
-    )
-
-
-def make_module(cfg: DictConfig, way: str, device: torch.device) -> LGMModule:
-    """The training module with its network in one of the ways that are compared."""
-    torch.manual_seed(0)
-    net = build_net(cfg).to(device)
-    if cfg.train.gradient_checkpointing:
-        net.use_activation_checkpointing()
-    if way == "compiled":
-        net.compile()
-    if way == "graphs":
-        net.use_cuda_graphs()
-    module = build_module(cfg, net, cfg.batch).to(device).train()
-    use_kernels(module, "plain" if way == "plain" else "auto")  # compiled, hull and loss are still our own
-    return module
-
-
-class Shell(nn.Module):
-    """A network whose Gaussians are a trained one's, whatever its weights: their gradients are its own's."""
-
-    def __init__(self, net: nn.Module, scenes: int, device: torch.device) -> None:
-        super().__init__()
-        self.net = net
-        self.packed = object_scene(scenes, net.num_gaussians).to(device).packed()
-
-    def forward(self, *inputs: object) -> Gaussians:
-        packed = self.net(*inputs).packed()
-        return Gaussians.from_packed(self.packed + (packed - packed.detach()))
-
-
-def write_random_vgg(path: Path) -> None:
-    """A file such as torchvision's, of kernels that keep the variance."""
-    # He's initialisation: activations keep their size through 13 layers of ReLU.
-    generator = torch.Generator().manual_seed(0)
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in TRUNKS["vgg"].build().state_dict().items()}
-    weights = {}
-    for name, shape in shapes.items():
-        drawn = torch.randn(shape, generator=generator)
-        weights[name] = drawn * (2 / shape[1:].numel()) ** 0.5 if len(shape) == 4 else 0.01 * drawn
-    torch.save(weights, path)
 
 
 def measure_peak(device: torch.device) -> float:
@@ -181,125 +101,6 @@ def timed_row(step: Callable[[], None], device: torch.device, repeats: int) -> f
         step()
     synchronize(device)
     return 1000 * (time.perf_counter() - start) / repeats
-
-
-def with_loader(
-    cfg: DictConfig,
-    module: LGMModule,
-    step: Callable[..., None],
-    device: torch.device,
-    steps: int,
-) -> dict[str, float]:
-    """Objects per second from train.py's own loader and preparation, and the fraction of waiting for data."""
-    datamodule = build_datamodule(cfg, accumulation=1)
-    datamodule.trainer = SimpleNamespace(
-        strategy=SimpleNamespace(root_device=device), global_rank=0, world_size=1, global_step=0
-    )
-    loader, waited = datamodule.train_dataloader(), 0.0
-    batches = iter(loader)
-    # Workers have started, kernels are compiled, and what workers had ready until then is used up.
-    warm_up = max(WARM_UP, loader.num_workers * (loader.prefetch_factor or 0))
-    for number in range(steps + warm_up):
-        if number == warm_up:
-            synchronize(device)
-            start, waited = time.perf_counter(), 0.0
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - asked
-        batch = batch.to(device, non_blocking=True)
-        step(given=module.preparation(batch, training=True, step=number))
-    synchronize(device)
-    elapsed = time.perf_counter() - start
-    return {"objects_per_s": steps * cfg.batch / elapsed, "data_fraction": waited / elapsed}
-
-
-def find_batches(step: TrainStep, device: torch.device) -> dict[str, int]:
-    """The largest batch that fits into each size of memory that the device has, by trying."""
-    device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
-    # A search for each batch takes longer than its steps, and what it keeps needs no more memory.
-    torch.backends.cudnn.benchmark = False
-    total, largest = torch.cuda.get_device_properties(device).total_memory, 0
-    batches = {}
-    for gb in MEMORIES_GB:
-        if gb * 1e9 <= 1.01 * total:
-            batches[f"{gb} GB"] = largest = largest_batch(step, device, gb * 1e9 / total, largest)
-    return batches
-
-
-def largest_batch(step: TrainStep, device: torch.device, fraction: float, fits: int = 0) -> int:
-    """Doubled until it does not fit, then halved in between, to a sixteenth. 0: not even one fits.
-
-    fits: is known to.
-    """
-    outside = CONTEXT_GB * 1e9 / torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, fraction) - outside, device)
-    try:
-        too_many = max(1, 2 * fits)
-        while _fits(step, device, too_many):
-            fits, too_many = too_many, 2 * too_many
-        while too_many - fits > max(1, fits // 16):
-            middle = (fits + too_many) // 2
-            fits, too_many = (middle, too_many) if _fits(step, device, middle) else (fits, middle)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
-    return fits
-
-
-def _fits(step: TrainStep, device: torch.device, batch: int) -> bool:
-    try:
-        step.resize(batch)
-        step(), step(), synchronize(device)
-    except torch.cuda.OutOfMemoryError:
-        return False
-    finally:
-        step.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        torch.cuda.empty_cache()
-    return True
-
-
-class TrainStep:
-    """A step of train.py on a batch of balls, without Lightning.
-
-    __call__: takes one, on that batch or on another one that is prepared.
-    """
-
-    def __init__(self, cfg: DictConfig, way: str, device: torch.device, state: str) -> None:
-        self.module = make_module(cfg, way, device)
-        self.cfg, self.device, self.state = cfg, device, state
-        self.resize(cfg.batch)
-        self.optimizer = self.module.make_optimizer(self.module.net)
-        on_gpu = device.type == "cuda"
-        self.autocast = partial(torch.autocast, "cuda", torch.bfloat16) if on_gpu else nullcontext
-
-    def resize(self, batch: int) -> None:
-        """Go on with another number of objects."""
-        net, own = self.module.net, self.cfg.copy()
-        own.batch = batch
-        self.net = Shell(net, batch, self.device) if self.state == "object" else net
-        self.batch = make_batch(own, net.input_size, self.device)
-
-    def __call__(self, stopwatch: Stopwatch | None = None, given: Batch | None = None) -> None:
-        module = self.module
-        module.stopwatch = stopwatch or Stopwatch()
-        batch, net = (self.batch, self.net) if given is None else (given, module.net)
-        with self.autocast():
-            prediction: Prediction = module.predict(batch, net)  # marks network and render
-            total, _ = module.loss(prediction, 0)
-        module.stopwatch.mark("loss")
-        total.backward()
-        module.stopwatch.mark("backward")
-        if module.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(module.net.parameters(), module.clip_grad_norm)
-        module.stopwatch.mark("clip")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        module.stopwatch.mark("optimizer")
-
-    def inputs(self) -> tuple[Tensor, Cameras, Tensor]:
-        """Images, cameras and alphas of the input views."""
-        views = self.batch.input
-        return views.images, views.cameras, views.alphas
 
 
 def measure(
@@ -349,6 +150,10 @@ def _measure(
     row["unsynced_ms"] = timed_row(step, device, repeats)
     if options.loader:
         row["loader"] = with_loader(cfg, module, step, device, options.loader)
+    if options.train_py:
+        with tempfile.TemporaryDirectory() as folder:
+            own = (cfg, device, options.loader, Path(folder))
+            row["train_py"] = of_train_py(options.of_train_py, way, *own)
     if options.trace:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
         with profile(activities=activities) as profiler:
@@ -358,45 +163,6 @@ def _measure(
     if options.find_batch:
         row["largest_batch"] = find_batches(step, device)
     return row
-
-
-def show(report: dict) -> None:
-    """Print the report as a table."""
-    options = report["options"]
-    table = Table(title=f"{options['model']}, batch {options['batch']}, {report['device']}")
-    columns = ("", "network, ms", "step, ms", "in a row, ms", "objects/s", "TFLOP/s", "peak, GiB")
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
-    tflop = next((row["tflop"] for row in report["ways"].values() if "tflop" in row), None)
-    for way, row in report["ways"].items():
-        step, peak = row["step"]["median_ms"], row["peak_gib"]
-        unsynced = row["unsynced_ms"]
-        speed = f"{1e3 * options['batch'] / unsynced:.1f}"
-        memory = "–" if peak is None else f"{peak:.2f}"
-        rate = "–" if tflop is None else f"{1e3 * tflop / unsynced:.1f}"
-        network = f"{row['network']['median_ms']:.1f}"
-        table.add_row(way, network, f"{step:.1f}", f"{unsynced:.1f}", speed, rate, memory)
-    console = Console()
-    console.print(table)
-    console.print(f"state {options['state']}; a large product: {report['peak_tflops']:.1f} TFLOP/s")
-    phases = Table(title="phases, ms")
-    names = list(next(iter(report["ways"].values()))["phases_ms"])
-    for column in ("", *names):
-        phases.add_column(column, justify="right" if column else "left")
-    for way, row in report["ways"].items():
-        phases.add_row(way, *(f"{row['phases_ms'][name]:.1f}" for name in names))
-    console.print(phases)
-    for way, row in report["ways"].items():
-        if "loader" in row:
-            line = "{}: from train.py's loader {objects_per_s:.1f} objects/s, {data_fraction:.1%} waiting"
-            console.print(line.format(way, **row["loader"]))
-        if "largest_batch" in row:
-            batches = ", ".join(f"{gb} {batch}" for gb, batch in row["largest_batch"].items())
-            console.print(f"{way}, largest batch: {batches}")
-    if "original" in report:
-        console.print(
-            "the released program: {median_ms:.1f} ms, {peak_gib:.2f} GiB".format(**report["original"])
-        )
 
 
 def main() -> None:
@@ -420,6 +186,9 @@ def main() -> None:
     parser.add_argument(
         "--loader", type=int, metavar="STEPS", help="also so many batches of train.py's own loader"
     )
+    parser.add_argument(
+        "--train-py", action="store_true", help="with --loader: also as many steps of train.py itself"
+    )
     parser.add_argument("--original", type=Path, help="also the step of a checkout of the released program")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--trace", type=Path, help="also write <name>_<way>.json of one step, for Perfetto")
@@ -428,6 +197,8 @@ def main() -> None:
     for name in ("repeats", "loader"):
         if (count := getattr(options, name)) is not None and count < 1:
             parser.error(f"--{name} {count} must be at least 1")
+    if options.train_py and not options.loader:
+        parser.error("--train-py compares with --loader STEPS; give that too")
     ways = options.way or (WAYS if options.device.type != "cpu" else ("plain",))
     if options.device.type == "cpu" and (options.find_batch or options.original):
         parser.error("--find-batch and --original are a GPU's; give --device cuda")
@@ -457,6 +228,7 @@ def run(options: argparse.Namespace, ways: tuple[str, ...], folder: Path) -> dic
         given += [f"data.micro_batch_size={options.batch}"] if options.loader else ["data.path=none"]
         trainer = ["trainer=cpu"] if options.device.type == "cpu" else []
         cfg = compose("train", overrides=[*given, *trainer, *loss, *options.set])
+    options.of_train_py = [f"model={options.model}", "recipe=published", *loss, *options.set]
     on_gpu = options.device.type == "cuda"
     kept = ("model", "batch", "set", "state", "random_lpips")
     report = {
@@ -468,26 +240,10 @@ def run(options: argparse.Namespace, ways: tuple[str, ...], folder: Path) -> dic
         "peak_tflops": measure_peak(options.device),
         "ways": {way: measure(cfg, way, options.device, options) for way in ways},
     }
+    add_rates(report)
     if options.original:
         report["original"] = measure_original(cfg, options)
     return report
-
-
-def measure_original(cfg: DictConfig, options: argparse.Namespace) -> dict[str, float]:
-    """The same step by the released program."""
-    device = options.device
-    ours = TrainStep(cfg, "plain", device, options.state)
-    shell = ours.net.packed if options.state == "object" else None
-    batch, autocast = ours.batch, ours.autocast
-    x, _ = ours.module.net.encode(*ours.inputs())
-    del ours
-    step = original_step(options.original, options.model, batch, x, shell, options.random_lpips, autocast)
-    step(), step()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    return timed(step, device, options.repeats) | {
-        "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30
-    }
 
 
 if __name__ == "__main__":
