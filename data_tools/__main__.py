@@ -9,7 +9,8 @@ from typing import NoReturn
 
 COMMANDS = {
     "download": "meshes of Objaverse, or of a list of URLs, with their licences",
-    "adapt": "posed images of other layouts to renders",
+    "adapt": "posed images and public sets of meshes of other layouts",
+    "gso": "Google Scanned Objects to shards for a protocol",
     "procedural": "meshes made from a seed",
     "render": "meshes to RGBA views with cameras",
     "group": "near-duplicate meshes, by geometry",

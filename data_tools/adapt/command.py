@@ -1,5 +1,8 @@
 """Other layouts -> renders: `python -m data_tools.adapt posed/ --layout zero123 --out renders/`.
 
+The layouts of public sets of meshes (abo, gso, texverse) give meshes with their names, authors and
+licences, for data_tools.render: `python -m data_tools.adapt abo/ --layout abo --out meshes/`.
+
 Writes what data_tools.render writes: one folder an object with RGBA images, cameras.json and meta.json,
 for data_tools.pack. Photographs with cameras (colmap, transforms) are seen again through square cameras
 that look at the object, without their lens's distortion. Run it again to go on where it stopped. Objects
@@ -22,6 +25,8 @@ import numpy as np
 
 from data_tools.adapt.layouts import LAYOUTS, Captures, Layout, UnreadableObject
 from data_tools.adapt.layouts.base import read_json
+from data_tools.adapt.meshes import MESH_LAYOUTS, MeshLayout
+from data_tools.adapt.meshes.command import adapt_meshes
 from data_tools.shared.command import usable_cores
 from data_tools.shared.naming import make_uid
 from data_tools.shared.renders import (
@@ -66,13 +71,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("folder", type=Path, help="searched for objects of the layout, at any depth")
-    add("--layout", required=True, choices=tuple(LAYOUTS), help="how the folder is laid out")
-    add("--out", required=True, type=Path, help="folder for the renders; made if needed, resumed if there")
+    add("--layout", required=True, choices=(*LAYOUTS, *MESH_LAYOUTS), help="how the folder is laid out")
+    add(
+        "--out",
+        required=True,
+        type=Path,
+        help="folder for the renders or meshes; made if needed, resumed if there",
+    )
     add("--fov", type=float, help="field of view in degrees (default: what the layout says)")
     add("--resolution", type=int,
         help="of colmap and transforms: side of the images (the first object's, at most 512)")  # fmt: skip
     add("--up", type=float, nargs=3, metavar=("X", "Y", "Z"),
         help="of colmap and transforms: up in the cameras' world (what they suggest)")  # fmt: skip
+    add("--copy", action="store_true", help="of meshes: copy the files instead of linking to them")
+    add("--texture", help="of texverse: the textures' size, 1k, 2k, 4k or 8k (of each object the smallest)")
     add("--format", choices=RENDER_FORMATS, default="png", help="of the images, both without loss (png)")
     add("--workers", type=int, default=usable_cores(), help="processes (one a core)")
     return parser.parse_args(arguments)
@@ -81,6 +93,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parse_arguments(arguments)
+    if options.layout in MESH_LAYOUTS:
+        return adapt_meshes(_make_mesh_layout(options), options.folder, options.out, options.copy)
+    _refuse(options, "copy", "texture")
     if not options.folder.is_dir():
         raise FileNotFoundError(f"{options.folder} is no folder")
     if options.fov is not None and (fault := fov_fault(options.fov)):
@@ -123,6 +138,23 @@ def main(arguments: list[str] | None = None) -> int:
             "data/views=random or orthogonal_random, and protocol=own_images"
         )
     return 0 if counts["adapted"] + counts["complete before"] else 1
+
+
+def _make_mesh_layout(options: argparse.Namespace) -> MeshLayout:
+    """Raises ValueError for an option that the layout does not take, FileNotFoundError without a folder."""
+    _refuse(options, "fov", "resolution", "up")
+    if not options.folder.exists():
+        raise FileNotFoundError(f"{options.folder} does not exist; give the data set's folder")
+    made = MESH_LAYOUTS[options.layout]
+    if not made.takes_texture:
+        _refuse(options, "texture")
+    return made(options.texture)
+
+
+def _refuse(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name} has no effect on --layout {options.layout}; leave it out")
 
 
 def _make_layout(options: argparse.Namespace) -> Layout:

@@ -7,7 +7,8 @@
 Beside each mesh stands `<stem>.meta.json` with uid, source, licence, author, name, category and caption
 where known, which data_tools.render carries on into the shards. Run the same command again to go on: what
 is whole is left alone, what was cut off is continued, what failed is tried again. What can't be had is
-listed with its reason on the screen and in report.jsonl.
+listed with its reason on the screen and in report.jsonl. The run ends with what was lost, by kind, the
+licences of what is there, and ATTRIBUTION.md.
 
 The published layout is read here and not through the `objaverse` package: that has its host written into
 it, so that no mirror or test server can stand in for it, and neither timeouts nor retries nor ranges.
@@ -24,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from data_tools.attribution import write_attribution
 from data_tools.shared.naming import is_uid, make_uid, stable_hash
 from data_tools.shared.partition import Part, parse_part
 from data_tools.shared.sources import MESH_SUFFIXES, SIDECAR_KEYS
@@ -110,8 +112,11 @@ def main(arguments: list[str] | None = None) -> int:
     items = {"objaverse": _objaverse, "xl": _xl, "urls": _urls}[options.command](options, fetcher)
     runner = Runner(fetcher, options.out, options.workers, options.recheck)
     counts = runner.run(_chosen(items, part, options.limit))
-    print(f"{runner.summary()}; {options.out}")
-    return 0 if counts["fetched"] + counts["complete before"] else 1
+    print(f"{runner.summary()}; losses: {runner.losses()}; {options.out}")
+    if not counts["fetched"] + counts["complete before"]:
+        return 1
+    print(write_attribution(options.out))
+    return 0
 
 
 def _chosen(items: Iterator[Item], part: Part, limit: int | None) -> Iterator[Item]:

@@ -100,6 +100,16 @@ class Fetcher:
                 raise FolderUnusable(f"{path.parent} can't be written to: {error.strerror}") from error
             raise FetchError(f"{path}: {error.strerror or error}") from error
 
+    def answers(self, url: str) -> bool:
+        """Whether the URL's server answers at all, whatever it says; True of a local path."""
+        if _is_local(url):
+            return True
+        try:
+            with self._sessions.get(url, lambda _: {}, self._options.timeout_s):
+                return True
+        except (requests.RequestException, HTTPError):
+            return False
+
     def _fetch_into(self, file: BinaryIO, url: str, path: Path, sha256: str | None, impatient: bool) -> None:
         failures, furthest = 0, file.seek(0, os.SEEK_END)
         while True:

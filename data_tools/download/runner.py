@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from data_tools.download.companions import fetch_companions
 from data_tools.download.content import check_content
@@ -22,8 +24,30 @@ from lgm.files import write_text
 from lgm.masking import masked
 
 _PROGRESS_EVERY_S = 15.0
-# After so many objects in a row without a connection the network is gone, not the objects.
+# After so many objects in a row without a connection the network may be gone, and not their servers: one
+# that has answered before is asked.
 _OFFLINE_IN_A_ROW = 20
+_ASKED_WHETHER_ONLINE = 3
+# A server that never answered is not waited for with each of its objects.
+_GIVEN_UP_AFTER = 3
+# Kinds of failures as the report at the end counts them; the rest by their text where that is the same for
+# all.
+_LOSS_KINDS = tuple(
+    (re.compile(pattern), kind)
+    for pattern, kind in (
+        (r"^HTTP 40[34]|^HTTP 410", "not there (HTTP 403, 404, 410)"),
+        (r"^HTTP \d+", "server error (other HTTP)"),
+        (r"resolved|refused|no connection", "server unreachable"),
+        (r"cut off|was cut|header says", "cut off"),
+        (r"too slow|no answer in time", "too slow"),
+        (r"^sha256 is", "other content (sha256)"),
+        (r"max-bytes", "too large (--max-bytes)"),
+        (r"web page|Git LFS|no GLB|is empty", "not a mesh"),
+        (r"none of the endings", "another file type"),
+        (r"must stay within|letters, digits", "a path or uid that is refused"),
+    )
+)
+_LONGEST_KIND = 60
 STATUSES = ("fetched", "complete before", "failed")
 
 
@@ -50,7 +74,10 @@ class Runner:
         self._recheck = recheck
         self._counts: Counter[str] = Counter()
         self._held: list[tuple[Item, Outcome]] = []
+        self._losses: Counter[str] = Counter()
         self._has_contact = False
+        self._answered: dict[str, str] = {}  # server -> a URL of it, the last to answer at the end
+        self._unreachable: Counter[str] = Counter()
         self._offline_in_a_row = 0
 
     def run(self, items: Iterator[Item]) -> Counter[str]:
@@ -64,7 +91,8 @@ class Runner:
                 # A few more than workers, so that none waits; never the whole list.
                 # The list may be a million objects long: it is consumed as workers become free.
                 while len(waiting) < 2 * self._workers and (item := next(items, None)) is not None:
-                    waiting[pool.submit(self._bring, item, not self._has_contact)] = item
+                    impatient = not self._has_contact or self._is_given_up(item)
+                    waiting[pool.submit(self._bring, item, impatient)] = item
                 if not waiting:
                     break
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -84,8 +112,15 @@ class Runner:
         """Counts by status, in one line."""
         return ", ".join(f"{self._counts[status]} {status}" for status in STATUSES)
 
+    def losses(self) -> str:
+        """Failures of this run by kind, the most frequent first: `HTTP 404 Not Found 12, cut off 1`; or
+        `none`."""
+        return ", ".join(f"{kind} {number}" for kind, number in self._losses.most_common()) or "none"
+
     def _note(self, item: Item, outcome: Outcome) -> None:
         self._counts[outcome.status] += 1
+        if outcome.reason:
+            self._losses[loss_kind(outcome.reason)] += 1
         if outcome.status != "complete before":
             append_report(self._out, {
                 "uid": item.uid, "source": masked(item.url) or None, "path": str(item.path),
@@ -98,19 +133,36 @@ class Runner:
             if len(self._held) >= _OFFLINE_IN_A_ROW:
                 raise self._no_network()
             return
+        server = urlsplit(item.url).netloc
         if outcome.offline:
             self._offline_in_a_row += 1
+            self._unreachable[server] += 1
         elif item.fault is None and outcome.status != "complete before":
             self._has_contact, self._offline_in_a_row = True, 0
+            if server:  # a local path says nothing about the network
+                self._answered.pop(server, None)
+                self._answered[server] = item.url
             for held in self._held:
                 _say(*held)
             self._held.clear()
         _say(item, outcome)
         if self._offline_in_a_row >= _OFFLINE_IN_A_ROW:
+            if self._is_online():
+                self._offline_in_a_row = 0  # a list of old links: their servers are gone
+                return
             raise ValueError(
                 f"no connection for the last {self._offline_in_a_row} objects ({outcome.reason}); "
                 f"{self.summary()}; run the same command again to go on"
             )
+
+    def _is_online(self) -> bool:
+        """Whether one of the servers that answered last does so still."""
+        urls = list(self._answered.values())[: -_ASKED_WHETHER_ONLINE - 1 : -1]
+        return any(self._fetcher.answers(url) for url in urls)
+
+    def _is_given_up(self, item: Item) -> bool:
+        server = urlsplit(item.url).netloc
+        return server not in self._answered and self._unreachable[server] >= _GIVEN_UP_AFTER
 
     def _no_network(self) -> ValueError:
         item, outcome = self._held[0]
@@ -170,6 +222,15 @@ class Runner:
         if text != before:
             sidecar.parent.mkdir(parents=True, exist_ok=True)
             write_text(sidecar, text)
+
+
+def loss_kind(reason: str) -> str:
+    """A failure without what differs from object to object: numbers of bytes, checksums, names."""
+    plain = reason.partition(";")[0]
+    for pattern, kind in _LOSS_KINDS:
+        if pattern.search(plain):
+            return kind
+    return plain if len(plain) <= _LONGEST_KIND and not any(c.isdigit() for c in plain) else "other"
 
 
 def _say(item: Item, outcome: Outcome) -> None:

@@ -17,11 +17,10 @@ import json
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_tools.pack.filters import add_filter_arguments, filter_options
+from data_tools.pack.filters import add_filter_arguments, filter_options, labels_summary
 from data_tools.pack.jobs import ShardJob, ShardRecord, estimate_object_bytes, plan_shards, run_jobs
 from data_tools.pack.objects import COPIED, ImageOptions, ObjectReader, read_metadata
 from data_tools.pack.scan import Scanned, scan
@@ -91,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     arranged, scanned = _arrange(reader, fractions, assignment, known, options.workers)
     if not arranged:
         raise ValueError(f"{options.renders} holds no rendered object")
+    if policy := labels_summary(filters.rules, scanned):
+        print(policy, flush=True)
     requested = _pack_settings(options, render, reader, arranged, scanned)
     make_folder(options.out)
     with state.locked(part):
@@ -249,7 +250,7 @@ def _pack_settings(
     return {
         "render": render,
         "shard_mb": options.shard_mb,
-        **asdict(reader.filters),
+        **reader.filters.settings(),
         "objects": sum(map(len, arranged.values())),
         "digest": digest.hexdigest(),
         CONTENT_DIGEST: content_digest.hexdigest(),

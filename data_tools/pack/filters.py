@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lgm.data.sources.filters import Filters, value_of
 from lgm.files import read_text
 
 # sRGB: a surface without its texture, lit from in front, lies above this in all three channels.
@@ -34,13 +35,20 @@ class FilterOptions:
     """min_coverage: mean alpha over the views. min_input_coverage: of the canonical view that shows most, or
     of all views where a set has no canonical ones. max_white: share of the visible pixels that are white.
     min_thickness: thinnest extent over the middle one (a sheet has 0, a stick or a ball 1).
-    excluded_words: in lower case; none of them may stand in the caption."""
+    excluded_words: in lower case; none of them may stand in the caption. rules: of fields and labels."""
 
     min_coverage: float = 0.0
     min_input_coverage: float = 0.0
     max_white: float = 1.0
     min_thickness: float = 0.0
     excluded_words: tuple[str, ...] = ()
+    rules: Filters = field(default_factory=Filters)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides on which objects are packed, as plain values."""
+        labels = None if self.rules.labels is None else self.rules.labels.digest
+        images = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rules"}
+        return {**images, "rules": self.rules.rules, "labels": labels}
 
     def asks_for(self, number: int, canonical: Sequence[int]) -> bool:
         """Whether a view must be measured. canonical: numbers of those views."""
@@ -77,6 +85,12 @@ def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out flat objects: thinnest extent over the middle one below this, e.g. 0.02")  # fmt: skip
     add("--exclude-words", type=Path, metavar="FILE",
         help="leave out objects whose caption has one of these words or phrases, one a line")  # fmt: skip
+    add("--filter", action="append", default=[], metavar="RULE",
+        help="keep objects of which a field is one of these (score=2,3) or is none of them (is_scene!=true); "
+        "patterns with * and ?; may be given several times")  # fmt: skip
+    add("--labels", type=Path, metavar="FILE",
+        help="a table with further fields by uid, e.g. of Objaverse++ (.csv, .tsv, .json, .jsonl, .parquet), "
+        "packed with each object; without a row a field is `unknown`: = leaves out, != keeps")  # fmt: skip
 
 
 def filter_options(options: argparse.Namespace) -> FilterOptions:
@@ -87,8 +101,47 @@ def filter_options(options: argparse.Namespace) -> FilterOptions:
             raise ValueError(f"--{name.replace('_', '-')} {value} must lie between 0 and 1")
     words = read_words(options.exclude_words) if options.exclude_words else ()
     return FilterOptions(
-        options.min_coverage, options.min_input_coverage, options.max_white, options.min_thickness, words
+        options.min_coverage,
+        options.min_input_coverage,
+        options.max_white,
+        options.min_thickness,
+        words,
+        read_rules(options.filter, options.labels),
     )
+
+
+def read_rules(texts: Sequence[str], labels: Path | None = None) -> Filters:
+    """`score=2,3` and `is_scene!=true` as `data.filters` has them: allow and deny lists by field."""
+    rules: dict[str, dict[str, list[str]]] = {}
+    for text in texts:
+        name, separator, values = text.partition("=")
+        kind = "deny" if name.endswith("!") else "allow"
+        name = name.removesuffix("!").strip()
+        patterns = [value.strip() for value in values.split(",") if value.strip()]
+        if not (name and separator and patterns):
+            raise ValueError(
+                f"--filter {text!r} must be <field>=<values> or <field>!=<values>, e.g. score=2,3"
+            )
+        rules.setdefault(name, {}).setdefault(kind, []).extend(patterns)
+    return Filters(rules, labels)
+
+
+def labels_summary(rules: Filters, uids: Collection[str]) -> str:
+    """How many of the objects have a row among the labels, and what becomes of the others; empty without
+    labels."""
+    if rules.labels is None:
+        return ""
+    known = sum(bool(rules.labels.of(uid)) for uid in uids)
+    return (
+        f"{known} of {len(uids)} objects have a row in {rules.labels.path}; "
+        "without one a label is `unknown`: --filter name=… leaves the object out, name!=… keeps it"
+    )
+
+
+def rule_fault(metadata: Mapping[str, Any], rules: Filters) -> str | None:
+    """Why an object is left out by a field or a label, or None. metadata: with its labels."""
+    name = rules.refused(metadata)
+    return None if name is None else f"its {name} is {value_of(metadata, name)!r}, which --filter leaves out"
 
 
 def read_words(path: Path) -> tuple[str, ...]:

@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.pack.filters import FilteredOut, FilterOptions, caption_fault, image_fault, measure_image
+from data_tools.pack.filters import (
+    FilteredOut,
+    FilterOptions,
+    caption_fault,
+    image_fault,
+    measure_image,
+    rule_fault,
+)
 from data_tools.pack.images import downscale, encode, encode_depth, read_depth
 from data_tools.reprojection import reproject
 from data_tools.shared.renders import CAMERAS_NAME, META_NAME
@@ -75,8 +82,9 @@ class ObjectReader:
         try:
             with reading("its folder", passing=(FilteredOut,)):
                 sample, record = self._sample(uid)
-                metadata = read_metadata(self.renders, uid)
-                fault = caption_fault(metadata, self.filters.excluded_words)
+                metadata = dict(self.filters.rules.joined(read_metadata(self.renders, uid)))
+                fault = rule_fault(metadata, self.filters.rules)
+                fault = fault or caption_fault(metadata, self.filters.excluded_words)
                 if fault:
                     raise FilteredOut(fault)
                 # The order within the tar: metadata first, so that a reader of metadata need not seek past

@@ -24,6 +24,8 @@ _SETTINGS_NAME = ".pack.json"
 CONTENT_DIGEST = "content_digest"
 # Packs begun by older versions lack it, and are gone on with.
 REPROJECTION = "reprojection"
+# What a pack has that was begun before these settings were there.
+_BEFORE: dict[str, Any] = {"rules": {}, "labels": None}
 
 
 class PackState:
@@ -100,7 +102,7 @@ class PackState:
     def check(self, begun: dict[str, Any], requested: dict[str, Any]) -> None:
         """Raises ValueError naming what differs between the pack that began here and this one."""
         for key, value in json.loads(json.dumps(requested)).items():
-            if begun.get(key) == value or (key == REPROJECTION and key not in begun):
+            if begun.get(key, _BEFORE.get(key)) == value or (key == REPROJECTION and key not in begun):
                 continue
             if key == CONTENT_DIGEST:
                 self._check_content(begun)

@@ -70,7 +70,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--resolution", type=int, default=512, help="side of the square images in pixels (512)")
     add("--views", type=int, help="4 canonical views and the rest on the trajectory (spiral: 100)")
     add("--trajectory", default="spiral",
-        help="of the other views: spiral, or for the protocols gslrm_like, grm_like")  # fmt: skip
+        help="of the other views: spiral, or for the protocols gslrm_like, grm_like, instant3d")  # fmt: skip
     add("--radius", type=float, default=RADIUS, help="distance of the cameras from the object's centre (1.5)")
     add("--fov", type=float, default=FOV_Y_DEG, help="field of view in degrees (49.1)")
     add("--normalize", choices=("sphere", "box"), default="sphere",

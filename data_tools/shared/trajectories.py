@@ -55,10 +55,19 @@ def gslrm_like(num_views: int, radius: float) -> Path:
 
 
 def grm_like(num_views: int, radius: float) -> Path:
-    """For configs/protocol/grm_like.yaml: four rings of sixteen views, the second of which holds the
-    inputs."""
+    """For configs/protocol/grm_like.yaml and gso_grm.yaml: four rings of sixteen views, the second of which
+    holds the inputs."""
     path = Path([], [], [])
     for elevation_deg in (10.0, 20.0, 30.0, 40.0):
+        path += _ring(elevation_deg, 16, radius)
+    return path
+
+
+def instant3d(num_views: int, radius: float) -> Path:
+    """For configs/protocol/gso_gslrm.yaml: four rings of sixteen views, the second of which holds the inputs
+    (Instant3D, arXiv 2311.06214, whose renders GS-LRM follows)."""
+    path = Path([], [], [])
+    for elevation_deg in (0.0, 20.0, 40.0, 60.0):
         path += _ring(elevation_deg, 16, radius)
     return path
 
@@ -78,6 +87,7 @@ TRAJECTORIES = {
     "spiral": Trajectory(spiral, num_views=100, least=4),
     "gslrm_like": Trajectory(gslrm_like, num_views=40, least=9),
     "grm_like": Trajectory(grm_like, num_views=68, least=68, fixed=True),
+    "instant3d": Trajectory(instant3d, num_views=68, least=68, fixed=True),
 }
 
 

@@ -160,6 +160,7 @@ def mixture_of_shards(
             )
     for entry in sets:
         own = {key: value for key, value in entry.items() if key not in ("weight", "filters")}
-        chosen = Filters(entry["filters"]) if entry.get("filters") else filters
+        labels = None if filters is None or filters.labels is None else filters.labels.path
+        chosen = Filters(entry["filters"], labels) if entry.get("filters") else filters
         sources.append(ShardSource(split=split, filters=chosen, **{**options, **own}))
     return Mixture(sources, weights)

@@ -22,6 +22,7 @@ Selection = list[tuple[ShardInfo, np.ndarray | None]]
 
 def select(files: ShardFiles, index: Index, split: str | None, filters: Filters) -> Selection:
     """The objects of a split that the filters admit; raises ValueError where there are none."""
+    filters.check_labels()
     shards, uids = _split(files, index, split)
     # Whole shards: no table of objects is asked for, which an older set does not have.
     if uids is None and not filters:

@@ -35,12 +35,15 @@ def test_the_spiral_is_what_it_was():
     assert plan.distances == (1.5, 1.5) and plan.depth_unit == 2.5 / 65535
 
 
-@pytest.mark.parametrize(("name", "num_targets"), [("gslrm_like", 32), ("grm_like", 60)])
-def test_a_protocols_trajectory_serves_it_and_others_do_not(name, num_targets):
+@pytest.mark.parametrize(
+    ("name", "trajectory", "num_targets"),
+    [("gslrm_like", "gslrm_like", 32), ("grm_like", "grm_like", 60), ("gso_gslrm", "instant3d", 10)],
+)
+def test_a_protocols_trajectory_serves_it_and_others_do_not(name, trajectory, num_targets):
     sampler = protocol_views(name)
-    choice = sampler.choose(make_plan(trajectory=name).camera_record(), np.random.default_rng(0))
+    choice = sampler.choose(make_plan(trajectory=trajectory).camera_record(), np.random.default_rng(0))
     assert len(choice.input) == 4 and len(choice.target) == num_targets
-    assert f"--trajectory {name}" in sampler.remedy
+    assert f"--trajectory {trajectory}" in sampler.remedy
     with pytest.raises(ValueError, match="it has no view within 5°"):
         sampler.choose(make_plan().camera_record(), np.random.default_rng(0))
 

@@ -259,12 +259,69 @@ def test_without_a_network_there_is_one_line(tmp_path, capsys, refusing):
 
 def test_a_network_that_goes_away_ends_the_run(server, tmp_path, capsys, refusing):
     server.files["/a.glb"] = glb(0)
+    # What was reached before is not reached any more either, when it is asked whether the network is there.
+    server.trouble["/a.glb"] = ["", "refuse!"]
     urls = [f"{server.url}/a.glb", *(f"{refusing}/{i}.glb" for i in range(60))]
     (tmp_path / "urls.txt").write_text("\n".join(urls))
     with pytest.raises(ValueError, match=r"no connection for the last 20 objects .* again to go on"):  # noqa: PT012
         options = ("--workers", "1", "--retries", "0")
         download.main(["urls", str(tmp_path / "urls.txt"), "--out", str(tmp_path / "out"), *FAST, *options])
     assert len(list((tmp_path / "out").glob("*.glb"))) == 1
+
+
+def test_dead_servers_are_losses_and_end_nothing(server, tmp_path, capsys):
+    """Sixty links of three servers that are gone, between and after what is there; slow and cut-off files
+    too."""
+    names = [f"{i:02d}" for i in range(6)]
+    server.files |= {f"/{name}.glb": glb(i, 20_000) for i, name in enumerate(names)}
+    server.trouble |= {
+        "/01.glb": ["404!"],
+        "/02.glb": ["cut", "cut"],
+        "/03.glb": ["unsized!"],
+        "/04.glb": ["503!"],
+    }
+    licences = {"00": ("CC-BY-4.0", "Ann"), "02": ("CC0-1.0", "")}
+    with nowhere() as a, nowhere() as b, nowhere() as c:
+        dead = [f"{url}/{i}.glb" for url in (a, b, c) for i in range(20)]
+        rows = [
+            {"url": f"{server.url}/{name}.glb", "uid": f"o{name}",
+             **dict(zip(("licence", "author"), licences.get(name, ()), strict=False))}
+            for name in names
+        ]  # fmt: skip
+        listed = [
+            *rows[:3],
+            *({"url": url} for url in dead[:45]),
+            *rows[3:],
+            *({"url": url} for url in dead[45:]),
+        ]
+        (tmp_path / "list.json").write_text(json.dumps(listed))
+        out = tmp_path / "out"
+        options = ("--workers", "1", "--retries", "2")
+        assert download.main(["urls", str(tmp_path / "list.json"), "--out", str(out), *FAST, *options]) == 0
+    output = capsys.readouterr().out
+    assert "3 fetched, 0 complete before, 63 failed" in output
+    for loss in ("server unreachable 60", "not there (HTTP 403, 404, 410) 1", "server error (other HTTP) 1"):
+        assert loss in output
+    assert "cut off 1" in output
+    assert "licences: CC-BY-4.0 1, CC0-1.0 1, unknown 1; 3 objects, 2 without author or licence" in output
+    page = (out / "ATTRIBUTION.md").read_text()
+    assert "| [CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/) | 1 |" in page
+    assert "| o00 |  | Ann | CC-BY-4.0 |" in page and "| o05 |  | unknown | unknown |" in page
+    assert "o01" not in page, "what was lost is not there to be named"
+    assert len(report(out)) == 66
+
+
+def test_a_server_that_never_answered_is_not_waited_for_with_each_object(server, tmp_path, refusing):
+    server.files["/a.glb"] = glb(0)
+    urls = [f"{server.url}/a.glb", *(f"{refusing}/{i}.glb" for i in range(8))]
+    (tmp_path / "urls.txt").write_text("\n".join(urls))
+    options = ("--workers", "1", "--retries", "3")
+    assert (
+        download.main(["urls", str(tmp_path / "urls.txt"), "--out", str(tmp_path / "out"), *FAST, *options])
+        == 0
+    )
+    reasons = [line["reason"] for line in report(tmp_path / "out").values() if line["reason"]]
+    assert len(reasons) == 8 and 0 < sum("4 attempts" in reason for reason in reasons) < 8
 
 
 def test_urls_with_what_a_mesh_names(server, tmp_path, capsys):

@@ -16,7 +16,8 @@ from lgm.cameras import Cameras, angles_about, canonical_up, canonicalise, orbit
 from lgm.cli.build import build_eval_preparation
 from lgm.data.order import object_rng
 from lgm.data.schema.sample import CameraRecord
-from lgm.data.views import PosedViews, RandomTargets, RingTargets, TrajectoryViews
+from lgm.data.views import ClusteredViews, PosedViews, RandomTargets, RingTargets, TrajectoryViews
+from lgm.data.views.clusters import cluster_positions
 from lgm.metrics import Protocol
 from lgm.preparation.augment import Augmentation
 
@@ -28,8 +29,14 @@ NAMES = (
     "lgm_printed",
     "gslrm_like",
     "grm_like",
+    "gso_gslrm",
+    "gso_grm",
+    "gso_lara",
+    "gso_lgm",
     "own_images",
 )
+# What a protocol measures otherwise than all: LaRa's SSIM pads nothing.
+OTHER_METRICS = {"gso_lara": {"ssim_border": "cropped"}}
 
 
 def composed(name: str, *overrides: str):
@@ -66,7 +73,7 @@ def test_protocols_share_the_conventions_of_their_metrics(name):
     """In the content, and so in the hash, they stand as if each stated them itself."""
     shared = OmegaConf.to_container(OmegaConf.load(CONFIGS / "protocol" / "metrics" / "default.yaml"))
     content = protocol(name).content
-    assert content["metrics"] == shared and "defaults" not in content
+    assert content["metrics"] == {**shared, **OTHER_METRICS.get(name, {})} and "defaults" not in content
 
 
 def test_a_hash_is_of_the_content_alone():
@@ -153,6 +160,50 @@ def test_gslrm_like_draws_by_the_objects_name():
     assert len({choice.target for choice in choices.values()}) == 3
     assert sampler.choose(record, object_rng(0, "a")) == choices["a"]
     assert sampler.choose(record, object_rng(1, "a")) != choices["a"]
+
+
+def test_gso_protocols_state_the_papers_values():
+    """Each as its paper or released program prints it: docs/reference/gso.md has the sources."""
+    gslrm, grm, lara, lgm = (protocol(f"gso_{name}").content for name in ("gslrm", "grm", "lara", "lgm"))
+    assert gslrm["views"]["input_azimuths_deg"] == [45, 135, 225, 315]
+    assert (gslrm["views"]["input_elevation_deg"], gslrm["views"]["targets"]["count"]) == (20.0, 10)
+    rings = grm["views"]["targets"]
+    assert (rings["elevations_deg"], rings["num_azimuths"]) == ([10.0, 20.0, 30.0, 40.0], 16)
+    assert lara["views"]["num_target_views"] == 4
+    assert all(content["target_size"] == 512 for content in (gslrm, grm, lara, lgm))
+    assert all(content["background"] == [1.0, 1.0, 1.0] for content in (gslrm, grm, lara, lgm))
+
+
+def test_clusters_are_those_of_the_positions():
+    rng = np.random.default_rng(0)
+    corners = np.array([[1.5, 0, 0], [-1.5, 0, 0], [0, 1.5, 0], [0, 0, 1.5]])
+    expected = rng.permutation(np.repeat(np.arange(4), 9))
+    found = cluster_positions(corners[expected] + rng.normal(0, 0.1, (36, 3)), 4)
+    pairs = set(zip(expected.tolist(), found.tolist(), strict=True))
+    assert len(pairs) == 4  # one name for another
+    with pytest.raises(ValueError, match="its cameras stand at 1 places, 2 clusters are needed"):
+        cluster_positions(np.ones((5, 3)), 2)
+
+
+def test_gso_lara_takes_the_first_and_the_last_of_each_cluster():
+    azimuth = [0.0, 90.0, 180.0, 270.0] + [
+        base + step for step in (0.0, 4.0, 9.0) for base in (10, 100, 190, 280)
+    ]
+    record = cameras([0.0] * 16, azimuth, canonical=(0, 1, 2, 3))
+    sampler = instantiate(composed("gso_lara").protocol.views)
+    choice = sampler.choose(record, np.random.default_rng(0))
+    assert choice.input == (4, 5, 6, 7) and choice.target == (12, 13, 14, 15)
+    with pytest.raises(ValueError, match="it has 4 views besides canonical ones, 8 are needed"):
+        sampler.choose(cameras([0.0] * 8, azimuth[:8], canonical=(0, 1, 2, 3)), np.random.default_rng(0))
+
+
+def test_a_target_of_a_cluster_is_never_an_input():
+    record = cameras([0.0] * 8, [0.0, 2.0, 90.0, 92.0, 180.0, 182.0, 270.0, 272.0])
+    choice = ClusteredViews(4, 2).choose(record, np.random.default_rng(0))
+    assert len(choice.target) == 2 and not set(choice.target) & set(choice.input)
+    alone = cameras([0.0] * 8, [0.0, 90.0, 180.0, 181.0, 182.0, 183.0, 184.0, 270.0])
+    with pytest.raises(ValueError, match="has no view but inputs; render more views"):
+        ClusteredViews(4, 4).choose(alone, np.random.default_rng(0))
 
 
 def test_a_view_near_enough_is_taken_and_one_too_far_is_refused():

@@ -1,0 +1,1 @@
+"""Google Scanned Objects, from the hub's tars to a set of shards for one of the protocols."""
