@@ -34,6 +34,8 @@ from pathlib import Path
 import torch
 from faults import interrupt
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from random_vgg import write_random_vgg
 from scaling_report import table, throughput_row, throughput_table, with_efficiency
 from seeded_shards import write_shards
@@ -41,6 +43,7 @@ from training_runs import NO_CHECKPOINTS, ROOT, RankFiles, Run, RunFailed, Setup
 
 from data_tools.shared.command import usable_cores
 from lgm.cli import resolvers
+from lgm.errors import first_line
 
 PARTS = ("throughput", "curves", "faults", "fsdp")
 MOST_WORKERS = 14  # loader processes of a GPU; more help no model
@@ -192,12 +195,27 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def supervised_size(options: argparse.Namespace) -> int:
+    """Pixels a side of the supervised images; exit code 2 for options that train.py does not have."""
+    resolvers.register()
+    given = [
+        f"model={options.model}",
+        "recipe=published",
+        "trainer=ddp_sim",
+        "data.path=none",
+        "run_dir=none",
+    ]
+    try:
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            return compose("train", overrides=[*given, *options.set]).resolution.target_size
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.stderr.write(f"error: --model {options.model} --set {options.set}: {first_line(error)}\n")
+        raise SystemExit(2) from error
+
+
 def prepared(options: argparse.Namespace, folder: Path, deadline: float) -> Setup:
     """The data set of the seed, random weights of LPIPS, and what all runs have in common."""
-    resolvers.register()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        given = [f"model={options.model}", "recipe=published", "data.path=none", "run_dir=none", *options.set]
-        size = options.size or compose("train", overrides=given).resolution.target_size
+    size = options.size or supervised_size(options)
     data = write_shards(folder / "shards", options.objects, options.views, size, options.seed)
     own = [
         f"model={options.model}",

@@ -35,7 +35,7 @@ class RunFailed(Exception):
 class Setup:
     """What all runs of a measurement have in common.
 
-    options: of train.py: model, data, loss; `trainer.strategy.…` counts where a run has several processes.
+    options: of train.py: model, data, loss; `trainer.strategy.…` is left out where a run is not DDP.
     batch: objects per forward pass of a process. deadline: of all runs, on the clock of time.monotonic.
     """
 
@@ -56,8 +56,8 @@ class Setup:
     ) -> list[str]:
         """The command of a run in `<folder>/<name>`."""
         several, one = _TRAINERS[self.device, sharded]
-        has_strategy = sharded or processes > 1
-        given = [o for o in self.options if has_strategy or not o.startswith("trainer.strategy.")]
+        is_ddp = processes > 1 and not sharded
+        given = [o for o in self.options if is_ddp or not o.startswith("trainer.strategy.")]
         trainer = [f"trainer={one if processes == 1 else several}", f"trainer.devices={processes}"]
         own = [f"data.micro_batch_size={self.batch}", f"train.max_steps={max_steps}"]
         own += [f"train.global_batch_size={self.batch * processes * accumulate}"]
