@@ -138,9 +138,10 @@ def _entry(line: str, where: str, split_of: dict[str, str]) -> dict[str, Any]:
         for key in ("uid", "shard"):
             if not isinstance(entry.get(key), str):
                 raise ValueError(f"{where} lacks a {key}; pack the set again")
-        # Numbers, lists and what else stands there are shown as they are written.
+        # Numbers, lists and what else stands there are shown as they are written; null is as if it did not.
         shown_fields = {key: str(entry[key]) for key in _FIELDS if entry.get(key) is not None}
-        return {**entry, **shown_fields, "split": split_of.get(entry["shard"], "")}
+        others = {key: value for key, value in entry.items() if key not in _FIELDS}
+        return {**others, **shown_fields, "split": split_of.get(entry["shard"], "")}
 
 
 def page(objects: list[dict[str, Any]], title: str, intro: str) -> str:

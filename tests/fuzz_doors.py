@@ -3,6 +3,7 @@ names it, within 2 GiB and 10 s.
 
     python -m tests.fuzz_doors                                        1,000 inputs a door
     python -m tests.fuzz_doors --door tar --inputs 10000 --seed 7
+    python -m tests.fuzz_doors --inputs 9000 --out doors.md          108,000 inputs, and a table of them
     python -m tests.fuzz_doors --door tar --seed 7 --first 123 --inputs 1 --keep /tmp/x     one of them again
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzzing.doors import DOORS
-from tests.fuzzing.running import HEADING, mutated, run
+from tests.fuzzing.running import HEADING, markdown, mutated, run
 
 _SHOWN = 12
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="others mutate otherwise (0)")
     parser.add_argument("--first", type=int, default=0, help="number of the first input (0)")
     parser.add_argument("--door", choices=tuple(DOORS), action="append", help="these alone")
+    parser.add_argument("--out", type=Path, help="write the table to this file as Markdown")
     parser.add_argument("--keep", type=Path, help="write the first input here, and open nothing")
     options = parser.parse_args(arguments)
     names = options.door or tuple(DOORS)
@@ -39,11 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (options.keep / name).write_bytes(content)
         return 0
     print(f"seed {options.seed}\n{HEADING}")
-    failed = False
+    failed, scores = False, []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             score = run(DOORS[name], options.inputs, options.seed, Path(folder), options.first)
         print(score.row(), flush=True)
+        scores.append(score)
+        if options.out:
+            options.out.write_text(markdown(scores))
         for outcome in score.faults[:_SHOWN]:
             print(f"  --door {name} --seed {options.seed} --first {outcome.number}: {outcome.fault}")
         failed |= bool(score.faults)

@@ -1,6 +1,7 @@
 """Runs that are killed by SIGKILL at random moments, also inside a save, against one that is left alone.
 
     python -m tests.kills --kills 20 --seed 0 --out kills.md
+    python -m tests.kills --kills 6 --sharded --workers 0 2        FSDP on two processes, sharded checkpoints
 
 Each run of a micro model on the bundled objects saves after every step, is killed `--kills-per-run` times at
 a moment drawn at random (every second time while a checkpoint is being written), and goes on by the same
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 
+from lgm.models.sharded_checkpoint import Shards, newest, read_index
 from tests.integration.running import MICRO, ROOT
 
 _OPTIONS = [
@@ -46,9 +48,10 @@ class Setup:
     workers: int
     processes: int
     ema: bool
+    sharded: bool = False
 
     def command(self, run_dir: Path, steps: int) -> list[str]:
-        trainer = "cpu" if self.processes == 1 else "ddp_sim"
+        trainer = "fsdp_sim" if self.sharded else "cpu" if self.processes == 1 else "ddp_sim"
         own = [f"trainer={trainer}", f"data.num_workers={self.workers}", f"run_dir={run_dir}"]
         own += [f"callbacks={'train_ema' if self.ema else 'train'}", f"train.max_steps={steps}"]
         return [sys.executable, str(ROOT / "train.py"), *_OPTIONS, *own]
@@ -62,33 +65,56 @@ def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
+def mark_of(run_dir: Path) -> Path:
+    """The file that is replaced when a save is complete."""
+    folder = run_dir / "checkpoints"
+    return (
+        folder / "last.sharded" / "index.json" if (folder / "last.sharded").exists() else folder / "last.ckpt"
+    )
+
+
 def step_of(run_dir: Path) -> int:
-    path = run_dir / "checkpoints" / "last.ckpt"
-    return int(torch.load(path, weights_only=True)["global_step"]) if path.is_file() else 0
+    mark = mark_of(run_dir)
+    if not mark.is_file():
+        return 0
+    if mark.name == "index.json":
+        return read_index(mark.parent)[0].step
+    return int(torch.load(mark, weights_only=True)["global_step"])
+
+
+def is_saving(run_dir: Path) -> bool:
+    """Whether a checkpoint is being written: its partial file, or a shard of a save that is not complete."""
+    folder = run_dir / "checkpoints"
+    if (folder / "last.ckpt.partial").exists():
+        return True
+    root = folder / "last.sharded"
+    if not root.is_dir():
+        return False
+    complete = {save.folder for save in read_index(root)}
+    return any(path.is_dir() and path.name not in complete for path in root.iterdir())
 
 
 def kill_once(command: list[str], run_dir: Path, log: Path, rng: random.Random, inside_save: bool) -> str:
-    """Start or go on, kill; returns where it was: "step", "save" (its partial file is left), or "ended"."""
-    folder, begin = run_dir / "checkpoints", step_of(run_dir)
+    """Start or go on, kill; returns where it was: "step", "save" (its files are left), or "ended"."""
+    begin = mark_of(run_dir).stat().st_mtime_ns if step_of(run_dir) else 0
     process = start(command, log)
     try:
         # From the first new checkpoint on: before it there is only Python's start.
-        mark = (folder / "last.ckpt").stat().st_mtime_ns if begin else 0
         while process.poll() is None and not (
-            (folder / "last.ckpt").is_file() and (folder / "last.ckpt").stat().st_mtime_ns != mark
+            mark_of(run_dir).is_file() and mark_of(run_dir).stat().st_mtime_ns != begin
         ):
             time.sleep(0.002)
         deadline = time.monotonic() + rng.uniform(0.0, 2.0)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        while inside_save and process.poll() is None and not (folder / "last.ckpt.partial").exists():
+        while inside_save and process.poll() is None and not is_saving(run_dir):
             pass
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     if process.wait() != -signal.SIGKILL:
         return "ended"
-    return "save" if (folder / "last.ckpt.partial").exists() else "step"
+    return "save" if is_saving(run_dir) else "step"
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -101,8 +127,15 @@ def equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def state_of(run_dir: Path) -> Any:
+    mark = mark_of(run_dir)
+    if mark.name == "index.json":
+        return Shards.of_folder(newest(mark.parent)).full()
+    return torch.load(mark, weights_only=True)
+
+
 def is_same(one: Path, other: Path) -> bool:
-    states = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (one, other)]
+    states = [state_of(path) for path in (one, other)]
     names = ("global_step", "state_dict", "ema", "optimizer_states")
     return all(equal(states[0].get(name), states[1].get(name)) for name in names)
 
@@ -116,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps of a run")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--sharded", action="store_true", help="trainer=fsdp_sim, two processes, without EMA")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the table to this file as well")
     args = parser.parse_args(arguments)
@@ -125,13 +159,13 @@ def main(arguments: list[str] | None = None) -> int:
         "|---|---|---|---|---|---|",
     ]
     emas = itertools.cycle([True, False])
-    setups = itertools.cycle(itertools.product(args.processes, args.workers))
+    setups = itertools.cycle(itertools.product([2] if args.sharded else args.processes, args.workers))
     with tempfile.TemporaryDirectory() as folder:
         for number in itertools.count():
             if done >= args.kills:
                 break
             processes, workers = next(setups)
-            setup = Setup(workers, processes, next(emas))
+            setup = Setup(workers, processes, next(emas) and not args.sharded, args.sharded)
             whole, cut = Path(folder) / f"{number}_whole", Path(folder) / f"{number}_cut"
             logs = [path.with_suffix(".log") for path in (whole, cut)]
             if start(setup.command(whole, args.steps), logs[0]).wait():

@@ -54,6 +54,7 @@ def outside_launch() -> Launch | None:
             _shown("WORLD_SIZE", "LOCAL_WORLD_SIZE"),
             _number("WORLD_SIZE"),
             _number("LOCAL_WORLD_SIZE"),
+            _number("GROUP_WORLD_SIZE"),
             local_rank=_number("LOCAL_RANK") or 0,
         )
     if SLURMEnvironment.detect():
@@ -173,6 +174,13 @@ def _remedy(launch: Launch, devices: int, num_nodes: int) -> str:
     local = launch.local_size or (launch.world_size // nodes if launch.world_size and nodes else None)
     fitting = f", or trainer.devices={local} trainer.num_nodes={nodes}" if local and nodes else ""
     return how + fitting
+
+
+def launched_nodes() -> int:
+    """Nodes that the launcher has started: with `torchrun --nnodes=1:4` another number each time. 1 where
+    nothing says how many."""
+    launch = outside_launch()
+    return 1 if launch is None else launch.num_nodes or 1
 
 
 def check_world_size(trainer: L.Trainer, expected: int) -> None:

@@ -1,11 +1,13 @@
 """OmegaConf resolvers of the configuration files: `${lgm.asset:quickstart}`, `${lgm.precision:bf16-mixed}`,
-`${lgm.recipe:${model}}`.
+`${lgm.recipe:${model}}`, `${lgm.nodes:}`.
 """
 
 from importlib import resources
 
 import torch
 from omegaconf import OmegaConf
+
+from lgm.cli.launch import launched_nodes
 
 # Files of configs/model with a file of their own in configs/recipe.
 OWN_RECIPES = ("mini", "nano")
@@ -31,3 +33,4 @@ def register() -> None:
     OmegaConf.register_new_resolver("lgm.asset", asset, replace=True)
     OmegaConf.register_new_resolver("lgm.recipe", recipe, replace=True)
     OmegaConf.register_new_resolver("lgm.precision", precision, replace=True)
+    OmegaConf.register_new_resolver("lgm.nodes", launched_nodes, replace=True)

@@ -27,6 +27,7 @@ from lgm.cli.launch import check_world_size
 from lgm.cli.lock import exclusive
 from lgm.cli.plan import TrainingPlan, plan_training
 from lgm.cli.provenance import training_provenance
+from lgm.cli.rendezvous import separate_round
 from lgm.cli.resume import check_resume, check_training_state, facts_of, resume_fact, resume_path
 from lgm.cli.speed import times_convolutions
 from lgm.cli.start import start
@@ -91,6 +92,7 @@ def build_training(plan: TrainingPlan) -> Training:
     if plan.world_size > 1:
         facts = facts_of(config, datamodule, "fit") | {"resume": resume_fact(resume, first_step)}
         callbacks["agreement"] = SameOnAllRanks(facts)
+        separate_round()
     if (trial := current_trial()) is not None:
         callbacks["trial"] = ReportTrial(config["optimized_metric"], trial.report, MetricNeverLogged)
     # A run shorter than the interval is validated at its end: a sweep wants its value.

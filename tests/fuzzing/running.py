@@ -61,17 +61,44 @@ class Score:
     def faults(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.fault]
 
-    def row(self) -> str:
-        refused = sum(outcome.line is not None for outcome in self.outcomes)
-        slowest = max((outcome.seconds for outcome in self.outcomes), default=0.0)
-        largest = max((outcome.memory for outcome in self.outcomes), default=0)
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Inputs, those refused in one line, and those taken in a wrong way."""
         return (
-            f"{self.door:14} {len(self.outcomes):7} {refused:8} {len(self.faults):7} {slowest:8.2f} "
-            f"{largest / 2**20:9.0f}"
+            len(self.outcomes),
+            sum(outcome.line is not None for outcome in self.outcomes),
+            len(self.faults),
         )
+
+    @property
+    def worst(self) -> tuple[float, float]:
+        """Seconds of the slowest input, and MiB of the largest."""
+        slowest = max((outcome.seconds for outcome in self.outcomes), default=0.0)
+        return slowest, max((outcome.memory for outcome in self.outcomes), default=0) / 2**20
+
+    def row(self) -> str:
+        inputs, refused, faults = self.counts
+        slowest, largest = self.worst
+        return f"{self.door:14} {inputs:7} {refused:8} {faults:7} {slowest:8.2f} {largest:9.0f}"
 
 
 HEADING = f"{'door':14} {'inputs':>7} {'refused':>8} {'faults':>7} {'worst s':>8} {'worst MiB':>9}"
+
+
+def markdown(scores: Sequence[Score]) -> str:
+    """The same table for a page, with a last row of all doors."""
+    lines = ["| file | inputs | refused | wrong | slowest | most memory |", "|---|---|---|---|---|---|"]
+    for score in scores:
+        inputs, refused, faults = score.counts
+        slowest, largest = score.worst
+        counts = f"{inputs:,} | {refused:,} | {faults:,}"
+        lines.append(f"| `{score.door}` | {counts} | {slowest:.2f} s | {largest:.0f} MiB |")
+    total = [sum(column) for column in zip(*(score.counts for score in scores), strict=True)]
+    slowest, largest = (max(column) for column in zip(*(score.worst for score in scores), strict=True))
+    lines.append(
+        f"| all | {total[0]:,} | {total[1]:,} | {total[2]:,} | {slowest:.2f} s | {largest:.0f} MiB |"
+    )
+    return "\n".join(lines) + "\n"
 
 
 def mutated(door: Door, seed: int, number: int) -> dict[str, bytes]:

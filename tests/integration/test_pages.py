@@ -67,7 +67,8 @@ FLAGS_OF_OTHERS = set(
         --lambda_lpips --gradient_accumulation_steps --gradient_clip --mixed_precision
         --prob_grid_distortion --prob_cam_jitter --output_size --num_views --num_workers --input_size
         --down_channels --fovy --cam_radius --data_mode --fancy_video --config_file
-        --local-dir --shm-size --check""",
+        --local-dir --shm-size --check --nproc-per-node --max-restarts --rdzv-backend --rdzv-endpoint
+        --rdzv-conf --local-addr --node-rank --master-addr --master-port --requeue""",
     )
 )
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.fuzzing.doors import DOORS
-from tests.fuzzing.running import Door, mutated, run
+from tests.fuzzing.running import Door, Outcome, Score, markdown, mutated, run
 
 SEED = int(os.environ.get("TEST_SEED", "0"))
 
@@ -74,3 +74,13 @@ def test_the_fuzzer_sees_what_a_door_lets_out(tmp_path, content, said):
 def test_an_input_is_the_same_whatever_was_made_before_it():
     assert mutated(DOORS["tar"], 3, 5) == mutated(DOORS["tar"], 3, 5)
     assert len({str(mutated(DOORS["cameras"], 3, i)) for i in range(8)}) > 4
+
+
+def test_the_table_of_a_page_adds_up():
+    slow = Score("a", [Outcome(0, 0.5, 2**20), Outcome(1, 0.1, 0, line="a.txt is bad")])
+    wrong = Score("b", [Outcome(0, 0.2, 3 * 2**20, fault="names no file")])
+    assert markdown([slow, wrong]).splitlines()[2:] == [
+        "| `a` | 2 | 1 | 0 | 0.50 s | 1 MiB |",
+        "| `b` | 1 | 0 | 1 | 0.20 s | 3 MiB |",
+        "| all | 3 | 1 | 1 | 0.50 s | 3 MiB |",
+    ]

@@ -5,7 +5,7 @@ import pytest
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
-from lgm.cli.launch import check_launch, check_world_size, outside_launch, starts_elsewhere
+from lgm.cli.launch import check_launch, check_world_size, launched_nodes, outside_launch, starts_elsewhere
 from lgm.cli.validate import check_training
 from tests.integration.running import composed
 
@@ -33,7 +33,7 @@ NODES = {"NODE_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
 
 @pytest.fixture(autouse=True)
 def _started_by_nobody(monkeypatch):
-    for name in (*SLURM, *TORCHRUN, *NODES, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+    for name in (*SLURM, *TORCHRUN, *NODES, "GROUP_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -139,3 +139,28 @@ def test_processes_that_others_start_share_no_clock(monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert starts_elsewhere()
+
+
+@pytest.mark.parametrize(
+    ("environment", "nodes"),
+    [
+        ({}, 1),
+        (TORCHRUN, 1),  # of a torchrun that does not say
+        (TORCHRUN | {"WORLD_SIZE": "6", "GROUP_WORLD_SIZE": "3"}, 3),
+        (SLURM | {"SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, 2),
+    ],
+)
+def test_elastic_training_takes_the_nodes_that_were_started(monkeypatch, environment, nodes):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert launched_nodes() == nodes
+    cfg = composed("train", "trainer=ddp_elastic", "trainer.devices=2", "data=quickstart")
+    assert cfg.trainer.num_nodes == nodes
+    if "TORCHELASTIC_RUN_ID" in environment or "SLURM_JOB_ID" in environment:
+        check_launch(cfg, 2)
+
+
+def test_torchrun_that_brought_other_nodes_is_refused(monkeypatch):
+    started = TORCHRUN | {"WORLD_SIZE": "6", "GROUP_WORLD_SIZE": "3"}
+    with pytest.raises(ValueError, match=r"torchrun started 6 .*trainer.devices=2 trainer.num_nodes=3"):
+        check(monkeypatch, started, 2, 2)

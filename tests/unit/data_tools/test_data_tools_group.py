@@ -108,7 +108,7 @@ def test_the_page_of_authors(tmp_path, capsys):
     (shards / "index.json").write_text(index.to_json())
     objects = [
         {"uid": "b", "shard": names[0], "name": "Bed | wide", "author": "Ann", "licence": "CC-BY-3.0"},
-        {"uid": "a", "shard": names[1]},
+        {"uid": "a", "shard": names[1], "name": None, "licence": None},
     ]
     (shards / "objects.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in objects))
     (tmp_path / "intro.md").write_text("From somewhere.\n")
