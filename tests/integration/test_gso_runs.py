@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from data_tools.engines import make_engine
 from data_tools.gso import command as gso
 from data_tools.verify import command as verify
 from tests.integration.running import run_script
@@ -17,6 +18,10 @@ pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-tr
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["gso_gslrm", "gso_grm", "gso_lara", "gso_lgm"])
 def test_a_protocol_from_end_to_end(tmp_path, protocol):
+    try:
+        make_engine("opengl").close()
+    except ValueError as error:  # no EGL
+        pytest.skip(str(error))
     tars = write_tars(tmp_path, ["Red_Shoe", "Jenga_Box"])
     out = tmp_path / "gso"
     options = ["--resolution", "64", "--workers", "1"]
@@ -31,6 +36,5 @@ def test_a_protocol_from_end_to_end(tmp_path, protocol):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["protocol"].startswith(protocol) and metrics["num_objects"] == 2
-    # Objects that stand upright and are seen from where their cameras say: an image of another view has
-    # some 16 dB.
-    assert metrics["psnr"] > 17
+    # Seen from where their cameras say: better than an image without them, whatever the objects.
+    assert metrics["psnr"] > metrics["baselines"]["white"]["psnr"] + 1
