@@ -21,7 +21,7 @@ from lgm.data.stream.collate import collate, make_item
 from lgm.data.views import OwnViews
 from lgm.gaussians import Gaussians
 from lgm.gaussians.similarity import moved
-from lgm.models import LGM, Network
+from lgm.models import Network
 from lgm.models.pretrained import read_weights
 from lgm.preparation.prepare import Preparation
 from lgm.refinement import Refinement
@@ -60,8 +60,8 @@ def reconstruct(
     if isinstance(weights, Network):
         net, recorded = weights.eval(), {}
     else:
-        read = read_weights(weights, network=LGM)
-        net, recorded = LGM.of_weights(read).to(device), (read.config or {}).get("scene", {})
+        read = read_weights(weights)
+        net, recorded = read.network.of_weights(read).to(device), (read.config or {}).get("scene", {})
     scene = {
         "radius": RADIUS,
         "fov_y_deg": FOV_Y_DEG,

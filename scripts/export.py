@@ -43,7 +43,7 @@ from lgm.models.pretrained import (
     read_weights,
 )
 from lgm.models.records import check_metrics
-from lgm.models.registry import NETWORKS, complete_net
+from lgm.models.registry import DEFAULT, complete_net
 
 CARD = """---
 pipeline_tag: image-to-3d
@@ -93,7 +93,7 @@ def export(weights: Weights, out: Path, dtype: torch.dtype) -> Path:
         package, _, network = net["_target_"].rpartition(".")
         text = CARD.format(
             name=out.name,
-            title="A Large Multi-View Gaussian Model" if net["_target_"] in NETWORKS else network,
+            title="A Large Multi-View Gaussian Model" if net["_target_"] == DEFAULT else network,
             package=package,
             network=network,
             millions=millions,

@@ -21,7 +21,6 @@ from lgm.app.sessions import Sessions
 from lgm.app.store import Store
 from lgm.app.studio import Studio
 from lgm.app.uploads import Limits
-from lgm.models import LGM
 from lgm.models.pretrained import read_weights
 
 log = logging.getLogger(__name__)
@@ -143,8 +142,8 @@ def sessions(config: Mapping[str, Any], generators: Generators, folder: Path) ->
 
     Raises FileNotFoundError or ValueError in one line for weights that cannot be read.
     """
-    weights = read_weights(config["ckpt"], config["weights"], network=LGM)
-    net = LGM.of_weights(weights, speed=config["speed"]).to(_device(config["device"]))
+    weights = read_weights(config["ckpt"], config["weights"])
+    net = weights.network.of_weights(weights, speed=config["speed"]).to(_device(config["device"]))
     scene = (weights.config or {}).get("scene", {})
     store = Store(folder / "work", config["keep_minutes"], int(config["max_disk_gb"] * (1 << 30)))
     studio = Studio(net, scene, generators, store.cutouts, _limits(config))

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from lgm.cli.launch import launched_nodes
 
-# Files of configs/model with a file of their own in configs/recipe.
-OWN_RECIPES = ("mini", "nano")
+# By files of configs/model, their files of configs/recipe, where these are not `published`.
+OWN_RECIPES = {"mini": "mini", "nano": "nano", "transformer": "mini"}
 
 
 def asset(name: str) -> str:
@@ -25,7 +25,7 @@ def precision(on_gpu: str) -> str:
 
 def recipe(model: str | None) -> str:
     """The file of configs/recipe by which a file of configs/model is trained, unless `recipe=` is given."""
-    return model if model in OWN_RECIPES else "published"
+    return OWN_RECIPES.get(model or "", "published")
 
 
 def register() -> None:

@@ -3,7 +3,8 @@
 from lgm.losses.composite import CompositeLoss, LossTerm
 from lgm.losses.mask import AlphaMSE
 from lgm.losses.perceptual import PerceptualHED, PerceptualLPIPS
-from lgm.losses.photometric import PhotometricMSE
+from lgm.losses.photometric import PhotometricL1, PhotometricMSE
+from lgm.losses.structural import StructuralDissimilarity
 
 __all__ = [
     "AlphaMSE",
@@ -11,5 +12,7 @@ __all__ = [
     "LossTerm",
     "PerceptualHED",
     "PerceptualLPIPS",
+    "PhotometricL1",
     "PhotometricMSE",
+    "StructuralDissimilarity",
 ]

@@ -1,5 +1,6 @@
 """Losses on colour."""
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,3 +21,11 @@ class PhotometricMSE(nn.Module):
     def forward(self, prediction: Prediction) -> Float[Tensor, ""]:
         """Of rendered, unclamped, against target images [B, V, 3, H, W]."""
         return squared_error(prediction.render.images, prediction.batch.target.images, self.in_decibels)
+
+
+class PhotometricL1(nn.Module):
+    """Mean absolute error of the rgb images, both over the same background."""
+
+    def forward(self, prediction: Prediction) -> Float[Tensor, ""]:
+        """Of rendered, unclamped, against target images [B, V, 3, H, W]."""
+        return F.l1_loss(prediction.render.images, prediction.batch.target.images)

@@ -7,28 +7,21 @@ reduces over the leading axes. All of it runs in float32, whatever the autocast 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from lgm.losses.perceptual import LPIPS
+from lgm.losses.structural import BORDERS, SSIM_C1, SSIM_C2, WINDOW_RADIUS, Border, blurred
 from lgm.rendering.precision import full_precision
 
 PSNR_CAP_DB = 100.0  # identical images have no finite PSNR; a mean over images needs one
 
-_WINDOW_RADIUS, _WINDOW_SIGMA = 5, 1.5  # the common 11x11 Gaussian window
-_C1, _C2 = 0.01**2, 0.03**2  # (k1 * range)² and (k2 * range)², Wang et al. 2004
 # Pixels at a time: SSIM holds some fifteen copies of them, LPIPS's first layers 64 channels. A quarter
 # of a million keeps a CPU's caches warm, a million fills a GPU.
 _CHUNK_PIXELS = {"cpu": 1 << 18}
 _CHUNK_PIXELS_ELSEWHERE = 1 << 20
-
-Border = Literal["mirrored", "cropped"]
-BORDERS = ("mirrored", "cropped")
 
 
 def psnr(
@@ -70,7 +63,7 @@ def ssims(
     """
     if border not in BORDERS:
         raise ValueError(f"ssim's border={border!r} is not one of {', '.join(BORDERS)}")
-    smallest = _WINDOW_RADIUS + 1 if border == "mirrored" else 2 * _WINDOW_RADIUS + 1
+    smallest = WINDOW_RADIUS + 1 if border == "mirrored" else 2 * WINDOW_RADIUS + 1
     if min(targets.shape[-2:]) < smallest:
         raise ValueError(
             f"ssim needs images of at least {smallest}x{smallest} pixels, "
@@ -160,43 +153,19 @@ def _chunks(images: Float[Tensor, "M 3 H W"]) -> Iterator[tuple[slice, Tensor]]:
 def _ssims(
     predictions: Sequence[Tensor | float], targets: Float[Tensor, "M 3 H W"], border: Border
 ) -> list[Float[Tensor, " M"]]:
-    mean_y, mean_yy = _blur(torch.cat([targets, targets.square()]), border).chunk(2)
+    mean_y, mean_yy = blurred(torch.cat([targets, targets.square()]), border).chunk(2)
     # Rounding can make the variance of a flat region negative.
     var_y = (mean_yy - mean_y.square()).clamp_min(0)
     values = []
     for x in predictions:
         if isinstance(x, float):  # neither variance nor covariance
-            luminance = (2 * x * mean_y + _C1) / (x**2 + mean_y.square() + _C1)
-            structure = _C2 / (var_y + _C2)
+            luminance = (2 * x * mean_y + SSIM_C1) / (x**2 + mean_y.square() + SSIM_C1)
+            structure = SSIM_C2 / (var_y + SSIM_C2)
         else:
-            blurred = _blur(torch.cat([x, x.square(), x * targets]), border)
-            mean_x, mean_xx, mean_xy = blurred.chunk(3)
+            moments = blurred(torch.cat([x, x.square(), x * targets]), border)
+            mean_x, mean_xx, mean_xy = moments.chunk(3)
             var_x = (mean_xx - mean_x.square()).clamp_min(0)
-            luminance = (2 * mean_x * mean_y + _C1) / (mean_x.square() + mean_y.square() + _C1)
-            structure = (2 * (mean_xy - mean_x * mean_y) + _C2) / (var_x + var_y + _C2)
+            luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x.square() + mean_y.square() + SSIM_C1)
+            structure = (2 * (mean_xy - mean_x * mean_y) + SSIM_C2) / (var_x + var_y + SSIM_C2)
         values.append((luminance * structure).mean(dim=(-3, -2, -1)))
     return values
-
-
-def _blur(x: Float[Tensor, "M C H W"], border: Border) -> Float[Tensor, "M C h w"]:
-    # As two products with a banded matrix: a hundred times more multiplications than the window has,
-    # and still several times faster than a convolution or shifted sums, which wait for memory.
-    rows, columns = (_window_matrix(size, border, x.device) for size in x.shape[-2:])
-    return rows @ (x @ columns.T)
-
-
-@lru_cache  # a copy to the device each time would wait for it
-@torch.inference_mode(False)
-def _window_matrix(size: int, border: Border, device: torch.device) -> Float[Tensor, "n size"]:
-    """The Gaussian window as a banded matrix, one row per pixel of a line: n is `size`, or what is left
-    of it inside the border."""
-    reach = torch.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1, dtype=torch.float64)
-    weights = torch.exp(-0.5 * (reach / _WINDOW_SIGMA).square())
-    weights /= weights.sum()
-    pixels = F.pad(torch.arange(size, dtype=torch.float64)[None], (_WINDOW_RADIUS,) * 2, mode="reflect")[0]
-    windows = pixels.long().unfold(0, len(weights), 1)  # [size, 11]: the pixels of each window
-    matrix = torch.zeros(size, size, dtype=torch.float64)
-    matrix.scatter_add_(1, windows, weights.expand(size, -1))
-    if border == "cropped":
-        matrix = matrix[_WINDOW_RADIUS:-_WINDOW_RADIUS]
-    return matrix.float().to(device)

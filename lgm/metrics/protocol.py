@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from lgm.losses.perceptual.trunks import TRUNKS
-from lgm.metrics.image import BORDERS, PSNR_CAP_DB, Border
+from lgm.losses.structural import BORDERS, Border
+from lgm.metrics.image import PSNR_CAP_DB
 
 # What the code of the metrics does and no configuration changes. A change of a number changes a line
 # here, and with it every protocol's hash.

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from lgm.cameras import Cameras
 from lgm.gaussians import Gaussians
-from lgm.kernels import Recording
+from lgm.kernels import GroupNorm, Recording
 from lgm.models.network import StagedNetwork
 
 
 class FastLGM:
     """A network that only infers, called as the network itself: images and cameras to Gaussians.
 
-    net: an `lgm.models.LGM`. It computes in the precision that its weights have (`LGM.in_half`), its memory
-        format changes in place, and it is not to be trained any more.
+    net: an `lgm.models.splat_map.SplatMapNetwork`. It computes in the precision that its weights have
+        (`Network.in_half`), its memory format changes in place, and it is not to be trained any more.
     compile: let torch.compile fuse what lies between convolutions; takes minutes at the first call.
     mode: of torch.compile, e.g. "max-autotune-no-cudagraphs", which tries kernels for longer.
     graph: record all kernels at the first call and replay them as one; for GPUs alone. Images of
@@ -43,12 +43,12 @@ class FastLGM:
         if mode is not None and not compile:
             raise ValueError(f"mode={mode!r} is torch.compile's and has no effect with compile=False")
         self.net = net.eval().requires_grad_(False)
-        unet: Any = net.unet
-        if compile or (graph and unet.norm_out.fuse):
+        trunk: Any = getattr(net, "trunk", net)
+        if compile or (graph and any(m.fuse for m in trunk.modules() if isinstance(m, GroupNorm))):
             # Channels-last weights make every convolution's output channels-last, which our own norms take.
-            unet.to(memory_format=torch.channels_last)
+            trunk.to(memory_format=torch.channels_last)
         if compile:
-            unet.compile(mode=mode, dynamic=False)
+            trunk.compile(mode=mode, dynamic=False)
         self.graph = graph
         self._recordings: dict[torch.Size, Recording] = {}
 
@@ -65,7 +65,7 @@ class FastLGM:
 
     @torch.no_grad()
     def splat_map(self, x: Float[Tensor, "B V 9 H W"]) -> Float[Tensor, "B V 14 h w"]:
-        """Raw splat map; see `LGM.splat_map`. With a graph, the next call overwrites the result."""
+        """Raw splat map; as the network's own. With a graph, the next call overwrites the result."""
         if not self.graph:
             return self.net.backbone(x)
         # One graph per input shape: a CUDA graph has its shapes baked in.

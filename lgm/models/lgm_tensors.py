@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
 
-class SplatMapNetwork(Protocol):
-    """`lgm.models.LGM`: its last convolution, and the height and width of its map of Gaussians."""
+class HasSplatMap(Protocol):
+    """`lgm.models.splat_map.SplatMapNetwork`: its map of Gaussians, and the biases of their raw scales."""
 
-    conv: nn.Conv2d
+    splat_size: int
 
     @property
-    def splat_size(self) -> int:
-        """Height and width of the square map of Gaussians."""
+    def scale_biases(self) -> Tensor:
+        """Biases [..., 3], as a view of the parameter."""
 
 
 @torch.no_grad()
-def match_spacing(net: SplatMapNetwork, trained_splat_size: int) -> None:
+def match_spacing(net: HasSplatMap, trained_splat_size: int) -> None:
     """Shrink all Gaussians as the spacing of the splat map's pixels has shrunk since the weights were
     trained: with twice the resolution, four times as many of the old size would blur each other.
 
@@ -31,7 +32,7 @@ def match_spacing(net: SplatMapNetwork, trained_splat_size: int) -> None:
     """
     if trained_splat_size != net.splat_size:
         factor = trained_splat_size / net.splat_size
-        net.conv.bias[4:7] += torch.log(torch.tensor(factor))
+        net.scale_biases.add_(math.log(factor))
         log.info("splat map %d → %d: scales start at %.3g times", trained_splat_size, net.splat_size, factor)
 
 

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -27,10 +27,12 @@ from lgm.models.plain_data import parsed
 from lgm.models.records import FIX, SECTIONS, check_metrics, check_record, check_shapes, check_training
 from lgm.models.registry import (
     DEFAULT,
+    NETWORKS,
     MakeNetwork,
     UnknownNetwork,
     arguments,
     misfits,
+    network_of,
     same_network,
     shapes_of,
 )
@@ -65,6 +67,12 @@ class Weights:
     kind: Literal["ema", "raw", "unknown"] = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> type[Any]:
+        """The class of this program that the record names; `LGM` of weights without a record. Raises
+        UnknownNetwork for a network of one's own."""
+        return cast("type[Any]", network_of({} if self.config is None else self.config["model"]["net"]))
 
     @property
     def input_resize(self) -> str:
@@ -251,6 +259,11 @@ def options_of(weights: Weights, network: type[Any], changes: dict[str, Any]) ->
     if weights.config is not None:
         net = weights.config["model"]["net"]
         if not same_network(name := net.get("_target_", DEFAULT), network):
+            if name in NETWORKS and network in NETWORKS.values():
+                raise ValueError(
+                    f"{weights.path} holds a network of {name}, not of {network.__name__}: "
+                    f"{name.rpartition('.')[2]}.from_pretrained reads it"
+                )
             log.warning("%s was trained as %s and is read as %s", weights.path, name, network.__qualname__)
         return {**arguments(net), **changes}
     with reading(weights.path, f"give weights of an {network.__name__}"):

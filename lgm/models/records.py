@@ -38,6 +38,10 @@ SECTIONS = ("model", "scene", "resolution")  # what others build from a record
 _RANGES = {
     "model.net.down_channels": (1, 16_384),
     "model.net.up_channels": (1, 16_384),
+    "model.net.width": (1, 16_384),
+    "model.net.depth": (1, 256),
+    "model.net.num_heads": (1, 1024),
+    "model.net.patch_size": (1, 256),
     "model.net.input_size": (1, 2048),
     "model.net.num_input_views": (1, 64),
     "scene.radius": (1e-3, 1e3),

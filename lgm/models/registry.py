@@ -41,7 +41,13 @@ class NetworkTable(Mapping[str, type[nn.Module]]):
 
 
 # What a record may name, under every name that it has had; the first is today's.
-NETWORKS = NetworkTable({"lgm.models.LGM": "lgm.models.lgm.LGM", "lgm.models.lgm.LGM": "lgm.models.lgm.LGM"})
+NETWORKS = NetworkTable(
+    {
+        "lgm.models.LGM": "lgm.models.lgm.LGM",
+        "lgm.models.lgm.LGM": "lgm.models.lgm.LGM",
+        "lgm.models.PatchTransformer": "lgm.models.transformer.PatchTransformer",
+    }
+)
 COMPUTED_BY = ("attention", "kernels")  # arguments that are no part of an architecture
 DEFAULT = "lgm.models.LGM"  # of records that name none
 _SHOWN = 5

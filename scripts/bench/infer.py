@@ -32,7 +32,8 @@ from lgm.cli.networks import network_named
 from lgm.cli.runtime import keep_freed_memory
 from lgm.gaussians import Gaussians
 from lgm.gaussians.ply import save_ply
-from lgm.models import LGM, Network, StagedNetwork
+from lgm.models import Network, StagedNetwork
+from lgm.models.pretrained import read_weights
 from lgm.rendering import make_renderer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -48,7 +49,8 @@ WHITE = (1.0, 1.0, 1.0)
 def make_net(options: argparse.Namespace) -> Network:
     """The network of a checkpoint, or of a model's yaml with random weights."""
     if options.ckpt:
-        return LGM.from_pretrained(options.ckpt).to(options.device)
+        weights = read_weights(options.ckpt)
+        return weights.network.of_weights(weights).to(options.device)
     recorded = dict(OmegaConf.load(CONFIGS / "model" / f"{options.model}.yaml").model.net)
     network = network_named(recorded.pop("_target_"), "model.net._target_")
     with torch.device(options.device):
@@ -189,7 +191,7 @@ def main() -> None:
     )
     names = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
     parser.add_argument("--model", choices=names, default="mini")
-    parser.add_argument("--ckpt", help="weights to read instead; whatever LGM.from_pretrained takes")
+    parser.add_argument("--ckpt", help="weights to read instead; whatever Network.from_pretrained takes")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="half: fp16, and the last layers too"

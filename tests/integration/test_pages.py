@@ -49,6 +49,7 @@ SHORTER = {
 # What an option of a sentence may hang on: the program, and what was chosen beside it.
 BASES = [
     ("train", ["loss=paper", "callbacks=train_ema", "logger=wandb"]),
+    ("train", ["model=transformer"]),
     ("train", ["loss=hed", "callbacks=viewer", "data/augment=light", "data/cache=memory", "renderer=triton"]),
     ("evaluate", ["ckpt=x", "callbacks=[evaluate,turntable,views]"]),
     ("evaluate", ["ckpt=x", "data=images", "data.path=x", "data/background=white"]),

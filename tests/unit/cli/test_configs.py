@@ -16,7 +16,7 @@ from lgm.cli.validate import check_training, plan_batches
 from lgm.cli.values import plain
 from lgm.data.stream.datamodule import ObjectDataModule
 from lgm.losses import CompositeLoss
-from lgm.models import LGM
+from lgm.models import LGM, PatchTransformer
 from lgm.preparation.augment import Augmentation
 from lgm.rendering import Renderer
 from tests.perceptual_weights import needs_linear_weights
@@ -28,6 +28,7 @@ MODELS = {
     "lrm": 412_958_240,
     "tiny": 59_743_360,
     "mini": 14_291_936,
+    "transformer": 14_753_792,
 }
 # What a machine without a GPU may build of a trainer that is for GPUs.
 HERE = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=1", "trainer.precision=32-true"]
@@ -56,7 +57,7 @@ def test_models(name):
     cfg = composed(f"model={name}")
     with torch.device("meta"):
         net = instantiate(cfg.model.net)
-    assert isinstance(net, LGM)
+    assert isinstance(net, PatchTransformer if name == "transformer" else LGM)
     assert cfg.model.name == name
     if name in MODELS:
         assert sum(p.numel() for p in net.parameters()) == MODELS[name]
@@ -74,7 +75,15 @@ def test_splat_sizes_are_derived():
         assert "splat_size" not in OmegaConf.to_yaml(cfg)
         with torch.device("meta"):
             sizes[name] = instantiate(cfg.model.net).splat_size
-    assert sizes == {"big": 128, "small": 64, "lrm": 64, "tiny": 64, "mini": 128, "nano": 32}
+    assert sizes == {
+        "big": 128,
+        "small": 64,
+        "lrm": 64,
+        "tiny": 64,
+        "mini": 128,
+        "nano": 32,
+        "transformer": 128,
+    }
 
 
 @pytest.mark.parametrize(
@@ -88,7 +97,14 @@ def test_resolution_follows_from_the_model_and_can_be_overridden(model, size, vi
     assert composed(f"model={model}", "resolution.num_target_views=3").resolution.num_target_views == 3
 
 
-RECIPES = {"mini": "mini", "nano": "nano", "big": "published", "small": "published", "tiny": "published"}
+RECIPES = {
+    "mini": "mini",
+    "nano": "nano",
+    "transformer": "mini",
+    "big": "published",
+    "small": "published",
+    "tiny": "published",
+}
 
 
 @pytest.mark.parametrize(("model", "recipe"), RECIPES.items())
@@ -283,6 +299,25 @@ def test_deltas_compose_and_pass_the_checks(group):
         )
         assert check_training(cfg)
         assert plain(cfg)
+
+
+def test_each_lever_changes_the_base_and_nothing_that_is_compared():
+    """What they are trained for and measured by is the same."""
+    levers = names("experiment/lever")  # without the base
+    base = composed("experiment=lever/base", "data.path=/somewhere")
+    assert base.train.max_steps == 1000 and base.model.net.anchors == "hull" and base.init_from is None
+    differing = {}
+    for name in levers:
+        cfg = composed(f"experiment=lever/{name}", "data.path=/somewhere")
+        assert check_training(cfg) and cfg.name == f"lever_{name}"
+        differing[name] = {key for key in base if cfg[key] != base[key]} - {"name", "run_dir"}
+    of_data = ("procedural_half", "procedural_only", "light", "colors", "random_elevations")
+    assert differing == {
+        **{name: {"data"} for name in of_data},
+        **{name: {"loss"} for name in ("mse", "l1_ssim")},
+        **{name: {"model"} for name in ("more_attention", "transformer")},
+        "more_views": {"resolution", "data"},  # view samplers refer to the number
+    }
 
 
 def test_a_callback_set_to_null_is_left_out(tmp_path):

@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from lgm.cameras import Cameras
-from lgm.losses import AlphaMSE, CompositeLoss, LossTerm, PhotometricMSE
+from lgm.losses import (
+    AlphaMSE,
+    CompositeLoss,
+    LossTerm,
+    PhotometricL1,
+    PhotometricMSE,
+    StructuralDissimilarity,
+)
+from lgm.metrics.image import ssim
 from lgm.types import Prediction, RenderOutput, Views
 from tests.predictions import predicted
 
@@ -19,6 +27,44 @@ def test_mean_squared_errors():
     prediction = pair(0.1, 0.2)
     assert PhotometricMSE()(prediction).item() == pytest.approx(0.01, rel=1e-5)
     assert AlphaMSE()(prediction).item() == pytest.approx(0.04, rel=1e-5)
+
+
+def random_pair(size: int = 24) -> Prediction:
+    generator = torch.Generator().manual_seed(0)
+    images, drawn = torch.rand(2, 1, 2, 3, size, size, generator=generator)
+    alphas = torch.ones(1, 2, 1, size, size)
+    cameras = Cameras.orbit([0.0, 0.0], [0.0, 90.0])[None]
+    target = Views(images, alphas, cameras, torch.zeros(1, 2, dtype=torch.long))
+    return predicted(RenderOutput(drawn, alphas, torch.zeros_like(alphas)), target)
+
+
+def test_absolute_errors():
+    prediction = random_pair()
+    difference = prediction.render.images - prediction.batch.target.images
+    assert PhotometricL1()(prediction).item() == pytest.approx(difference.abs().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_structural_dissimilarity_is_what_the_metric_leaves_of_one(autocast):
+    prediction = random_pair()
+    target, render = prediction.batch.target, prediction.render
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = StructuralDissimilarity()(prediction)
+    assert loss.item() == pytest.approx(1 - ssim(render.images, target.images).mean().item(), abs=1e-5)
+    same = predicted(RenderOutput(target.images, target.alphas, render.depths), target)
+    assert StructuralDissimilarity()(same).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_step_against_its_gradient_makes_images_more_alike():
+    prediction = random_pair()
+    target, render = prediction.batch.target, prediction.render
+    leaf = render.images.clone().requires_grad_()
+    StructuralDissimilarity()(predicted(RenderOutput(leaf, render.alphas, render.depths), target)).backward()
+    moved = leaf.detach() - 20 * leaf.grad
+    assert leaf.grad.isfinite().all()
+    assert ssim(moved, target.images).mean() > ssim(render.images, target.images).mean() + 0.01
+    with pytest.raises(ValueError, match="SSIM needs images of at least 6 pixels a side, got 4 × 4"):
+        StructuralDissimilarity()(pair(0.1, 0.2))
 
 
 def test_decibels_are_means_over_images():
