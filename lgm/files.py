@@ -122,8 +122,8 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[None]:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = _own_lock(path)
-    if not own.acquire(blocking=wait):
+    process_lock = _own_lock(path)
+    if not process_lock.acquire(blocking=wait):
         raise Locked(path, _this_process())
     try:
         with path.open("a+") as file:
@@ -147,7 +147,7 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[None]:
                 file.flush()
             yield
     finally:
-        own.release()
+        process_lock.release()
 
 
 def _own_lock(path: Path) -> threading.Lock:

@@ -86,8 +86,8 @@ class BlenderProcess:
     def __init__(self, command: list[str], gpu: int | None = None) -> None:
         # In memory where there is such a place: a view passes through it in float.
         memory = Path("/dev/shm")
-        place = memory if os.access(memory, os.W_OK) else None
-        self.folder = Path(tempfile.mkdtemp(prefix="lgm-blender-", dir=place))
+        scratch = memory if os.access(memory, os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="lgm-blender-", dir=scratch))
         self._log = (self.folder / "blender.log").open("w+", encoding="utf-8", errors="replace")
         device = "cpu" if gpu is None else "gpu"
         self._process = subprocess.Popen(

@@ -64,14 +64,14 @@ def open_texture(name: str, folder: Path, notes: list[str]) -> Image.Image | Non
 def find_texture(name: str, folder: Path) -> Path | None:
     """As `find_beside`; then in the folders where archives keep textures; then as an image of another format,
     which the archive's packer converted it to."""
-    places = [folder, *_texture_folders(folder)]
-    for place in places:
-        if (path := find_beside(name, place)) is not None:
+    folders = [folder, *_texture_folders(folder)]
+    for candidate in folders:
+        if (path := find_beside(name, candidate)) is not None:
             return path
     stem = _folded(_last_part(name)).rpartition(".")[0]
-    for place in places if stem else ():
+    for candidate in folders if stem else ():
         matches = (
-            p for p in _listed(place) if _folded(p.stem) == stem and p.suffix.lower() in IMAGE_SUFFIXES
+            p for p in _listed(candidate) if _folded(p.stem) == stem and p.suffix.lower() in IMAGE_SUFFIXES
         )
         if (path := next(matches, None)) is not None:
             return path
@@ -127,11 +127,11 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def _texture_folders(folder: Path) -> Iterator[Path]:
-    for place in (folder, folder.parent):
+    for ancestor in (folder, folder.parent):
         for name in _TEXTURE_FOLDERS:
             for spelling in (name, name.capitalize()):
-                if (place / spelling).is_dir():
-                    yield place / spelling
+                if (ancestor / spelling).is_dir():
+                    yield ancestor / spelling
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -31,8 +31,8 @@ def near_groups(signatures: Sequence[np.ndarray], tolerance: float) -> list[list
     if len(signatures) < 2:
         return []
     folded = _folded(signatures)
-    places = folded @ _regions(folded)
-    centers = _Centers(signatures, folded, places, tolerance)
+    projections = folded @ _regions(folded)
+    centers = _Centers(signatures, folded, projections, tolerance)
     for number in range(len(signatures)):
         centers.assign(number)
     roots = list(range(len(centers.members)))
@@ -50,10 +50,10 @@ class _Centers:
     """Shapes that stand for all those within half the tolerance of them."""
 
     def __init__(
-        self, signatures: Sequence[np.ndarray], folded: np.ndarray, places: np.ndarray, tolerance: float
+        self, signatures: Sequence[np.ndarray], folded: np.ndarray, projections: np.ndarray, tolerance: float
     ) -> None:
-        """folded: [N, classes], in which distances are no larger. places: [N, regions], of the buckets."""
-        self._signatures, self._folded, self._places = signatures, folded, places
+        """folded: [N, classes], in which distances are no larger. projections: [N, regions], for buckets."""
+        self._signatures, self._folded, self._projections = signatures, folded, projections
         self._tolerance = tolerance
         self._near = max(0.0, tolerance / 2 - _ROUNDING)
         self._buckets = _Buckets(max(self._near, 1e-3) + 3 * _ROUNDING)
@@ -63,14 +63,14 @@ class _Centers:
 
     def assign(self, number: int) -> None:
         """To the first centre that is near, those that look nearest first; else it becomes one."""
-        found = self._buckets.within(self._places[number], self._near)
+        found = self._buckets.within(self._projections[number], self._near)
         for center, _ in self._close(number, found, self._near):
             apart = self._distance(number, self._numbers[center])
             if apart <= self._near:
                 self.members[center].append(number)
                 self._radii[center] = max(self._radii[center], apart)
                 return
-        self._buckets.add(len(self._numbers), self._places[number])
+        self._buckets.add(len(self._numbers), self._projections[number])
         self._numbers.append(number)
         self._radii.append(0.0)
         self.members.append([number])
@@ -82,9 +82,9 @@ class _Centers:
         # From small to large, so that each asks as far as its own radius says and no farther.
         for center in np.argsort(self._radii, kind="stable").tolist():
             number, reach = self._numbers[center], self._tolerance + 2 * self._radii[center] + _ROUNDING
-            found = buckets.within(self._places[number], reach)
+            found = buckets.within(self._projections[number], reach)
             pairs += [(least, center, other) for other, least in self._close(number, found, reach)]
-            buckets.add(center, self._places[number])
+            buckets.add(center, self._projections[number])
         for _, a, b in sorted(pairs):
             yield a, b
 
@@ -122,19 +122,19 @@ class _Buckets:
         self._width = width
         self._cells: dict[tuple[int, ...], list[int]] = {}
 
-    def add(self, number: int, place: np.ndarray) -> None:
-        self._cells.setdefault(self._cell(place), []).append(number)
+    def add(self, number: int, point: np.ndarray) -> None:
+        self._cells.setdefault(self._cell(point), []).append(number)
 
-    def within(self, place: np.ndarray, reach: float) -> list[int]:
+    def within(self, point: np.ndarray, reach: float) -> list[int]:
         """All that lie within `reach` in each coordinate, and more."""
-        cell, cells = self._cell(place), int(np.ceil((reach + _ROUNDING) / self._width))
+        cell, cells = self._cell(point), int(np.ceil((reach + _ROUNDING) / self._width))
         found: list[int] = []
         for offset in product(range(-cells, cells + 1), repeat=len(cell)):
             found += self._cells.get(tuple(map(int.__add__, cell, offset)), ())
         return found
 
-    def _cell(self, place: np.ndarray) -> tuple[int, ...]:
-        return tuple(np.floor(place / self._width).astype(int).tolist())
+    def _cell(self, point: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.floor(point / self._width).astype(int).tolist())
 
 
 def _folded(signatures: Sequence[np.ndarray]) -> np.ndarray:

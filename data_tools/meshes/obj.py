@@ -72,11 +72,11 @@ def find_libraries(lines: list[str], mesh: Path, notes: list[str]) -> list[Path]
 
 def _triangles(file: ObjFile) -> tuple[np.ndarray, np.ndarray]:
     """Corners [F, 3 corners, 3 indices: vertex, texture, normal], and the face of each triangle [F]."""
-    place = triangulate(file.corners[:, 0], file.sizes, file.vertices)
+    corner_ids = triangulate(file.corners[:, 0], file.sizes, file.vertices)
     ends = np.cumsum(file.sizes)
     # The face whose corners hold the triangle's first one.
-    polygon = np.searchsorted(ends, place[:, 0], side="right")
-    return file.corners[place], polygon
+    polygon = np.searchsorted(ends, corner_ids[:, 0], side="right")
+    return file.corners[corner_ids], polygon
 
 
 def _painted_rows(file: ObjFile) -> np.ndarray | None:
@@ -166,11 +166,11 @@ def _surfaces(
             uv = file.texture[some[..., 1]] if want_uv else None
             placed = chosen is not None and want_uv
             differs = placed and chosen.emission.placement != chosen.base.placement
-            colors, own = _corner_colors(vertex_colors, some[..., 0], chosen, want_uv, notes)
+            colors, baked = _corner_colors(vertex_colors, some[..., 0], chosen, want_uv, notes)
             surfaces.append(
                 Surface(
                     positions=file.vertices[some[..., 0]],
-                    material=material if own is None else own,
+                    material=material if baked is None else baked,
                     normals=file.normals[some[..., 2]] if want_normals else None,
                     uv=chosen.base.placed(uv) if placed else uv,
                     emission_uv=chosen.emission.placed(uv) if differs else None,

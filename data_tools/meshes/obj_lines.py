@@ -181,8 +181,8 @@ def _table(rows: list[bytes], width: int, missing: float = np.nan) -> np.ndarray
         split = [[_number(word) for word in row.partition(b"#")[0].split()] for row in rows]
         # The slow path: lines of different lengths, or with comments.
         table = np.full((len(rows), max(width, *map(len, split))), missing)
-        for place, words in enumerate(split):
-            table[place, : len(words)] = words
+        for index, words in enumerate(split):
+            table[index, : len(words)] = words
     else:
         table = numbers.reshape(len(rows), -1)
     if table.shape[1] < width:

@@ -51,12 +51,12 @@ Columns = Mapping[str, "np.ndarray | Ragged"]
 
 @dataclass
 class _Triangles:
-    """corners: [F, 3] vertex numbers. polygon: [F] which face each came from. place: [F, 3] which corner, of
-    all faces' corners, one after another."""
+    """corners: [F, 3] vertex numbers. polygon: [F] which face each came from. corner_ids: [F, 3] which
+    corner, of all faces' corners, one after another."""
 
     corners: np.ndarray
     polygon: np.ndarray
-    place: np.ndarray
+    corner_ids: np.ndarray
 
 
 def read_ply(path: Path, max_triangles: int) -> Mesh:
@@ -122,9 +122,11 @@ def _polygons(faces: Columns) -> Ragged:
 def _triangulated(polygons: Ragged, positions: np.ndarray) -> _Triangles:
     corners = polygons.values.astype(np.int64)
     _check_indices(corners, len(positions))
-    place = triangulate(corners, polygons.sizes, positions)
+    corner_ids = triangulate(corners, polygons.sizes, positions)
     polygon = np.repeat(np.arange(len(polygons.sizes)), polygons.sizes)
-    return _Triangles(corners[place], polygon[place[:, 0]] if len(place) else place[:, 0], place)
+    return _Triangles(
+        corners[corner_ids], polygon[corner_ids[:, 0]] if len(corner_ids) else corner_ids[:, 0], corner_ids
+    )
 
 
 def _check_indices(corners: np.ndarray, num_vertices: int) -> None:
@@ -142,9 +144,9 @@ def _strips(element: Columns) -> np.ndarray:
     numbers, sizes = lists[0].values.astype(np.int64), lists[0].sizes
     # Each list is a strip of its own, as if a -1 stood before it.
     numbers = np.insert(numbers, np.cumsum(sizes) - sizes, -1)
-    place = np.arange(len(numbers))
-    begin = np.maximum.accumulate(np.where(numbers < 0, place, 0))
-    third = place[(numbers >= 0) & (place - begin >= 3)]
+    positions = np.arange(len(numbers))
+    begin = np.maximum.accumulate(np.where(numbers < 0, positions, 0))
+    third = positions[(numbers >= 0) & (positions - begin >= 3)]
     odd = (third - begin[third]) % 2 == 0
     return np.stack([numbers[third - 2 + odd], numbers[third - 1 - odd], numbers[third]], axis=1)
 
@@ -227,7 +229,7 @@ def _wedge_uv(faces: Columns, polygons: Ragged, triangles: _Triangles) -> np.nda
     has_uv = lists.sizes == 2 * polygons.sizes
     uv = np.full((len(polygons.values), 2), np.nan)
     uv[np.repeat(has_uv, polygons.sizes)] = lists.values[np.repeat(has_uv, lists.sizes)].reshape(-1, 2)
-    return uv[triangles.place]
+    return uv[triangles.corner_ids]
 
 
 def _vertex_uv(vertices: Columns, corners: np.ndarray) -> np.ndarray | None:
@@ -245,7 +247,7 @@ def _corner_colors(
     lists = faces.get("color")
     if isinstance(lists, Ragged) and (lists.sizes == 3 * polygons.sizes).all() and len(lists.values):
         rgb = _linear(lists.values.reshape(-1, 3))
-        return np.concatenate([rgb, np.ones((len(rgb), 1))], axis=1)[triangles.place[chosen]]
+        return np.concatenate([rgb, np.ones((len(rgb), 1))], axis=1)[triangles.corner_ids[chosen]]
     return None
 
 

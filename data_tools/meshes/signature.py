@@ -20,10 +20,10 @@ def signature(positions: Float[np.ndarray, "F 3 3"]) -> Float[np.ndarray, "nodes
     """The share of the surface's area near each node of a grid over the mesh's box; it adds up to 1."""
     points, weights = _spread_points(positions)
     low, high = positions.min(axis=(0, 1)), positions.max(axis=(0, 1))
-    place = (points - (low + high) / 2) / max((high - low).max(), 1e-300)  # -0.5 to 0.5
-    place = np.clip((place + 0.5) * (NODES - 1), 0, NODES - 1)
-    base = np.minimum(place.astype(np.int64), NODES - 2)
-    fraction = place - base
+    coordinates = (points - (low + high) / 2) / max((high - low).max(), 1e-300)  # -0.5 to 0.5
+    coordinates = np.clip((coordinates + 0.5) * (NODES - 1), 0, NODES - 1)
+    base = np.minimum(coordinates.astype(np.int64), NODES - 2)
+    fraction = coordinates - base
     grid = np.zeros(NODES**3)
     for corner in product((0, 1), repeat=3):
         share = np.where(corner, fraction, 1 - fraction).prod(axis=1)

@@ -93,14 +93,14 @@ def _colors(header: bytes, words: np.ndarray) -> np.ndarray | None:
     colour of its own (https://en.wikipedia.org/wiki/STL_(file_format)#Color_in_binary_STL).
     """
     channels = np.stack([(words >> shift) & 31 for shift in (0, 5, 10)], axis=1) / 31.0
-    place = header.find(b"COLOR=")
-    if place >= 0 and place + 10 <= len(header):
-        common = np.frombuffer(header, np.uint8, 4, place + 6) / 255.0
-        own, rgb, rest = words < 0x8000, channels, (*srgb_to_linear(common[:3]), common[3])
+    start = header.find(b"COLOR=")
+    if start >= 0 and start + 10 <= len(header):
+        common = np.frombuffer(header, np.uint8, 4, start + 6) / 255.0
+        is_colored, rgb, rest = words < 0x8000, channels, (*srgb_to_linear(common[:3]), common[3])
     else:
-        own, rgb, rest = words >= 0x8000, channels[:, ::-1], UNCOLORED
-        if not own.any() or _is_filled(words):
+        is_colored, rgb, rest = words >= 0x8000, channels[:, ::-1], UNCOLORED
+        if not is_colored.any() or _is_filled(words):
             return None
     rgba = np.tile(np.array(rest, dtype=np.float64), (len(words), 1))
-    rgba[own, :3], rgba[own, 3] = srgb_to_linear(rgb[own]), 1.0
+    rgba[is_colored, :3], rgba[is_colored, 3] = srgb_to_linear(rgb[is_colored]), 1.0
     return rgba

@@ -110,13 +110,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"complete before: {_size(index)}; {options.out}")
             return 0
         jobs = plan_shards(arranged, begun["object_bytes"], options.shard_mb * 1e6)
-        own = jobs if part is None else part.of(jobs)
-        with state.without_partial(None if part is None else [job.name for job in own]):
-            records = _write_shards(own, options, reader, state, is_all=part is None)
+        chosen = jobs if part is None else part.of(jobs)
+        with state.without_partial(None if part is None else [job.name for job in chosen]):
+            records = _write_shards(chosen, options, reader, state, is_all=part is None)
         with state.alone():
             index = state.finished() or _finish(jobs, records, options, state, render)
         if index is None:
-            print(f"part {part}: {len(own)} of {len(jobs)} shards; the last part to end writes the index")
+            print(f"part {part}: {len(chosen)} of {len(jobs)} shards; the last part to end writes the index")
         else:
             print(f"{_size(index)}; {options.out}")
     return 0
@@ -225,12 +225,12 @@ def _check_set(jobs: list[ShardJob], records: dict[str, ShardRecord], renders: P
 
 
 def _split_progress(split: str, jobs: list[ShardJob], records: dict[str, ShardRecord]) -> SplitProgress:
-    own = [job for job in jobs if job.split == split]
+    of_split = [job for job in jobs if job.split == split]
     # Shards beyond a gap would be those that went fastest, no random sample.
-    seen = list(itertools.takewhile(lambda job: job.name in records, own))
+    seen = list(itertools.takewhile(lambda job: job.name in records, of_split))
     num_misfits = sum(len(records[job.name].misfits) for job in seen)
-    num_known = sum(len(records[job.name].misfits) for job in own if job.name in records)
-    return SplitProgress(own[0].split_size, sum(len(job.uids) for job in seen), num_misfits, num_known)
+    num_known = sum(len(records[job.name].misfits) for job in of_split if job.name in records)
+    return SplitProgress(of_split[0].split_size, sum(len(job.uids) for job in seen), num_misfits, num_known)
 
 
 def _pack_settings(

@@ -40,14 +40,14 @@ class PackState:
     def locked(self, part: Part | None = None) -> Iterator[None]:
         """One pack at a time, or one of each part of a set that is cut into as many; the lock goes with its
         process, however that ends."""
-        whole, own = self._folder / "lock", self._folder / "lock"
+        whole, held = self._folder / "lock", self._folder / "lock"
         if part is not None:
-            own = self._folder / f"part-{part.number + 1}-of-{part.total}.lock"
+            held = self._folder / f"part-{part.number + 1}-of-{part.total}.lock"
         with ExitStack() as stack:
             try:
                 with self.alone():
-                    stack.enter_context(locked(own, wait=False))
-                    for other in {whole, *self._folder.glob("part-*.lock")} - {own}:
+                    stack.enter_context(locked(held, wait=False))
+                    for other in {whole, *self._folder.glob("part-*.lock")} - {held}:
                         if part is None or not other.name.endswith(f"-of-{part.total}.lock"):
                             with locked(other, wait=False):
                                 pass

@@ -144,8 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
     check_settings(options.out, {**plan.summary(), **engine.settings(**engine_options)})
     if options.launcher is not None:
         # Workers are decided here: a part would else take half of all cores for itself.
-        own = [*own_arguments(arguments), "--workers", str(options.workers)]
-        return launch("data_tools.render", own, options, options.out / LOG_FOLDER)
+        forwarded = [*own_arguments(arguments), "--workers", str(options.workers)]
+        return launch("data_tools.render", forwarded, options, options.out / LOG_FOLDER)
     counts: Counter[str] = Counter()
     report = _Report(options.out, part, counts)
     # Folders of objects that a killed run left unfinished.

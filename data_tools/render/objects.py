@@ -39,8 +39,8 @@ def named_apart(
         if taken is None and compare(renders / uid, [source.path]) == OTHER:
             taken = Path(read_record(renders / uid).meshes[0])
         if taken is not None:
-            own = _is_there(source.path) and uid == make_uid(source.relative)
-            if not own:
+            is_same_path = _is_there(source.path) and uid == make_uid(source.relative)
+            if not is_same_path:
                 refuse({**metadata, "source": str(source.path)}, f"uid {uid!r} is taken already by {taken}")
                 continue
             uid = f"{uid[:71]}-{mesh_digest(source.path)[:8]}"

@@ -57,11 +57,11 @@ def make_renderer(
         try:
             # Before the mesh is read: what changes meanwhile is drawn again by the next run.
             source = describe(task.meshes) if all(mesh.is_file() for mesh in task.meshes) else None
-            own = plan.for_object(task.metadata, task.others)
+            object_plan = plan.for_object(task.metadata, task.others)
             sampler = SurfaceSampler(plan, zlib.crc32(task.metadata["uid"].encode()))
             # Its points come from depth and normals, whether these are written or not.
             geometry = plan.geometry or plan.surface_points > 0
-            views, notes = engine.render(task.path, replace(own, geometry=geometry))
+            views, notes = engine.render(task.path, replace(object_plan, geometry=geometry))
             if plan.surface_points:
                 views = sampler.passing(views)
             write_object(renders, task.metadata, plan, views, image_format, source, sampler.points)

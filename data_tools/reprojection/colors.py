@@ -63,8 +63,8 @@ def color_errors(images: np.ndarray, c2w: np.ndarray, surface: SurfacePoints) ->
         is_common = seen.is_solid[at, pixels] & (rest > _MIN_WEIGHT)  # [P, n]
         expected = seen.total[camera, shown] - part[..., None] * seen.known[at, shown]
         expected /= np.maximum(rest, _MIN_WEIGHT)[..., None]
-        for place, image in enumerate((seen.known[camera, shown][None], seen.colors[at, pixels])):
-            errors[:, place, camera, others] = _differences(image, expected, is_common)
+        for kind, image in enumerate((seen.known[camera, shown][None], seen.colors[at, pixels])):
+            errors[:, kind, camera, others] = _differences(image, expected, is_common)
     return ColorErrors(*errors)
 
 

@@ -128,7 +128,7 @@ def pixels_of(projection: np.ndarray, points: np.ndarray, size: int) -> tuple[np
     scale = 1 / np.maximum(depth, _NEAREST)
     x, y = x * scale, y * scale
     is_shown = (depth > _NEAREST) & (x >= 0) & (x < size) & (y >= 0) & (y < size)
-    columns, rows = (np.where(is_shown, places, 0).astype(np.int32) for places in (x, y))
+    columns, rows = (np.where(is_shown, coordinates, 0).astype(np.int32) for coordinates in (x, y))
     return rows * size + columns, depth, is_shown
 
 

@@ -88,9 +88,9 @@ def _normals(lost: np.ndarray, c2w: np.ndarray, projection: np.ndarray, size: in
         return
     center, rotation = c2w[:3, 3], c2w[:3, :3]
     local = (lost - center) @ rotation
-    places = local[:, :2] / np.maximum(local[:, 2:], 1e-6)
-    middle = places.mean(axis=0)
-    _, _, axes = np.linalg.svd(places - middle, full_matrices=False)
+    projected = local[:, :2] / np.maximum(local[:, 2:], 1e-6)
+    middle = projected.mean(axis=0)
+    _, _, axes = np.linalg.svd(projected - middle, full_matrices=False)
     longest = np.arctan2(axes[0, 1], axes[0, 0])
     for angle in longest + _ANGLES:
         along = np.array([np.cos(angle), np.sin(angle), 0.0])

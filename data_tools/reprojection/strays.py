@@ -80,8 +80,8 @@ def _gaps_at_each_camera(
     cameras = np.arange(len(c2w))
     # The image once for each camera, and after them the trusted views as they are.
     stacked = outlines.take(np.r_[np.full(len(cameras), view), trusted])
-    places = np.r_[cameras, trusted]
+    camera_ids = np.r_[cameras, trusted]
     # Against itself at its own camera a trusted image would be no witness: same centre, no line.
     pairs = np.array([(k, len(cameras) + t) for k in cameras for t in range(len(trusted))])
-    gaps = AS_GIVEN.gaps(stacked, c2w[places], fov_y_deg, pairs)
-    return view_gaps(pairs, gaps, len(places))[: len(cameras)]
+    gaps = AS_GIVEN.gaps(stacked, c2w[camera_ids], fov_y_deg, pairs)
+    return view_gaps(pairs, gaps, len(camera_ids))[: len(cameras)]

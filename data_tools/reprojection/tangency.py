@@ -121,7 +121,7 @@ def _touching(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where the plane touches one silhouette: its slope, and the ray's sine and cosine to the line."""
     slopes, _, along = side
-    place = choose(slopes, axis=1)[:, None]
-    along = np.take_along_axis(along, place, axis=1)[:, 0]
-    slope = np.take_along_axis(slopes, place, axis=1)[:, 0]
+    index = choose(slopes, axis=1)[:, None]
+    along = np.take_along_axis(along, index, axis=1)[:, 0]
+    slope = np.take_along_axis(slopes, index, axis=1)[:, 0]
     return slope, np.sqrt(np.maximum(1 - along**2, 0)), along

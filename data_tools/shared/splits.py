@@ -47,10 +47,10 @@ def read_assignment(path: Path) -> dict[str, str]:
 
 def split_by_fraction(key: str, fractions: dict[str, float]) -> str:
     """By the key's hash alone, so that an object keeps its split when others come or go."""
-    place, end = unit_hash(f"split:{key}"), 0.0
+    fraction_of_key, end = unit_hash(f"split:{key}"), 0.0
     for name, fraction in fractions.items():
         end += fraction
-        if place < end:
+        if fraction_of_key < end:
             return name
     return name
 

@@ -179,8 +179,8 @@ def _samples(path: Path, ordinals: tuple[int, ...] | None) -> Iterator[tuple[int
             if ordinal >= len(members.uids):
                 raise ShardFault(f"holds {len(members.uids)} objects, index.json says more")
             uid = members.uids[ordinal]
-            places = members.files(ordinal)
-            yield ordinal, Sample(uid, {key: read_file(file, places[key], key, uid) for key in places})
+            extents = members.files(ordinal)
+            yield ordinal, Sample(uid, {key: read_file(file, extents[key], key, uid) for key in extents})
 
 
 def _decode(uid: str, content: bytes) -> np.ndarray:

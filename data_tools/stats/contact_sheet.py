@@ -16,9 +16,9 @@ _LABEL_CHARACTERS = 80
 def strip(images: list[np.ndarray], views: list[int], side: int) -> Image.Image:
     """Some of an object's views in a row on white. images: RGBA [H, W, 4] in 0..1."""
     row = Image.new("RGB", (len(views) * side, side), "white")
-    for place, view in enumerate(views):
+    for column, view in enumerate(views):
         image = Image.fromarray(np.uint8(images[view % len(images)] * 255)).resize((side, side))
-        row.paste(image, (place * side, 0), image)
+        row.paste(image, (column * side, 0), image)
     return row
 
 

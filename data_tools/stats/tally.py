@@ -54,8 +54,10 @@ class Histogram:
     def percentile(self, percent: float) -> float:
         """To the width of a bin, a thousandth of the range."""
         # At least 1, so that percentile 0 is the least value and not an empty first bin.
-        place = np.searchsorted(np.cumsum(self.counts), max(percent / 100 * self.number, 1))
-        return self.low + (min(place, len(self.counts) - 1) + 0.5) / len(self.counts) * (self.high - self.low)
+        bin_index = np.searchsorted(np.cumsum(self.counts), max(percent / 100 * self.number, 1))
+        return self.low + (min(bin_index, len(self.counts) - 1) + 0.5) / len(self.counts) * (
+            self.high - self.low
+        )
 
     def rebinned(self, num_bins: int) -> np.ndarray:
         """Counts in fewer bins of one width; num_bins must divide the number of bins."""

@@ -32,12 +32,12 @@ def application(sessions: Sessions) -> FastAPI:
         if path is None:
             return PlainTextResponse("This object is unknown, or has expired.", status_code=404)
         # A page shows a video in place; everything else is to be kept.
-        place = "inline" if name in (VIDEO, PACKED) else "attachment"
+        disposition = "inline" if name in (VIDEO, PACKED) else "attachment"
         return FileResponse(
             path,
             media_type=_KINDS[name],
             filename=name,
-            content_disposition_type=place,
+            content_disposition_type=disposition,
             headers={"cache-control": "private, no-store"},
         )
 

@@ -91,11 +91,13 @@ def _dotted(values: Any, at: str = "") -> Iterator[str]:
 
 
 def _composed(program: str, overrides: Sequence[str], options: argparse.Namespace) -> DictConfig:
-    own = [f"hydra.searchpath=['file://{Path(options.config_dir).absolute()}']"] if options.config_dir else []
+    searchpath = (
+        [f"hydra.searchpath=['file://{Path(options.config_dir).absolute()}']"] if options.config_dir else []
+    )
     # A sweep's values are not composed together: of each the first.
     singles = [re.sub(r"^(\w[\w./]*=[^\[{'\"(,]+),.*", r"\1", text) for text in overrides]
     with initialize_config_dir(str(configs_folder()), version_base="1.3"):
-        return compose(program, overrides=[*own, *singles], return_hydra_config=True)
+        return compose(program, overrides=[*searchpath, *singles], return_hydra_config=True)
 
 
 def _folders(options: argparse.Namespace) -> list[Path]:

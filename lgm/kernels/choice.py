@@ -34,10 +34,12 @@ def kernels_for(
         return kernels
     if speed not in SPEEDS:
         raise ValueError(f"speed={speed} is not one of {', '.join(SPEEDS)}")
-    own = SPEEDS[speed]
-    if kernels is not None and kernels != own:
-        raise ValueError(f"speed={speed} is {name}={own} and {name}={kernels} is set; leave one of them out")
-    return own
+    default = SPEEDS[speed]
+    if kernels is not None and kernels != default:
+        raise ValueError(
+            f"speed={speed} is {name}={default} and {name}={kernels} is set; leave one of them out"
+        )
+    return default
 
 
 def use_kernels(net: nn.Module, choice: KernelChoice) -> None:

@@ -52,25 +52,25 @@ class _Convolution(torch.autograd.Function):
         ctx.channels, ctx.x_dtype = x.shape[1], x.dtype
         # Zero padding of the first layer's few channels up to a multiple that tensor cores take.
         spare = -x.shape[1] % _CHANNELS if x.shape[1] < 2 * _CHANNELS else 0
-        own = half_copy(weight, dtype)
+        copied = half_copy(weight, dtype)
         x = x.to(dtype)
         if spare:
-            x, own = (F.pad(tensor, (0, 0, 0, 0, 0, spare)) for tensor in (x, own))
-        x, own = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, own))
+            x, copied = (F.pad(tensor, (0, 0, 0, 0, 0, spare)) for tensor in (x, copied))
+        x, copied = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, copied))
         # Both in half precision already: the backward pass casts nothing again.
-        ctx.save_for_backward(x, own, weight)
+        ctx.save_for_backward(x, copied, weight)
         ctx.options = stride, padding
-        y = convolve(x, own, stride, padding)
+        y = convolve(x, copied, stride, padding)
         return scaled_sum(y, None, bias, in_place=True)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, own, weight = ctx.saved_tensors
+        x, copied, weight = ctx.saved_tensors
         grad_y = grad_y.contiguous(memory_format=torch.channels_last)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_x, grad_weight = convolution_gradients(  # type: ignore[misc]
-            grad_y, x, own, *ctx.options, needs_x=needs_x, needs_weight=needs_weight
+            grad_y, x, copied, *ctx.options, needs_x=needs_x, needs_weight=needs_weight
         )
         if grad_x is not None:
             grad_x = grad_x[:, : ctx.channels].to(ctx.x_dtype)
@@ -145,11 +145,11 @@ def half_copy(weight: Float[Tensor, "D C k l"], dtype: torch.dtype) -> Float[Ten
         return weight.to(dtype, memory_format=torch.channels_last)
     from lgm.kernels.triton_kernels.weights import to_channels_last_kernel
 
-    own = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last)
+    copied = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last)
     grid, sizes = _weight_tiles(weight)
     with torch.cuda.device_of(weight):
-        to_channels_last_kernel[grid](weight, own, *sizes, BLOCK=_WEIGHT_BLOCK)
-    return own
+        to_channels_last_kernel[grid](weight, copied, *sizes, BLOCK=_WEIGHT_BLOCK)
+    return copied
 
 
 def as_parameter(grad: Tensor, parameter: Tensor, scale: float = 1.0) -> Tensor:

@@ -179,19 +179,19 @@ def norm_backward(
             torch.empty_like(part, memory_format=torch.channels_last) for part in (x[:, :split], x[:, split:])
         )
     shifted = {"SHIFTED": shift is not None}
-    own = (x, grad_y, weight, bias, weight if shift is None else shift, means, rstds)
+    operands = (x, grad_y, weight, bias, weight if shift is None else shift, means, rstds)
     with torch.cuda.device_of(x):
         backward_sums_kernel[tiles.summing](
-            *own, *sums, x if again is None else again, *tiles.size, tiles.width, scale,
+            *operands, *sums, x if again is None else again, *tiles.size, tiles.width, scale,
             SILU=silu, WRITTEN=again is not None, **shifted, **tiles.steps, **tiles.block,
         )  # fmt: skip
         backward_combine_kernel[(len(x), means.shape[1])](
-            *sums, values, *own[2:3], *own[4:], *mean_grads, parameters, *tiles.size, tiles.width, tiles.rows,
-            **tiles.at_once, **shifted,
+            *sums, values, *operands[2:3], *operands[4:], *mean_grads, parameters, *tiles.size, tiles.width,
+            tiles.rows, **tiles.at_once, **shifted,
         )  # fmt: skip
         backward_apply_kernel[tiles.writing](
-            *own, *mean_grads, x if added is None else added, grad_x, grad_x if split is None else grad_rest,
-            *tiles.size, tiles.width, split or 0, scale, added_scale,
+            *operands, *mean_grads, x if added is None else added, grad_x,
+            grad_x if split is None else grad_rest, *tiles.size, tiles.width, split or 0, scale, added_scale,
             SILU=silu, ADDED=added is not None, SPLIT=split is not None, **shifted, **tiles.block,
         )  # fmt: skip
     kinds = [grad.to(weight.dtype) for grad in parameters.sum(1)]

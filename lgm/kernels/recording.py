@@ -49,7 +49,7 @@ class Recording:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The result for other inputs; the next call overwrites it."""
-        for own, x in zip(self.inputs, inputs, strict=True):
-            own.copy_(x)
+        for buffer, x in zip(self.inputs, inputs, strict=True):
+            buffer.copy_(x)
         self.graph.replay()
         return self.result

@@ -107,6 +107,6 @@ class _ResnetBlock(torch.autograd.Function):
         return grad_x, grad_rest, *grads1, *grads2, grad1, grad_bias1, grad2, end2, grad3, end3, None
 
 
-def _weight_gradient(grad_y: Tensor, x: Tensor, own: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
-    _, grad = convolution_gradients(grad_y, x, own, needs_x=False)
+def _weight_gradient(grad_y: Tensor, x: Tensor, copied: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+    _, grad = convolution_gradients(grad_y, x, copied, needs_x=False)
     return as_parameter(grad, weight, scale)

@@ -47,20 +47,20 @@ class _DoubleAndConvolve(torch.autograd.Function):
         ctx.x_dtype = x.dtype
         x = x.to(dtype).contiguous(memory_format=torch.channels_last)
         # Sums of weights in the parameter's own precision, rounded once.
-        own = phase_weights(weight).to(dtype, memory_format=torch.channels_last)
-        phases = convolve(x, own)  # [N, 4*D, h+1, w+1]
-        ctx.save_for_backward(x, own, weight)
+        phase_kernels = phase_weights(weight).to(dtype, memory_format=torch.channels_last)
+        phases = convolve(x, phase_kernels)  # [N, 4*D, h+1, w+1]
+        ctx.save_for_backward(x, phase_kernels, weight)
         return interleaved(phases, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, own, weight = ctx.saved_tensors
+        x, phase_kernels, weight = ctx.saved_tensors
         grad_y = grad_y.to(x.dtype).contiguous(memory_format=torch.channels_last)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_bias = channel_sums(grad_y).to(weight.dtype) if needs_bias else None
         grad_x, grad_phases = convolution_gradients(
-            separated(grad_y), x, own, needs_x=needs_x, needs_weight=needs_weight
+            separated(grad_y), x, phase_kernels, needs_x=needs_x, needs_weight=needs_weight
         )
         grad_x = None if grad_x is None else grad_x.to(ctx.x_dtype)
         grad_weight = phase_weights_gradient(grad_phases, weight) if needs_weight else None

@@ -32,8 +32,8 @@ def guarded(logger: Logger, key: str) -> Logger:
 
     key: its name in the configuration, e.g. `csv`.
     """
-    place = next((getattr(logger, name) for name in ("path", "folder") if hasattr(logger, name)), None)
-    what = f"logger.{key}" + (f" ({place})" if place is not None else "")
+    location = next((getattr(logger, name) for name in ("path", "folder") if hasattr(logger, name)), None)
+    what = f"logger.{key}" + (f" ({location})" if location is not None else "")
     lost = _Lost(what)
     for name in _WRITING:
         if (method := getattr(logger, name, None)) is not None:

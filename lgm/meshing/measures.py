@@ -39,9 +39,9 @@ def sample_surface(surface: Surface, count: int = NUM_SAMPLES, seed: int = 0) ->
     generator = torch.Generator().manual_seed(seed)
     a, b, c = surface.to("cpu").corners.double().unbind(1)
     areas = torch.linalg.cross(b - a, c - a).norm(dim=-1)
-    place = torch.rand(count, generator=generator, dtype=torch.float64) * areas.sum()
+    area = torch.rand(count, generator=generator, dtype=torch.float64) * areas.sum()
     # Inverse transform sampling: faces in proportion to their area.
-    face = torch.searchsorted(areas.cumsum(0), place).clamp_max(len(areas) - 1)
+    face = torch.searchsorted(areas.cumsum(0), area).clamp_max(len(areas) - 1)
     u, v = torch.rand(2, count, 1, generator=generator, dtype=torch.float64)
     # The parallelogram's other half, folded back onto the triangle.
     beyond = u + v > 1

@@ -57,5 +57,5 @@ def _face_pairs(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "P 2"]:
     from lgm.rendering.meshes.antialiasing import adjacent_faces
 
     other = adjacent_faces(faces).flatten()
-    own = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
-    return torch.stack([own, other], 1)[other > own]
+    face_ids = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
+    return torch.stack([face_ids, other], 1)[other > face_ids]

@@ -157,11 +157,11 @@ class Measurement:
     def reasons(self) -> dict[str, str]:
         """Why a column is not there, on any rank: one without weights leaves holes, and then there is no
         mean. Every rank must call it once."""
-        own = dict(self.perceptual.reasons)
+        reasons_here = dict(self.perceptual.reasons)
         if not self._has_depth:
-            own["depth_l1"] = NO_DEPTH_REASON
+            reasons_here["depth_l1"] = NO_DEPTH_REASON
         shared: dict[str, str] = {}
-        for reasons in gather_items([own]):
+        for reasons in gather_items([reasons_here]):
             shared |= reasons
         return shared
 

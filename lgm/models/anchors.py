@@ -74,7 +74,9 @@ def _entries(
     # Only the other views can exclude points of a ray: in its own view all of them are one pixel.
     steps, is_hit, _ = enter(middles, directions, silhouettes, spare_own=True, fuse=fuse)
     # 1 where a pixel of the map is all background: its ray has no point on the object.
-    own = F.adaptive_avg_pool2d(silhouettes.background.flatten(0, 1), (height, width)).view_as(steps)
+    background_fraction = F.adaptive_avg_pool2d(
+        silhouettes.background.flatten(0, 1), (height, width)
+    ).view_as(steps)
     # Of a pixel that an object covers in part, that part is seen.
-    steps = torch.where((own < 0.99) & is_hit, steps, 0.0)
+    steps = torch.where((background_fraction < 0.99) & is_hit, steps, 0.0)
     return (middles + steps[:, :, None] * directions).unflatten(-1, (height, width))

@@ -40,8 +40,8 @@ class TrainingGraphs:
         kind = x.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         # A graph has addresses baked in: weights that moved, or were frozen since, need a new capture.
-        places = tuple(p.data_ptr() if p.requires_grad else -p.data_ptr() for p in unet.parameters())
-        key = (x.shape, x.dtype, num_views, autocast, places)
+        addresses = tuple(p.data_ptr() if p.requires_grad else -p.data_ptr() for p in unet.parameters())
+        key = (x.shape, x.dtype, num_views, autocast, addresses)
         if key != self._key:
             self._recording = None  # gives its memory back first
             self._recording, self._key = _Recording(unet, parameters, x, num_views, autocast), key

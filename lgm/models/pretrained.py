@@ -199,22 +199,22 @@ def start_from(net: nn.Module, weights: Weights, policy: ShapePolicy = "strict")
         return
     if policy != "matching":
         raise ValueError(f"init_policy={policy!r} is not one of strict, matching")
-    own = net.state_dict()
+    expected = net.state_dict()
     fitting = {
         name: tensor
         for name, tensor in weights.tensors.items()
-        if name in own and tensor.shape == own[name].shape
+        if name in expected and tensor.shape == expected[name].shape
     }
     if not fitting:
         raise ValueError(f"{weights.path} has no tensor in common with this network; choose another model")
     check_values(fitting, str(weights.path))
     net.load_state_dict(fitting, strict=False)
-    rest = sorted({*own, *weights.tensors} - set(fitting))
-    log.info("%s: %d of %d tensors loaded", weights.path, len(fitting), len(own))
+    rest = sorted({*expected, *weights.tensors} - set(fitting))
+    log.info("%s: %d of %d tensors loaded", weights.path, len(fitting), len(expected))
     if rest:
         width = max(len(name) for name in rest)
         rows = [f"  {'not loaded':{width}}  {'in the file':>20}  {'in the network':>20}"]
-        rows += [f"  {n:{width}}  {_shape(weights.tensors, n):>20}  {_shape(own, n):>20}" for n in rest]
+        rows += [f"  {n:{width}}  {_shape(weights.tensors, n):>20}  {_shape(expected, n):>20}" for n in rest]
         log.warning("\n".join(["starts from random numbers, or was left out:", *rows]))
 
 

@@ -17,27 +17,27 @@ MakeNetwork = Callable[..., nn.Module]  # the class of a `lgm.models.network.Net
 
 class NetworkTable(Mapping[str, type[nn.Module]]):
     """Networks by the names that records may give them. A class is imported when its name is looked up, by
-    the place that stands in this table and never by what a record says: readers of records then need not
+    the path that stands in this table and never by what a record says: readers of records then need not
     import the networks, whose `from_pretrained` imports the readers.
 
-    places: the module and the class of each name, joined by a dot.
+    targets: the module and the class of each name, joined by a dot.
     """
 
-    def __init__(self, places: Mapping[str, str]) -> None:
-        self._places = dict(places)
+    def __init__(self, targets: Mapping[str, str]) -> None:
+        self._targets = dict(targets)
 
     def __getitem__(self, name: str) -> type[nn.Module]:
-        module, _, cls = self._places[name].rpartition(".")
+        module, _, cls = self._targets[name].rpartition(".")
         return getattr(import_module(module), cls)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._targets
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._targets)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._targets)
 
 
 # What a record may name, under every name that it has had; the first is today's.

@@ -55,8 +55,8 @@ class RecordedUNet:
         if not x.is_cuda:
             return self._compute(num_frames, *given)
         # A graph reads weights at fixed addresses; offloading or a cast moves them.
-        places = tuple(parameter.data_ptr() for parameter in self.net.parameters())
-        key = (num_frames, x.dtype, *(tensor.shape for tensor in given), places)
+        addresses = tuple(parameter.data_ptr() for parameter in self.net.parameters())
+        key = (num_frames, x.dtype, *(tensor.shape for tensor in given), addresses)
         if key != self._key:
             self._recording = None  # gives its memory back first
             self._recording = Recording(lambda *tensors: self._compute(num_frames, *tensors), *given)

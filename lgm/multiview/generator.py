@@ -138,7 +138,7 @@ class DiffusionViews:
         elevations = [self.options["elevation_deg"]] * len(_ORDER)
         cameras = Cameras.orbit(elevations, list(CANONICAL_AZIMUTHS_DEG), self.radius, self.fov_y_deg)
         # To the host: background removal and images on the disk need no device.
-        return [self._cut_out(own[list(_ORDER)].cpu(), cameras) for own in views]
+        return [self._cut_out(images_of[list(_ORDER)].cpu(), cameras) for images_of in views]
 
     def _images(self, prompts: Sequence[ViewPrompt]) -> Float[Tensor, "B 3 H W"] | None:
         """The prompts' images [B, 3, H, W] in 0..1, centred over white; None where all prompts are text."""

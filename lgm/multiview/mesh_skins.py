@@ -121,8 +121,8 @@ def _per_face(
     texture = np.zeros((side * side, 3))
     texture[: len(texels)] = texels
     numbers = np.arange(len(texels))
-    places = np.stack([numbers % side + 0.5, numbers // side + 0.5], axis=-1) / side
-    return texture.reshape(side, side, 3), np.repeat(places[:, None], 3, axis=1)
+    centers = np.stack([numbers % side + 0.5, numbers // side + 0.5], axis=-1) / side
+    return texture.reshape(side, side, 3), np.repeat(centers[:, None], 3, axis=1)
 
 
 def _square(srgb: UInt8[np.ndarray, "H W 3"], nearest: bool) -> UInt8[np.ndarray, "s s 3"]:

@@ -201,14 +201,16 @@ def _weights(alphas: Tensor, entering: Tensor, scratch: _Scratch) -> tuple[Tenso
 def _logit_gradients(block: _Block, grad: Tensor, behind: Tensor, scratch: _Scratch) -> Tensor:
     """dL/dl [T, K, P] from the output's gradient [T, 5, P]; moves `behind` past the block."""
     alphas = block.alphas
-    own = torch.bmm(block.features, grad, out=scratch("own", alphas.shape)).mul_(block.weights)  # w v
-    after = torch.cumsum(own, 1, out=scratch("after", alphas.shape))
+    contributions = torch.bmm(block.features, grad, out=scratch("own", alphas.shape)).mul_(
+        block.weights
+    )  # w v
+    after = torch.cumsum(contributions, 1, out=scratch("after", alphas.shape))
     torch.sub(behind[block.tiles][:, None], after, out=after)  # Σ_{j>k} w_j v_j
     behind[block.tiles] = after[:, -1]
     # dL/dl = w v - a / (1 - a) Σ_{j>k} w_j v_j, since da/dl = a below the cap.
     odds = torch.sub(scratch.one, alphas, out=scratch("through", alphas.shape))
     torch.div(alphas, odds, out=odds)
-    grad_logits = own.sub_(odds.mul_(after))
+    grad_logits = contributions.sub_(odds.mul_(after))
     # Above the cap da/dl is exp(l) = a · excess.
     return grad_logits if block.excess is None else grad_logits.mul_(block.excess)
 
@@ -227,11 +229,11 @@ def _with_empty_row(rows: Tensor) -> Tensor:
 
 def _next_splats(lists: TileLists, tiles: Tensor, passed: int, length: int, empty: int) -> Tensor:
     """Row numbers [T, K] of the tiles' next K splats; `empty` past the end of a list."""
-    place = passed + torch.arange(length, device=tiles.device)
-    index = (lists.starts[tiles][:, None] + place).clamp_max(lists.splat_ids.numel() - 1)
+    rank = passed + torch.arange(length, device=tiles.device)
+    index = (lists.starts[tiles][:, None] + rank).clamp_max(lists.splat_ids.numel() - 1)
     # 64 bits: index_add_ is four times slower with shorter numbers.
     splats = lists.splat_ids.index_select(0, index.flatten()).long().view_as(index)
-    return torch.where(place < lists.counts[tiles][:, None], splats, empty)
+    return torch.where(rank < lists.counts[tiles][:, None], splats, empty)
 
 
 def _tile_centers(lists: TileLists, tiles: Tensor, like: Tensor) -> Tensor:

@@ -28,9 +28,9 @@ def draw_in_parts(
 
     def row(scenes: slice) -> Iterator[Images]:
         for first in range(0, num_views, at_once):
-            place = scenes, slice(first, first + at_once)
-            behind = background if background.ndim == 1 else background[place]
-            part = gaussians[scenes], cameras[place], behind
+            chunk = scenes, slice(first, first + at_once)
+            behind = background if background.ndim == 1 else background[chunk]
+            part = gaussians[scenes], cameras[chunk], behind
             # Drawing uses no random numbers, so no RNG state has to be saved and restored.
             yield checkpoint(draw, *part, use_reentrant=False, preserve_rng_state=False)
 

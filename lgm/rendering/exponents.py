@@ -47,6 +47,6 @@ def exponents_backward(shape: Float[Tensor, "S 6"], grad: Float[Tensor, "S P"]) 
 @lru_cache(maxsize=16)
 def monomials(tile_size: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "6 P"]:
     """x², xy, y², x, y, 1 at the pixels of a tile [6, P], row by row, in pixels from the tile's centre."""
-    place = torch.arange(tile_size, dtype=dtype, device=device) - 0.5 * (tile_size - 1)
-    y, x = (axis.flatten() for axis in torch.meshgrid(place, place, indexing="ij"))
+    offsets = torch.arange(tile_size, dtype=dtype, device=device) - 0.5 * (tile_size - 1)
+    y, x = (axis.flatten() for axis in torch.meshgrid(offsets, offsets, indexing="ij"))
     return torch.stack([x * x, x * y, y * y, x, y, torch.ones_like(x)])

@@ -197,8 +197,8 @@ class _Splatting(torch.autograd.Function):
             light, passed = torch.empty_like(alphas), torch.empty_like(alphas)
         pair_grads = torch.empty(len(splats), row, device=splats.device)
         for number, (room, is_first, is_last) in enumerate(ctx.layers):
-            own = lists[number * len(_LISTS) : (number + 1) * len(_LISTS)]
-            layer = Layer(*own, room, is_first, is_last).binned(boxes, grid)  # type: ignore[call-arg]
+            layer_lists = lists[number * len(_LISTS) : (number + 1) * len(_LISTS)]
+            layer = Layer(*layer_lists, room, is_first, is_last).binned(boxes, grid)  # type: ignore[call-arg]
             grads = torch.empty(len(layer.pairs), row, device=splats.device)
             blend_backward_kernel[(grid.num_tiles,)](
                 splats, scene[4], layer.pairs, layer.slots, layer.starts,

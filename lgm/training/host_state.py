@@ -55,8 +55,7 @@ class HostState:
         if isinstance(value, Tensor):
             return self._tensor(value.detach(), path, with_values)
         if isinstance(value, dict):
-            # State dicts carry their metadata as an attribute.
-            copied = copy.copy(value)  # an ordered one with its attributes
+            copied = copy.copy(value)  # keeps a state dict's metadata, which is an attribute
             for key, item in value.items():
                 copied[key] = self._walk(item, (*path, key), with_values)
             return copied
@@ -86,13 +85,11 @@ class HostState:
             return torch.empty_like(tensor, device="cpu")
         if tensor.nbytes < _SMALL_BYTES:
             return torch.empty_like(tensor, device="cpu", pin_memory=True)
-        # PyTorch's own page-locked memory takes the next power of two of each size. Own pages: malloc's
-        # blocks share them, and a page is locked once.
-        # Anonymous pages of exactly this size.
+        # Anonymous pages of exactly this size: PyTorch's page-locked memory takes the next power of two, and
+        # malloc's blocks share pages, each of which can be locked only once.
         pages = mmap.mmap(-1, tensor.nbytes)
-        if hasattr(
-            mmap, "MADV_DONTFORK"
-        ):  # a fork (a loader's worker) would make this process write elsewhere
+        if hasattr(mmap, "MADV_DONTFORK"):
+            # Else, after a fork (a loader's worker), copy-on-write would move this process off them.
             pages.madvise(mmap.MADV_DONTFORK)
         buffer = (
             torch.frombuffer(pages, dtype=torch.uint8)

@@ -67,9 +67,9 @@ class ShardedFSDPStrategy(FSDPStrategy):
     def _first_elements(self) -> dict[str, int]:
         """Where this rank's piece of each parameter begins: behind those of the ranks before it."""
         parameters = self._parameters()
-        own = torch.tensor([p.numel() for p in parameters.values()], device=self.root_device)
-        of_ranks = [torch.empty_like(own) for _ in range(self.world_size)]
-        torch.distributed.all_gather(of_ranks, own)
+        numels_here = torch.tensor([p.numel() for p in parameters.values()], device=self.root_device)
+        of_ranks = [torch.empty_like(numels_here) for _ in range(self.world_size)]
+        torch.distributed.all_gather(of_ranks, numels_here)
         numels = torch.stack(of_ranks).cpu()  # [ranks, parameters]
         self._numels = dict(zip(parameters, numels.T.tolist(), strict=True))
         for name, of_rank in self._numels.items():
@@ -90,20 +90,20 @@ class ShardedFSDPStrategy(FSDPStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """This rank's shards within `saving_shards`; else all weights on rank 0, and {} on the others."""
-        own = self._own_weights()
+        weights = self._own_weights()
         if self._is_saving_shards:
-            return own
+            return weights
         # Lightning's gather crashes on a CPU, and numbers moments by the model's order, not the optimizer's.
         whole = {
-            name: self._whole(own[name], name) if name in self._starts else own.get(name)
+            name: self._whole(weights[name], name) if name in self._starts else weights.get(name)
             for name in self._shapes
         }
         return {} if self.global_rank else whole
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """This rank's moments within `saving_shards`; else all of them, by the optimizer's numbers."""
-        own = getattr(optimizer, "optimizer", optimizer).state_dict()
-        return own if self._is_saving_shards else self._whole_moments(own)
+        moments = getattr(optimizer, "optimizer", optimizer).state_dict()
+        return moments if self._is_saving_shards else self._whole_moments(moments)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -155,14 +155,14 @@ class ShardedFSDPStrategy(FSDPStrategy):
         pieces = [padded[:numel] for padded, numel in zip(of_ranks, numels, strict=True)]
         return torch.cat(pieces).cpu().reshape(self._shapes[name])
 
-    def _whole_moments(self, own: dict[str, Any]) -> dict[str, Any]:
+    def _whole_moments(self, moments: dict[str, Any]) -> dict[str, Any]:
         """An optimizer's state dict with the moments of all ranks; empty but on the first. Collective."""
         # A rank without a piece of a parameter knows nothing of its moments: what there is, is asked of all.
         known = {
             index: {
                 k: x.dtype if isinstance(x, Tensor) and x.ndim else _on_host(x) for k, x in values.items()
             }
-            for index, values in own["state"].items()
+            for index, values in moments["state"].items()
         }
         of_ranks: list[Any] = [None] * self.world_size
         torch.distributed.all_gather_object(of_ranks, known)
@@ -172,9 +172,9 @@ class ShardedFSDPStrategy(FSDPStrategy):
             for key, value in values.items():
                 if isinstance(value, torch.dtype):
                     nothing = torch.empty(0, dtype=value, device=self.root_device)
-                    value = self._whole(own["state"].get(index, {}).get(key, nothing), name)
+                    value = self._whole(moments["state"].get(index, {}).get(key, nothing), name)
                 state.setdefault(index, {})[key] = value
-        return {} if self.global_rank else {**own, "state": state}
+        return {} if self.global_rank else {**moments, "state": state}
 
     @property
     def _writer(self) -> AsyncCheckpointIO:
@@ -231,14 +231,14 @@ class ShardedFSDPStrategy(FSDPStrategy):
     def _own_moments(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
         """The state dict with moments in the shape of this rank's pieces, and none for pieces without
         elements: their gradients are None, and the optimizer steps over them."""
-        own = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         kept = {
             index: {
-                key: value.view_as(own[index]) if isinstance(value, Tensor) and value.ndim else value
+                key: value.view_as(parameters[index]) if isinstance(value, Tensor) and value.ndim else value
                 for key, value in values.items()
             }
             for index, values in state["state"].items()
-            if own[index].numel()
+            if parameters[index].numel()
         }
         return {**state, "state": kept}
 

@@ -66,29 +66,33 @@ class Reconstructions(ObjectSet):
         self._preparation = build_eval_preparation(config, net)
         source = datamodule.make_source(split=datamodule.split)
         total = source.num_objects if datamodule.max_test_objects is None else datamodule.max_test_objects
-        # Places, not objects: a data set may be larger than the memory.
-        self._source, self._places = source, {}
+        # Locations in shards, not objects: a data set may be larger than the memory.
+        self._source, self._locations = source, {}
         for number in range(min(max_objects, total, source.num_objects)):
-            place = source.place(number)
+            location = source.locate(number)
             try:
-                self._places[source.load(*place).uid] = place
+                self._locations[source.load(*location).uid] = location
             except BrokenSample as error:
                 log.warning("left out: %s", first_line(error))
         log.info(
-            "%s: objects=%d of %d, data.path=%s", where, len(self._places), total, config["data"].get("path")
+            "%s: objects=%d of %d, data.path=%s",
+            where,
+            len(self._locations),
+            total,
+            config["data"].get("path"),
         )
-        if len(self._places) < total and total > max_objects:
+        if len(self._locations) < total and total > max_objects:
             log.info("--max-objects=%d leaves out the others", max_objects)
 
     @property
     def names(self) -> list[str]:
-        return list(self._places)
+        return list(self._locations)
 
     @torch.inference_mode()
     def load(self, name: str) -> ViewedObject:
         # The generator anew for each object: the same object shows the same views whenever it is chosen.
         item = make_item(
-            self._source.load(*self._places[name]), self._views, np.random.default_rng(self._seed)
+            self._source.load(*self._locations[name]), self._views, np.random.default_rng(self._seed)
         )
         batch = self._preparation(collate([item], with_to_user=True).to(self._device))
         gaussians = self._net(batch.input.images, batch.input.cameras, batch.input.alphas)

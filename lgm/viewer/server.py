@@ -119,8 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        own = self.headers.get("Origin") in (None, f"http://{self.headers.get('Host')}")
-        if not length.isdecimal() or int(length) > MAX_BYTES or not own:
+        is_same_origin = self.headers.get("Origin") in (None, f"http://{self.headers.get('Host')}")
+        if not length.isdecimal() or int(length) > MAX_BYTES or not is_same_origin:
             self.close_connection = True  # the body is not read
             self._send(Answer(413, "text/plain", b"too large, or from another site"))
             return

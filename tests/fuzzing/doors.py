@@ -124,7 +124,7 @@ def open_index(folder: Path) -> None:
     source = ShardSource(folder)
     source.check_files(1)
     for number in range(min(4, source.num_objects)):
-        source.load(*source.place(number)).decode([0])
+        source.load(*source.locate(number)).decode([0])
 
 
 def open_table(folder: Path) -> None:

@@ -113,7 +113,7 @@ def test_meshes_are_rendered_packed_and_verified_and_look_as_in_training(tmp_pat
         "train", num_objects=count, num_views=num_views, resolution=SIZE, supersampling=3
     )
     for number in range(count):
-        found = source.load(*source.place(number))
+        found = source.load(*source.locate(number))
         expected = _over_white(_pngs(renders / found.uid, num_views))
         error = np.square(expected - _over_white(found.decode(range(num_views)))).mean()
         assert -10 * np.log10(error) >= 35, found.uid

@@ -35,13 +35,13 @@ _COARSE = 0.75  # of the set's resolution: below it an object's images are said 
 class NoBackground(Background):
     """Refuses images without alpha and mask: trained on, their background would be part of the object."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, mask_path: str) -> None:
+        self.mask_path = mask_path
 
     def cut(self, rgb: np.ndarray, path: Path) -> np.ndarray:
         raise BrokenSample(
             f"{path} has no alpha and no mask, so that nothing tells the object from its background; write a "
-            f"mask that is white where the object is ({self.place.format(name=path.name)}), or an alpha"
+            f"mask that is white where the object is ({self.mask_path.format(name=path.name)}), or an alpha"
         )
 
 

@@ -57,9 +57,9 @@ def main(folder: str, device: str) -> None:
 
 def _own_output():
     """Standard output for answers alone; what Blender prints goes to standard error."""
-    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    return own
+    return output
 
 
 def _read_commands(commands: queue.Queue, folder: str) -> None:

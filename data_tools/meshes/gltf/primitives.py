@@ -56,8 +56,8 @@ def read_triangles(
     if packed:
         indices, attributes = _read_draco(document, primitive, extension, names)
     else:
-        own = primitive["attributes"]
-        attributes = {name: read_floats(document, own[name]) for name in names if name in own}
+        accessor_of = primitive["attributes"]
+        attributes = {name: read_floats(document, accessor_of[name]) for name in names if name in accessor_of}
         indices = read_accessor(document, primitive["indices"])[:, 0] if "indices" in primitive else None
     num_vertices = len(attributes["POSITION"])
     if indices is None:
@@ -94,8 +94,8 @@ def _compacted(corners: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.n
     accessor. None where nearly all are used."""
     if num_vertices <= 2 * corners.size:
         return corners, None
-    used, places = np.unique(corners, return_inverse=True)
-    return places.reshape(corners.shape), used
+    used, inverse = np.unique(corners, return_inverse=True)
+    return inverse.reshape(corners.shape), used
 
 
 def _has_plain_copy(document: Document, primitive: dict[str, Any]) -> bool:

@@ -110,12 +110,12 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best score and its file, where that is in this run's folder."""
         with reading(f"{self.state_key} in the checkpoint", ANEW):
-            own, score = own_file(self.dirpath, state_dict), state_dict["best_model_score"]
+            path, score = own_file(self.dirpath, state_dict), state_dict["best_model_score"]
             # Lightning forgets the score where the folder has another name than when it was written: a
             # run that was moved, or mounted elsewhere, would overwrite its best with its next.
-            if own and (Path(own).is_file() or state_dict["dirpath"] == self.dirpath) and score is not None:
+            if path and (Path(path).is_file() or state_dict["dirpath"] == self.dirpath) and score is not None:
                 score = torch.as_tensor(float(score))
-                known = {"best_model_path": own, "kth_best_model_path": own, "best_k_models": {own: score}}
+                known = {"best_model_path": path, "kth_best_model_path": path, "best_k_models": {path: score}}
                 scores = {"best_model_score": score, "kth_value": score}
                 super().load_state_dict({"dirpath": self.dirpath, **known, **scores})
                 number = state_dict.get("num_objects")

@@ -99,8 +99,8 @@ class LastCheckpoint(ModelCheckpoint):
         """The path of the restored checkpoint, in this run's own folder."""
         with reading(f"{self.state_key} in the checkpoint", ANEW):
             # Lightning removes another file than the one that it writes: that of a run which was not sharded.
-            own = own_file(self.dirpath, state_dict)
-            self.best_model_path = own if own == str(self._path) else ""
+            restored = own_file(self.dirpath, state_dict)
+            self.best_model_path = restored if restored == str(self._path) else ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restart the counts and the clock from the step of a resume."""

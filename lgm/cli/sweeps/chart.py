@@ -98,16 +98,16 @@ def _slice(ax: Axes, rows: Sequence[Row], best: Row | None, name: str, label: st
     ax.grid(alpha=0.2)
 
 
-def _points(ax: Axes, places: Sequence[float], rows: Sequence[Row], best: Row | None) -> None:
+def _points(ax: Axes, xs: Sequence[float], rows: Sequence[Row], best: Row | None) -> None:
     """Filled: complete. Hollow: pruned, with the value of an earlier step. A star: the best."""
     for status, style in (
         ("complete", {"color": "C0"}),
         ("pruned", {"facecolors": "none", "edgecolors": "0.5"}),
     ):
-        chosen = [(x, row.value) for x, row in zip(places, rows, strict=True) if row.status == status]
+        chosen = [(x, row.value) for x, row in zip(xs, rows, strict=True) if row.status == status]
         if chosen:
             ax.scatter(*zip(*chosen, strict=True), s=28, label=status, **style)
-    for x, row in zip(places, rows, strict=True):
+    for x, row in zip(xs, rows, strict=True):
         if row is best:
             ax.scatter([x], [row.value], marker="*", s=160, color="C3", label="best", zorder=3)
 

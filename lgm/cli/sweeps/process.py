@@ -84,8 +84,8 @@ def trial_command(config: DictConfig, overrides: Iterable[str], folder: Path, nu
             words += [f"--{name.replace('_', '-')}", value]
     hydra = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
     kept = [text for text in hydra if not text.lstrip("+~").startswith(_OF_SWEEPS)]
-    own = [text for text in overrides if text.partition("=")[0] != "run_dir"]
-    return [*words, *kept, *own, f"hydra.job.num={number}", f"run_dir={quoted(str(folder))}"]
+    trial_overrides = [text for text in overrides if text.partition("=")[0] != "run_dir"]
+    return [*words, *kept, *trial_overrides, f"hydra.job.num={number}", f"run_dir={quoted(str(folder))}"]
 
 
 def run_trial(command: list[str], folder: Path, record: Record, report: Report | None = None) -> Outcome:

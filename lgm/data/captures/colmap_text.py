@@ -83,11 +83,11 @@ def _lenses(path: Path) -> dict[str, Lens]:
                 f"{where}: the lens model {model} is not read, only {', '.join(_MODELS)}; colmap "
                 "image_undistorter makes pinhole images"
             )
-        places = _MODELS[model]
+        indices = _MODELS[model]
         width, height, *parameters = _numbers(words[2:], where)
-        if len(parameters) != 1 + max(place for place in places if place is not None):
+        if len(parameters) != 1 + max(index for index in indices if index is not None):
             raise BrokenSample(f"{where}: {len(parameters)} parameters do not fit the lens model {model}")
-        values = [0.0 if place is None else parameters[place] for place in places]
+        values = [0.0 if index is None else parameters[index] for index in indices]
         if not all(1 <= side <= _MAX_SIDE for side in (width, height)):
             raise BrokenSample(f"{where} has an image of {width:g} × {height:g}")
         lenses[camera] = Lens(*values[:4], round(width), round(height), tuple(values[4:]))  # type: ignore[call-arg, arg-type]
@@ -151,8 +151,8 @@ def _are_points(line: str) -> bool:
 
 
 def _image_path(folder: Path, name: str) -> Path:
-    for place in _IMAGE_FOLDERS:
-        path = find_stated(folder / place, name)
+    for subfolder in _IMAGE_FOLDERS:
+        path = find_stated(folder / subfolder, name)
         if path.is_file():
             return path
     raise BrokenSample(

@@ -26,8 +26,8 @@ def named_azimuths_deg(stems: Sequence[str]) -> list[float] | None:
     """
     words = [_WORDS.findall(stem) for stem in stems]
     if len(words) > 1:
-        words = [_without_shared(own, words) for own in words]
-    stated = [_azimuth_deg(stem, own) for stem, own in zip(stems, words, strict=True)]
+        words = [_without_shared(name_words, words) for name_words in words]
+    stated = [_azimuth_deg(stem, name_words) for stem, name_words in zip(stems, words, strict=True)]
     if all(azimuth is None for azimuth in stated):
         return None
     for stem, azimuth in zip(stems, stated, strict=True):
@@ -46,7 +46,7 @@ def named_azimuths_deg(stems: Sequence[str]) -> list[float] | None:
     return [azimuth for azimuth in stated if azimuth is not None]
 
 
-def _without_shared(own: list[str], all_words: list[list[str]]) -> list[str]:
+def _without_shared(name_words: list[str], all_words: list[list[str]]) -> list[str]:
     """The words of one name that not all names have at the same position, counted from either end."""
     shortest = min(map(len, all_words))
     first = 0
@@ -55,7 +55,7 @@ def _without_shared(own: list[str], all_words: list[list[str]]) -> list[str]:
     last = 0
     while last < shortest - first and len({words[-1 - last].lower() for words in all_words}) == 1:
         last += 1
-    return own[first : len(own) - last]
+    return name_words[first : len(name_words) - last]
 
 
 def _azimuth_deg(stem: str, words: list[str]) -> float | None:

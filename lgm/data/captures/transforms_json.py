@@ -158,9 +158,9 @@ def _distortion(stated: Mapping[str, Any], where: str) -> tuple[float, float, fl
                 f"{where} has distortion_params={values}, expected the six numbers "
                 f"{', '.join(_DISTORTION_PARAMS)}; undistort the images first"
             )
-        own = dict(zip(_DISTORTION_PARAMS, values, strict=False))
-        _check_model({key: own.get(key) for key in ("k3", "k4")}, where)
-        stated = own
+        named = dict(zip(_DISTORTION_PARAMS, values, strict=False))
+        _check_model({key: named.get(key) for key in ("k3", "k4")}, where)
+        stated = named
     k1, k2, p1, p2 = (number(stated, key, where) or 0.0 for key in _DISTORTION)
     return k1, k2, p1, p2
 

@@ -94,10 +94,10 @@ def pieces(
     order, ends = _layout(shard_sizes, seed, pass_index)
     first, last = np.searchsorted(ends, (start, stop - 1), side="right")
     found = []
-    for place in range(int(first), int(last) + 1):
-        shard = int(order[place])
-        begin = int(ends[place]) - shard_sizes[shard]
-        piece = Piece(shard, max(start - begin, 0), min(stop, int(ends[place])) - begin, pass_index)
+    for index in range(int(first), int(last) + 1):
+        shard = int(order[index])
+        begin = int(ends[index]) - shard_sizes[shard]
+        piece = Piece(shard, max(start - begin, 0), min(stop, int(ends[index])) - begin, pass_index)
         if piece.stop > piece.start:
             found.append(piece)
     return found[::-1] if consumer % 2 else found

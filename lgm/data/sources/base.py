@@ -120,7 +120,7 @@ class Source(ABC):
         seen = min(probe, self.num_objects)
         for number in range(seen):
             try:
-                item = self.load(*self.place(number))
+                item = self.load(*self.locate(number))
                 item.decode([0])  # one view: says whether images can be read, and is quick
             except BrokenSample as error:
                 broken.append(f"{error}{self.remedy}")
@@ -149,7 +149,7 @@ class Source(ABC):
         """16 digits that are the same for the same objects in the same order, as far as shards tell."""
         return hash_of(*self.shard_sizes)
 
-    def place(self, number: int) -> tuple[int, int]:
+    def locate(self, number: int) -> tuple[int, int]:
         """Shard and ordinal of the `number`-th object that evaluation reads."""
         return self.in_shards(number)
 

@@ -66,10 +66,10 @@ class Mixture(Source):
         for position, index in enumerate(mix.sets(start), start):
             yield replace(next(streams[index]), position=position)
 
-    def place(self, number: int) -> tuple[int, int]:
+    def locate(self, number: int) -> tuple[int, int]:
         """Sets in turn: the first objects of an evaluation come from all sets."""
         index, rank = (int(x) for x in self._in_turn[number])
-        shard, ordinal = self.sources[index].place(rank)
+        shard, ordinal = self.sources[index].locate(rank)
         return shard + self._offsets[index], ordinal
 
     def on_device(self, device: torch.device) -> Source:
@@ -159,8 +159,8 @@ def mixture_of_shards(
                 "raise it, or leave the set out"
             )
     for entry in sets:
-        own = {key: value for key, value in entry.items() if key not in ("weight", "filters")}
+        set_options = {key: value for key, value in entry.items() if key not in ("weight", "filters")}
         labels = None if filters is None or filters.labels is None else filters.labels.path
         chosen = Filters(entry["filters"], labels) if entry.get("filters") else filters
-        sources.append(ShardSource(split=split, filters=chosen, **{**options, **own}))
+        sources.append(ShardSource(split=split, filters=chosen, **{**options, **set_options}))
     return Mixture(sources, weights)

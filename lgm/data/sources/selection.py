@@ -29,7 +29,7 @@ def select(files: ShardFiles, index: Index, split: str | None, filters: Filters)
         return [(shard, None) for shard in shards]
     names = {shard.name for shard in shards}
     census = Census(filters)
-    places: dict[str, array] = {}  # 4 bytes an object: of a million, what is held stays small
+    ordinals: dict[str, array] = {}  # 4 bytes an object: of a million, what is held stays small
     present: set[str] = set()
     total = 0
     for row in rows(files, index):
@@ -39,14 +39,14 @@ def select(files: ShardFiles, index: Index, split: str | None, filters: Filters)
         if uids is not None:
             present.add(row.uid)
         if census.admits(row.metadata):
-            places.setdefault(row.shard, array("i")).append(row.place)
+            ordinals.setdefault(row.shard, array("i")).append(row.ordinal)
     absent = sorted((uids or set()) - present)
     if absent:
         raise ValueError(
             f"split {split!r} of {files.path}/{INDEX_NAME} names {len(absent)} shards or objects that are "
             f"not there, e.g. {absent[0]!r}; mend the index"
         )
-    selection = [(s, np.asarray(places[s.name], dtype=np.int32)) for s in shards if s.name in places]
+    selection = [(s, np.asarray(ordinals[s.name], dtype=np.int32)) for s in shards if s.name in ordinals]
     if not selection:
         raise ValueError(f"none of the {total} objects of {_name(files, split)} is left: {census.explain()}")
     if filters:

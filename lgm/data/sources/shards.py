@@ -120,7 +120,9 @@ class ShardSource(Source):
         self._members: OrderedDict[str, ShardMembers] = OrderedDict()
         self._longer: dict[str, str] = {}  # shards that hold more objects than the index says
         self._selection = select(self.files, self.index, split, filters or Filters())
-        self._sizes = [shard.samples if places is None else len(places) for shard, places in self._selection]
+        self._sizes = [
+            shard.samples if ordinals is None else len(ordinals) for shard, ordinals in self._selection
+        ]
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -129,19 +131,19 @@ class ShardSource(Source):
     @property
     def content_hash(self) -> str:
         shards = [
-            (info.name, info.sha256, None if places is None else list(map(int, places)))
-            for info, places in self._selection
+            (info.name, info.sha256, None if ordinals is None else list(map(int, ordinals)))
+            for info, ordinals in self._selection
         ]
         return hash_of(*shards)
 
     def load(self, shard: int, ordinal: int) -> PosedObject:
         """Cameras and file offsets of an object; its images are read when `decode` asks."""
-        # `ordinal` counts what is selected, `place` all objects of the tar.
-        info, places = self._selection[shard]
-        place = ordinal if places is None else int(places[ordinal])
+        # `ordinal` counts what is selected, `in_shard` all objects of the tar.
+        info, ordinals = self._selection[shard]
+        in_shard = ordinal if ordinals is None else int(ordinals[ordinal])
         try:
-            with reading(f"object number {place}", kind=BrokenSample, passing=(OSError,)):
-                return self._load(info, place)
+            with reading(f"object number {in_shard}", kind=BrokenSample, passing=(OSError,)):
+                return self._load(info, in_shard)
         except OSError as error:
             raise BrokenSample(f"shard {self.files.url(info.name)}: {first_line(error)}") from error
         except BrokenSample as error:
@@ -171,17 +173,17 @@ class ShardSource(Source):
     def check_files(self, num_readers: int) -> None:
         self.files.check([shard for shard, _ in self._selection], num_readers)
 
-    def _load(self, shard: ShardInfo, place: int) -> ShardObject:
+    def _load(self, shard: ShardInfo, in_shard: int) -> ShardObject:
         with self.files.open(shard) as file:
             members = self._members_of(shard, file)
-            members.extend(file, place + 1)
-            if place >= len(members.uids):
+            members.extend(file, in_shard + 1)
+            if in_shard >= len(members.uids):
                 # What the index promises and the shard lacks is broken: counted, never skipped in silence.
                 reason = members.fault or f"fewer objects than index.json says ({shard.samples})"
-                raise BrokenSample(f"object number {place}: {reason}")
-            if place + 1 == shard.samples and not members.is_complete:
+                raise BrokenSample(f"object number {in_shard}: {reason}")
+            if in_shard + 1 == shard.samples and not members.is_complete:
                 self._note_longer(shard)  # asked of a table that is there anyway, never by reading on
-            uid, files = members.uids[place], members.files(place)
+            uid, files = members.uids[in_shard], members.files(in_shard)
             # Only cameras.json is read here: the check of the sample needs the names of the images, not their
             # bytes.
             sample = {key: b"" for key in files}

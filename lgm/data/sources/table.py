@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """One object: the `place`-th in its shard."""
+    """One object: the `ordinal`-th in its shard, from 0."""
 
     shard: str
-    place: int
+    ordinal: int
     uid: str
     metadata: dict[str, Any]
 
@@ -54,20 +54,20 @@ def rows(files: ShardFiles, index: Index) -> Iterator[Row]:
 
 def _rows(path: Path, where: str, index: Index) -> Iterator[Row]:
     samples = {shard.name: shard.samples for shard in index.shards}
-    places = dict.fromkeys(samples, 0)
+    counts = dict.fromkeys(samples, 0)
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         # A line is read no further than the longest may be: what comes of a server need not have line breaks.
         for number, line in enumerate(iter(partial(lines.readline, MOST_LINE_BYTES + 1), b""), 1):
-            place = f"{where} line {number}"
-            with reading(place, f"pack the set again, or remove {TABLE_NAME}"):
-                row = _row(line, places, place)
+            line_name = f"{where} line {number}"
+            with reading(line_name, f"pack the set again, or remove {TABLE_NAME}"):
+                row = _row(line, counts, line_name)
             if row is None:
                 continue
             yield row
-            places[row.shard] += 1
-            if places[row.shard] > samples[row.shard]:
+            counts[row.shard] += 1
+            if counts[row.shard] > samples[row.shard]:
                 break
-    for shard, count in places.items():
+    for shard, count in counts.items():
         if count != samples[shard]:
             more = " and more" if count > samples[shard] else ""
             raise ValueError(
@@ -76,7 +76,7 @@ def _rows(path: Path, where: str, index: Index) -> Iterator[Row]:
             )
 
 
-def _row(line: bytes, places: Mapping[str, int], where: str) -> Row | None:
+def _row(line: bytes, counts: Mapping[str, int], where: str) -> Row | None:
     """A line's object; None where it is of a shard that the index does not name."""
     if len(line) > MOST_LINE_BYTES:
         raise ValueError(f"{where} is longer than {MOST_LINE_BYTES} bytes; pack the set again")
@@ -84,13 +84,13 @@ def _row(line: bytes, places: Mapping[str, int], where: str) -> Row | None:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("shard"), str) or "uid" not in metadata:
         raise ValueError(f"{where} needs a shard and a uid; pack the set again, or remove {TABLE_NAME}")
     shard = metadata.pop("shard")
-    return Row(shard, places[shard], str(metadata["uid"]), metadata) if shard in places else None
+    return Row(shard, counts[shard], str(metadata["uid"]), metadata) if shard in counts else None
 
 
 def _table(files: ShardFiles, index: Index) -> Path:
     """The set's own table, fetched once for this index; made from the shards where it has none."""
     if isinstance(files, LocalFiles):
-        path = files.place(TABLE_NAME)
+        path = files.path_of(TABLE_NAME)
         return path if path.is_file() else _own_table(files, index)
     path = _cached(files, index).with_suffix(".jsonl.gz")
     with locked(path.with_suffix(".lock")):
@@ -147,9 +147,9 @@ def _scan(files: ShardFiles, shard: ShardInfo) -> Iterator[str]:
         if members.fault or len(members.uids) != shard.samples:
             fault = members.fault or f"{len(members.uids)} objects, index.json says {shard.samples}"
             raise ValueError(f"shard {files.url(shard.name)}: {fault}; copy or pack it again")
-        for place, uid in enumerate(members.uids):
+        for ordinal, uid in enumerate(members.uids):
             try:
-                content = json.loads(read_file(file, members.files(place)["json"], "json", uid))
+                content = json.loads(read_file(file, members.files(ordinal)["json"], "json", uid))
             except (BrokenSample, KeyError, ValueError, RecursionError):
                 content = {}
             yield table_line(shard.name, uid, content if isinstance(content, dict) else {})

@@ -156,9 +156,9 @@ class EvalStream(IterableDataset):
         # Neighbours stay together: a consumer reads few shards, and of these only its own objects.
         # Contiguous ranges that differ by one object at most.
         first, end = (num_objects * c // num_consumers for c in (consumer, consumer + 1))
-        last_shard, _ = self.source.place(end - 1)
+        last_shard, _ = self.source.locate(end - 1)
         for number in range(first, end):
-            shard, ordinal = self.source.place(number)
+            shard, ordinal = self.source.locate(number)
             if shard != in_hand:
                 in_hand = shard
                 if shard < last_shard:

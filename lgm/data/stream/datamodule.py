@@ -186,14 +186,14 @@ class ObjectDataModule(L.LightningDataModule):
         """Everything besides the step that the order of samples depends on, for checkpoints."""
         step, world_size = (self.trainer.global_step, self.trainer.world_size) if self.trainer else (0, 1)
         batches = self._history.batches(step, self.accumulation)
-        own = Leg(world_size, self.num_workers, self.micro_batch_size, self.order_version, batches)
+        current = Leg(world_size, self.num_workers, self.micro_batch_size, self.order_version, batches)
         return {
             "seed": self.seed,
             "micro_batch_size": self.micro_batch_size,
             "num_workers": self.num_workers,
             "world_size": world_size,
             "order_version": self.order_version,
-            "legs": [list(astuple(leg)) for leg in (*self._history.former, own)],
+            "legs": [list(astuple(leg)) for leg in (*self._history.former, current)],
             "train_objects": self._train_objects,
         }
 

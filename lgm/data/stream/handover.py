@@ -107,13 +107,13 @@ class Leftovers:
     ) -> Iterator[Slot]:
         """A consumer's endless stream from position `start` on: its run of these, then the passes after
         them."""
-        own = self._run(num_consumers, consumer)
-        for position, (part_index, pass_index, rank) in enumerate(own[start:].tolist(), start):
+        run = self._run(num_consumers, consumer)
+        for position, (part_index, pass_index, rank) in enumerate(run[start:].tolist(), start):
             part = self._parts[part_index]
             yield Slot(position, pass_index, part, rank, part)
         begin = _begin_of_pass(source, self.first_pass, num_consumers, consumer, seed, version)
-        for slot in source.slots(num_consumers, consumer, seed, begin + max(0, start - len(own)), version):
-            yield replace(slot, position=slot.position - begin + len(own))
+        for slot in source.slots(num_consumers, consumer, seed, begin + max(0, start - len(run)), version):
+            yield replace(slot, position=slot.position - begin + len(run))
 
     def _run(self, num_consumers: int, consumer: int) -> np.ndarray:
         """What a consumer reads of these, pass after pass: part, pass and rank of each, int [n, 3]."""

@@ -35,19 +35,19 @@ def ask(url: str, name: str, headers: Mapping[str, str], timeout_s: float) -> ht
             try:
                 return _opener().open(_request(url, headers), timeout=timeout_s)
             except urllib.error.HTTPError as error:
-                place = error.headers.get("Location")
-                if error.code not in _REDIRECTS or not place:
+                location = error.headers.get("Location")
+                if error.code not in _REDIRECTS or not location:
                     raise
                 # urllib would read whatever comes with a redirect to its end, which it may not have.
                 error.close()
-                url = _redirected(url, place, name)
+                url = _redirected(url, location, name)
     except (ValueError, http.client.InvalidURL) as error:
         raise FileNotFoundError(f"{name}: {masked(str(error).replace(url, name))}") from error
     raise FileNotFoundError(f"{name}: redirects more than {_MOST_REDIRECTS} times")
 
 
-def _redirected(url: str, place: str, name: str) -> str:
-    target = urljoin(url, quote(place, safe=string.punctuation))
+def _redirected(url: str, location: str, name: str) -> str:
+    target = urljoin(url, quote(location, safe=string.punctuation))
     if urlsplit(target).scheme not in ("http", "https"):
         raise FileNotFoundError(f"{name}: redirects to {shown(target)}, expected http(s)")
     return target

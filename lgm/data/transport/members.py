@@ -124,11 +124,11 @@ class ShardMembers:
         Raises BrokenSample where a name stands twice.
         """
         stop = self._firsts[ordinal + 1] if ordinal + 1 < len(self._firsts) else len(self._keys)
-        places = range(self._firsts[ordinal], stop)
-        places_of = {self._keys[i]: (self._offsets[i], self._sizes[i]) for i in places}
-        if len(places_of) < len(places):
+        indices = range(self._firsts[ordinal], stop)
+        extents = {self._keys[i]: (self._offsets[i], self._sizes[i]) for i in indices}
+        if len(extents) < len(indices):
             raise BrokenSample(f"object {self.uids[ordinal]!r}: a file name stands twice")
-        return places_of
+        return extents
 
 
 def plain_header(block: bytes) -> tuple[str, int] | None:
@@ -184,9 +184,9 @@ def member_fault(member: tarfile.TarInfo, end: int | None = None) -> str | None:
     return None
 
 
-def read_file(file: BinaryIO, place: tuple[int, int], key: str, uid: str) -> bytes:
+def read_file(file: BinaryIO, extent: tuple[int, int], key: str, uid: str) -> bytes:
     """One file of an object, at its offset; raises BrokenSample where the tar ends before it does."""
-    offset, size = place
+    offset, size = extent
     # Asked before so much memory is: a shard that was cut off since its headers were read.
     is_there = offset + size <= file.seek(0, os.SEEK_END)
     file.seek(offset)

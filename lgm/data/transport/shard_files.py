@@ -81,12 +81,12 @@ class ShardFiles(ABC):
 class LocalFiles(ShardFiles):
     """Shards in a folder."""
 
-    def place(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
         """The path of a file of the set."""
         return Path(self._url(name))
 
     def copy(self, name: str, file: BinaryIO, max_bytes: int) -> None:
-        path = self.place(name)
+        path = self.path_of(name)
         with path.open("rb") as source:
             if (size := os.fstat(source.fileno()).st_size) > max_bytes:
                 raise OSError(
@@ -95,16 +95,16 @@ class LocalFiles(ShardFiles):
             shutil.copyfileobj(source, file)
 
     def open(self, shard: ShardInfo) -> BinaryIO:
-        return self.place(shard.name).open("rb")
+        return self.path_of(shard.name).open("rb")
 
     def offsets(self, shard: ShardInfo) -> bytes | None:
         name = offsets_name(shard.name)
-        return self.read(name, MOST_OFFSETS_BYTES) if self.place(name).is_file() else None
+        return self.read(name, MOST_OFFSETS_BYTES) if self.path_of(name).is_file() else None
 
     def check(self, shards: Sequence[ShardInfo], num_readers: int) -> None:
         """Every shard exists and has the size that index.json says."""
         for shard in shards:
-            file = self.place(shard.name)
+            file = self.path_of(shard.name)
             if not file.is_file():
                 raise FileNotFoundError(
                     f"shard {file} is missing, though index.json names it; pack the set again"

@@ -73,9 +73,9 @@ def most_even_ring(cameras: CameraRecord, count: int) -> tuple[int, ...]:
     rings = []
     for first in range(cameras.num_views):
         ring, cost = [first], elevation_deg[first] ** 2
-        for place in range(1, count):
+        for turn in range(1, count):
             # Signed difference of angles, wrapped to -180..180.
-            off = (azimuth_deg - azimuth_deg[first] - 360 / count * place + 180) % 360 - 180
+            off = (azimuth_deg - azimuth_deg[first] - 360 / count * turn + 180) % 360 - 180
             costs = off**2 + elevation_deg**2
             # Each view once.
             costs[ring] = np.inf

@@ -55,11 +55,11 @@ class Places:
         off_deg = np.degrees(np.arccos(np.clip(self._directions @ directions.T, -1, 1)))
         off_deg[:, ~fits] = np.inf
         # The first alone: one message is enough.
-        for place in np.flatnonzero(off_deg.min(axis=1) > self.tolerance_deg)[:1]:
+        for asked in np.flatnonzero(off_deg.min(axis=1) > self.tolerance_deg)[:1]:
             raise ValueError(
-                f"it has no view within {self.tolerance_deg:g}° of elevation {self.elevation_deg[place]:g}°, "
-                f"azimuth {self.azimuth_deg[place]:g}°, distance {self.distance:g} (the nearest is "
-                f"{off_deg[place].min():.1f}° off)"
+                f"it has no view within {self.tolerance_deg:g}° of elevation {self.elevation_deg[asked]:g}°, "
+                f"azimuth {self.azimuth_deg[asked]:g}°, distance {self.distance:g} (the nearest is "
+                f"{off_deg[asked].min():.1f}° off)"
             )
         return [int(view) for view in off_deg.argmin(axis=1)]
 
@@ -219,14 +219,14 @@ class TrajectoryViews(ViewSampler):
             off = np.abs(fractions - fraction)
             # Greedy: earlier fractions have the first choice.
             off[taken] = np.inf
-            place = int(off.argmin()) if len(off) else 0
-            if not len(off) or off[place] > self.tolerance:
+            nearest = int(off.argmin()) if len(off) else 0
+            if not len(off) or off[nearest] > self.tolerance:
                 raise ValueError(
                     f"its trajectory of {len(path)} views has none left within {self.tolerance:g} of its "
                     f"fraction {fraction:g}"
                 )
-            taken.append(place)
-        views = [path[place] for place in taken]
+            taken.append(nearest)
+        views = [path[nearest] for nearest in taken]
         num_inputs = len(self.input_fractions)
         return ViewChoice(tuple(views[:num_inputs]), tuple(views[0 if self.with_inputs else num_inputs :]))
 

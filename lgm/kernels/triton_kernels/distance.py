@@ -29,9 +29,9 @@ def distance_kernel(
     for step in range(STEPS):
         pixels = (tl.program_id(0) * STEPS + step) * PIXELS + tl.arange(0, PIXELS)
         inside = (pixels < num_pixels)[:, None] & in_range[None, :]
-        place = (image * num_pixels + pixels)[:, None] * num_channels + channels[None, :]
-        a = tl.load(x + place, inside, 0.0).to(tl.float32)
-        b = tl.load(y + place, inside, 0.0).to(tl.float32)
+        offsets = (image * num_pixels + pixels)[:, None] * num_channels + channels[None, :]
+        a = tl.load(x + offsets, inside, 0.0).to(tl.float32)
+        b = tl.load(y + offsets, inside, 0.0).to(tl.float32)
         # Over channels: a program holds all channels of its pixels, so that the norm stays in registers.
         norm = tl.sqrt(tl.sum(a * a, axis=1))
         of_norm = 1.0 / (norm + eps)
@@ -46,7 +46,7 @@ def distance_kernel(
             along = tl.sum(weighted * a, axis=1) * of_norm / tl.where(norm > 0, norm, 1.0)
             grad = (2 * gradient_scale * of_norm)[:, None] * (weighted - a * along[:, None])
             grad = tl.where(a > 0, grad, 0.0)
-            tl.store(grad_x + place, grad.to(grad_x.dtype.element_ty), inside)
+            tl.store(grad_x + offsets, grad.to(grad_x.dtype.element_ty), inside)
     tl.store(sums + image * tl.num_programs(0) + tl.program_id(0), tl.sum(total, axis=0))
 
 
@@ -57,8 +57,8 @@ def window(width, num_channels, across, WINDOWS: tl.constexpr, CHANNELS: tl.cons
     window = tl.program_id(0) * WINDOWS + tl.arange(0, WINDOWS)
     channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     row, column = window // across, window % across
-    place = (2 * row * width + 2 * column)[:, None] * num_channels + channels[None, :]
-    return row, column, place, channels
+    offsets = (2 * row * width + 2 * column)[:, None] * num_channels + channels[None, :]
+    return row, column, offsets, channels
 
 
 @triton.jit
@@ -70,26 +70,26 @@ def pool_kernel(
 ):  # fmt: skip
     """2×2 max pooling, stride 2."""
     across, down = width // 2, height // 2
-    row, column, place, channels = window(width, num_channels, across, WINDOWS, CHANNELS)
+    row, column, offsets, channels = window(width, num_channels, across, WINDOWS, CHANNELS)
     # Floor: a last row or column without a partner is in no window.
     inside = (row < down)[:, None] & (channels < num_channels)[None, :]
     image = tl.program_id(1).to(tl.int64)
     x += image * height * width * num_channels
     below = width * num_channels
-    upper = tl.maximum(tl.load(x + place, inside, 0.0), tl.load(x + place + num_channels, inside, 0.0))
+    upper = tl.maximum(tl.load(x + offsets, inside, 0.0), tl.load(x + offsets + num_channels, inside, 0.0))
     lower = tl.maximum(
-        tl.load(x + place + below, inside, 0.0), tl.load(x + place + below + num_channels, inside, 0.0)
+        tl.load(x + offsets + below, inside, 0.0), tl.load(x + offsets + below + num_channels, inside, 0.0)
     )
     y += image * down * across * num_channels
-    place = (row * across + column)[:, None] * num_channels + channels[None, :]
-    tl.store(y + place, tl.maximum(upper, lower), inside)
+    offsets = (row * across + column)[:, None] * num_channels + channels[None, :]
+    tl.store(y + offsets, tl.maximum(upper, lower), inside)
 
 
 @triton.jit
-def _add_where(grad, place, pooled, taken, inside):
+def _add_where(grad, offsets, pooled, taken, inside):
     """Add the pooled gradient to one of a window's four pixels where it was the largest."""
-    value = tl.load(grad + place, inside, 0.0).to(tl.float32) + tl.where(taken, pooled, 0.0)
-    tl.store(grad + place, value.to(grad.dtype.element_ty), inside)
+    value = tl.load(grad + offsets, inside, 0.0).to(tl.float32) + tl.where(taken, pooled, 0.0)
+    tl.store(grad + offsets, value.to(grad.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -103,7 +103,7 @@ def pool_backward_kernel(
     """The first of the largest of four takes the gradient, as PyTorch's does; and none where that is 0, where
     the ReLU lets nothing through."""
     across, down = width // 2, height // 2
-    row, column, place, channels = window(width, num_channels, across, WINDOWS, CHANNELS)
+    row, column, offsets, channels = window(width, num_channels, across, WINDOWS, CHANNELS)
     inside = (row < down)[:, None] & (channels < num_channels)[None, :]
     image = tl.program_id(1).to(tl.int64)
     grad_y += image * down * across * num_channels
@@ -113,18 +113,18 @@ def pool_backward_kernel(
     x += image * height * width * num_channels
     grad += image * height * width * num_channels
     below = width * num_channels
-    a = tl.load(x + place, inside, 0.0)
-    b = tl.load(x + place + num_channels, inside, 0.0)
-    c = tl.load(x + place + below, inside, 0.0)
-    d = tl.load(x + place + below + num_channels, inside, 0.0)
+    a = tl.load(x + offsets, inside, 0.0)
+    b = tl.load(x + offsets + num_channels, inside, 0.0)
+    c = tl.load(x + offsets + below, inside, 0.0)
+    d = tl.load(x + offsets + below + num_channels, inside, 0.0)
     largest = tl.maximum(tl.maximum(a, b), tl.maximum(c, d))
     left = largest > 0
     taken = left & (a == largest)
-    _add_where(grad, place, pooled, taken, inside)
+    _add_where(grad, offsets, pooled, taken, inside)
     left = left & (a != largest)
     taken = left & (b == largest)
-    _add_where(grad, place + num_channels, pooled, taken, inside)
+    _add_where(grad, offsets + num_channels, pooled, taken, inside)
     left = left & (b != largest)
     taken = left & (c == largest)
-    _add_where(grad, place + below, pooled, taken, inside)
-    _add_where(grad, place + below + num_channels, pooled, left & (c != largest), inside)
+    _add_where(grad, offsets + below, pooled, taken, inside)
+    _add_where(grad, offsets + below + num_channels, pooled, left & (c != largest), inside)

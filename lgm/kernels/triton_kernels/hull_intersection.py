@@ -26,10 +26,10 @@ def _excluded(
 ):  # fmt: skip
     """How many views see background at each place, by bilinear interpolation."""
     count = tl.zeros_like(along).to(tl.int32)
-    own = tl.program_id(1)
+    own_view = tl.program_id(1)
     judges = num_views - 1 if SPARE_OWN else num_views
     for j in range(judges):
-        view = (own + 1 + j) % num_views if SPARE_OWN else j
+        view = (own_view + 1 + j) % num_views if SPARE_OWN else j
         view = tl.program_id(2).to(tl.int64) * num_views + view
         row = projections + view * 12
         # The ray is linear in homogeneous coordinates: both of its parts are projected once.
@@ -68,13 +68,13 @@ def enter_kernel(
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     in_range = ray < num_rays
     rays = tl.program_id(2).to(tl.int64) * num_sets + tl.program_id(1)
-    place = rays * 3 * num_rays + ray
-    mx = tl.load(middles + place, in_range, 0.0)[:, None]
-    my = tl.load(middles + place + num_rays, in_range, 0.0)[:, None]
-    mz = tl.load(middles + place + 2 * num_rays, in_range, 0.0)[:, None]
-    dx = tl.load(directions + place, in_range, 0.0)[:, None]
-    dy = tl.load(directions + place + num_rays, in_range, 0.0)[:, None]
-    dz = tl.load(directions + place + 2 * num_rays, in_range, 0.0)[:, None]
+    offsets = rays * 3 * num_rays + ray
+    mx = tl.load(middles + offsets, in_range, 0.0)[:, None]
+    my = tl.load(middles + offsets + num_rays, in_range, 0.0)[:, None]
+    mz = tl.load(middles + offsets + 2 * num_rays, in_range, 0.0)[:, None]
+    dx = tl.load(directions + offsets, in_range, 0.0)[:, None]
+    dy = tl.load(directions + offsets + num_rays, in_range, 0.0)[:, None]
+    dz = tl.load(directions + offsets + 2 * num_rays, in_range, 0.0)[:, None]
 
     sample = tl.arange(0, SAMPLES)
     tried = tl.zeros([RAYS, SAMPLES], tl.float32) + tl.load(along + sample)[None, :]

@@ -57,8 +57,8 @@ def moments_kernel(
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
     square = tl.zeros([PIXELS, CHANNELS], tl.float32)
     for step in range(STEPS):
-        place, inside, _ = _tile(begin + step, num_pixels, num_channels, PIXELS, CHANNELS)
-        distance = tl.where(inside, tl.load(x + place, inside, 0.0).to(tl.float32) - about, 0.0)
+        offsets, inside, _ = _tile(begin + step, num_pixels, num_channels, PIXELS, CHANNELS)
+        distance = tl.where(inside, tl.load(x + offsets, inside, 0.0).to(tl.float32) - about, 0.0)
         total += distance
         square += distance * distance
     count = tl.minimum(STEPS * PIXELS, num_pixels - begin * PIXELS) * 1.0
@@ -74,9 +74,9 @@ def _group_sums(sums, num_channels, group_width, rows, begin, ROWS: tl.constexpr
     """Rows from `begin` on of the group of image 0's axis and group 1's, and which of them exist."""
     row, column = begin + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     inside = (row < rows)[:, None] & (column < group_width)[None, :]
-    place = (tl.program_id(0).to(tl.int64) * rows + row)[:, None] * num_channels
-    place += tl.program_id(1) * group_width + column[None, :]
-    return tl.load(sums + place, inside, 0.0), inside
+    offsets = (tl.program_id(0).to(tl.int64) * rows + row)[:, None] * num_channels
+    offsets += tl.program_id(1) * group_width + column[None, :]
+    return tl.load(sums + offsets, inside, 0.0), inside
 
 
 @triton.jit
@@ -92,8 +92,8 @@ def combine_kernel(
     column = tl.arange(0, WIDTH)
     added = tl.zeros([WIDTH], tl.float32)
     if SHIFTED:
-        own = tl.program_id(1) * group_width + column
-        added = tl.load(shift + own, column < group_width, 0.0).to(tl.float32)
+        group_channels = tl.program_id(1) * group_width + column
+        added = tl.load(shift + group_channels, column < group_width, 0.0).to(tl.float32)
     totals = tl.zeros([ROWS, WIDTH], tl.float32)
     for begin in range(0, rows, ROWS):
         total, _ = _group_sums(sums, num_channels, group_width, rows, begin, ROWS, WIDTH)
@@ -119,25 +119,25 @@ def apply_kernel(
     SILU: tl.constexpr, SHIFTED: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Normalise, scale and shift, and SiLU where wanted: the second of two reads of x."""
-    place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
-    values = tl.load(x + place, inside, 0.0).to(tl.float32)
+    offsets, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
+    values = tl.load(x + offsets, inside, 0.0).to(tl.float32)
     in_range = channels < num_channels
     z = _normalised(values, shift, means, rstds, channels, num_channels, group_width, SHIFTED)
     z *= tl.load(weight + channels, in_range, 0.0).to(tl.float32)[None, :]
     z += tl.load(bias + channels, in_range, 0.0).to(tl.float32)[None, :]
     if SILU:
         z *= tl.sigmoid(z)
-    tl.store(y + place, z.to(y.dtype.element_ty), inside)
+    tl.store(y + offsets, z.to(y.dtype.element_ty), inside)
 
 
 @triton.jit
 def _gradients(
-    x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width, scale,
+    x, grad_y, weight, bias, shift, means, rstds, offsets, inside, channels, num_channels, group_width, scale,
     SILU: tl.constexpr, SHIFTED: tl.constexpr,
 ):  # fmt: skip
     """Normalised values, and the gradient before SiLU, which is computed again. scale: of grad_y."""
-    values = tl.load(x + place, inside, 0.0).to(tl.float32)
-    grad = tl.load(grad_y + place, inside, 0.0).to(tl.float32) * scale
+    values = tl.load(x + offsets, inside, 0.0).to(tl.float32)
+    grad = tl.load(grad_y + offsets, inside, 0.0).to(tl.float32) * scale
     normalised = _normalised(values, shift, means, rstds, channels, num_channels, group_width, SHIFTED)
     if SILU:
         in_range = channels < num_channels
@@ -168,9 +168,9 @@ def backward_sums_kernel(
     product = tl.zeros([PIXELS, CHANNELS], tl.float32)
     for step in range(STEPS):
         block = tl.program_id(0) * STEPS + step
-        place, inside, _ = _tile(block, num_pixels, num_channels, PIXELS, CHANNELS)
+        offsets, inside, _ = _tile(block, num_pixels, num_channels, PIXELS, CHANNELS)
         normalised, grad = _gradients(
-            x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels,
+            x, grad_y, weight, bias, shift, means, rstds, offsets, inside, channels, num_channels,
             group_width, scale, SILU, SHIFTED,
         )  # fmt: skip
         if WRITTEN:
@@ -179,7 +179,7 @@ def backward_sums_kernel(
             z += tl.load(bias + channels, in_range, 0.0).to(tl.float32)[None, :]
             if SILU:
                 z *= tl.sigmoid(z)
-            tl.store(y + place, z.to(y.dtype.element_ty), inside)
+            tl.store(y + offsets, z.to(y.dtype.element_ty), inside)
         total += grad
         product += grad * normalised
     row = _row(channels, num_channels)
@@ -218,17 +218,17 @@ def backward_combine_kernel(
     group = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(mean_grads + group, mean_grad)
     tl.store(mean_products + group, mean_product)
-    place = parameter_grads + tl.program_id(0) * num_channels + channels
+    partial_sums = parameter_grads + tl.program_id(0) * num_channels + channels
     of_kind = tl.num_programs(0) * num_channels
-    tl.store(place, product, in_range)
-    tl.store(place + of_kind, grad, in_range)
+    tl.store(partial_sums, product, in_range)
+    tl.store(partial_sums + of_kind, grad, in_range)
     if SHIFTED:
         # The sum over pixels of x's gradient (`backward_apply_kernel`), which need not be read again for it.
         rstd = tl.load(rstds + group)
         moved = tl.load(shift + channels, in_range, 0.0).to(tl.float32) - tl.load(means + group)
         normalised = (tl.sum(value_rows, axis=0) + num_pixels * moved) * rstd
         grad_shift = (scale * grad - num_pixels * mean_grad - normalised * mean_product) * rstd
-        tl.store(place + 2 * of_kind, grad_shift, in_range)
+        tl.store(partial_sums + 2 * of_kind, grad_shift, in_range)
 
 
 @triton.jit
@@ -246,9 +246,9 @@ def backward_apply_kernel(
     ADDED: plus another gradient of x, e.g. of the shortcut. SPLIT: the result goes to two tensors by channel,
     as x was the concatenation of two.
     """
-    place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
+    offsets, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
     normalised, grad = _gradients(
-        x, grad_y, weight, bias, shift, means, rstds, place, inside, channels, num_channels, group_width,
+        x, grad_y, weight, bias, shift, means, rstds, offsets, inside, channels, num_channels, group_width,
         scale, SILU, SHIFTED,
     )  # fmt: skip
     in_range = channels < num_channels
@@ -258,7 +258,7 @@ def backward_apply_kernel(
     grad -= normalised * tl.load(mean_products + group, in_range, 0.0)[None, :]
     grad *= tl.load(rstds + group, in_range, 0.0)[None, :]
     if ADDED:
-        grad += tl.load(added + place, inside, 0.0).to(tl.float32) * added_scale
+        grad += tl.load(added + offsets, inside, 0.0).to(tl.float32) * added_scale
     grad = grad.to(grad_x.dtype.element_ty)
     if SPLIT:
         pixels = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
@@ -268,4 +268,4 @@ def backward_apply_kernel(
         rest = num_channels - split
         tl.store(grad_rest + pixels * rest + (channels - split)[None, :], grad, inside & ~first)
     else:
-        tl.store(grad_x + place, grad, inside)
+        tl.store(grad_x + offsets, grad, inside)

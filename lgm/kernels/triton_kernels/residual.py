@@ -23,12 +23,12 @@ def scaled_sum_kernel(
     ADDED: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """y = (x + added + bias) * scale."""
-    place, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
-    values = tl.load(x + place, inside, 0.0).to(tl.float32)
+    offsets, inside, channels = _tile(tl.program_id(0), num_pixels, num_channels, PIXELS, CHANNELS)
+    values = tl.load(x + offsets, inside, 0.0).to(tl.float32)
     if ADDED:
-        values += tl.load(added + place, inside, 0.0).to(tl.float32)
+        values += tl.load(added + offsets, inside, 0.0).to(tl.float32)
     values += tl.load(bias + channels, channels < num_channels, 0.0).to(tl.float32)[None, :]
-    tl.store(y + place, (values * scale).to(y.dtype.element_ty), inside)
+    tl.store(y + offsets, (values * scale).to(y.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def channel_sums_kernel(
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
     for step in range(STEPS):
         block = tl.program_id(0) * STEPS + step
-        place, inside, _ = _tile(block, num_pixels, num_channels, PIXELS, CHANNELS)
-        total += tl.load(x + place, inside, 0.0).to(tl.float32)
+        offsets, inside, _ = _tile(block, num_pixels, num_channels, PIXELS, CHANNELS)
+        total += tl.load(x + offsets, inside, 0.0).to(tl.float32)
     row = tl.program_id(0).to(tl.int64) * num_channels + channels
     tl.store(sums + row, tl.sum(total, axis=0), channels < num_channels)

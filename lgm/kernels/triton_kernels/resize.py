@@ -15,7 +15,7 @@ def double_kernel(
     WINDOWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Nearest-neighbour upsampling by 2: each pixel is read once and written four times."""
-    row, column, place, channels = window(2 * width, num_channels, width, WINDOWS, CHANNELS)
+    row, column, offsets, channels = window(2 * width, num_channels, width, WINDOWS, CHANNELS)
     inside = (row < height)[:, None] & (channels < num_channels)[None, :]
     image = tl.program_id(1).to(tl.int64) * height * width * num_channels
     values = tl.load(
@@ -23,10 +23,10 @@ def double_kernel(
     )
     y += 4 * image
     below = 2 * width * num_channels
-    tl.store(y + place, values, inside)
-    tl.store(y + place + num_channels, values, inside)
-    tl.store(y + place + below, values, inside)
-    tl.store(y + place + below + num_channels, values, inside)
+    tl.store(y + offsets, values, inside)
+    tl.store(y + offsets + num_channels, values, inside)
+    tl.store(y + offsets + below, values, inside)
+    tl.store(y + offsets + below + num_channels, values, inside)
 
 
 @triton.jit
@@ -37,14 +37,14 @@ def double_backward_kernel(
     WINDOWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Its gradient: the sum of each 2×2 window, in float32."""
-    row, column, place, channels = window(2 * width, num_channels, width, WINDOWS, CHANNELS)
+    row, column, offsets, channels = window(2 * width, num_channels, width, WINDOWS, CHANNELS)
     inside = (row < height)[:, None] & (channels < num_channels)[None, :]
     image = tl.program_id(1).to(tl.int64) * height * width * num_channels
     grad_y += 4 * image
     below = 2 * width * num_channels
-    total = tl.load(grad_y + place, inside, 0.0).to(tl.float32)
-    total += tl.load(grad_y + place + num_channels, inside, 0.0).to(tl.float32)
-    total += tl.load(grad_y + place + below, inside, 0.0).to(tl.float32)
-    total += tl.load(grad_y + place + below + num_channels, inside, 0.0).to(tl.float32)
-    place = (row * width + column)[:, None] * num_channels + channels[None, :]
-    tl.store(grad_x + image + place, total.to(grad_x.dtype.element_ty), inside)
+    total = tl.load(grad_y + offsets, inside, 0.0).to(tl.float32)
+    total += tl.load(grad_y + offsets + num_channels, inside, 0.0).to(tl.float32)
+    total += tl.load(grad_y + offsets + below, inside, 0.0).to(tl.float32)
+    total += tl.load(grad_y + offsets + below + num_channels, inside, 0.0).to(tl.float32)
+    offsets = (row * width + column)[:, None] * num_channels + channels[None, :]
+    tl.store(grad_x + image + offsets, total.to(grad_x.dtype.element_ty), inside)

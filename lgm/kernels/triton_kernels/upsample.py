@@ -29,9 +29,9 @@ def interleave_kernel(
     a, b = row % 2, column % 2
     rows, columns = height // 2 + 1, width // 2 + 1
     # Row r of the doubled map is row r // 2 + r % 2 of its phase; columns likewise.
-    place = (row // 2 + a) * columns + column // 2 + b
+    pixel = (row // 2 + a) * columns + column // 2 + b
     image = tl.program_id(1).to(tl.int64)
-    source = (image * rows * columns + place) * 4 + 2 * a + b
+    source = (image * rows * columns + pixel) * 4 + 2 * a + b
     values = tl.load(phases + source[:, None] * num_channels + channels[None, :], inside, 0.0)
     values = values.to(tl.float32)
     values += tl.load(bias + channels, channels < num_channels, 0.0).to(tl.float32)[None, :]

@@ -19,11 +19,11 @@ def _places(num_channels, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def to_channels_last_kernel(weight, own, num_channels, BLOCK: tl.constexpr):
+def to_channels_last_kernel(weight, copied, num_channels, BLOCK: tl.constexpr):
     """A 3×3 weight from [D, C, 9] in memory to [D, 9, C], in another precision, tile by tile."""
     contiguous, channels_last, inside = _places(num_channels, BLOCK)
     values = tl.load(weight + contiguous, inside, 0.0)
-    tl.store(own + channels_last, values.to(own.dtype.element_ty), inside)
+    tl.store(copied + channels_last, values.to(copied.dtype.element_ty), inside)
 
 
 @triton.jit

@@ -124,8 +124,8 @@ def _chunk(
             for kernel, bias in stage:
                 x, y = conv_relu(x, kernel, bias), conv_relu(y, kernel, bias)
                 kept.append(x)
-            own, grad = fused_distance(x, y, weight, eps, scale)
-            distance = distance + own
+            term, grad = fused_distance(x, y, weight, eps, scale)
+            distance = distance + term
             if scale is not None:
                 inputs.append(kept)
                 grads.append(grad)
@@ -142,9 +142,9 @@ def _chunk(
 
 def _stage_gradient(grad: Tensor, kept: list[Tensor], stage: Stage) -> Tensor:
     """From what a stage's last ReLU was given back to what its first convolution was given."""
-    for place in range(len(stage) - 1, -1, -1):
-        grad = conv_relu_gradient(grad, kept[place], stage[place][0])
-        if place:
-            grad = torch.ops.aten.threshold_backward(grad, kept[place], 0)
+    for layer in range(len(stage) - 1, -1, -1):
+        grad = conv_relu_gradient(grad, kept[layer], stage[layer][0])
+        if layer:
+            grad = torch.ops.aten.threshold_backward(grad, kept[layer], 0)
         kept.pop()
     return grad

@@ -101,8 +101,8 @@ def _read_h5(source: Path | BinaryIO) -> dict[str, Tensor]:
     tensors = {}
     # Unlocked: shared and read-only disks refuse locks.
     with h5py.File(source, "r", locking=False) as file:
-        for name, place in _NAMES.items():
-            entry = file.get(place)
+        for name, entry_name in _NAMES.items():
+            entry = file.get(entry_name)
             # What it declares may be of any size, and compressed to next to nothing.
             if isinstance(entry, h5py.Dataset) and entry.dtype.kind == "f" and entry.size <= _LARGEST:
                 tensors[name] = torch.as_tensor(entry[()])

@@ -22,11 +22,11 @@ def adjacent_faces(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "F 3"]:
     -1 for edges of one face or of more than two.
     """
     edges = torch.stack([faces, faces.roll(-1, 1)], -1).flatten(0, 1)  # [3 * F, 2]
-    own = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
+    face_ids = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
     _, edge_ids, counts = edges.sort(-1).values.unique(dim=0, return_inverse=True, return_counts=True)
     # The sum of an edge's two faces less one of them is the other: no search.
-    totals = torch.zeros_like(counts).index_add_(0, edge_ids, own)
-    return torch.where(counts[edge_ids] == 2, totals[edge_ids] - own, -1).view(-1, 3)
+    totals = torch.zeros_like(counts).index_add_(0, edge_ids, face_ids)
+    return torch.where(counts[edge_ids] == 2, totals[edge_ids] - face_ids, -1).view(-1, 3)
 
 
 @dataclass(frozen=True)

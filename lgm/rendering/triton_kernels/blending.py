@@ -51,8 +51,8 @@ def _shape(row):
 
 
 @triton.jit
-def _color(row, colors, place):
-    color = colors + place * 3
+def _color(row, colors, color_row):
+    color = colors + color_row * 3
     return tl.load(color), tl.load(color + 1), tl.load(color + 2), tl.load(row + 6)
 
 
@@ -268,10 +268,10 @@ def blend_backward_kernel(
 
     rest = tl.arange(0, 16)[None, :]
     while begin < end:  # what nobody sees
-        place = begin + lane
-        slot = tl.load(slots + place, place < end, 0)
+        rank = begin + lane
+        slot = tl.load(slots + rank, rank < end, 0)
         row = grads + slot[:, None] * GRAD_ROW + rest
-        tl.store(row, tl.zeros([LANES, 16], tl.float32), (place < end)[:, None] & (rest < NUM_SUMS))
+        tl.store(row, tl.zeros([LANES, 16], tl.float32), (rank < end)[:, None] & (rest < NUM_SUMS))
         begin += LANES
     if not LAST:
         tl.store(light + plane + offset, through, in_image)

@@ -50,7 +50,7 @@ def folder(request, tmp_path):
 
 def uids(folder, cache, **rules) -> list[int]:
     source = ShardSource(folder, cache_dir=cache, filters=Filters(rules))
-    found = [source.load(*source.place(i)).uid for i in range(source.num_objects)]
+    found = [source.load(*source.locate(i)).uid for i in range(source.num_objects)]
     return [int(uid.removeprefix("object-")) for uid in found]
 
 

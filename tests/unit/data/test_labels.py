@@ -90,7 +90,7 @@ def test_who_takes_part(tmp_path, rules, expected, caplog):
     labels = write_labels(tmp_path / "labels.json")
     with caplog.at_level(logging.INFO):
         source = ShardSource(folder, filters=Filters(rules, labels), cache_dir=tmp_path / "cache")
-    found = [source.load(*source.place(i)).uid for i in range(source.num_objects)]
+    found = [source.load(*source.locate(i)).uid for i in range(source.num_objects)]
     assert found == [f"object-{i:03d}" for i in expected]
     assert f"4 of 6 have a row in {labels} (without one, an allow list leaves an object out" in caplog.text
 

@@ -41,7 +41,7 @@ def packed(tmp_path_factory) -> Path:
 
 
 def everything(source: ShardSource) -> list[tuple[str, bytes]]:
-    objects = [source.load(*source.place(number)) for number in range(source.num_objects)]
+    objects = [source.load(*source.locate(number)) for number in range(source.num_objects)]
     return [(item.uid, item.decode(range(6)).tobytes()) for item in objects]
 
 

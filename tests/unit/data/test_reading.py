@@ -210,4 +210,4 @@ def test_a_split_by_uid_knows_the_places(tmp_path):
     (folder / "index.json").write_text(json.dumps(index))
     source = ShardSource(folder, "odd")
     assert source.shard_sizes == [2, 1]
-    assert [source.load(*source.place(i)).uid for i in range(3)] == index["splits"]["odd"]
+    assert [source.load(*source.locate(i)).uid for i in range(3)] == index["splits"]["odd"]

@@ -148,7 +148,7 @@ def _all(source):
     found = []
     for number in range(source.num_objects):
         try:
-            found.append(source.load(*source.place(number)))
+            found.append(source.load(*source.locate(number)))
         except BrokenSample as error:
             found.append(error)
     return found

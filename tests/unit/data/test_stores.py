@@ -88,7 +88,7 @@ def test_what_comes_from_s3_is_what_lies_on_the_disk(line, dataset, tmp_path):
     far, near = ShardSource("s3://private/a/set/", None, tmp_path, ANY), ShardSource(dataset)
     assert far.num_objects == near.num_objects == 8
     for number in range(8):
-        there, here = (source.load(*source.place(number)) for source in (far, near))
+        there, here = (source.load(*source.locate(number)) for source in (far, near))
         assert there.uid == here.uid
         assert torch.equal(torch.from_numpy(there.decode([0, 5])), torch.from_numpy(here.decode([0, 5])))
 

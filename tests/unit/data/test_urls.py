@@ -163,7 +163,7 @@ def test_the_cache_keeps_its_size_and_forgets_the_longest_unused(server, tmp_pat
 def read_all(url: str, cache: Path) -> None:
     source = ShardSource(url, "train", cache, ANY)
     for number in range(source.num_objects):
-        source.load(*source.place(number)).decode([0])
+        source.load(*source.locate(number)).decode([0])
 
 
 def test_processes_share_one_copy(server, tmp_path):

@@ -68,8 +68,8 @@ class OrthographicViews(PosedObject):
         pixels_per_unit = self._focal[view] * (image.width, image.height)
         rgba = reduced(image.read()[0], float((size / self._height / pixels_per_unit).max()))
         rows, columns = ((np.mgrid[:size, :size] + 0.5) / size - 0.5) * self._height
-        places = np.stack([columns, rows], axis=-1) + self._origin[view]
-        return resampled(rgba, places * self._focal[view] + self._center[view])
+        points = np.stack([columns, rows], axis=-1) + self._origin[view]
+        return resampled(rgba, points * self._focal[view] + self._center[view])
 
     def _reach(self, view: int) -> float:
         """How far the object's outline lies from its centre; of an image that is all object, its nearer edges
@@ -81,8 +81,8 @@ class OrthographicViews(PosedObject):
             raise BrokenSample(f"object {self.uid!r}: {image.path} shows no object: alpha=0 everywhere")
         if (pixels.min(axis=0) <= 0).all() and (pixels.max(axis=0) >= size).all():
             return float((0.5 / self._focal[view]).min() / MARGIN)
-        places = (pixels / size - self._center[view]) / self._focal[view] - self._origin[view]
-        return float(np.linalg.norm(places, axis=1).max())
+        points = (pixels / size - self._center[view]) / self._focal[view] - self._origin[view]
+        return float(np.linalg.norm(points, axis=1).max())
 
 
 def _checked(

@@ -36,14 +36,14 @@ def _lattice(segments: int) -> tuple[np.ndarray, ...]:
 
 
 def over_cube(
-    place: Callable[[np.ndarray], np.ndarray], segments: int = 12, smooth: bool = True, is_flat: bool = False
+    move: Callable[[np.ndarray], np.ndarray], segments: int = 12, smooth: bool = True, is_flat: bool = False
 ) -> Solid:
     """The cube's lattice with its points [n, 3] moved; six charts, three beside and two above each other."""
     patches = []
     for number, grid in enumerate(_lattice(segments)):
         row, column = divmod(number, 3)
         rect = (column / 3, row / 2, (column + 1) / 3, (row + 1) / 2)
-        patches.append(patch(place(grid.reshape(-1, 3)).reshape(grid.shape), rect, is_flat=is_flat))
+        patches.append(patch(move(grid.reshape(-1, 3)).reshape(grid.shape), rect, is_flat=is_flat))
     return joined(patches, smooth=smooth and not is_flat)
 
 
@@ -55,7 +55,7 @@ def box(segments: int = 6) -> Solid:
 def rounded_box(radius: float) -> Solid:
     """radius: of its edges, 0 to 1."""
 
-    def place(points: np.ndarray) -> np.ndarray:
+    def move(points: np.ndarray) -> np.ndarray:
         core = np.clip(points, radius - 1, 1 - radius)
         away = points - core
         return core + radius * away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
@@ -63,7 +63,7 @@ def rounded_box(radius: float) -> Solid:
     def spread(points: np.ndarray) -> np.ndarray:
         # Half of the lattice's lines to the edges, where the surface turns.
         knots, values = [-1, -0.6, 0.6, 1], [-1, radius - 1, 1 - radius, 1]
-        return place(np.interp(points, knots, values))
+        return move(np.interp(points, knots, values))
 
     return over_cube(spread, 10)
 
@@ -71,25 +71,25 @@ def rounded_box(radius: float) -> Solid:
 def superquadric(east_west: float, north_south: float) -> Solid:
     """Exponents: 0 a box, 1 an ellipsoid, 2 an octahedron; the first of its cross sections in x and z."""
 
-    def place(points: np.ndarray) -> np.ndarray:
+    def move(points: np.ndarray) -> np.ndarray:
         d = np.abs(points) / np.linalg.norm(points, axis=1, keepdims=True)
         x, y, z = d.T
         ring = (x ** (2 / east_west) + z ** (2 / east_west)) ** (east_west / north_south)
         reach = (ring + y ** (2 / north_south)) ** (-north_south / 2)
         return points / np.linalg.norm(points, axis=1, keepdims=True) * reach[:, None]
 
-    return over_cube(place, 14)
+    return over_cube(move, 14)
 
 
 def blob(rng: Generator, roughness: float, is_flat: bool) -> Solid:
     """A sphere pushed in and out by noise: pebbles, rocks, potatoes."""
     noise, frequency = Noise(rng), rng.uniform(0.7, 2.2)
 
-    def place(points: np.ndarray) -> np.ndarray:
+    def move(points: np.ndarray) -> np.ndarray:
         unit = points / np.linalg.norm(points, axis=1, keepdims=True)
         return unit * (1 + roughness * noise.fractal(unit * frequency, 2)[:, None])
 
-    return over_cube(place, 6 if is_flat else 14, is_flat=is_flat)
+    return over_cube(move, 6 if is_flat else 14, is_flat=is_flat)
 
 
 def lathe(profile: np.ndarray, around: int = 40, is_flat: bool = False) -> Solid:
@@ -156,13 +156,13 @@ def height_field(rng: Generator, amplitude: float, thickness: float) -> Solid:
 
     follows = thickness < 0.15
 
-    def place(points: np.ndarray) -> np.ndarray:
+    def move(points: np.ndarray) -> np.ndarray:
         lifted = points * [1.0, thickness, 1.0]
         lift = amplitude * hills(points)
         lifted[:, 1] += lift if follows else np.where(points[:, 1] > 0, lift, 0) * (points[:, 1] + 1) / 2
         return lifted
 
-    return over_cube(place, 20, smooth=False)
+    return over_cube(move, 20, smooth=False)
 
 
 def _cap(ring: np.ndarray, height: float, rect: Rect) -> Solid:

@@ -106,10 +106,10 @@ def _bar(sides: int) -> Solid:
 
 
 def _joint() -> Solid:
-    def place(points: np.ndarray) -> np.ndarray:
+    def move(points: np.ndarray) -> np.ndarray:
         return points / np.linalg.norm(points, axis=1, keepdims=True)
 
-    return over_cube(place, 3)
+    return over_cube(move, 3)
 
 
 def polyhedron(rng: Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -29,8 +29,8 @@ def texture_kernel(
     mask = pixel < height * width
     image = tl.program_id(1)
     texture = textures + (image // num_views).to(tl.int64) * texture_height * texture_width * 3
-    place = image.to(tl.int64) * height * width + pixel
-    key = tl.load(keys + place, mask, FARTHEST)
+    pixel_id = image.to(tl.int64) * height * width + pixel
+    key = tl.load(keys + pixel_id, mask, FARTHEST)
     covered = key != FARTHEST
     face = tl.where(covered, key & 0x7FFFFFFF, 0).to(tl.int32)
     image_of_lane = tl.zeros([BLOCK], tl.int32) + image
@@ -41,7 +41,7 @@ def texture_kernel(
     w0, w1, w2 = _edge_functions(X0, Y0, W0, X1, Y1, W1, X2, Y2, W2, at_x, at_y)
     scale = 1.0 / tl.where(covered, w0 + w1 + w2, 1.0)
     u, v = _texture_uv(uvs, uv_faces, face, w0 * scale, w1 * scale, w2 * scale, covered)
-    out = colors + place * 4
+    out = colors + pixel_id * 4
     tl.store(out, _texel(texture, u, v, texture_height, texture_width, 0, covered), mask)
     tl.store(out + 1, _texel(texture, u, v, texture_height, texture_width, 1, covered), mask)
     tl.store(out + 2, _texel(texture, u, v, texture_height, texture_width, 2, covered), mask)
@@ -100,8 +100,8 @@ def texture_backward_kernel(
     mask = pixel < height * width
     image = tl.program_id(1)
     first_texel = (image // num_views).to(tl.int64) * texture_height * texture_width * 3
-    place = image.to(tl.int64) * height * width + pixel
-    key = tl.load(keys + place, mask, FARTHEST)
+    pixel_id = image.to(tl.int64) * height * width + pixel
+    key = tl.load(keys + pixel_id, mask, FARTHEST)
     covered = key != FARTHEST
     face = tl.where(covered, key & 0x7FFFFFFF, 0).to(tl.int32)
     image_of_lane = tl.zeros([BLOCK], tl.int32) + image
@@ -129,7 +129,7 @@ def texture_backward_kernel(
     top_left, top_right = (top * texture_width + left) * 3, (top * texture_width + right) * 3
     bottom_left, bottom_right = (bottom * texture_width + left) * 3, (bottom * texture_width + right) * 3
     texture, grad_texture = textures + first_texel, grad_textures + first_texel
-    grad = grad_colors + place * 4
+    grad = grad_colors + pixel_id * 4
     red_x, red_y = _texel_gradient(
         texture, grad_texture, top_left, top_right, bottom_left, bottom_right, fx, fy,
         tl.load(grad, covered, 0.0), 0, covered,
