@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import traceback
+from functools import lru_cache
 from typing import Any
 
 MASK = "***"
@@ -75,16 +76,21 @@ def masked(text: object) -> str:
         text = _QUERY.sub(_masked_query, text)
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
-    for name, value in os.environ.items():
+    for name in os.environ:
+        if not _names_credential(name):  # before its value is asked for: a record has thousands of texts
+            continue
+        value = os.environ.get(name, "")
         # Seldom a match, and then no path: a variable may name the file that holds the key.
         if (
-            len(value) >= _SHORTEST_SECRET
-            and value in text
-            and _SECRET_VARIABLE.fullmatch(name)
-            and not os.path.exists(value)  # noqa: PTH110 - Path.exists raises where a name is too long
+            len(value) >= _SHORTEST_SECRET and value in text and not os.path.exists(value)  # noqa: PTH110 - Path.exists raises where a name is too long
         ):
             text = text.replace(value, MASK)
     return text
+
+
+@lru_cache(maxsize=1024)
+def _names_credential(variable: str) -> bool:
+    return _SECRET_VARIABLE.fullmatch(variable) is not None
 
 
 def masked_values(values: Any) -> Any:

@@ -109,6 +109,7 @@ def test_a_run_dir_that_cannot_be_written(tmp_path, mode):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow  # test_sweeps.py has a grid with one trial that trains
 def test_a_sweep_writes_where_run_dir_says(tmp_path, dataset, forked_trials):
     result = run_script(
         "train.py",

@@ -7,7 +7,7 @@ import pytest
 
 from lgm.models.checkpoint import network_weights, read_checkpoint
 from tests.datasets import write_dataset
-from tests.integration.running import MICRO, SHORT, run_evaluate, start_script
+from tests.integration.running import MICRO, SHORT, run_evaluate, run_script, start_script
 
 
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
@@ -16,12 +16,12 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     # Both objects make one step, so that a pass is the same batch however it is dealt.
     options += [f"data.path={folder}", "train.max_steps=3", "train.val_every_steps=3"]
     runs = {
-        "one": ["trainer=cpu", "data.micro_batch_size=2"],
-        "two": ["trainer=ddp_sim", "data.micro_batch_size=1"],
+        "one": (run_script, ["trainer=cpu", "data.micro_batch_size=2"]),
+        "two": (start_script, ["trainer=ddp_sim", "data.micro_batch_size=1"]),
     }
     weights, rows, augment = {}, {}, []
-    for name, own in runs.items():
-        result = start_script("train.py", *options, *own, f"run_dir={tmp_path / name}")
+    for name, (program, batch) in runs.items():
+        result = program("train.py", *options, *batch, f"run_dir={tmp_path / name}")
         assert result.returncode == 0, result.stderr
         checkpoint = read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")
         assert checkpoint["global_step"] == 3

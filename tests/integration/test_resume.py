@@ -53,7 +53,8 @@ def test_a_signal_ends_the_run_after_the_step_and_nothing_is_lost(dataset, tmp_p
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+# From a Python that has loaded nothing; of workers=0 the fast twin is a fork, in test_stop_signals.py.
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_sigterm_ends_train_py_in_one_line_and_the_same_command_goes_on(dataset, tmp_path, workers):
     command = [sys.executable, "train.py", *MICRO, *SHORT, f"data.path={dataset}", f"run_dir={tmp_path}"]
     command += ["train.max_steps=100000", "train.val_every_steps=100000", f"data.num_workers={workers}"]

@@ -85,6 +85,7 @@ def test_a_grid_ends_with_a_table_and_its_failures(tmp_path, dataset, forked_tri
     rows = table(tmp_path / "sweep")
     assert [(row["trial"], row["status"]) for row in rows] == [("0", "complete"), ("1", "failed")]
     assert "must be a whole number" in rows[1]["error"] and rows[0]["train.log_every_steps"] == "1"
+    assert (tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").is_file()
     assert "val/psnr" in result.stdout
 
 

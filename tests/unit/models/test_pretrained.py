@@ -155,8 +155,9 @@ def test_names_that_lead_nowhere(tmp_path):
 
 
 def test_the_hub_without_a_network(monkeypatch):
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    # HF_HUB_OFFLINE=1, which is read once, at the import.
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"hf:owner/name/file cannot be fetched \(.*\); without"):
         find_weights("hf:owner/name/file")
 

@@ -13,12 +13,19 @@ from lgm.models import LGM
 from lgm.models.checkpoint import weights_hash
 from lgm.models.pretrained import read_weights
 from scripts.export import export, measured
+from tests.forked import run_program
 from tests.unit.models.test_pretrained import CONFIG, NET, checkpoint
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def net():
     return LGM(**NET)
+
+
+def typed(*arguments):
+    return run_program(ROOT / "scripts" / "export.py", *arguments, cwd=ROOT)
 
 
 def test_export_and_back(net, tmp_path):
@@ -38,12 +45,11 @@ def test_export_and_back(net, tmp_path):
 
 
 def test_export_as_a_person_types_it(net, tmp_path):
-    command = [sys.executable, "scripts/export.py", checkpoint(tmp_path / "run.ckpt", net), "--float32"]
-    root = Path(__file__).parents[3]
-    done = subprocess.run([*command, "--out", tmp_path / "out"], cwd=root, capture_output=True, text=True)
+    path = checkpoint(tmp_path / "run.ckpt", net)
+    command = [sys.executable, "scripts/export.py", path, "--float32", "--out", tmp_path / "out"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "tensors" in done.stdout, done.stderr
-    command[2] = tmp_path / "absent.ckpt"
-    failed = subprocess.run([*command, "--out", tmp_path / "no"], cwd=root, capture_output=True, text=True)
+    failed = typed(tmp_path / "absent.ckpt", "--float32", "--out", tmp_path / "no")
     assert failed.returncode == 2 and failed.stderr.startswith("error: no weights at")
     assert len(failed.stderr.splitlines()) == 1
 
@@ -82,9 +88,7 @@ def evaluation(folder: Path, tensors: dict, protocol: str = "canonical4") -> Pat
 def test_how_they_were_trained_and_what_was_measured_goes_along(net, tmp_path):
     path = trained(tmp_path / "run.ckpt", net)
     folder = evaluation(tmp_path / "evaluation", net.state_dict())
-    command = [sys.executable, "scripts/export.py", path, "--out", tmp_path / "out", "--evaluation", folder]
-    root = Path(__file__).parents[3]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = typed(path, "--out", tmp_path / "out", "--evaluation", folder)
     assert done.returncode == 0, done.stderr
     weights = read_weights(tmp_path / "out")
     assert weights.config == CONFIG
