@@ -86,8 +86,11 @@ def arrange(
     expected = {**(fractions or {}), **dict.fromkeys((assignment or {}).values())}
     for split in expected:
         if split not in chosen:
+            # Splits follow each other along the hash: the last object is the next that a later one would get.
+            last = max(uids, key=lambda uid: unit_hash(f"split:{uid}"), default="<uid>")
             raise ValueError(
                 f"split {split!r} gets no object; ask for a larger fraction, or name some by --assign <file>"
+                f": a file with the line `{last} {split}`, for example"
             )
     # Sorted by name, too: the same shards whatever the order on the disk.
     return {split: sorted(chosen[split], key=stable_hash) for split in sorted(chosen)}
