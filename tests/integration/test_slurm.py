@@ -104,7 +104,7 @@ def test_submitit_saves_queues_again_and_goes_on(dataset, tmp_path, monkeypatch)
 
     for name, value in (("PYTHONPATH", str(ROOT)), ("OMP_NUM_THREADS", "1")):
         monkeypatch.setenv(name, value)
-    run_dir, steps = tmp_path / "run", 1500
+    run_dir, steps = tmp_path / "run", 60
     options = [*MICRO, *SHORT, f"data.path={dataset}", f"run_dir={run_dir}", f"train.max_steps={steps}"]
     options += ["train.val_every_steps=100000", "train.checkpoint_every_steps=100000"]
     monkeypatch.chdir(ROOT)
