@@ -25,7 +25,9 @@ _MIN_WEIGHT = 1e-4
 # What is less opaque than this is mixed with white, as it looks in the project's images: a mesh is opaque.
 _OPAQUE = 0.9
 _FARTHEST_STEP = 2.0  # voxels by which a point moves to the field's zero level
-_POINTS_AT_ONCE = 1 << 19
+# On a CPU, temporary tensors of so many points stay in its cache.
+_POINTS_AT_ONCE = {"cpu": 1 << 15}
+_POINTS_AT_ONCE_ELSEWHERE = 1 << 19
 _MOST_NEIGHBOURS = 1 << 16  # texels among which hidden ones look for their nearest
 
 
@@ -94,11 +96,10 @@ def _blended(
 ) -> tuple[Float[Tensor, "P 3"], Float[Tensor, " P"]]:
     """Mean colours of the views that see each point, weighted by angle, and the weights' sums."""
     maps = torch.cat([capture.colors * capture.alphas, capture.depths, capture.alphas], 1)
+    at_once = _POINTS_AT_ONCE.get(points.device.type, _POINTS_AT_ONCE_ELSEWHERE)
     parts = [
         _blend_part(some, some_normals, capture, maps, tolerance)
-        for some, some_normals in zip(
-            points.split(_POINTS_AT_ONCE), normals.split(_POINTS_AT_ONCE), strict=True
-        )
+        for some, some_normals in zip(points.split(at_once), normals.split(at_once), strict=True)
     ]
     colors, weights = zip(*parts, strict=True)
     return torch.cat(colors), torch.cat(weights)
@@ -107,27 +108,19 @@ def _blended(
 def _blend_part(
     points: Tensor, normals: Tensor, capture: Capture, maps: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    w2c, K = capture.cameras.w2c, capture.cameras.K_norm
-    centers = capture.cameras.centers
     total = torch.zeros_like(points)
     weights = points.new_full(points.shape[:1], 1e-12)
-    x, y, z = points.unbind(-1)
-    for view in range(len(w2c)):
-        cosine = (normals * F.normalize(centers[view] - points, dim=-1)).sum(-1)
+    x, y, z = points.T.contiguous()
+    normal_x, normal_y, normal_z = normals.T.contiguous()
+    for view, (center_x, center_y, center_z) in enumerate(capture.cameras.centers.tolist()):
+        to_x, to_y, to_z = center_x - x, center_y - y, center_z - z
+        length = to_x.square().addcmul_(to_y, to_y).addcmul_(to_z, to_z).sqrt_()
+        cosine = (to_x * normal_x).addcmul_(to_y, normal_y).addcmul_(to_z, normal_z).div_(length)
         seen = (cosine > 0.1).nonzero()[:, 0]
-        camera = [
-            w2c[view, i, 0] * x[seen]
-            + w2c[view, i, 1] * y[seen]
-            + w2c[view, i, 2] * z[seen]
-            + w2c[view, i, 3]
-            for i in range(3)
-        ]
-        u = (K[view, 0, 0] * camera[0] / camera[2] + K[view, 0, 2]) * 2 - 1
-        v = (K[view, 1, 1] * camera[1] / camera[2] + K[view, 1, 2]) * 2 - 1
-        grid = torch.stack([u, v], -1)[None, None]  # [1, 1, P, 2]
+        grid, depth = capture.project(view, x[seen], y[seen], z[seen])
         sampled = F.grid_sample(maps[view : view + 1], grid, align_corners=False)[0, :, 0]  # [5, P]
         alpha = sampled[4].clamp_min(1e-6)
-        behind = camera[2] - sampled[3] / alpha
+        behind = depth - sampled[3] / alpha
         visible = (1 - (behind / tolerance).clamp(0, 1) ** 2) * (sampled[4] > 0.2)
         # Frontal, unoccluded and opaque observations count most.
         weight = cosine[seen] ** _SHARPNESS * visible * sampled[4] ** 2

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -53,6 +54,27 @@ class Capture:
     def size(self) -> int:
         """Height and width of the views in pixels."""
         return self.alphas.shape[-1]
+
+    def project(
+        self, view: int, x: Float[Tensor, " P"], y: Float[Tensor, " P"], z: Float[Tensor, " P"]
+    ) -> tuple[Float[Tensor, "1 1 P 2"], Float[Tensor, " P"]]:
+        """Where one view sees points of the unit frame: the grid of `torch.nn.functional.grid_sample`, and
+        depths along the camera's axis."""
+        # In place and by numbers of the host: on a CPU, temporary tensors take longer than the sums.
+        u, v, depth = (
+            (x * row[0]).add_(y, alpha=row[1]).add_(z, alpha=row[2]).add_(row[3]) for row in self._rows[view]
+        )
+        return torch.stack([u.div_(depth), v.div_(depth)], -1)[None, None], depth
+
+    @cached_property
+    def _rows(self) -> list[list[list[float]]]:
+        """Matrices [C, 3, 4] to homogeneous image coordinates from -1 to 1."""
+        w2c, K = self.cameras.w2c.double(), self.cameras.K_norm.double()
+        to_grid = 2 * K[:, :2]
+        to_grid[..., 2] -= 1
+        # Sums of products, not a matrix product, which a GPU may round to TF32.
+        image = (to_grid[..., None] * w2c[:, None, :3]).sum(-2)  # [C, 2, 4]
+        return torch.cat([image, w2c[:, 2:3]], 1).tolist()
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ _MIN_COSINE = 0.2
 _MIN_FREE = 2.0
 # Voxels by which the surface lies outside the zero of the votes: images of Gaussians end there.
 _OUTWARD = 0.15
-_POINTS_AT_ONCE = 1 << 20
+# On a CPU, temporary tensors of so many points stay in its cache.
+_POINTS_AT_ONCE = {"cpu": 1 << 15}
+_POINTS_AT_ONCE_ELSEWHERE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def fuse(capture: Capture, resolution: int) -> Field:
     centers = _grid(blocks, origin + (_BLOCK - 1) / 2 * voxel, _BLOCK * voxel)
     coarse, coarse_air = (x.view(*blocks.tolist()) for x in _distances(centers, capture, maps, voxel))
     # Coarse to fine: only blocks near the surface are evaluated at every voxel.
-    band = _near(points, origin, _BLOCK * voxel, blocks) | _sign_changes(coarse)
+    band = _near(points, origin, voxel, blocks) | _sign_changes(coarse)
     values, air = _spread(coarse), _spread(coarse_air)
     index = _voxels(band)
     index = index.unbind(-1)
@@ -138,7 +140,8 @@ def _distances(
     points: Float[Tensor, "M 3"], capture: Capture, maps: _Maps, voxel: float
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
     """Fused signed distances at points, in voxels, and how many views see nothing there."""
-    parts = [_fused(some, capture, maps, voxel) for some in points.split(_POINTS_AT_ONCE)]
+    at_once = _POINTS_AT_ONCE.get(points.device.type, _POINTS_AT_ONCE_ELSEWHERE)
+    parts = [_fused(some, capture, maps, voxel) for some in points.split(at_once)]
     distances, air = zip(*parts, strict=True)
     return torch.cat(distances), torch.cat(air)
 
@@ -151,47 +154,43 @@ def _spread(coarse: Float[Tensor, "X Y Z"]) -> Tensor:
 def _fused(
     points: Float[Tensor, "M 3"], capture: Capture, maps: _Maps, voxel: float
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
-    w2c = capture.cameras.w2c
-    K = capture.cameras.K_norm
-    x, y, z = points.unbind(-1)
+    x, y, z = points.T.contiguous()
     total, weights = torch.zeros_like(x), torch.full_like(x, 1e-6)
     num_free, num_hidden, num_air = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
-    for view in range(len(w2c)):
-        rows = [
-            w2c[view, i, 0] * x + w2c[view, i, 1] * y + w2c[view, i, 2] * z + w2c[view, i, 3]
-            for i in range(3)
-        ]
-        u = (K[view, 0, 0] * rows[0] / rows[2] + K[view, 0, 2]) * 2 - 1
-        v = (K[view, 1, 1] * rows[1] / rows[2] + K[view, 1, 2]) * 2 - 1
-        grid = torch.stack([u, v], -1)[None, None]  # [1, 1, P, 2]
+    for view in range(len(capture.alphas)):
+        grid, depth = capture.project(view, x, y, z)
         sampled = F.grid_sample(maps.values[view : view + 1], grid, align_corners=False)[0, :, 0]
-        distance, weight = _vote(sampled, rows[2], maps.threshold, voxel)
+        air = 1 - sampled[0] / maps.threshold
+        distance, weight = _vote(sampled, depth, air, voxel)
         # The weighted mean of truncated distances, one view at a time to bound memory.
         total.addcmul_(distance, weight)
         weights += weight
-        num_free += torch.where(weight > 0, distance.clamp(0, 1), 0)
         num_hidden += distance <= -_BEHIND
-        num_air += (1 - sampled[0] / maps.threshold).clamp_min(0)
+        num_free += distance.clamp_(0, 1).mul_(weight > 0)
+        num_air += air.clamp_min_(0)
     # The weight of hidden votes ends before their number could outvote the few views into a cavity.
     hidden = _SOLID_WEIGHT * num_hidden * (1 - num_free / _MIN_FREE).clamp_min(0)
     return (total - _BEHIND * hidden) / (weights + hidden) - _OUTWARD, num_air
 
 
 def _vote(
-    sampled: Float[Tensor, "3 M"], z: Float[Tensor, " M"], threshold: float, voxel: float
+    sampled: Float[Tensor, "3 M"], z: Float[Tensor, " M"], air: Float[Tensor, " M"], voxel: float
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
-    """One view's signed distances in voxels, and their weights."""
+    """One view's signed distances in voxels, and their weights; in place, as `Capture.project` says.
+
+    air: 1 where it sees nothing, 0 where a pixel just is a hit.
+    """
     alpha, depth, cosine = sampled
     scale = 1 / alpha.clamp_min(1e-6)
-    cosine = (cosine * scale).clamp(_MIN_COSINE, 1)
-    distance = (depth * scale - z) * cosine / voxel
-    weight = cosine**2
+    cosine = (cosine * scale).clamp_(_MIN_COSINE, 1)
+    distance = scale.mul_(depth).sub_(z).mul_(cosine).div_(voxel)
+    weight = cosine.square_()
     # Behind the surface the weight falls linearly; farther behind it the voxel is hidden, see `_fused`.
-    behind = _NEGATIVE_WEIGHT * weight * (1 + distance / _BEHIND).clamp_min(0)
+    behind = (_NEGATIVE_WEIGHT + distance * (_NEGATIVE_WEIGHT / _BEHIND)).clamp_min_(0).mul_(weight)
     weight = torch.where(distance < 0, behind, weight)
-    distance = distance.clamp(-_BEHIND, _IN_FRONT)
-    hit = alpha >= threshold
-    return torch.where(hit, distance, _IN_FRONT), torch.where(hit, weight, 1 - alpha / threshold)
+    hit = air <= 0
+    distance = torch.where(hit, distance.clamp_(-_BEHIND, _IN_FRONT), _IN_FRONT)
+    return distance, torch.where(hit, weight, air)
 
 
 def _grid(shape: Int[Tensor, " 3"], origin: Tensor, spacing: float) -> Float[Tensor, "M 3"]:
@@ -199,21 +198,27 @@ def _grid(shape: Int[Tensor, " 3"], origin: Tensor, spacing: float) -> Float[Ten
     return origin + torch.cartesian_prod(*axes) * spacing
 
 
-def _near(points: Tensor, origin: Tensor, side: float, blocks: Int[Tensor, " 3"]) -> Bool[Tensor, "X Y Z"]:
-    """Blocks that hold a point, and their neighbours."""
-    counts = torch.zeros(blocks.tolist(), device=points.device)
-    index = ((points - origin) / side).floor().long()
-    index = torch.minimum(index.clamp_min(0), blocks.to(index.device) - 1)
+def _near(points: Tensor, origin: Tensor, voxel: float, blocks: Int[Tensor, " 3"]) -> Bool[Tensor, "X Y Z"]:
+    """Blocks with a voxel at most half a block away from a point's half block."""
+    halves = 2 * blocks
+    counts = torch.zeros(halves.tolist(), device=points.device)
+    # A voxel's sample lies in the middle of its cell.
+    index = ((points - origin) / voxel + 0.5).div_(_BLOCK / 2).floor_().long()
+    index = torch.minimum(index.clamp_min(0), halves.to(index.device) - 1)
     counts[index.unbind(-1)] = 1
-    return F.max_pool3d(counts[None, None], 3, stride=1, padding=1)[0, 0] > 0
+    near = F.max_pool3d(counts[None, None], 3, stride=1, padding=1)
+    return F.max_pool3d(near, 2)[0, 0] > 0
 
 
 def _sign_changes(coarse: Float[Tensor, "X Y Z"]) -> Bool[Tensor, "X Y Z"]:
-    """Blocks with a neighbour on the other side of the surface."""
-    outside = (coarse > 0).float()[None, None]
-    high = F.max_pool3d(outside, 3, stride=1, padding=1)
-    low = -F.max_pool3d(-outside, 3, stride=1, padding=1)
-    return (high != low)[0, 0]
+    """Blocks beside one on the other side of the surface."""
+    outside = coarse > 0
+    changes = torch.zeros_like(outside)
+    for axis, size in enumerate(outside.shape):
+        change = outside.narrow(axis, 1, size - 1) != outside.narrow(axis, 0, size - 1)
+        changes.narrow(axis, 1, size - 1).logical_or_(change)
+        changes.narrow(axis, 0, size - 1).logical_or_(change)
+    return changes
 
 
 def _voxels(band: Bool[Tensor, "X Y Z"]) -> Int[Tensor, "M 3"]:

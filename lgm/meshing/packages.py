@@ -10,7 +10,6 @@ from types import ModuleType
 # Module and package. uvunwrap has no wheels for Python 3.10.
 _UNWRAPPER = "uvunwrap" if sys.version_info >= (3, 11) else "xatlas"
 _PACKAGES = {
-    "skimage": "scikit-image",
     "scipy": "scipy",
     "fast_simplification": "fast-simplification",
     _UNWRAPPER: _UNWRAPPER,

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
+from lgm.meshing.adjacency import Adjacency, make_adjacency
 from lgm.meshing.fusion import Field
+from lgm.meshing.marching_cubes import marching_cubes, merged
 from lgm.meshing.mesh import Surface
 from lgm.meshing.packages import required
-from lgm.meshing.topology import (
-    close_holes,
-    components,
-    components_of,
-    drop_degenerate,
-    half_edges,
-    manifold,
-)
+from lgm.meshing.topology import close_holes, drop_degenerate, manifold
 
 # A component stays if it has this fraction of the whole area.
 _MIN_AREA_FRACTION = 0.002
@@ -26,30 +19,21 @@ _TAUBIN = (0.5, -0.53)
 
 
 def extract(field: Field) -> Surface:
-    """The zero level of a field by marching cubes (Lewiner et al. 2003), in the field's frame.
+    """The zero level of a field by marching cubes, in the field's frame and on its device; closed. An edge
+    may have four faces.
 
     Raises ValueError in one line where the field has one sign.
     """
-    measure = required("skimage.measure", "scikit-image")
-    values = field.values.cpu().numpy()
-    if not values.min() < 0 < values.max():
+    if not float(field.values.min()) < 0 < float(field.values.max()):
         raise ValueError("the Gaussians enclose no solid part: there is no surface to make a mesh of")
-    # By its default of `gradient_direction` faces look towards higher values, which are outside.
-    vertices, faces, _, _ = measure.marching_cubes(values, 0.0, allow_degenerate=False)
-    vertices = field.origin.cpu() + torch.from_numpy(vertices.astype(np.float32)) * field.voxel
-    return Surface(vertices, torch.from_numpy(faces.astype(np.int64)))
+    vertices, faces = merged(field.values, *marching_cubes(field.values))
+    return Surface(field.origin + vertices * field.voxel, faces)
 
 
-def largest_components(surface: Surface, min_fraction: float = _MIN_AREA_FRACTION) -> Surface:
-    """Components with at least `min_fraction` of the area, and the largest; cavities that are enclosed, whose
-    faces look inward, go."""
-    return _largest(surface, *components(surface), min_fraction)
-
-
-def _largest(
-    surface: Surface, label: torch.Tensor, count: int, min_fraction: float = _MIN_AREA_FRACTION
-) -> Surface:
-    """As of `largest_components`, of vertices' labels [V] below `count`."""
+def largest_components(surface: Surface, adjacency: Adjacency | None = None) -> Surface:
+    """Components with at least `_MIN_AREA_FRACTION` of the area, and the largest; cavities that are enclosed,
+    whose faces look inward, go."""
+    label, count = (adjacency or make_adjacency(surface)).components()
     if count == 1:
         return surface
     a, b, c = surface.corners.unbind(1)
@@ -57,7 +41,7 @@ def _largest(
     face_label = label[surface.faces[:, 0]]
     areas = torch.bincount(face_label, normals.norm(dim=-1).double(), count)
     volumes = torch.bincount(face_label, (a * normals).sum(-1).double(), count)
-    keep = (areas >= min_fraction * areas.sum()) & (volumes > 0)
+    keep = (areas >= _MIN_AREA_FRACTION * areas.sum()) & (volumes > 0)
     keep[areas.argmax()] = True
     return compacted(surface, keep[face_label])
 
@@ -65,30 +49,20 @@ def _largest(
 def compacted(surface: Surface, keep: torch.Tensor) -> Surface:
     """Some faces [F], and the vertices that these use."""
     faces = surface.faces[keep]
-    used = torch.zeros(len(surface.vertices), dtype=torch.bool)
+    used = torch.zeros(len(surface.vertices), dtype=torch.bool, device=faces.device)
     used[faces.flatten()] = True
     index = used.cumsum(0) - 1
     return Surface(surface.vertices[used], index[faces])
 
 
-def smoothed(surface: Surface, iterations: int = 6) -> Surface:
+def smoothed(surface: Surface, adjacency: Adjacency | None = None, iterations: int = 3) -> Surface:
     """Taubin's smoothing with uniform weights: steps of the grid go, volume stays. Of a closed surface."""
-    return _smoothed(surface, half_edges(surface), iterations)
-
-
-def _smoothed(surface: Surface, adjacency: Any, iterations: int = 6) -> Surface:
-    sparse = required("scipy.sparse", "scipy")
-    # Each edge of a closed surface has two half-edges: rows hold all neighbours, each once.
-    degree = np.maximum(np.diff(adjacency.indptr), 1).astype(np.float32)
-    mean = sparse.diags_array(1 / degree, format="csr") @ adjacency
-    x = surface.vertices.numpy().copy()
+    adjacency = adjacency or make_adjacency(surface)
+    x = surface.vertices
     for _ in range(iterations):
         for step in _TAUBIN:
-            change = mean @ x
-            change -= x
-            change *= step
-            x += change
-    return Surface(torch.from_numpy(x), surface.faces)
+            x = x.lerp(adjacency.means(x), step)
+    return Surface(x, surface.faces)
 
 
 def simplified(surface: Surface, faces: int) -> Surface:
@@ -107,7 +81,7 @@ def simplified(surface: Surface, faces: int) -> Surface:
 
 
 def cleaned(surface: Surface, faces: int) -> Surface:
-    """An extracted surface cleaned and simplified: smooth, manifold, of about `faces` faces."""
-    adjacency = half_edges(surface)
-    surface = _largest(_smoothed(surface, adjacency), *components_of(adjacency))
+    """An extracted surface cleaned and simplified: smooth, manifold, of about `faces` faces; on the CPU."""
+    adjacency = make_adjacency(surface)
+    surface = largest_components(smoothed(surface, adjacency), adjacency).to("cpu")
     return close_holes(manifold(simplified(surface, faces)))

@@ -1,8 +1,6 @@
-"""Connectivity of triangle meshes: edges, components, holes, whether a mesh is watertight."""
+"""Connectivity of triangle meshes: edges, holes, whether a mesh is watertight."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,29 +9,6 @@ from torch import Tensor
 
 from lgm.meshing.mesh import Surface
 from lgm.meshing.packages import required
-
-
-def half_edges(surface: Surface) -> Any:
-    """The graph of a surface's half-edges, a sparse float32 matrix [V, V] of ones: from each corner of a face
-    to its next one. Of a closed surface it is symmetric."""
-    sparse = required("scipy.sparse", "scipy")
-    count, faces = len(surface.vertices), surface.faces.numpy().astype(np.int32)
-    start, end = faces.T.ravel(), faces[:, [1, 2, 0]].T.ravel()
-    graph = sparse.coo_array((np.ones(len(start), np.float32), (start, end)), (count, count))
-    graph.has_canonical_format = True  # no half-edge stands twice: none are looked for, which takes longest
-    return graph.tocsr()
-
-
-def components(surface: Surface) -> tuple[Int[Tensor, " V"], int]:
-    """The number of each vertex's connected component, and how many there are."""
-    return components_of(half_edges(surface))
-
-
-def components_of(graph: Any) -> tuple[Int[Tensor, " V"], int]:
-    """As of `components`, of a graph of half-edges."""
-    csgraph = required("scipy.sparse.csgraph", "scipy")
-    number, label = csgraph.connected_components(graph, directed=False)
-    return torch.from_numpy(label.astype(np.int64)), int(number)
 
 
 def vertex_normals(surface: Surface) -> Float[Tensor, "V 3"]:

@@ -116,7 +116,7 @@ def test_four_images_become_an_object_that_moves_and_can_be_kept(opened, images,
 
 
 def test_a_turntable_and_a_mesh_are_made_when_they_are_asked_for(opened, images):
-    pytest.importorskip("skimage", reason="meshes need scikit-image, which is not installed")
+    pytest.importorskip("fast_simplification", reason="meshes need it, and it is not installed")
     tab = opened()
     upload(tab, images["cupcake"])
     tab.page.locator("#make-four").click()

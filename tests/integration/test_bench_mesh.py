@@ -14,7 +14,6 @@ from lgm.meshing.refine import RefinementSettings
 from tests.integration.running import ROOT
 from tests.meshes import flat_gaussians, sphere
 
-pytest.importorskip("skimage")
 pytest.importorskip("fast_simplification")
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("skimage")
 pytest.importorskip("fast_simplification")
 
 from PIL import Image

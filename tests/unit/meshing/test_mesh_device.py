@@ -13,7 +13,6 @@ from lgm.rendering import TorchRenderer
 from tests.meshes import flat_gaussians, sphere
 from tests.other_device import other_device
 
-pytest.importorskip("skimage")
 pytest.importorskip("fast_simplification")
 
 COARSE = {"faces": 200, "texture": 64, "resolution": 20, "num_views": 8, "size": 32}

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-pytest.importorskip("skimage")
 pytest.importorskip("fast_simplification")
 
 from lgm.meshing import Surface, gaussians_to_mesh

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from lgm.meshing import Surface
+from lgm.meshing.adjacency import HalfEdgeAdjacency, SparseAdjacency
 from lgm.meshing.topology import (
     boundary_edges,
     close_holes,
-    components,
     drop_degenerate,
     is_watertight,
     signed_volume,
@@ -41,9 +41,28 @@ def test_holes_are_closed():
     assert signed_volume(closed) == pytest.approx(signed_volume(whole), rel=0.01)
 
 
-def test_components_are_counted():
-    label, count = components(joined(box((1, 1, 1)), box((1, 1, 1), (5, 0, 0)), box((1, 1, 1), (9, 0, 0))))
+@pytest.fixture(params=[SparseAdjacency, HalfEdgeAdjacency])
+def adjacency(request):
+    return request.param
+
+
+def test_components_are_counted(adjacency):
+    parts = joined(box((1, 1, 1)), box((1, 1, 1), (5, 0, 0)), merged(sphere(0.5, rows=40)))
+    order = torch.randperm(len(parts.vertices), generator=torch.Generator().manual_seed(0))
+    mixed = Surface(parts.vertices[order], order.argsort()[parts.faces])
+    label, count = adjacency(mixed).components()
     assert count == 3 and len(label.unique()) == 3
+    assert (label[mixed.faces] == label[mixed.faces[:, :1]]).all()
+
+
+def test_means_are_of_neighbours(adjacency):
+    """A box whose sides are two triangles each: corner 0's neighbours by its faces."""
+    whole = box((1.0, 2.0, 3.0))
+    means = adjacency(whole).means(whole.vertices)
+    for vertex, mean in enumerate(means):
+        neighbours = whole.faces[(whole.faces == vertex).any(1)].unique()
+        expected = whole.vertices[neighbours[neighbours != vertex]].mean(0)
+        torch.testing.assert_close(mean, expected)
 
 
 @pytest.mark.parametrize("offset", [(1.0, 1.0, 0.0), (1.0, 1.0, 1.0)], ids=["edge", "vertex"])
@@ -51,7 +70,7 @@ def test_boxes_that_touch_in_an_edge_or_a_vertex_are_taken_apart(offset):
     """Four faces meet in the edge; the pairs that stay together belong to one box each."""
     touching = merged(joined(box((1, 1, 1)), box((1, 1, 1), offset)))
     apart = split_non_manifold(touching)
-    assert is_watertight(apart) and components(apart)[1] == 2
+    assert is_watertight(apart) and SparseAdjacency(apart).components()[1] == 2
     assert apart.num_faces == 24 and signed_volume(apart) == pytest.approx(2)
 
 

@@ -17,7 +17,6 @@ from lgm.meshing.topology import is_watertight, signed_volume
 from lgm.rendering import TorchRenderer
 from tests.meshes import box, flat_gaussians, joined, sphere
 
-pytest.importorskip("skimage")
 pytest.importorskip("fast_simplification")
 
 SMALL = {"faces": 2000, "texture": 256, "resolution": 64, "num_views": 24, "size": 96}
