@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from lgm.errors import RunStopped
+from lgm.stopping.handlers import kept
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def handled(last_resort: bool = False) -> Iterator[None]:
         yield
         return
     _install()
-    with _last_resort() if last_resort else _nothing():
+    with kept(_requests.previous), _last_resort() if last_resort else _nothing():
         try:
             yield
         finally:

@@ -111,7 +111,10 @@ def _stated_space(image: Image.Image, path: Path) -> _Space | None:
     if image.format == "PNG" and "exif" not in image.info:
         return None
     # A camera that is set to Adobe RGB embeds no profile: the DCF standard states it here.
-    interop = image.getexif().get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+    exif = image.getexif()
+    # Some releases of Pillow raise KeyError where Exif has no such table.
+    has_interop = ExifTags.IFD.Interop in exif.get_ifd(ExifTags.IFD.Exif)
+    interop = has_interop and exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
     return _ADOBE_RGB if str(interop).strip("\0 ") == "R03" else None
 
 

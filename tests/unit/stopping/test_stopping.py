@@ -1,5 +1,6 @@
 """Signals that ask for an end: at once, after what is being written, the second at last."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,9 +16,9 @@ from data_tools.shared.command import run_command
 from lgm import stopping
 from lgm.data.loader import Loader
 from lgm.errors import RunStopped
-from lgm.stopping import requests
+from lgm.stopping import handlers, requests
 from lgm.training.checkpoint_io import AtomicCheckpointIO
-from tests.clock import GIVE_UP_S, FakeClock
+from tests.clock import GIVE_UP_S, FakeClock, wait_until
 
 
 def send(number=signal.SIGTERM):
@@ -181,3 +182,80 @@ def test_a_loader_of_pytorchs_leaves_no_handler_to_ours(monkeypatch):
         assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+C_DEFAULT = ctypes.c_void_p(0)  # SIG_DFL
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_a_handler_that_a_library_puts_in_its_place_does_not_stay(number):
+    """The C library is told, and Python is not."""
+    with stopping.handled():
+        ours = handlers.address(number)
+        ctypes.CDLL(None).signal(number, C_DEFAULT)
+        assert callable(signal.getsignal(number))
+        wait_until(lambda: handlers.address(number) == ours)
+        with pytest.raises(RunStopped):
+            send(number)
+
+
+def test_a_handler_that_python_code_installs_stays():
+    received = []
+    with stopping.handled():
+        signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
+        ctypes.CDLL(None).signal(signal.SIGTERM, C_DEFAULT)
+        python = handlers.address(signal.SIGUSR1)
+        wait_until(lambda: handlers.address(signal.SIGTERM) == python)
+        send(signal.SIGUSR1)
+        assert received == [signal.SIGUSR1]
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        ctypes.CDLL(None).signal(signal.SIGTERM, C_DEFAULT)
+        wait_until(lambda: handlers.address(signal.SIGTERM) == python)
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+        send(signal.SIGUSR1)
+
+
+KERNEL = """
+import os, signal, sys
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from lgm import stopping
+from lgm.errors import RunStopped
+from lgm.stopping import handlers
+from tests.clock import wait_until
+
+@triton.jit
+def plus_one(values, B: tl.constexpr):
+    places = values + tl.arange(0, B)
+    tl.store(places, tl.load(places) + 1)
+
+number = int(sys.argv[1])
+with stopping.handled():
+    ours = handlers.address(number)
+    source = ASTSource(plus_one, signature={"values": "*fp32", "B": "constexpr"}, constexprs={"B": 64})
+    triton.compile(source, target=GPUTarget("cuda", 80, 32))
+    wait_until(lambda: handlers.address(number) == ours)
+    try:
+        os.kill(os.getpid(), number)
+    except RunStopped as stopped:
+        sys.exit(stopped.exit_code)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_reach_a_process_in_which_triton_has_compiled_a_kernel(number, tmp_path):
+    """Its LLVM takes SIGUSR1, Slurm's warning, and does nothing."""
+    pytest.importorskip("triton.backends.nvidia.compiler", reason="no compiler of Triton kernels here")
+    (tmp_path / "kernel.py").write_text(KERNEL)  # Triton reads a kernel's source from its file
+    environment = {
+        **os.environ,
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+    }
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, str(tmp_path / "kernel.py"), str(int(number))]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GIVE_UP_S)
+    if "ptxas" in ended.stderr:
+        pytest.skip("Triton has no ptxas here")
+    assert ended.returncode == 128 + number, ended.stderr

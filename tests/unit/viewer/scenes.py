@@ -10,7 +10,9 @@ from lgm.viewer.objects import InputViews, Predictions, ViewedObject
 
 def cloud(number: int = 300, radius: float = 0.35) -> Gaussians:
     """Looks different from each side, upside down and mirrored: red grows to the right, green upwards."""
-    means = radius * torch.randn(1, number, 3).clamp(-1.5, 1.5)
+    offsets = torch.randn(1, number, 3)
+    # Nowhere so far out that the page would frame it anew.
+    means = radius * offsets * (1.4 / offsets.norm(dim=-1, keepdim=True)).clamp(max=1)
     return Gaussians(
         means=means,
         quats=torch.nn.functional.normalize(torch.randn(1, number, 4), dim=-1),
