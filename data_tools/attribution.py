@@ -58,6 +58,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     intro = read_text(options.intro) if options.intro is not None else ""
     if options.shards.is_dir() and not (options.shards / INDEX_NAME).is_file():
+        if not any(True for _ in find_meshes([str(options.shards)])):
+            raise FileNotFoundError(
+                f"{options.shards} holds neither {INDEX_NAME} nor meshes; give a folder of "
+                "data_tools.pack, or of meshes"
+            )
         print(write_attribution(options.shards, options.out, options.title, intro))
         return 0
     objects = read_objects(options.shards)

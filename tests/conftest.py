@@ -65,6 +65,16 @@ def _seed(item):
     random.seed(seed)
 
 
+@pytest.fixture(autouse=True)
+def _same_environment():
+    """What runs in this process, as a trainer with ranks, leaves no variable to the tests after it."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture
 def any_shape():
     """For tests of what the code itself says to wrong shapes: signatures let them through."""

@@ -17,7 +17,7 @@ def parsed(*arguments: str):
 def test_help_has_each_key_with_its_comment_and_hydras_flags(program, given):
     text = help_text(program, parsed("--help", *given))
     lines = text.splitlines()
-    assert "model: big, lrm, mini, nano, small, tiny" in lines
+    assert "model: big, lrm, mini, nano, small, tiny, transformer" in lines
     assert {"  --multirun, -m", "  --config-dir, -cd"} <= {line[:24].rstrip() for line in lines}
     assert "hydra:" not in lines and "$" not in re.sub(r"\$\{", "", text)
     if program == "train":
@@ -34,7 +34,10 @@ def test_help_knows_the_files_of_a_persons_own_folder(tmp_path):
     text = (CONFIGS / "loss" / "default.yaml").read_text().replace("weight: 1.0", "weight: 3.0 # ours", 1)
     (tmp_path / "loss" / "mine.yaml").write_text(text)
     text = help_text("train", parsed("--help", "--config-dir", str(tmp_path), "loss=mine"))
-    assert "      weight: 3.0  # ours" in text.splitlines() and "loss: decibels, default, hed, mine" in text
+    assert (
+        "      weight: 3.0  # ours" in text.splitlines()
+        and "loss: decibels, default, hed, l1_ssim, mine" in text
+    )
 
 
 @pytest.mark.parametrize(
