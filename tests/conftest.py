@@ -66,13 +66,16 @@ def _seed(item):
 
 
 @pytest.fixture(autouse=True)
-def _same_environment():
-    """What runs in this process, as a trainer with ranks, leaves no variable to the tests after it."""
-    before = dict(os.environ)
+def _same_process():
+    """What runs in this process leaves no variable and no number of threads to later tests. Lightning's
+    DDP sets both, and a fork of a process with several threads waits for them for ever."""
+    before, threads = dict(os.environ), torch.get_num_threads()
     yield
     if os.environ != before:
         os.environ.clear()
         os.environ.update(before)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ class Forked:
     def _become(self, function: Callable[[], object], cwd: Path | None) -> None:
         """The fork: never returns, and runs nothing of what this process has to do at its end."""
         code = 1
+        torch.set_num_threads(1)  # OpenMP's other threads are not in a fork
         try:
             for descriptor, file in enumerate(self._output, 1):
                 os.dup2(file.fileno(), descriptor)
