@@ -78,9 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     if code := render.main(_render_arguments(options, SETUPS[options.protocol], up)):
         return code
-    place = options.out / options.protocol
-    shards = place / "shards"
-    if code := pack.main([str(place / "renders"), "--out", str(shards), "--format", "png",
+    shards = options.out / options.protocol / "shards"
+    if code := pack.main([str(_renders(options)), "--out", str(shards), "--format", "png",
                           "--workers", str(options.workers)]):  # fmt: skip
         return code
     print(f"python evaluate.py ckpt=<checkpoint> data.path={shards} protocol={options.protocol}")
@@ -88,7 +87,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _render_arguments(options: argparse.Namespace, setup: Setup, up: str) -> list[str]:
-    place = options.out / options.protocol
     resolution = options.resolution or setup.resolution
     if resolution < setup.resolution:
         print(
@@ -100,11 +98,15 @@ def _render_arguments(options: argparse.Namespace, setup: Setup, up: str) -> lis
         flush=True,
     )
     chosen = [
-        *("--out", place / "renders", "--engine", options.engine, "--trajectory", setup.trajectory),
+        *("--out", _renders(options), "--engine", options.engine, "--trajectory", setup.trajectory),
         *("--fov", setup.fov_y_deg, "--resolution", resolution, "--up", up, "--workers", options.workers),
         *(() if setup.views is None else ("--views", setup.views)),
     ]
     return [str(_meshes(options)), *map(str, chosen)]
+
+
+def _renders(options: argparse.Namespace) -> Path:
+    return options.out / options.protocol / "renders"
 
 
 def _meshes(options: argparse.Namespace) -> Path:

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -93,7 +93,7 @@ def handled(last_resort: bool = False) -> Iterator[None]:
         yield
         return
     _install()
-    with kept(_requests.previous), _last_resort() if last_resort else _nothing():
+    with kept(_requests.previous), _last_resort() if last_resort else nullcontext():
         try:
             yield
         finally:
@@ -188,11 +188,6 @@ def _as_without_handler(number: int) -> None:
 def _say(*line: object) -> None:
     with suppress(RuntimeError):  # the handler has interrupted a write to the same stream
         log.warning(*line)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

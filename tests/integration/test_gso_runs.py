@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from data_tools.engines import make_engine
+from data_tools.engines import EngineUnavailable, make_engine
 from data_tools.gso import command as gso
 from data_tools.verify import command as verify
 from tests.integration.running import run_script
@@ -20,7 +20,7 @@ pytest.importorskip("moderngl", reason="moderngl is missing; pip install 'lgm-tr
 def test_a_protocol_from_end_to_end(tmp_path, protocol):
     try:
         make_engine("opengl").close()
-    except ValueError as error:  # no EGL
+    except EngineUnavailable as error:
         pytest.skip(str(error))
     tars = write_tars(tmp_path, ["Red_Shoe", "Jenga_Box"])
     out = tmp_path / "gso"
